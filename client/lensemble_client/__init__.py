@@ -1,0 +1,44 @@
+"""Client of a Lensemble server.
+
+Typical use:
+
+    from lensemble_client import Client
+
+    with Client("grpc://127.0.0.1:8001") as client:
+        vector = client.embed(image="bumper.jpg")
+        hits = client.search("parachoques abollado", top_k=5)
+"""
+
+from lensemble_client.client import Client, Embedding, Hit, Status
+from lensemble_client.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    LensembleError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+)
+from lensemble_client.items import Item, Picture
+from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
+
+__all__ = [
+    "CancelledError",
+    "Client",
+    "DeadlineExceededError",
+    "Embedding",
+    "GrpcTransport",
+    "Hit",
+    "HttpTransport",
+    "InternalError",
+    "InvalidInputError",
+    "Item",
+    "LensembleError",
+    "NotFoundError",
+    "NotReadyError",
+    "OverloadedError",
+    "Picture",
+    "Status",
+    "Transport",
+]

@@ -1,0 +1,104 @@
+"""What passes between the caller and the Triton models: names, dtypes, shapes, limits.
+
+The one place where a tensor's name is written. `model_repository/*/config.pbtxt` repeats it, as
+Triton needs literal text; `tests/contract` compares the two.
+
+Shapes are those of one row; on the wire every tensor has a leading batch dimension B. All rows of
+one request have one shape, so shorter rows are filled up: `input_ids` with `FILL_ID`, `patches`
+and `image_grid_thw` with zero rows. The grid and the ids tell what is real.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTRACT_VERSION = 1
+"""Written into every config.pbtxt; a model refuses to load under another one."""
+
+MAX_BATCH_SIZE = 64
+"""Rows of one request, and rows that Triton joins into one `execute` call."""
+
+PATCH_VALUES = 768
+"""uint8 values of one patch row: 3 channels x 16 x 16 pixels (Qwen3-VL: patch_size 16)."""
+
+FILL_ID = -1
+"""Stands in `input_ids` where a row is shorter than the longest row of its request."""
+
+MAX_IMAGES_PER_ITEM = 16
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+MAX_IMAGE_PIXELS = 64_000_000
+"""Width x height of the encoded picture, read from its header before any pixel is decoded."""
+MAX_ASPECT_RATIO = 200
+"""Longer side over shorter side; the limit of the reference (qwen-vl-utils `MAX_RATIO`)."""
+MAX_TEXT_BYTES = 1024 * 1024
+"""UTF-8 bytes of one text or instruction, checked before it is tokenized."""
+
+DEFAULT_TOP_K = 10
+MAX_TOP_K = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output of a model.
+
+    Attributes:
+        name: Name on the wire.
+        dtype: Triton's word without `TYPE_`: STRING (bytes), INT32, UINT8, FP32.
+        dims: Shape of one row; -1 is any length, 0 included.
+        optional: Whether a request may leave it out.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One Triton model: what it takes and gives.
+
+    Attributes:
+        name: Name in the model repository.
+        inputs: Tensors it takes.
+        outputs: Tensors it gives.
+        parameters: Request parameters that it reads.
+        steps: For an ensemble, the models it runs in order.
+    """
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parameters: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
+TEXT = Tensor("text", "STRING", (1,), optional=True)
+IMAGE = Tensor("image", "STRING", (-1,), optional=True)
+INSTRUCTION = Tensor("instruction", "STRING", (1,), optional=True)
+INPUT_IDS = Tensor("input_ids", "INT32", (-1,))
+PATCHES = Tensor("patches", "UINT8", (-1, PATCH_VALUES))
+IMAGE_GRID_THW = Tensor("image_grid_thw", "INT32", (-1, 3))
+EMBEDDING = Tensor("embedding", "FP32", (-1,))
+IDS = Tensor("ids", "STRING", (-1,))
+SCORES = Tensor("scores", "FP32", (-1,))
+DOCUMENTS = Tensor("documents", "STRING", (-1,))
+
+DIMENSIONS = "dimensions"
+"""Request parameter, int: Matryoshka length of the vector; the profile's full one if absent."""
+TOP_K = "top_k"
+"""Request parameter, int: how many nearest items to return; `DEFAULT_TOP_K` if absent."""
+
+ITEM = (TEXT, IMAGE, INSTRUCTION)
+FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
+HITS = (IDS, SCORES, DOCUMENTS)
+
+PREPROCESS = Model("preprocess", ITEM, FEATURES)
+QWEN3_VL = Model("qwen3_vl", FEATURES, (EMBEDDING,), (DIMENSIONS,))
+FAISS = Model("faiss", (EMBEDDING,), HITS, (TOP_K,))
+EMBED = Model("embed", ITEM, (EMBEDDING,), (DIMENSIONS,), ("preprocess", "qwen3_vl"))
+SEARCH = Model(
+    "search", ITEM, (EMBEDDING, *HITS), (DIMENSIONS, TOP_K), ("preprocess", "qwen3_vl", "faiss")
+)
+
+MODELS = {model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, EMBED, SEARCH)}

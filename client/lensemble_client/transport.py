@@ -1,0 +1,205 @@
+"""The wire: one small interface over gRPC and over HTTP.
+
+`Client` talks to a `Transport`; tests give it one of their own. Nothing of `tritonclient` is seen
+above this file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from lensemble_client import contract
+from lensemble_client.errors import DeadlineExceededError, LensembleError, NotReadyError, from_wire
+from lensemble_client.items import Rows
+
+_TRITON_DTYPES = {"STRING": "BYTES", "INT32": "INT32", "UINT8": "UINT8", "FP32": "FP32"}
+
+Parameters = Mapping[str, str | int | bool]
+
+
+class Transport(Protocol):
+    """Carries one call to a Triton server. Safe to use from several threads."""
+
+    def infer(
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """Runs a model.
+
+        Args:
+            model: What to run; its outputs are all asked for.
+            rows: Input name -> array (B, ...).
+            parameters: Request parameters.
+            timeout_s: Seconds after which the call fails.
+
+        Returns:
+            Output name -> array (B, ...).
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
+
+    def ready(self, model: str, timeout_s: float) -> bool:
+        """Whether the server says that it can serve this model now."""
+
+    def version(self, timeout_s: float) -> str:
+        """Name and version of the server, such as `triton 2.51.0`."""
+
+    def close(self) -> None:
+        """Closes the connections."""
+
+
+class GrpcTransport:
+    """Triton's gRPC protocol: the faster of the two.
+
+    Args:
+        address: `host:port`.
+    """
+
+    def __init__(self, address: str) -> None:
+        import tritonclient.grpc as triton
+
+        self._triton = triton
+        # Answers and pictures may pass gRPC's default of 4 MiB; tritonclient lifts both limits.
+        self._client = triton.InferenceServerClient(address)
+
+    def infer(
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+        inputs = []
+        for tensor in model.inputs:
+            if tensor.name in rows:
+                array = rows[tensor.name]
+                value = self._triton.InferInput(
+                    tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype]
+                )
+                value.set_data_from_numpy(array)
+                inputs.append(value)
+        try:
+            result = self._client.infer(
+                model.name, inputs, parameters=dict(parameters), client_timeout=timeout_s
+            )
+        except Exception as error:
+            raise _translated(error, timeout_s) from error
+        return _arrays(result, model.outputs)
+
+    def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+        try:
+            return bool(self._client.is_model_ready(model, client_timeout=timeout_s))
+        except Exception as error:
+            raise _translated(error, timeout_s) from error
+
+    def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+        try:
+            metadata = self._client.get_server_metadata(client_timeout=timeout_s)
+        except Exception as error:
+            raise _translated(error, timeout_s) from error
+        return f"{metadata.name} {metadata.version}"
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._client.close()
+
+
+class HttpTransport:
+    """The KServe v2 protocol over HTTP, tensors in binary.
+
+    Args:
+        address: `host:port`, without scheme.
+    """
+
+    def __init__(self, address: str) -> None:
+        import tritonclient.http as triton
+
+        self._triton = triton
+        self._address = address
+        # The HTTP client lives on one thread's event loop, so every thread has its own.
+        self._local = threading.local()
+        self._clients: list[Any] = []
+
+    def _client(self, timeout_s: float) -> Any:
+        client = getattr(self._local, "client", None)
+        if client is None or self._local.timeout_s != timeout_s:
+            client = self._triton.InferenceServerClient(
+                self._address, network_timeout=timeout_s, connection_timeout=timeout_s
+            )
+            self._local.client, self._local.timeout_s = client, timeout_s
+            self._clients.append(client)
+        return client
+
+    def infer(
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+        inputs = []
+        for tensor in model.inputs:
+            if tensor.name in rows:
+                array = rows[tensor.name]
+                value = self._triton.InferInput(
+                    tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype]
+                )
+                value.set_data_from_numpy(array, binary_data=True)
+                inputs.append(value)
+        outputs = [
+            self._triton.InferRequestedOutput(tensor.name, binary_data=True)
+            for tensor in model.outputs
+        ]
+        try:
+            result = self._client(timeout_s).infer(
+                model.name, inputs, outputs=outputs, parameters=dict(parameters)
+            )
+        except Exception as error:
+            raise _translated(error, timeout_s) from error
+        return _arrays(result, model.outputs)
+
+    def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+        try:
+            return bool(self._client(timeout_s).is_model_ready(model))
+        except Exception as error:
+            raise _translated(error, timeout_s) from error
+
+    def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+        try:
+            metadata = self._client(timeout_s).get_server_metadata()
+        except Exception as error:
+            raise _translated(error, timeout_s) from error
+        return f"{metadata['name']} {metadata['version']}"
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        for client in self._clients:
+            client.close()
+
+
+def _arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
+    arrays: Rows = {}
+    for tensor in outputs:
+        array = result.as_numpy(tensor.name)
+        if array is None:
+            raise from_wire("INTERNAL", f"the answer has no output {tensor.name!r}")
+        arrays[tensor.name] = np.asarray(array)
+    return arrays
+
+
+def _translated(error: Exception, timeout_s: float) -> LensembleError:
+    """Maps what the two client libraries raise to the tree of `errors`."""
+    from tritonclient.utils import InferenceServerException
+
+    if isinstance(error, InferenceServerException):
+        mapped = from_wire(error.status(), error.message() or "no message")
+        if isinstance(mapped, DeadlineExceededError):
+            return DeadlineExceededError(f"no answer within {timeout_s:g} s")
+        return mapped
+    if isinstance(error, TimeoutError):
+        return DeadlineExceededError(f"no answer within {timeout_s:g} s")
+    if isinstance(error, OSError):
+        return NotReadyError(f"cannot reach the server: {error}")
+    return from_wire("INTERNAL", f"{type(error).__name__}: {error}")

@@ -1,0 +1,265 @@
+"""Features -> unit vectors, packed: no padding, no leak between items.
+
+The weights and both towers are Transformers' own. What is different is how they are called: all
+items of a micro-batch stand in one row (`packing`), attention keeps them apart (`attention`), the
+patch embedding is a Linear on uint8 rows, and every index comes ready from the CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import Qwen3VLModel
+
+from lensemble import packing
+from lensemble.attention import use_packed_attention
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.features import Features
+from lensemble.pooling import normalize, pool
+from lensemble.profile import ImageProfile
+from lensemble_client import contract
+from lensemble_client.errors import InternalError, LensembleError, OverloadedError
+
+logger = logging.getLogger(__name__)
+
+Embedding = NDArray[np.float32]
+
+
+class PatchLinear(nn.Module):
+    """The vision tower's patch embedding, on uint8 rows of one frame.
+
+    The reference scales and normalises pixels, repeats the still frame, and applies a Conv3d whose
+    kernel is as large as its input. For two equal frames that is a Linear whose weight is the
+    kernel summed over its two frames: half the work, an eighth of the input.
+
+    Args:
+        conv: The reference's Conv3d, kernel (2, 16, 16).
+        image: Mean and standard deviation of the profile.
+    """
+
+    def __init__(self, conv: nn.Conv3d, image: ImageProfile) -> None:
+        super().__init__()
+        weight = conv.weight.detach().float().sum(dim=2).flatten(1)  # (D, 768)
+        self.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+        self.bias = conv.bias
+        pixels = weight.shape[1] // 3  # a row is red, then green, then blue
+        mean = torch.tensor(image.mean).repeat_interleave(pixels)
+        std = torch.tensor(image.std).repeat_interleave(pixels)
+        # (x / 255 - mean) / std
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", mean / std, persistent=False)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """(P, 768) uint8 -> (P, D)."""
+        pixels = patches.float() * self.scale - self.shift
+        return nn.functional.linear(pixels.to(self.weight.dtype), self.weight, self.bias)
+
+
+class Encoder:
+    """Encodes features with the model of one serving checkpoint.
+
+    Args:
+        model: The reference model; it is switched to packed attention and kept.
+        checkpoint: Its serving checkpoint.
+        batch_tokens: Tokens in one micro-batch.
+        batch_patches: Patches in one micro-batch.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3VLModel,
+        checkpoint: Checkpoint,
+        *,
+        batch_tokens: int = 16_384,
+        batch_patches: int = 32_768,
+    ) -> None:
+        self.profile = checkpoint.profile
+        self._batch_tokens, self._batch_patches = batch_tokens, batch_patches
+        config = model.config
+        self.geometry = packing.Geometry(
+            vocab_size=config.text_config.vocab_size,
+            image_token_id=config.image_token_id,
+            merge_size=config.vision_config.spatial_merge_size,
+            num_grid_per_side=model.visual.num_grid_per_side,
+        )
+        model.visual.patch_embed = PatchLinear(model.visual.patch_embed.proj, self.profile.image)
+        # Transformers' own adds at a boolean mask, which asks the device how many are set.
+        model.language_model._deepstack_process = _add_visual
+        use_packed_attention(model)
+        self._model = model.eval()
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Encoder:
+        """Loads the weights onto a device.
+
+        Args:
+            checkpoint: The serving checkpoint.
+            settings: Precision, threads and budgets.
+            device: A torch device, such as `cpu` or `cuda:0`.
+        """
+        target = torch.device(device)
+        dtype = choose_dtype(settings.dtype, target)
+        model = Qwen3VLModel.from_pretrained(
+            checkpoint.folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+        logger.info("%s on %s in %s", checkpoint.profile.name, target, dtype)
+        return cls(
+            model.to(target),
+            checkpoint,
+            batch_tokens=settings.batch_tokens,
+            batch_patches=settings.batch_patches,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self._model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next(self._model.parameters()).dtype
+
+    def encode(
+        self, items: Sequence[Features], dimensions: Sequence[int | None] | None = None
+    ) -> list[Embedding | LensembleError]:
+        """Encodes items; each result is a vector or that item's own error.
+
+        Args:
+            items: Any number of items of any size.
+            dimensions: Per item, the Matryoshka length; None is the profile's full one.
+
+        Returns:
+            For each item, in order: its vector (D,), float32, unit length, or its error.
+        """
+        wanted = dimensions if dimensions is not None else [None] * len(items)
+        results: list[Embedding | LensembleError | None] = [None] * len(items)
+        sound: list[int] = []
+        for n, item in enumerate(items):
+            try:
+                self.profile.check_dimensions(wanted[n])
+                packing.check(item, self.geometry)
+                sound.append(n)
+            except LensembleError as error:
+                results[n] = error
+        parts = packing.micro_batches(
+            [items[n] for n in sound], self._batch_tokens, self._batch_patches
+        )
+        for part in parts:
+            indices = [sound[m] for m in part]
+            for n, result in zip(indices, self._encode_part([items[n] for n in indices]),
+                                 strict=True):
+                results[n] = _cut(result, wanted[n])
+        return [result for result in results if result is not None]
+
+    def _encode_part(self, items: list[Features]) -> list[Embedding | LensembleError]:
+        """One micro-batch; halved and tried again if it does not fit or fails."""
+        try:
+            vectors = self.forward(packing.pack(items, self.geometry)).cpu().numpy()
+        except Exception as error:
+            if len(items) > 1:
+                logger.warning("%d items failed together, halving: %s", len(items), error)
+                self._release()
+                half = len(items) // 2
+                return self._encode_part(items[:half]) + self._encode_part(items[half:])
+            self._release()
+            if _is_out_of_memory(error):
+                (item,) = items
+                return [
+                    OverloadedError(
+                        f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches "
+                        "does not fit into memory, even alone; send a smaller picture",
+                        field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
+                    )
+                ]
+            logger.exception("an item failed alone")
+            return [InternalError(f"encoding failed: {type(error).__name__}")]
+        return [
+            vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
+            for vector in vectors
+        ]
+
+    def _release(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def forward(self, packed: packing.Packed) -> torch.Tensor:
+        """Both towers, pooling, normalisation.
+
+        Args:
+            packed: On the CPU.
+
+        Returns:
+            (S, D) float32, unit length, on the model's device.
+        """
+        pack = packed.to(self.device)
+        hidden: torch.Tensor = self._model.language_model.embed_tokens(pack.input_ids)
+        deepstack: list[torch.Tensor] | None = None
+        if len(pack.patches):
+            seen = self._model.visual(
+                pack.patches,
+                grid_thw=pack.grid_thw,
+                cu_seqlens=pack.vision_cu_seqlens,
+                max_seqlen=pack.vision_max_seqlen,
+                position_ids=pack.vision_position_ids,
+                interp_indices=pack.interp_indices,
+                interp_weights=pack.interp_weights,
+                return_dict=True,
+            )
+            hidden = hidden.index_copy(
+                1, pack.visual_positions, seen.pooler_output[None].to(hidden.dtype)
+            )
+            deepstack = seen.deepstack_features
+        out = self._model.language_model(
+            inputs_embeds=hidden,
+            position_ids=pack.position_ids,
+            attention_mask=None,
+            use_cache=False,
+            visual_pos_masks=pack.visual_positions,
+            deepstack_visual_embeds=deepstack,
+            cu_seq_lens_q=pack.cu_seqlens,
+            cu_seq_lens_k=pack.cu_seqlens,
+            max_length_q=pack.max_seqlen,
+            max_length_k=pack.max_seqlen,
+        )
+        return normalize(pool(out.last_hidden_state[0], pack.cu_seqlens, self.profile.pooling))
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """Precision of the weights.
+
+    Args:
+        wanted: `fp32`, `bf16`, or `auto`: bf16 on GPUs, fp32 on CPUs.
+        device: Where the weights will lie.
+    """
+    if wanted == "bf16" or (wanted == "auto" and device.type == "cuda"):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _add_visual(
+    hidden: torch.Tensor, positions: torch.Tensor, features: torch.Tensor
+) -> torch.Tensor:
+    """DeepStack: adds pictures' features (V, H) to hidden states (1, L, H) at their places (V,)."""
+    return hidden.index_add(1, positions, features[None].to(hidden.dtype))
+
+
+def _cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
+    if isinstance(result, LensembleError) or dimensions in (None, len(result)):
+        return result
+    return normalize(torch.from_numpy(result[None, :dimensions].copy()))[0].numpy()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On CPUs PyTorch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )

@@ -1,0 +1,342 @@
+"""Starts and stops a real tritonserver on this machine.
+
+The binary is the one given, the one on PATH (as in NVIDIA's images), or the one inside the
+`nvidia-pytriton` wheel. That last one has published security holes and is for loopback only.
+
+    with TritonServer(Settings(checkpoint=...)) as server:
+        Client(server.grpc_url).embed("hello")
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lensemble.config import Settings
+from lensemble_client import contract
+from lensemble_client.errors import DeadlineExceededError, InternalError, InvalidInputError
+
+LOOPBACK = "127.0.0.1"
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 20.0
+"""Seconds that requests under way have to finish before the server is killed."""
+
+_POLL_S = 0.1
+_LOG_LINES = 30
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Where a tritonserver and its Python backend lie.
+
+    Attributes:
+        binary: The `tritonserver` program.
+        backends: Folder with `python/`; None leaves it to the binary.
+        libraries: Folder for LD_LIBRARY_PATH; None if none is needed.
+        stub: The Python backend's stub for this interpreter; None if it brings its own.
+    """
+
+    binary: Path
+    backends: Path | None = None
+    libraries: Path | None = None
+    stub: Path | None = None
+
+
+def find_tritonserver(given: Path | None = None) -> Installation:
+    """Finds a tritonserver: the one given, on PATH, or in the `nvidia-pytriton` wheel.
+
+    Raises:
+        InvalidInputError: There is none, or none for this version of Python.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise InvalidInputError(f"no file {str(given)!r}", field="tritonserver")
+        return Installation(given.resolve())
+    if on_path := shutil.which("tritonserver"):
+        return Installation(Path(on_path))
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise InvalidInputError(
+            "no tritonserver: none was given, none is on PATH, and `nvidia-pytriton` is not "
+            "installed; run `pip install 'lensemble[local-server]'`",
+            field="tritonserver",
+        )
+    home = Path(spec.origin).parent / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        found = sorted(path.name for path in stub.parent.parent.iterdir())
+        raise InvalidInputError(
+            f"the `nvidia-pytriton` wheel has no stub for Python {version}, only for "
+            f"{', '.join(found)}",
+            field="tritonserver",
+        )
+    return Installation(
+        binary=home / "bin" / "tritonserver",
+        backends=home / "backends",
+        libraries=home.parent.parent / "nvidia_pytriton.libs",
+        stub=stub,
+    )
+
+
+def model_repository() -> Path:
+    """The folder of models: in a source tree beside the package, in a wheel inside it."""
+    package = Path(__file__).resolve().parent
+    inside = package / "model_repository"
+    return inside if inside.is_dir() else package.parent / "model_repository"
+
+
+class TritonServer:
+    """One tritonserver process with Lensemble's models; a context manager.
+
+    Args:
+        settings: What the models need to know.
+        grpc_port: 0 takes a free one.
+        http_port: 0 takes a free one.
+        metrics_port: 0 takes a free one.
+        address: Where to listen. Anything but loopback is for NVIDIA's images only.
+        tritonserver: The program; None looks for one.
+        start_timeout_s: Seconds until the models must be ready.
+
+    Attributes:
+        grpc_url: For `Client`, once started.
+        http_url: For `Client` and curl, once started.
+        metrics_url: For Prometheus, once started.
+        log_file: Triton's log; it lies in a temporary folder until `stop`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        metrics_port: int = 0,
+        address: str = LOOPBACK,
+        tritonserver: Path | None = None,
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        self._settings = settings
+        self._ports = (grpc_port, http_port, metrics_port)
+        self._address = address
+        self._installation = find_tritonserver(tritonserver)
+        if self._installation.stub is not None and address != LOOPBACK:
+            raise InvalidInputError(
+                f"{address!r}: the bundled tritonserver has known security holes and listens on "
+                f"{LOOPBACK} only; use NVIDIA's image (docker-compose.yml) to serve others",
+                field="address",
+            )
+        self._start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._shared_memory_prefix = f"lensemble_{uuid.uuid4().hex[:12]}_"
+        self._stopping = threading.Lock()
+        self.grpc_url = self.http_url = self.metrics_url = ""
+        self.log_file = Path()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of tritonserver; None if it is not running."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> Self:
+        """Starts the server and waits until its models are ready.
+
+        Raises:
+            InternalError: It died; the message has its log's last lines.
+            DeadlineExceededError: It was not ready in time; it was stopped again.
+        """
+        if self._process is not None:
+            return self
+        self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
+        self.log_file = self._folder / "tritonserver.log"
+        ports = _free_ports(self._ports)
+        grpc, http, metrics = (f"{self._address}:{port}" for port in ports)
+        self.grpc_url, self.http_url = f"grpc://{grpc}", f"http://{http}"
+        self.metrics_url = f"http://{metrics}/metrics"
+        atexit.register(self.stop)
+        try:
+            with self.log_file.open("wb") as log:
+                self._process = subprocess.Popen(
+                    self._command(ports),
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    # Ctrl-C reaches this process alone, which then stops the server in order.
+                    start_new_session=True,
+                )
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stops the server and removes all that it left; safe to call again.
+
+        Requests under way have `STOP_TIMEOUT_S` to finish.
+        """
+        with self._stopping:
+            process, self._process = self._process, None
+            if process is not None:
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_TIMEOUT_S)
+                # Also the models' processes, which outlive a server that was killed.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for segment in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+                segment.unlink(missing_ok=True)
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+            atexit.unregister(self.stop)
+
+    def wait(self) -> int:
+        """Waits until the server ends by itself, and returns its exit status."""
+        if self._process is None:
+            raise InternalError("the server is not running")
+        return self._process.wait()
+
+    def log_tail(self) -> str:
+        """The errors in the log, and its last lines."""
+        try:
+            lines = self.log_file.read_text(errors="replace").splitlines()
+        except OSError:
+            return "(no log)"
+        errors = [line for line in lines[:-_LOG_LINES] if line.startswith("E")]
+        return "\n".join([*errors, *lines[-_LOG_LINES:]])
+
+    def _command(self, ports: tuple[int, int, int]) -> list[str]:
+        grpc, http, metrics = ports
+        command = [
+            str(self._installation.binary),
+            f"--model-repository={model_repository()}",
+            f"--grpc-address={self._address}",
+            f"--grpc-port={grpc}",
+            f"--http-address={self._address}",
+            f"--http-port={http}",
+            f"--metrics-address={self._address}",
+            f"--metrics-port={metrics}",
+            "--model-control-mode=none",
+            "--disable-auto-complete-config",
+            "--exit-timeout-secs=15",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+        ]
+        if self._installation.backends is not None:
+            command.append(f"--backend-directory={self._assembled_backends()}")
+        return command
+
+    def _assembled_backends(self) -> Path:
+        """The wheel keeps backend and stubs apart; Triton wants them in one folder."""
+        assert self._folder is not None and self._installation.backends is not None
+        assert self._installation.stub is not None
+        target = self._folder / "backends" / "python"
+        target.mkdir(parents=True)
+        for path in (self._installation.backends / "python").iterdir():
+            (target / path.name).symlink_to(path)
+        stub = target / self._installation.stub.name
+        stub.unlink(missing_ok=True)
+        stub.symlink_to(self._installation.stub)
+        return target.parent
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, **self._settings.to_env()}
+        if self._settings.index is None:
+            environment.pop("LENSEMBLE_INDEX", None)
+        # The stub finds its packages through the first `python` of the virtual environment.
+        environment["VIRTUAL_ENV"] = sys.prefix
+        environment["PATH"] = os.pathsep.join([f"{sys.prefix}/bin", os.environ.get("PATH", "")])
+        libraries = [self._installation.libraries, sysconfig.get_config_var("LIBDIR")]
+        if self._installation.stub is not None:
+            environment["LD_LIBRARY_PATH"] = os.pathsep.join(
+                [*(str(path) for path in libraries if path), os.environ.get("LD_LIBRARY_PATH", "")]
+            ).rstrip(os.pathsep)
+        return environment
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._start_timeout_s
+        waiting = list(contract.MODELS)
+        while waiting:
+            assert self._process is not None
+            if (status := self._process.poll()) is not None:
+                raise InternalError(
+                    f"tritonserver ended with status {status} before it was ready:\n"
+                    f"{self.log_tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(
+                    f"tritonserver was not ready within {self._start_timeout_s:g} s; still "
+                    f"waiting for {', '.join(waiting)}:\n{self.log_tail()}"
+                )
+            waiting = [model for model in waiting if not self._is_ready(model)]
+            if waiting:
+                time.sleep(_POLL_S)
+
+    def _is_ready(self, model: str) -> bool:
+        url = f"{self.http_url}/v2/models/{model}/ready"
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Turns SIGTERM into the exception that Ctrl-C raises, so that `with` blocks are left."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _free_ports(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Free ports in place of zeros; all sockets are held until the last is found."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for port in wanted:
+            if not port:
+                held = stack.enter_context(socket.socket())
+                held.bind((LOOPBACK, 0))
+                port = held.getsockname()[1]
+            found.append(port)
+        return found[0], found[1], found[2]

@@ -1,0 +1,134 @@
+"""Triton's Python backend; the only module that imports `triton_python_backend_utils`.
+
+One `execute` call brings many requests. Their rows run together, and each request gets exactly one
+response: its results, or the error of its first bad row. `execute` never raises: that would fail
+every request of the call, and show each caller a file and line of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from lensemble.config import Settings
+from lensemble.stages import Stage
+from lensemble_client import contract
+from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
+
+logger = logging.getLogger(__name__)
+
+
+def load(stage: type[Stage[Any, Any]], args: dict[str, str]) -> Stage[Any, Any]:
+    """Makes a model's stage from the environment.
+
+    Args:
+        stage: Its class.
+        args: What Triton hands to `initialize`.
+
+    Raises:
+        InvalidInputError: The model's config.pbtxt is of another version than this package, or a
+            setting, the checkpoint or the index cannot be used.
+    """
+    logging.basicConfig(handlers=[_TritonLog()], level=logging.INFO, force=True)
+    parameters = json.loads(args["model_config"])["parameters"]
+    version = parameters["contract_version"]["string_value"]
+    if version != str(contract.CONTRACT_VERSION):
+        raise InvalidInputError(
+            f"config.pbtxt of {args['model_name']!r} has contract version {version}, the installed "
+            f"package {contract.CONTRACT_VERSION}; use the two of one release",
+            field="model_repository",
+        )
+    settings = Settings.from_env()
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
+    if device == "cuda":
+        device = f"cuda:{args['model_instance_device_id']}"
+    return stage(settings, device)
+
+
+def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
+    """Answers the requests of one `execute` call.
+
+    Args:
+        stage: The model's stage.
+        requests: Triton's requests.
+
+    Returns:
+        One response per request, in order.
+    """
+    calls = [_read(stage, request) for request in requests]
+    sound = [row for call in calls for row in call if not isinstance(row, LensembleError)]
+    try:
+        ran = iter(stage.run(sound))
+    except Exception:
+        logger.exception("%s failed", stage.model.name)
+        ran = iter([InternalError("the model failed; its log says why")] * len(sound))
+    return [
+        _response(
+            stage, [row if isinstance(row, LensembleError) else next(ran) for row in call]
+        )
+        for call in calls
+    ]
+
+
+def _read(stage: Stage[Any, Any], request: Any) -> list[Any]:
+    try:
+        rows = {}
+        for tensor in stage.model.inputs:
+            found = pb_utils.get_input_tensor_by_name(request, tensor.name)
+            if found is not None:
+                rows[tensor.name] = found.as_numpy()
+        return list(stage.read(rows, json.loads(request.parameters() or "{}")))
+    except LensembleError as error:
+        return [error]
+    except Exception:
+        logger.exception("%s could not read a request", stage.model.name)
+        return [InternalError("the request could not be read; the model's log says why")]
+
+
+def _response(stage: Stage[Any, Any], results: list[Any]) -> Any:
+    for row, result in enumerate(results):
+        if isinstance(result, LensembleError):
+            where = f" (row {row} of {len(results)})" if len(results) > 1 else ""
+            return pb_utils.InferenceResponse(error=_error(result, where))
+    try:
+        written = stage.write(results)
+        tensors = [pb_utils.Tensor(tensor.name, written[tensor.name])
+                   for tensor in stage.model.outputs]
+    except Exception:
+        logger.exception("%s could not write a response", stage.model.name)
+        return pb_utils.InferenceResponse(error=_error(InternalError("the model failed"), ""))
+    return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _error(error: LensembleError, where: str) -> Any:
+    codes = {
+        "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
+        "NOT_FOUND": pb_utils.TritonError.NOT_FOUND,
+        # Triton has no RESOURCE_EXHAUSTED; the tag in the text keeps the two apart.
+        "RESOURCE_EXHAUSTED": pb_utils.TritonError.UNAVAILABLE,
+        "UNAVAILABLE": pb_utils.TritonError.UNAVAILABLE,
+        "CANCELLED": pb_utils.TritonError.CANCELLED,
+    }
+    code = codes.get(error.grpc_status, pb_utils.TritonError.INTERNAL)
+    return pb_utils.TritonError(error.to_wire() + where, code)
+
+
+class _TritonLog(logging.Handler):
+    """Python's log lines in Triton's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = pb_utils.Logger
+        write = (
+            log.log_error
+            if record.levelno >= logging.ERROR
+            else log.log_warn
+            if record.levelno >= logging.WARNING
+            else log.log_info
+        )
+        write(self.format(record))

@@ -1,0 +1,16 @@
+"""Token ids and patch rows -> unit vectors. The work is in `lensemble.stages`."""
+
+from typing import Any
+
+from lensemble import triton
+from lensemble.stages import EncodeStage
+
+
+class TritonPythonModel:
+    """Triton's Python backend looks for this name."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self.stage = triton.load(EncodeStage, args)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return triton.respond(self.stage, requests)
