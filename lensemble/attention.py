@@ -91,7 +91,9 @@ def _varlen(
 
     # (1, heads, L, head_dim) -> (L, heads, head_dim)
     out = varlen_attn(
-        *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
         boundaries,
         boundaries,
         longest,
@@ -121,7 +123,7 @@ def _per_segment(
         end = start + length * count
         # (1, heads, count * length, head_dim) -> (count, heads, length, head_dim)
         q, k, v = (
-            tensor[0, :, start:end].unflatten(1, (count, length)).transpose(0, 1)
+            tensor[0, :, start:end].reshape(-1, count, length, tensor.shape[-1]).transpose(0, 1)
             for tensor in (query, key, value)
         )
         out = nn.functional.scaled_dot_product_attention(

@@ -68,8 +68,9 @@ def sha256_of(path: Path, *, progress: bool = False) -> str:
     size = path.stat().st_size
     with (
         path.open("rb") as file,
-        tqdm(desc=f"hash {path.name}", total=size, unit="B", unit_scale=True, disable=not progress)
-        as bar,
+        tqdm(
+            desc=f"hash {path.name}", total=size, unit="B", unit_scale=True, disable=not progress
+        ) as bar,
     ):
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ class PatchLinear(nn.Module):
         conv: The reference's Conv3d, kernel (2, 16, 16).
         image: Mean and standard deviation of the profile.
     """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(self, conv: nn.Conv3d, image: ImageProfile) -> None:
         super().__init__()
@@ -120,12 +123,14 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return next(self._model.parameters()).device
+        device: torch.device = self._model.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        return next(self._model.parameters()).dtype
+        dtype: torch.dtype = self._model.dtype
+        return dtype
 
     def encode(
         self, items: Sequence[Features], dimensions: Sequence[int | None] | None = None
@@ -154,10 +159,11 @@ class Encoder:
         )
         for part in parts:
             indices = [sound[m] for m in part]
-            for n, result in zip(indices, self._encode_part([items[n] for n in indices]),
-                                 strict=True):
+            for n, result in zip(
+                indices, self._encode_part([items[n] for n in indices]), strict=True
+            ):
                 results[n] = _cut(result, wanted[n])
-        return [result for result in results if result is not None]
+        return cast(list[Embedding | LensembleError], results)  # every place is filled by now
 
     def _encode_part(self, items: list[Features]) -> list[Embedding | LensembleError]:
         """One micro-batch; halved and tried again if it does not fit or fails."""

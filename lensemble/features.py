@@ -80,9 +80,7 @@ def unfill(rows: Mapping[str, NDArray[Any]]) -> list[Features | LensembleError]:
     return [_row(*row) for row in zip(ids, patches, grids, strict=True)]
 
 
-def _row(
-    ids: NDArray[Any], patches: NDArray[Any], grid: NDArray[Any]
-) -> Features | LensembleError:
+def _row(ids: NDArray[Any], patches: NDArray[Any], grid: NDArray[Any]) -> Features | LensembleError:
     real = ids != contract.FILL_ID
     count = int(np.count_nonzero(real))
     if not count or not real[:count].all():
@@ -90,10 +88,11 @@ def _row(
             f"expected token ids, then only {contract.FILL_ID}", field=contract.INPUT_IDS.name
         )
     grid = grid[grid.any(axis=1)].astype(np.int64)
-    wanted = int(grid.prod(axis=1).sum())
-    if (grid < 1).any() or wanted > len(patches):
+    # Each number alone first: the product of three may wrap around to something harmless.
+    outside = (grid < 1).any() or (grid > len(patches)).any()
+    if outside or (wanted := int(grid.prod(axis=1).sum())) > len(patches):
         return InvalidInputError(
-            f"{grid.tolist()} asks for {wanted} patches, {len(patches)} were sent",
+            f"{grid.tolist()} asks for other patches than the {len(patches)} that were sent",
             field=contract.IMAGE_GRID_THW.name,
         )
     return Features(ids[:count], patches[:wanted], grid.astype(np.int32))

@@ -142,9 +142,7 @@ def to_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
     except InvalidInputError:
         raise
     except Exception as error:  # Pillow's parsers raise whatever they meet
-        raise InvalidInputError(
-            f"a damaged {picture.format} file: {error}", field=field
-        ) from error
+        raise InvalidInputError(f"a damaged {picture.format} file: {error}", field=field) from error
 
 
 def smart_resize(height: int, width: int, profile: ImageProfile) -> tuple[int, int]:

@@ -8,7 +8,8 @@ interpolated. The towers then run without a question back to the CPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,15 +78,12 @@ class Packed:
         """This pack with every tensor on `device`; uploads overlap where memory can be pinned."""
         if device.type == "cpu":
             return self
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Packed(
-            **{
-                name: value.pin_memory().to(device, non_blocking=True)
-                if isinstance(value, torch.Tensor)
-                else value
-                for name, value in values.items()
-            }
-        )
+        uploaded: dict[str, Any] = {
+            field.name: value.pin_memory().to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), torch.Tensor)
+        }
+        return replace(self, **uploaded)
 
 
 def check(item: Features, geometry: Geometry) -> None:
@@ -103,8 +101,7 @@ def check(item: Features, geometry: Geometry) -> None:
         )
     if (grid[:, 0] != 1).any() or (grid[:, 1:] % geometry.merge_size).any():
         raise InvalidInputError(
-            f"{grid.tolist()}; expected [1, h, w] with h and w multiples of "
-            f"{geometry.merge_size}",
+            f"{grid.tolist()}; expected [1, h, w] with h and w multiples of {geometry.merge_size}",
             field=contract.IMAGE_GRID_THW.name,
         )
     runs = _runs(ids == geometry.image_token_id)
@@ -116,9 +113,7 @@ def check(item: Features, geometry: Geometry) -> None:
         )
 
 
-def micro_batches(
-    items: Sequence[Features], max_tokens: int, max_patches: int
-) -> list[list[int]]:
+def micro_batches(items: Sequence[Features], max_tokens: int, max_patches: int) -> list[list[int]]:
     """Splits items so that each part stays within both budgets.
 
     Args:
@@ -155,19 +150,22 @@ def pack(items: Sequence[Features], geometry: Geometry) -> Packed:
         np.concatenate([item.image_grid_thw for item in items]).astype(np.int64)
     )
     patches_per_image = grid.prod(dim=1).tolist()
-    indices, weights = get_vision_interpolation_indices_and_weights(
-        grid,
-        num_grid_per_side=geometry.num_grid_per_side,
-        mode="bilinear",
-        align_corners=True,
-        spatial_merge_size=geometry.merge_size,
-    ) if len(grid) else (torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 4))
+    if len(grid):
+        vision_positions = get_vision_position_ids(grid, geometry.merge_size)
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            grid,
+            num_grid_per_side=geometry.num_grid_per_side,
+            mode="bilinear",
+            align_corners=True,
+            spatial_merge_size=geometry.merge_size,
+        )
+    else:
+        vision_positions = torch.empty(0, 2, dtype=torch.int64)
+        indices, weights = torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 4)
     return Packed(
         input_ids=torch.from_numpy(ids)[None],
         position_ids=torch.from_numpy(
-            np.concatenate(
-                [np.vstack([np.arange(len(p[0])), p]) for p in positions], axis=1
-            )
+            np.concatenate([np.vstack([np.arange(len(p[0])), p]) for p in positions], axis=1)
         )[:, None],
         cu_seqlens=_cumulative(lengths),
         max_seqlen=max(lengths),
@@ -176,9 +174,7 @@ def pack(items: Sequence[Features], geometry: Geometry) -> Packed:
         grid_thw=grid,
         vision_cu_seqlens=_cumulative(patches_per_image),
         vision_max_seqlen=max(patches_per_image, default=0),
-        vision_position_ids=get_vision_position_ids(grid, geometry.merge_size)
-        if len(grid)
-        else torch.empty(0, 2, dtype=torch.int64),
+        vision_position_ids=vision_positions,
         interp_indices=indices,
         interp_weights=weights,
     )

@@ -30,15 +30,24 @@ class Pipeline:
         self.preprocess = Preprocessor(self.checkpoint)
         self.encoder = Encoder.load(self.checkpoint, settings, device)
 
-    def embed(self, items: Sequence[Item]) -> list[Embedding | LensembleError]:
-        """Embeds items; each result is a vector (D,) or that item's own error, in order."""
+    def embed(
+        self, items: Sequence[Item], dimensions: int | None = None
+    ) -> list[Embedding | LensembleError]:
+        """Embeds items.
+
+        Args:
+            items: What to embed.
+            dimensions: Matryoshka length of the vectors; the profile's full one if None.
+
+        Returns:
+            For each item, in order, its vector (D,), float32, unit length, or its own error.
+        """
         features: list[Features | LensembleError] = []
         for item in items:
             try:
                 features.append(self.preprocess(item))
             except LensembleError as error:
                 features.append(error)
-        vectors = iter(
-            self.encoder.encode([f for f in features if not isinstance(f, LensembleError)])
-        )
+        sound = [f for f in features if not isinstance(f, LensembleError)]
+        vectors = iter(self.encoder.encode(sound, [dimensions] * len(sound)))
         return [f if isinstance(f, LensembleError) else next(vectors) for f in features]

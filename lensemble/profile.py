@@ -153,7 +153,10 @@ class Profile:
             )
         written = said.pop("hash", None)
         try:
-            image = {k: tuple(v) if isinstance(v, list) else v for k, v in said["image"].items()}
+            image: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in said["image"].items()
+            }
             profile = cls(
                 **{
                     **said,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -22,11 +22,13 @@ from lensemble_client.errors import InternalError, InvalidInputError, LensembleE
 logger = logging.getLogger(__name__)
 
 
-def load(stage: type[Stage[Any, Any]], args: dict[str, str]) -> Stage[Any, Any]:
+def load(
+    stage: Callable[[Settings, str], Stage[Any, Any]], args: dict[str, str]
+) -> Stage[Any, Any]:
     """Makes a model's stage from the environment.
 
     Args:
-        stage: Its class.
+        stage: Its class: settings and torch device in, stage out.
         args: What Triton hands to `initialize`.
 
     Raises:
@@ -69,9 +71,7 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
         logger.exception("%s failed", stage.model.name)
         ran = iter([InternalError("the model failed; its log says why")] * len(sound))
     return [
-        _response(
-            stage, [row if isinstance(row, LensembleError) else next(ran) for row in call]
-        )
+        _response(stage, [row if isinstance(row, LensembleError) else next(ran) for row in call])
         for call in calls
     ]
 
@@ -98,8 +98,9 @@ def _response(stage: Stage[Any, Any], results: list[Any]) -> Any:
             return pb_utils.InferenceResponse(error=_error(result, where))
     try:
         written = stage.write(results)
-        tensors = [pb_utils.Tensor(tensor.name, written[tensor.name])
-                   for tensor in stage.model.outputs]
+        tensors = [
+            pb_utils.Tensor(tensor.name, written[tensor.name]) for tensor in stage.model.outputs
+        ]
     except Exception:
         logger.exception("%s could not write a response", stage.model.name)
         return pb_utils.InferenceResponse(error=_error(InternalError("the model failed"), ""))

@@ -71,9 +71,7 @@ class Semantics:
 
 
 PROFILES = {
-    "qwen3-vl-embedding": Semantics(
-        "last_token", "Represent the user's input.", True, True, True
-    ),
+    "qwen3-vl-embedding": Semantics("last_token", "Represent the user's input.", True, True, True),
     "qwen3-vl-mean": Semantics("mean", "", False, False, False),
 }
 
@@ -178,7 +176,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise InvalidInputError(f"no {path.name} in {str(path.parent)!r}", field="source") from error
+        raise InvalidInputError(
+            f"no {path.name} in {str(path.parent)!r}", field="source"
+        ) from error
     except ValueError as error:
         raise InvalidInputError(f"{str(path)!r} is not JSON: {error}", field="source") from error
     return content
@@ -193,6 +193,11 @@ def _check_model(folder: Path, config: dict[str, Any]) -> list[str]:
             f"{', '.join(ARCHITECTURES)} (qwen3_vl)",
             field="source",
         )
+    numbers = config.get("text_config")
+    if not isinstance(numbers, dict) or not {"hidden_size", "vocab_size"} <= set(numbers):
+        raise InvalidInputError(
+            "config.json has no text_config with hidden_size and vocab_size", field="source"
+        )
     weights = sorted(path.name for path in folder.glob("*.safetensors"))
     if not weights:
         pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(
@@ -200,16 +205,20 @@ def _check_model(folder: Path, config: dict[str, Any]) -> list[str]:
         )
         raise InvalidInputError(
             f"no *.safetensors in {str(folder)!r}"
-            + (f"; {', '.join(pickles)} would run code when loaded and is not read" if pickles
-               else ""),
+            + (
+                f"; {', '.join(pickles)} would run code when loaded and is not read"
+                if pickles
+                else ""
+            ),
             field="source",
         )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         missing = sorted(set(_read_json(index)["weight_map"].values()) - set(weights))
         if missing:
-            raise InvalidInputError(f"weight files are missing: {', '.join(missing)}",
-                                    field="source")
+            raise InvalidInputError(
+                f"weight files are missing: {', '.join(missing)}", field="source"
+            )
     return weights
 
 
@@ -223,9 +232,10 @@ def _check_tokens(
     if not (folder / "tokenizer.json").is_file():
         raise InvalidInputError(f"no tokenizer.json in {str(folder)!r}", field="source")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokens = {token: tokenizer.token_to_id(token) for token in prompt.TOKENS}
-    if missing := [token for token, id_ in tokens.items() if id_ is None]:
+    vocabulary = tokenizer.get_vocab()
+    if missing := [token for token in prompt.TOKENS if token not in vocabulary]:
         raise InvalidInputError(f"the tokenizer lacks {', '.join(missing)}", field="source")
+    tokens = {token: vocabulary[token] for token in prompt.TOKENS}
     for token, key in (
         (prompt.IMAGE_PAD, "image_token_id"),
         (prompt.VIDEO_PAD, "video_token_id"),
@@ -249,8 +259,11 @@ def _check_tokens(
             field="source",
         )
     tokenizer.encode_special_tokens = True
-    parsed = [t for t, id_ in tokens.items() if id_ in tokenizer.encode(t).ids[:-1] or
-              tokenizer.encode(t, add_special_tokens=False).ids == [id_]]
+    parsed = [
+        token
+        for token, id_ in tokens.items()
+        if id_ in tokenizer.encode(token, add_special_tokens=False).ids
+    ]
     if parsed:
         raise InvalidInputError(
             f"{', '.join(parsed)} are not marked special in tokenizer.json, so a user's text "

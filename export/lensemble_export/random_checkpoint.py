@@ -18,7 +18,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lensemble_client.errors import InvalidInputError
 from lensemble_export.shapes import SHAPES
-from lensemble_export.tokenizer import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
+from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 
 MAX_FILE_BYTES = 2 * 1024**3
 
@@ -76,7 +76,7 @@ def write_random_checkpoint(
         min(SHAPES[shape]["text"]["vocab_size"], 8192), append_endoftext=append_endoftext
     )
     save_tokenizer(tokenizer, folder)
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    ids = tokenizer.get_vocab()
     config = _config(shape, ids)
     if dtype is None:
         dtype = torch.float32 if shape == "tiny" else torch.bfloat16
@@ -136,7 +136,7 @@ def _write_weights(
             size += tensor.nbytes
             bar.update(tensor.nbytes)
     close_file()
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for n, held in enumerate(names, start=1):
         final = f"model-{n:05d}-of-{len(names):05d}.safetensors"
         (folder / f"model-{n:05d}.safetensors").rename(folder / final)
@@ -151,5 +151,9 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     if len(shape) == 1:  # norms
         return torch.ones(shape)
     if "embed_tokens" in name or "pos_embed" in name:
-        return torch.randn(shape, generator=generator) * 0.5
-    return torch.randn(shape, generator=generator) / math.sqrt(math.prod(shape[1:]))
+        return torch.randn(shape, generator=generator) * (0.5 if "tokens" in name else 0.05)
+    tensor = torch.randn(shape, generator=generator) / math.sqrt(math.prod(shape[1:]))
+    if "patch_embed" in name:
+        # Filters that hardly see a constant: else brightness drowns what is in the picture.
+        tensor -= 0.9 * tensor.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return tensor

@@ -1,8 +1,8 @@
 """An exact index in a folder: every query is compared with every vector.
 
-    index.faiss      the vectors, FAISS IndexFlatIP
-    items.jsonl      one line per vector, in its order: {"id": ..., "document": {...}}
-    manifest.json    profile, count, versions, checksums of the two
+index.faiss      the vectors, FAISS IndexFlatIP
+items.jsonl      one line per vector, in its order: {"id": ..., "document": {...}}
+manifest.json    profile, count, versions, checksums of the two
 """
 
 from __future__ import annotations

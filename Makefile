@@ -1,0 +1,35 @@
+# The two commands are `make demo` and `make test`.
+# Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
+
+.PHONY: demo test lint format clean
+.DEFAULT_GOAL := demo
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+  && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+demo: $(VENV)/.made
+	@$(BIN)/python -m benchmarks.demo
+
+test: $(VENV)/.made
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.made
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(VENV)/.made
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+$(VENV)/.made: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and neither is on PATH;" \
+	  "say where one is: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON): a few minutes, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade 'pip>=25'
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .cache .venv

@@ -1,0 +1,178 @@
+"""Command line: `lensemble up | embed | search | status | index build`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from lensemble_client import contract
+from lensemble_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
+from lensemble_client.errors import LensembleError
+
+URL_VARIABLE = "LENSEMBLE_URL"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0 if it succeeded, 1 if it failed (the reason is on standard error), 130 after Ctrl-C.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        status: int = given.run(given)
+    except LensembleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lensemble", description="Qwen3-VL embeddings and FAISS search on Triton."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start a server on this machine and keep it running")
+    up.add_argument("--checkpoint", type=Path, required=True, help="serving checkpoint")
+    up.add_argument("--index", type=Path, help="index to search")
+    up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
+    up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
+    up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
+    up.add_argument("--dtype", default="auto", help="auto, fp32 or bf16")
+    up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
+    up.set_defaults(run=_up)
+
+    embed = commands.add_parser("embed", help="print the vector of a text, pictures, or both")
+    _add_item(embed)
+    embed.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
+    embed.set_defaults(run=_embed)
+
+    search = commands.add_parser("search", help="print the nearest items of the corpus")
+    _add_item(search)
+    search.add_argument("-k", "--top-k", type=int, default=contract.DEFAULT_TOP_K)
+    search.add_argument("--json", action="store_true", help="one JSON object per hit")
+    search.set_defaults(run=_search)
+
+    status = commands.add_parser("status", help="say which models can serve now")
+    _add_server(status)
+    status.set_defaults(run=_status)
+
+    index = commands.add_parser("index", help="work on an index")
+    actions = index.add_subparsers(required=True, metavar="ACTION")
+    build = actions.add_parser("build", help="embed a folder of pictures and write an index")
+    build.add_argument("pictures", type=Path, help="folder; NAME.json beside NAME.jpg describes it")
+    build.add_argument("out", type=Path, help="folder of the index")
+    build.add_argument("--checkpoint", type=Path, required=True, help="serving checkpoint")
+    build.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
+    build.add_argument("--dtype", default="auto", help="auto, fp32 or bf16")
+    build.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
+    build.set_defaults(run=_index_build)
+    return parser
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url",
+        default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
+        help=f"grpc://host:port or http://host:port (default: {URL_VARIABLE}, or {DEFAULT_URL})",
+    )
+    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds")
+
+
+def _add_item(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", nargs="?", help="text of the item")
+    parser.add_argument("--image", action="append", help="picture file; may be given again")
+    parser.add_argument("--instruction", help="replaces the profile's instruction")
+    _add_server(parser)
+
+
+def _embed(given: argparse.Namespace) -> int:
+    with Client(given.url, timeout_s=given.timeout) as client:
+        vector = client.embed(
+            given.text, given.image, instruction=given.instruction, dimensions=given.dimensions
+        )
+    print(json.dumps(vector.tolist()))
+    return 0
+
+
+def _search(given: argparse.Namespace) -> int:
+    with Client(given.url, timeout_s=given.timeout) as client:
+        hits = client.search(
+            given.text, given.image, top_k=given.top_k, instruction=given.instruction
+        )
+    for rank, hit in enumerate(hits, start=1):
+        document = json.dumps(hit.document, ensure_ascii=False)
+        if given.json:
+            print(f'{{"id": {json.dumps(hit.id)}, "score": {hit.score}, "document": {document}}}')
+        else:
+            print(f"{rank:3}  {hit.score:7.4f}  {hit.id}  {document}")
+    return 0
+
+
+def _status(given: argparse.Namespace) -> int:
+    with Client(given.url, timeout_s=given.timeout) as client:
+        status = client.status()
+    print(status.server)
+    for name, ready in status.models.items():
+        print(f"  {name:12} {'ready' if ready else 'NOT ready'}")
+    return 0 if all(status.models.values()) else 1
+
+
+def _up(given: argparse.Namespace) -> int:
+    try:
+        from lensemble.config import Settings
+        from lensemble.server import TritonServer, stop_on_signals
+    except ImportError as error:
+        return _missing("local-server", error)
+    settings = Settings(checkpoint=given.checkpoint, index=given.index, dtype=given.dtype)
+    with stop_on_signals():
+        server = TritonServer(
+            settings,
+            grpc_port=given.grpc_port,
+            http_port=given.http_port,
+            metrics_port=given.metrics_port,
+            tritonserver=given.tritonserver,
+        )
+        print("starting ...", file=sys.stderr)
+        with server:
+            for url in (server.grpc_url, server.http_url, server.metrics_url):
+                print(url, flush=True)
+            print(f"log: {server.log_file}\nCtrl-C stops it.", file=sys.stderr, flush=True)
+            try:
+                status = server.wait()
+            except KeyboardInterrupt:
+                print("stopping ...", file=sys.stderr)
+                return 0
+            print(
+                f"error: tritonserver ended with status {status}:\n{server.log_tail()}",
+                file=sys.stderr,
+            )
+            return 1
+
+
+def _index_build(given: argparse.Namespace) -> int:
+    try:
+        from lensemble_export.__main__ import main as export
+    except ImportError as error:
+        return _missing("export", error)
+    options = ["--checkpoint", str(given.checkpoint), "--dtype", given.dtype]
+    if given.dimensions is not None:
+        options += ["--dimensions", str(given.dimensions)]
+    if given.skip_bad:
+        options.append("--skip-bad")
+    return export(["index", str(given.pictures), str(given.out), *options])
+
+
+def _missing(extra: str, error: ImportError) -> int:
+    print(f"error: {error}; run `pip install 'lensemble[{extra}]'`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Checkpoints, pipelines and the real server that tests share; made once per run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.photos import write_photos
+from lensemble.config import PREFIX, Settings
+from lensemble.pipeline import Pipeline
+from lensemble.server import TritonServer
+from lensemble_client import Client
+from lensemble_export.convert import convert
+from lensemble_export.index import build_index
+from lensemble_export.random_checkpoint import write_random_checkpoint
+from tests.reference import Reference
+
+EMBEDDING, MEAN = "qwen3-vl-embedding", "qwen3-vl-mean"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the caller's shell reaches a test."""
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints in Hugging Face format, one per profile."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name in (EMBEDDING, MEAN):
+        # The base model's tokenizer appends nothing.
+        write_random_checkpoint(folder / name, append_endoftext=name == EMBEDDING)
+    return {name: folder / name for name in (EMBEDDING, MEAN)}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(
+    sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """Serving checkpoints, one per profile."""
+    folder = tmp_path_factory.mktemp("serving")
+    for name, source in sources.items():
+        convert(str(source), folder / name, name)
+    return {name: folder / name for name in sources}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: dict[str, Path]) -> Path:
+    """Serving checkpoint of the default profile."""
+    return checkpoints[EMBEDDING]
+
+
+@pytest.fixture(scope="session")
+def pipelines(checkpoints: dict[str, Path]) -> dict[str, Pipeline]:
+    """The served way in this process, fp32, one per profile."""
+    return {
+        name: Pipeline(Settings(checkpoint=folder, dtype="fp32"))
+        for name, folder in checkpoints.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
+    """The served way in this process under the default profile."""
+    return pipelines[EMBEDDING]
+
+
+@pytest.fixture(scope="session")
+def references(sources: dict[str, Path]) -> dict[str, Reference]:
+    """The reference on the very same weights, one per profile."""
+    return {name: Reference.load(folder, name) for name, folder in sources.items()}
+
+
+@pytest.fixture(scope="session")
+def index_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exact index of the photographs."""
+    folder = tmp_path_factory.mktemp("index")
+    write_photos(folder / "pictures")
+    build_index(
+        folder / "pictures", folder / "index", Settings(checkpoint=checkpoint, dtype="fp32")
+    )
+    return folder / "index"
+
+
+@pytest.fixture(scope="session")
+def server(checkpoint: Path, index_folder: Path) -> Iterator[TritonServer]:
+    """The real Triton with the default profile in fp32 and an index."""
+    settings = Settings(checkpoint=checkpoint, index=index_folder, dtype="fp32")
+    with TritonServer(settings) as running:
+        yield running
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(server: TritonServer, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A client of the real server, over each protocol."""
+    with Client(server.grpc_url if request.param == "grpc" else server.http_url) as made:
+        yield made

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+
+from lensemble_client import Client, Hit, InvalidInputError, Item, NotReadyError
+from lensemble_client.transport import Transport
+
+
+class FakeTransport:
+    """The vector of a text is its length; the hits are counted down."""
+
+    def __init__(self):
+        self.calls = []
+
+    def infer(self, model, rows, parameters, timeout_s):
+        self.calls.append((model.name, sorted(rows), dict(parameters), timeout_s))
+        text = rows["text"][0, 0].decode()
+        if text == "bad":
+            raise InvalidInputError("bad text", field="text")
+        if model.name == "embed":
+            return {"embedding": np.full((1, 4), len(text), np.float32)}
+        k = parameters["top_k"]
+        return {
+            "ids": np.array([[f"é{n}".encode() for n in range(k)]], np.object_),
+            "scores": np.arange(k, 0, -1, np.float32)[None] / 10,
+            "documents": np.array([[b'{"n": %d}' % n for n in range(k)]], np.object_),
+        }
+
+    def ready(self, model, timeout_s):
+        return model != "search"
+
+    def version(self, timeout_s):
+        return "triton 0"
+
+    def close(self):
+        self.calls.append("closed")
+
+
+@pytest.fixture
+def transport() -> Transport:
+    return FakeTransport()
+
+
+def test_embed_returns_one_vector(transport):
+    with Client(transport=transport, timeout_s=3) as client:
+        assert client.embed("four", dimensions=4).tolist() == [4, 4, 4, 4]
+    assert transport.calls == [("embed", ["text"], {"dimensions": 4}, 3), "closed"]
+
+
+def test_search_returns_hits_in_order(transport):
+    hits = Client(transport=transport).search("q", top_k=2, instruction="find", timeout_s=1)
+    assert hits == [
+        Hit("é0", pytest.approx(0.2), {"n": 0}),
+        Hit("é1", pytest.approx(0.1), {"n": 1}),
+    ]
+    assert transport.calls == [("search", ["instruction", "text"], {"top_k": 2}, 1)]
+
+
+def test_one_bad_item_keeps_its_place_and_harms_no_other(transport):
+    results = Client(transport=transport).embed_many([Item("a"), Item("bad"), Item("ccc")])
+    assert results[0][0] == 1
+    assert isinstance(results[1], InvalidInputError)
+    assert results[2][0] == 3
+
+
+def test_embed_many_of_nothing_is_nothing(transport):
+    assert Client(transport=transport).embed_many([]) == []
+
+
+def test_status_asks_for_every_model(transport):
+    status = Client(transport=transport).status()
+    assert status.server == "triton 0"
+    assert [name for name, ready in status.models.items() if not ready] == ["search"]
+
+
+@pytest.mark.parametrize("url", ["localhost:8001", "https://localhost:8001", "grpc://localhost"])
+def test_url_must_name_protocol_and_port(url):
+    with pytest.raises(InvalidInputError, match="expected grpc://host:port"):
+        Client(url)
+
+
+@pytest.mark.parametrize("url", ["grpc://127.0.0.1:9", "http://127.0.0.1:9"])
+def test_unreachable_server_is_not_ready(url):
+    with Client(url, timeout_s=2) as client, pytest.raises(NotReadyError):
+        client.embed("hello")

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from lensemble.config import Settings
+from lensemble_client import InvalidInputError
+
+
+def test_settings_come_back_from_the_environment():
+    settings = Settings(checkpoint=Path("/c"), index=Path("/i"), dtype="bf16", batch_tokens=7)
+    assert Settings.from_env(settings.to_env()) == settings
+
+
+def test_unset_variables_keep_their_defaults():
+    found = Settings.from_env({"LENSEMBLE_CHECKPOINT": "/c", "LENSEMBLE_INDEX": " "})
+    assert found == Settings(checkpoint=Path("/c"))
+    assert found.cpu_threads >= 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({}, "LENSEMBLE_CHECKPOINT: not set"),
+        ({"LENSEMBLE_THREADS": "many"}, "LENSEMBLE_THREADS: 'many' is not a whole number"),
+        ({"LENSEMBLE_DTYPE": "fp8"}, "LENSEMBLE_DTYPE: 'fp8' is not one of auto, fp32, bf16"),
+        ({"LENSEMBLE_BATCH_TOKENS": "0"}, "LENSEMBLE_BATCH_TOKENS: 0 is not a positive"),
+    ],
+)
+def test_bad_setting_names_the_variable(environ, reason):
+    whole = {"LENSEMBLE_CHECKPOINT": "/c", **environ} if environ else {}
+    with pytest.raises(InvalidInputError, match=reason):
+        Settings.from_env(whole)

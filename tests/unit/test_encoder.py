@@ -1,0 +1,104 @@
+"""The encoder's handling of batches, with a model whose answers can be computed by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from lensemble.encoder import Encoder, choose_dtype
+from lensemble.features import Features
+from lensemble_client import InternalError, InvalidInputError, OverloadedError
+
+
+class FakeEncoder(Encoder):
+    """The vector of an item points along its number of tokens; memory holds `room` tokens."""
+
+    def __init__(self, real: Encoder, room: int = 10**9, **budgets: int) -> None:
+        self.__dict__.update(real.__dict__)
+        self.room = room
+        self.sizes: list[int] = []
+        self._batch_tokens = budgets.get("batch_tokens", 16_384)
+        self._batch_patches = budgets.get("batch_patches", 32_768)
+
+    def forward(self, packed):
+        lengths = packed.cu_seqlens.diff()
+        self.sizes.append(len(lengths))
+        if packed.input_ids.numel() > self.room:
+            raise torch.OutOfMemoryError("no room")
+        if (packed.input_ids == 13).any():
+            raise RuntimeError("unlucky")
+        vectors = torch.zeros(len(lengths), 256)
+        vectors[torch.arange(len(lengths)), lengths.long()] = 1.0
+        if (packed.input_ids == 14).any():
+            vectors[:] = float("nan")
+        return vectors
+
+
+def text(tokens: int, id_: int = 5) -> Features:
+    return Features(
+        np.full(tokens, id_, np.int32), np.empty((0, 768), np.uint8), np.empty((0, 3), np.int32)
+    )
+
+
+def lengths(results) -> list[int]:
+    return [int(result.argmax()) for result in results]
+
+
+def test_results_keep_their_order_over_micro_batches(pipeline):
+    encoder = FakeEncoder(pipeline.encoder, batch_tokens=10)
+    assert lengths(encoder.encode([text(n) for n in (7, 3, 9, 1, 1, 8)])) == [7, 3, 9, 1, 1, 8]
+    assert encoder.sizes == [2, 2, 2]
+
+
+def test_micro_batch_that_does_not_fit_is_halved(pipeline):
+    encoder = FakeEncoder(pipeline.encoder, room=12)
+    assert lengths(encoder.encode([text(5)] * 8)) == [5] * 8
+    assert encoder.sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_item_that_does_not_fit_alone_has_its_own_error(pipeline):
+    encoder = FakeEncoder(pipeline.encoder, room=12)
+    results = encoder.encode([text(5), text(50), text(6)])
+    assert isinstance(results[1], OverloadedError)
+    assert "50 tokens" in str(results[1])
+    assert lengths([results[0], results[2]]) == [5, 6]
+
+
+def test_item_that_fails_harms_no_other(pipeline):
+    results = FakeEncoder(pipeline.encoder).encode([text(5), text(6, id_=13), text(7)])
+    assert isinstance(results[1], InternalError)
+    assert lengths([results[0], results[2]]) == [5, 7]
+
+
+def test_vector_that_is_not_finite_is_an_error(pipeline):
+    (result,) = FakeEncoder(pipeline.encoder).encode([text(5, id_=14)])
+    assert isinstance(result, InternalError)
+
+
+def test_bad_items_are_refused_before_the_model_sees_them(pipeline):
+    encoder = FakeEncoder(pipeline.encoder)
+    results = encoder.encode([text(4), text(4, id_=10**6), text(4)], [None, None, 3])
+    assert lengths(results[:1]) == [4]
+    assert [type(result) for result in results[1:]] == [InvalidInputError] * 2
+    assert encoder.sizes == [1]
+
+
+def test_dimensions_cut_and_normalise_again(pipeline):
+    full, cut = pipeline.encoder.encode([text(9)] * 2, [None, 64])
+    assert (len(full), len(cut)) == (256, 64)
+    np.testing.assert_allclose(cut, full[:64] / np.linalg.norm(full[:64]), atol=1e-6)
+
+
+def test_nothing_gives_nothing(pipeline):
+    assert pipeline.encoder.encode([]) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "expected"),
+    [
+        ("fp32", "cuda", torch.float32),
+        ("bf16", "cpu", torch.bfloat16),
+        ("auto", "cuda", torch.bfloat16),
+    ],
+)
+def test_precision_follows_setting_and_device(wanted, device, expected):
+    assert choose_dtype(wanted, torch.device(device)) is expected
