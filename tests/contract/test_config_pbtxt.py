@@ -1,0 +1,104 @@
+"""Every config.pbtxt against `contract.py`: what Triton serves is what the package means."""
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from lensemble.server import model_repository
+from lensemble_client import contract
+
+FOLDERS = sorted(path for path in model_repository().iterdir() if path.is_dir())
+
+
+def parse(folder: Path) -> model_config_pb2.ModelConfig:
+    text = (folder / "config.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+CONFIGS = {folder.name: parse(folder) for folder in FOLDERS}
+STEPS = [name for name, model in contract.MODELS.items() if not model.steps]
+ENSEMBLES = [name for name, model in contract.MODELS.items() if model.steps]
+
+
+def described(tensors, with_optional=True):
+    prefix = "TYPE_"
+    return [
+        (
+            tensor.name,
+            model_config_pb2.DataType.Name(tensor.data_type).removeprefix(prefix),
+            tuple(tensor.dims),
+            tensor.optional if with_optional else False,
+        )
+        for tensor in tensors
+    ]
+
+
+def meant(tensors):
+    return [(tensor.name, tensor.dtype, tensor.dims, tensor.optional) for tensor in tensors]
+
+
+def test_repository_holds_the_contracts_models():
+    assert [folder.name for folder in FOLDERS] == sorted(contract.MODELS)
+
+
+@pytest.mark.parametrize("name", contract.MODELS)
+def test_tensors_are_the_contracts(name):
+    config, model = CONFIGS[name], contract.MODELS[name]
+    assert config.name == name
+    assert config.max_batch_size == contract.MAX_BATCH_SIZE
+    assert described(config.input) == meant(model.inputs)
+    assert described(config.output, with_optional=False) == meant(model.outputs)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_contract_version_is_stated(name):
+    stated = CONFIGS[name].parameters["contract_version"].string_value
+    assert stated == str(contract.CONTRACT_VERSION)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "preprocess"])
+def test_batched_models_have_ragged_and_required_inputs(name):
+    """One variable input without the flag, or one optional input, and nothing batches."""
+    config = CONFIGS[name]
+    assert config.HasField("dynamic_batching")
+    for tensor in config.input:
+        assert tensor.allow_ragged_batch
+        assert not tensor.optional
+
+
+@pytest.mark.parametrize("name", contract.MODELS)
+def test_settings_that_harm_on_triton_2_51_are_absent(name):
+    config = CONFIGS[name]
+    batching = config.dynamic_batching
+    assert not batching.HasField("default_queue_policy")
+    assert not batching.priority_levels
+    assert not config.response_cache.enable
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensemble_maps_resolve(name):
+    config, model = CONFIGS[name], contract.MODELS[name]
+    steps = config.ensemble_scheduling.step
+    assert tuple(step.model_name for step in steps) == model.steps
+    known = {tensor.name: tensor for tensor in model.inputs}
+    for step in steps:
+        stage = contract.MODELS[step.model_name]
+        inputs = {tensor.name: tensor for tensor in stage.inputs}
+        outputs = {tensor.name: tensor for tensor in stage.outputs}
+        assert dict(step.input_map) == {name: name for name in inputs}
+        assert dict(step.output_map) == {name: name for name in outputs}
+        assert all(known[tensor] == inputs[tensor] for tensor in inputs)
+        known |= outputs
+    assert all(known[tensor.name] == tensor for tensor in model.outputs)
+
+
+@pytest.mark.parametrize("name", contract.MODELS)
+def test_version_folder_exists_and_model_py_is_thin(name):
+    version = model_repository() / name / "1"
+    assert version.is_dir()
+    model = version / "model.py"
+    assert model.exists() == (name in STEPS)
+    if model.exists():
+        assert len(model.read_text().splitlines()) <= 25

@@ -1,0 +1,110 @@
+"""Bad requests fail alone, with a reason; their neighbours in the batch do not notice."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lensemble_client import Client, InvalidInputError, Item, NotFoundError, NotReadyError, contract
+from lensemble_client.transport import GrpcTransport
+from tests.pictures import encode, textured
+from tests.unit.test_image import png_header
+
+pytestmark = pytest.mark.e2e
+
+BAD = {
+    "no picture": (Item(images=(b"hello",)), r"image\[0\]: not a picture"),
+    "truncated": (Item(images=(encode(textured(99, 99))[:999],)), r"image\[0\]: a damaged PNG"),
+    "bomb": (Item("x", (png_header(30_000, 30_000),)), r"image\[0\]: .*pixels"),
+    "thin": (Item(images=(png_header(1, 20_000),)), "too thin"),
+    "second of two": (Item(images=(encode(textured(64, 64)), b"x")), r"image\[1\]: not a picture"),
+    "too long": (Item("word " * 9000), "text: the prompt has 9.* tokens"),
+    "surrogate": (Item("a\ud800b"), "text: not valid UTF-8 at byte 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_item_is_refused_with_its_field(client, name):
+    item, reason = BAD[name]
+    (error,) = client.embed_many([item])
+    assert isinstance(error, InvalidInputError)
+    with pytest.raises(InvalidInputError, match=reason):
+        raise error
+
+
+def test_bad_items_do_not_touch_the_good_ones(client):
+    good = [Item(f"text {n}") for n in range(20)]
+    expected = client.embed_many(good, concurrency=1)
+    mixed = [item for n, item in enumerate(good) for item in (item, [*BAD.values()][n % 7][0])]
+    results = client.embed_many(mixed, concurrency=32)
+    assert all(isinstance(result, InvalidInputError) for result in results[1::2])
+    for one, other in zip(expected, results[::2], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def features(**change):
+    rows = {
+        "input_ids": np.array([[5, 6, 7]], np.int32),
+        "patches": np.empty((1, 0, 768), np.uint8),
+        "image_grid_thw": np.empty((1, 0, 3), np.int32),
+    }
+    return rows | change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_ids": np.array([[5, 10**6]], np.int32)},
+        {"input_ids": np.array([[-1, -1]], np.int32)},
+        {"input_ids": np.array([[5, 8190, 6]], np.int32)},
+        {"image_grid_thw": np.array([[[1, 2, 2]]], np.int32)},
+        {"image_grid_thw": np.array([[[1, 2**30, 2**30]]], np.int32)},
+        {
+            "patches": np.zeros((1, 6, 768), np.uint8),
+            "image_grid_thw": np.array([[[1, 2, 3]]], np.int32),
+        },
+    ],
+)
+def test_tensors_that_do_not_fit_fail_alone_in_their_batch(server, change):
+    """Straight to the encoder, past `preprocess`."""
+    transport = GrpcTransport(server.grpc_url.split("//")[1])
+
+    def call(rows):
+        try:
+            return transport.infer(contract.QWEN3_VL, rows, {}, 30)["embedding"][0]
+        except InvalidInputError as error:
+            return error
+
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(call, [features(), features(**change)] * 8))
+    assert all(isinstance(result, InvalidInputError) for result in results[1::2])
+    for result in results[2::2]:
+        np.testing.assert_allclose(result, results[0], atol=1e-5)
+    transport.close()
+
+
+@pytest.mark.parametrize("dimensions", [0, 63, 257, -5])
+def test_dimensions_outside_the_profile_are_refused(client, dimensions):
+    with pytest.raises(InvalidInputError, match=f"dimensions: {dimensions}; .* 64 to 256"):
+        client.embed("x", dimensions=dimensions)
+
+
+def test_unknown_model_is_not_found(server):
+    transport = GrpcTransport(server.grpc_url.split("//")[1])
+    with pytest.raises((NotFoundError, NotReadyError)):
+        transport.infer(contract.Model("no_such", contract.ITEM, ()), {}, {}, 10)
+    transport.close()
+
+
+def test_request_without_inputs_is_refused(server):
+    transport = GrpcTransport(server.grpc_url.split("//")[1])
+    with pytest.raises(InvalidInputError):
+        transport.infer(contract.EMBED, {}, {}, 10)
+    transport.close()
+
+
+def test_timeout_is_an_error_of_its_own(client: Client):
+    from lensemble_client import DeadlineExceededError
+
+    with pytest.raises(DeadlineExceededError, match=r"no answer within 0.001 s"):
+        client.embed("x", timeout_s=0.001)

@@ -1,0 +1,105 @@
+"""Vectors of the real server, over gRPC and HTTP, against the reference."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lensemble.config import Settings
+from lensemble.server import TritonServer
+from lensemble_client import Client, InvalidInputError, contract
+from lensemble_client.items import to_rows
+from lensemble_client.transport import GrpcTransport, HttpTransport
+from tests.conftest import EMBEDDING, MEAN
+from tests.parity.cases import CASES, mixed_batch
+from tests.parity.test_reference import MIN_COSINE, cosine
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_served_vector_equals_the_reference(client, references, case):
+    item = CASES[case]
+    vector = client.embed(item.text, list(item.images) or None, instruction=item.instruction)
+    assert vector.dtype == np.float32
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    assert cosine(vector, references[EMBEDDING].embed(item)) >= MIN_COSINE["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "dtype"), [(MEAN, "fp32"), (MEAN, "bf16"), (EMBEDDING, "bf16")]
+)
+def test_other_profiles_and_precisions(checkpoints, references, profile, dtype):
+    cases = {name: CASES[name] for name in CASES if name not in ("picture_huge", "text_long")}
+    settings = Settings(checkpoint=checkpoints[profile], dtype=dtype)
+    with TritonServer(settings) as server:
+        for url in (server.grpc_url, server.http_url):
+            with Client(url) as client:
+                vectors = client.embed_many(cases.values())
+            for (case, item), vector in zip(cases.items(), vectors, strict=True):
+                expected = references[profile].embed(item)
+                assert cosine(vector, expected) >= MIN_COSINE[dtype], case
+
+
+def test_vector_alone_equals_vector_among_32_callers(client):
+    items = mixed_batch()
+    alone = [client.embed(i.text, i.images or None, instruction=i.instruction) for i in items]
+    for together in (client.embed_many(items, concurrency=32) for _ in range(3)):
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_dimensions_survive_batching(client):
+    """Sixteen callers at once, each with a length of its own."""
+    full = client.embed("the same text")
+
+    def cut(dimensions):
+        return client.embed("the same text", dimensions=dimensions)
+
+    lengths = [64 + 12 * n for n in range(16)] * 2
+    with ThreadPoolExecutor(16) as pool:
+        for length, vector in zip(lengths, pool.map(cut, lengths), strict=True):
+            assert len(vector) == length
+            expected = full[:length] / np.linalg.norm(full[:length])
+            np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_one_request_may_hold_many_items(server, client, kind):
+    """Shorter rows are filled up on the way, and the filling changes nothing."""
+    address = (server.grpc_url if kind == "grpc" else server.http_url).split("//")[1]
+    transport = (GrpcTransport if kind == "grpc" else HttpTransport)(address)
+    names = ("text", "picture_portrait", "several_pictures", "text_with_instruction", "both")
+    items = [CASES[name] for name in names]
+    vectors = transport.infer(contract.EMBED, to_rows(items), {"dimensions": 64}, 60)["embedding"]
+    assert vectors.shape == (5, 64)
+    for item, vector in zip(items, vectors, strict=True):
+        alone = client.embed(
+            item.text, item.images or None, instruction=item.instruction, dimensions=64
+        )
+        np.testing.assert_allclose(vector, alone, atol=1e-5)
+    rows = to_rows([*items, *items[1:2]])
+    rows["image"][5, 0] = b"broken"
+    with pytest.raises(InvalidInputError, match=r"image\[0\]: not a picture .*\(row 5 of 6\)"):
+        transport.infer(contract.EMBED, rows, {}, 60)
+    transport.close()
+
+
+def test_texts_and_pictures_share_batches(server):
+    """Requests of different shapes must reach the model together, or nothing is gained."""
+    import tritonclient.grpc as triton
+
+    with (
+        triton.InferenceServerClient(server.grpc_url.split("//")[1]) as raw,
+        Client(server.grpc_url) as client,
+    ):
+
+        def counts():
+            (model,) = raw.get_inference_statistics("qwen3_vl").model_stats
+            return model.inference_count, model.execution_count
+
+        before = counts()
+        results = client.embed_many(mixed_batch() * 4, concurrency=32)
+        items, calls = (now - then for now, then in zip(counts(), before, strict=True))
+    assert items == len(results) == 128
+    assert items / calls > 2

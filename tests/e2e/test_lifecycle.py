@@ -1,0 +1,155 @@
+"""The server starts, says why it cannot, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lensemble.config import Settings
+from lensemble.server import TritonServer, find_tritonserver
+from lensemble_client import Client, DeadlineExceededError, InternalError, InvalidInputError
+from lensemble_client.cli import main
+
+pytestmark = pytest.mark.e2e
+
+
+def segments() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir() if "lensemble" in path.name}
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def assert_gone(processes: list[psutil.Process], before: set[str]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
+    assert segments() <= before
+
+
+def test_stop_leaves_no_process_no_segment_no_file(checkpoint):
+    before = segments()
+    with TritonServer(Settings(checkpoint=checkpoint)) as server:
+        processes = family(server.pid)
+        folder = server.log_file.parent
+        assert len(processes) >= 5, "the server and a process per model instance"
+        assert segments() > before
+    assert_gone(processes, before)
+    assert not folder.exists()
+    server.stop()  # again does no harm
+
+
+def test_killed_server_leaves_nothing_either(checkpoint):
+    before = segments()
+    server = TritonServer(Settings(checkpoint=checkpoint)).start()
+    processes = family(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    assert server.wait() == -signal.SIGKILL
+    server.stop()
+    assert_gone(processes, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
+    before = segments()
+    command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
+    command += ["--index", str(index_folder), "--dtype", "fp32"]
+    command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        grpc, http, metrics = (up.stdout.readline().strip() for _ in range(3))
+        processes = family(up.pid)
+        for url in (grpc, http):
+            with Client(url) as client:
+                assert client.search("x", top_k=1)
+        assert metrics.endswith("/metrics")
+        up.send_signal(number)
+        _, errors = up.communicate(timeout=30)
+        assert up.returncode == 0, errors
+        assert "stopping" in errors
+        assert_gone(processes, before)
+    finally:
+        up.kill()
+
+
+def test_up_reports_a_server_that_died(checkpoint):
+    command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
+    command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        up.stdout.readline()
+        (child,) = [p for p in family(up.pid) if p.name() == "tritonserver"]
+        child.kill()
+        _, errors = up.communicate(timeout=30)
+        assert up.returncode == 1
+        assert "tritonserver ended with status -9" in errors
+    finally:
+        up.kill()
+
+
+def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):
+    before = segments()
+    for settings, reason in (
+        (Settings(checkpoint=tmp_path), "not a serving checkpoint"),
+        (
+            Settings(checkpoint=checkpoints["qwen3-vl-mean"], index=index_folder),
+            "their vectors cannot be compared",
+        ),
+    ):
+        began = time.monotonic()
+        with pytest.raises(InternalError, match="before it was ready") as caught:
+            TritonServer(settings).start()
+        assert reason in str(caught.value)
+        assert time.monotonic() - began < 60
+        assert segments() <= before
+
+
+def test_start_that_takes_too_long_is_given_up(checkpoint):
+    before = segments()
+    with pytest.raises(DeadlineExceededError, match=r"not ready within 0.5 s"):
+        TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5).start()
+    assert segments() <= before
+
+
+def test_bundled_server_listens_on_loopback_only(checkpoint):
+    with pytest.raises(InvalidInputError, match="known security holes"):
+        TritonServer(Settings(checkpoint=checkpoint), address="0.0.0.0")
+
+
+def test_server_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
+    with pytest.raises(InvalidInputError, match="no file"):
+        find_tritonserver(tmp_path / "nowhere")
+    found = find_tritonserver()
+    assert found.stub is not None and found.binary.is_file()
+    (tmp_path / "tritonserver").write_text("#!/bin/sh\n")
+    (tmp_path / "tritonserver").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_tritonserver().binary == tmp_path / "tritonserver"
+    assert find_tritonserver(found.binary).binary == found.binary
+
+
+def test_commands_of_the_command_line(server, tmp_path, capsys):
+    from benchmarks.photos import read_photo
+
+    photo = tmp_path / "moon.png"
+    photo.write_bytes(read_photo("moon.png"))
+    url = ["--url", server.http_url]
+    assert main(["status", *url]) == 0
+    assert "triton 2.51.0" in capsys.readouterr().out
+    assert main(["search", "--image", str(photo), "-k", "2", *url]) == 0
+    first = capsys.readouterr().out.splitlines()[0].split()
+    assert first[:3] == ["1", "1.0000", "moon.png"]
+    assert main(["search", "--image", str(photo), "--json", *url]) == 0
+    assert capsys.readouterr().out.startswith('{"id": "moon.png", "score": ')
+    assert main(["embed", "hello", "--dimensions", "64", *url]) == 0
+    assert capsys.readouterr().out.count(",") == 63
+    assert main(["embed", *url]) == 1
+    assert capsys.readouterr().err.startswith("error: the item is empty")
+    assert main(["status", "--url", "grpc://127.0.0.1:9", "--timeout", "2"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")

@@ -1,0 +1,172 @@
+"""Packed items must not see each other, and the tests that say so must be able to fail.
+
+Transformers' own packing has three near misses that leak in silence: leaving the cache on, giving
+three rows of positions, and giving a mask of ones. Each is put in here, and the check that the
+encoder passes must fail on it. So must it on faults of our own: boundaries that are wrong, and
+items that are neither told apart in the text nor in the vision tower.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen3VLModel
+
+from lensemble.packing import Packed, pack
+from lensemble_client import Item
+from tests.pictures import encode, textured
+
+TOLERANCE = 1e-5
+TEXTS = [Item("a scratch on the door"), Item("¿dónde está el golpe?"), Item("hail")]
+PICTURES = [
+    Item(images=(encode(textured(96, 64, 1)),)),
+    Item("and a text", (encode(textured(64, 96, 2)), encode(textured(96, 96, 3)))),
+    Item(images=(encode(textured(96, 64, 4)),)),
+]
+
+
+def leak(forward, pipeline, items) -> float:
+    """How far an item's vector moves when others stand beside it."""
+    features = [pipeline.preprocess(item) for item in items]
+    geometry = pipeline.encoder.geometry
+    alone = [forward(pack([item], geometry)) for item in features]
+    together = forward(pack(features, geometry))
+    return float((torch.cat(alone) - together).abs().max())
+
+
+@pytest.mark.parametrize("items", [TEXTS, PICTURES, TEXTS + PICTURES])
+def test_encoder_does_not_leak(pipeline, items):
+    assert leak(pipeline.encoder.forward, pipeline, items) <= TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def transformers_model(sources):
+    return Qwen3VLModel.from_pretrained(
+        sources["qwen3-vl-embedding"], attn_implementation="sdpa"
+    ).eval()
+
+
+def transformers_packing(model, **change):
+    """Transformers' own way to pack texts: restarting positions, no mask, no cache."""
+
+    @torch.inference_mode()
+    def forward(packed: Packed) -> torch.Tensor:
+        given = {
+            "input_ids": packed.input_ids,
+            "position_ids": packed.position_ids,
+            "attention_mask": None,
+            "use_cache": False,
+        }
+        given |= {name: value(packed) for name, value in change.items()}
+        hidden = model(**given).last_hidden_state[0]
+        return torch.nn.functional.normalize(hidden[packed.cu_seqlens[1:].long() - 1], dim=-1)
+
+    return forward
+
+
+def test_transformers_packing_done_right_does_not_leak(transformers_model, pipeline):
+    assert leak(transformers_packing(transformers_model), pipeline, TEXTS) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_cache": lambda packed: True},
+        {"position_ids": lambda packed: packed.position_ids[1:]},
+        {"attention_mask": lambda packed: torch.ones_like(packed.input_ids)},
+    ],
+    ids=["cache left on", "three rows of positions", "mask of ones"],
+)
+def test_near_misses_are_seen_to_leak(transformers_model, pipeline, change):
+    assert leak(transformers_packing(transformers_model, **change), pipeline, TEXTS) > 1000 * (
+        TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"use_cache": True}, {"three rows": True}, {"attention_mask": True}],
+    ids=["cache left on", "three rows of positions", "mask of ones"],
+)
+def test_encoder_is_not_moved_by_the_near_misses(pipeline, monkeypatch, change):
+    """Our attention goes by boundaries alone, so none of the three can leak through it."""
+    tower = pipeline.encoder._model.language_model
+    forward = tower.forward
+
+    def nearly(**given):
+        if "use_cache" in change:
+            given["use_cache"] = True
+        if "three rows" in change:
+            given["position_ids"] = given["position_ids"][1:]
+        if "attention_mask" in change:
+            given["attention_mask"] = torch.ones(given["inputs_embeds"].shape[:2])
+        return forward(**given)
+
+    monkeypatch.setattr(tower, "forward", nearly)
+    assert leak(pipeline.encoder.forward, pipeline, TEXTS + PICTURES) <= TOLERANCE
+
+
+def one_segment(packed: Packed) -> Packed:
+    """Text boundaries lost: everything is one item to the attention."""
+    return replace(
+        packed, cu_seqlens=packed.cu_seqlens[[0, -1]], max_seqlen=packed.input_ids.numel()
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "damage"),
+    [
+        (
+            TEXTS,
+            lambda p: replace(
+                p,
+                cu_seqlens=p.cu_seqlens.clone().index_add_(
+                    0, torch.tensor([1]), torch.tensor([1], dtype=torch.int32)
+                ),
+            ),
+        ),
+        (
+            PICTURES,
+            lambda p: replace(p, vision_cu_seqlens=p.vision_cu_seqlens[[0, -1]]),
+        ),
+    ],
+    ids=["text boundary off by one", "pictures in one segment"],
+)
+def test_wrong_boundaries_are_seen_to_leak(pipeline, items, damage):
+    def forward(packed: Packed) -> torch.Tensor:
+        alone = len(packed.cu_seqlens) == 2
+        return pipeline.encoder.forward(packed if alone else damage(packed))
+
+    assert leak(forward, pipeline, items) > 10 * TOLERANCE
+
+
+def test_lost_text_boundaries_are_seen_to_leak(pipeline, monkeypatch):
+    """Only the attention is told of one segment; pooling still knows the items."""
+    tower = pipeline.encoder._model.language_model
+    forward = tower.forward
+
+    def leaking(**given):
+        boundaries = given["cu_seq_lens_q"][[0, -1]]
+        length = given["inputs_embeds"].shape[1]
+        return forward(**given | {"cu_seq_lens_q": boundaries, "max_length_q": length})
+
+    monkeypatch.setattr(tower, "forward", leaking)
+    assert leak(pipeline.encoder.forward, pipeline, TEXTS) > 1000 * TOLERANCE
+
+
+def test_filling_is_never_computed(pipeline):
+    """What stands in filled-up rows cannot matter: it does not reach the packed row."""
+    from lensemble.features import fill, unfill
+
+    features = [pipeline.preprocess(item) for item in TEXTS + PICTURES]
+    rows = fill(features)
+    shapes = [f.patches.shape for f in features]
+    for row, shape in enumerate(shapes):
+        rows["patches"][row, shape[0] :] = 255
+    packed = pack(unfill(rows), pipeline.encoder.geometry)
+    assert packed.patches.shape[0] == sum(shape[0] for shape in shapes)
+    np.testing.assert_array_equal(
+        pipeline.encoder.forward(packed),
+        pipeline.encoder.forward(pack(features, pipeline.encoder.geometry)),
+    )

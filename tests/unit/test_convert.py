@@ -1,0 +1,181 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import Qwen3VLModel
+
+from lensemble.checkpoint import Checkpoint
+from lensemble_client import InvalidInputError
+from lensemble_export.__main__ import main
+from lensemble_export.convert import PROFILES, convert
+
+
+@pytest.fixture
+def source(sources, tmp_path):
+    return shutil.copytree(sources["qwen3-vl-embedding"], tmp_path / "source")
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_serving_checkpoint_is_whole_and_loads_in_transformers(source, tmp_path):
+    lines = []
+    profile = convert(str(source), tmp_path / "out", report=lines.append)
+    assert Checkpoint.open(tmp_path / "out", full=True).profile == profile
+    assert profile.dimension == 256
+    model = Qwen3VLModel.from_pretrained(tmp_path / "out", use_safetensors=True)
+    assert model.config.text_config.hidden_size == 256
+    said = "\n".join(lines)
+    assert "special tokens: not the published ids, but consistent" in said
+    assert "<|endoftext|>: the tokenizer appends it, and so does this profile" in said
+    assert "pictures: 4096 to 1843200 pixels (the official embedder's)" in said
+    assert "the checkpoint's image processor says 65536 to 16777216" in said
+
+
+def test_same_source_gives_the_same_hash(source, tmp_path):
+    first = convert(str(source), tmp_path / "a")
+    assert convert(str(source), tmp_path / "b").hash == first.hash
+    assert convert(str(source), tmp_path / "c", "qwen3-vl-mean").hash != first.hash
+    assert convert(str(source), tmp_path / "d", max_pixels=10_000).hash != first.hash
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "name", "asked", "appended", "said"),
+    [
+        ("qwen3-vl-embedding", "qwen3-vl-embedding", None, True, "so does this profile"),
+        ("qwen3-vl-mean", "qwen3-vl-embedding", None, True, "does NOT append it; this profile"),
+        ("qwen3-vl-mean", "qwen3-vl-embedding", False, False, "neither"),
+        ("qwen3-vl-mean", "qwen3-vl-mean", None, False, "neither"),
+        ("qwen3-vl-embedding", "qwen3-vl-mean", None, False, "this profile does NOT"),
+    ],
+)
+def test_trailing_endoftext_is_decided_and_said(
+    sources, tmp_path, tokenizer, name, asked, appended, said
+):
+    lines = []
+    profile = convert(
+        str(sources[tokenizer]), tmp_path / "out", name, append_endoftext=asked, report=lines.append
+    )
+    assert profile.prompt.append_endoftext is appended
+    assert any(line.startswith("<|endoftext|>") and said in line for line in lines)
+
+
+def test_pixel_limits_of_the_mean_profile_are_the_checkpoints_with_a_cap(sources, tmp_path):
+    profile = convert(str(sources["qwen3-vl-mean"]), tmp_path / "out", "qwen3-vl-mean")
+    assert (profile.image.min_pixels, profile.image.max_pixels) == (65_536, 1_843_200)
+
+
+def test_mean_and_std_come_from_the_checkpoint(source, tmp_path):
+    edit(source / "preprocessor_config.json", lambda c: c.update(image_mean=[0.1, 0.2, 0.3]))
+    assert convert(str(source), tmp_path / "out").image.mean == (0.1, 0.2, 0.3)
+
+
+def pickles_only(source):
+    for path in source.glob("*.safetensors"):
+        path.rename(source / "pytorch_model.bin")
+    (source / "model.safetensors.index.json").unlink()
+
+
+def unmark_image_pad(source):
+    edit(
+        source / "tokenizer.json",
+        lambda c: [t.update(special=False) for t in c["added_tokens"] if "image" in t["content"]],
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (pickles_only, "pytorch_model.bin would run code when loaded"),
+        (unmark_image_pad, r"<\|image_pad\|> are not marked special"),
+        (lambda s: (s / "tokenizer.json").unlink(), "no tokenizer.json"),
+        (lambda s: (s / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
+        (lambda s: (s / "config.json").write_text("{"), "is not JSON"),
+        (lambda s: edit(s / "config.json", lambda c: c.update(image_token_id=7)), "says image_tok"),
+        (lambda s: edit(s / "config.json", lambda c: c.update(model_type="llama")), "architecture"),
+        (lambda s: edit(s / "config.json", lambda c: c.pop("text_config")), "no text_config"),
+        (
+            lambda s: edit(s / "config.json", lambda c: c["text_config"].update(vocab_size=99)),
+            "outside the model's vocabulary",
+        ),
+        (lambda s: next(s.glob("*.safetensors")).rename(s / "other.safetensors"), "missing"),
+        (
+            lambda s: edit(s / "preprocessor_config.json", lambda c: c.update(patch_size=14)),
+            "patch_size 14, expected 16",
+        ),
+    ],
+)
+def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, reason):
+    damage(source)
+    with pytest.raises(InvalidInputError, match=reason):
+        convert(str(source), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_must_be_empty(source, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidInputError, match="is not empty"):
+        convert(str(source), tmp_path)
+
+
+@pytest.mark.parametrize("given", ["no/such/folder", "nowhere", "./x/y"])
+def test_source_that_is_neither_folder_nor_hub_id_is_refused(given, tmp_path):
+    with pytest.raises(InvalidInputError, match="no folder"):
+        convert(given, tmp_path / "out")
+
+
+def test_hub_id_is_taken_from_the_hubs_cache(source, tmp_path, monkeypatch):
+    """The real hub client, on a cache laid out as it lays one out."""
+    import huggingface_hub.constants as hub
+
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    cached = tmp_path / "cache" / "models--Qwen--Qwen3-VL-Embedding-2B"
+    shutil.copytree(source, cached / "snapshots" / "abc123")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc123")
+    profile = convert("Qwen/Qwen3-VL-Embedding-2B", tmp_path / "out")
+    assert profile.model_id == "Qwen/Qwen3-VL-Embedding-2B"
+    assert profile.content_hash == convert(str(source), tmp_path / "again").content_hash
+    with pytest.raises(InvalidInputError, match="cannot get 'Qwen/unknown' from the hub"):
+        convert("Qwen/unknown", tmp_path / "other")
+
+
+def test_profiles_are_documented_by_their_names():
+    assert list(PROFILES) == ["qwen3-vl-embedding", "qwen3-vl-mean"]
+
+
+def test_command_line_makes_and_verifies(tmp_path, capsys):
+    raw, serving = str(tmp_path / "raw"), str(tmp_path / "serving")
+    assert main(["random", raw, "--seed", "3"]) == 0
+    assert main(["checkpoint", raw, serving, "--profile", "qwen3-vl-embedding"]) == 0
+    assert main(["verify", serving]) == 0
+    assert "whole; qwen3-vl-embedding, 256 dimensions" in capsys.readouterr().out
+    assert main(["random", raw]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["random", str(tmp_path / "x"), "--shape", "70b"]) == 1
+
+
+def test_random_weights_follow_their_seed(sources, tmp_path):
+    assert main(["random", str(tmp_path / "same")]) == 0
+    assert main(["random", str(tmp_path / "other"), "--seed", "1"]) == 0
+    names = ["model-00001-of-00001.safetensors"]
+    first, same, other = (
+        load_file(folder / names[0])["model.visual.patch_embed.proj.weight"]
+        for folder in (sources["qwen3-vl-embedding"], tmp_path / "same", tmp_path / "other")
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_tokenizer_is_byte_level_and_lossless(sources):
+    tokenizer = Tokenizer.from_file(str(sources["qwen3-vl-mean"] / "tokenizer.json"))
+    for text in ("parachoques dañado", "日本語 🚗\n\t", "a\x00b"):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert len(tokenizer.encode("el parachoques delantero está roto").ids) < 12

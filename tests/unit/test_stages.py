@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from lensemble.config import Settings
+from lensemble.index.exact import ExactIndex
+from lensemble.profile import Profile
+from lensemble.stages import EncodeStage, PreprocessStage, SearchStage
+from lensemble_client import InvalidInputError, Item, NotReadyError
+from lensemble_client.items import to_rows
+from tests.pictures import encode, textured
+
+
+@pytest.fixture(scope="module")
+def settings(checkpoint, index_folder):
+    return Settings(checkpoint=checkpoint, index=index_folder, dtype="fp32")
+
+
+@pytest.fixture(scope="module")
+def preprocess(settings):
+    return PreprocessStage(settings, "cpu")
+
+
+@pytest.fixture(scope="module")
+def encode_stage(settings):
+    return EncodeStage(settings, "cpu")
+
+
+@pytest.fixture(scope="module")
+def search(settings):
+    return SearchStage(settings, "cpu")
+
+
+def test_stages_joined_by_their_tensors_equal_the_pipeline(preprocess, encode_stage, pipeline):
+    picture = encode(textured(90, 130))
+    items = [Item("uno"), Item(images=(picture,)), Item("tres", (picture, picture), "find")]
+    read = preprocess.read(to_rows(items), {})
+    assert list(read) == items
+    between = preprocess.write(preprocess.run(read))
+    rows = encode_stage.read(between, {})
+    vectors = encode_stage.write(encode_stage.run(rows))["embedding"]
+    np.testing.assert_allclose(vectors, np.stack(pipeline.embed(items)), atol=1e-6)
+
+
+def test_bad_picture_is_that_rows_error(preprocess):
+    good, bad = preprocess.run([Item("a"), Item(images=(b"x",))])
+    assert len(good.input_ids)
+    assert isinstance(bad, InvalidInputError)
+
+
+@pytest.mark.parametrize("asked", [100, "100"])
+def test_dimensions_come_as_number_or_text(encode_stage, preprocess, asked):
+    between = preprocess.write(preprocess.run([Item("a")]))
+    (row,) = encode_stage.read(between, {"dimensions": asked})
+    assert row[1] == 100
+
+
+@pytest.mark.parametrize("asked", [True, 1.5, "x", [], {}])
+def test_dimensions_that_are_no_whole_number_are_refused(encode_stage, preprocess, asked):
+    between = preprocess.write(preprocess.run([Item("a")]))
+    with pytest.raises(InvalidInputError, match=r"dimensions: .* is not a whole number"):
+        encode_stage.read(between, {"dimensions": asked})
+
+
+def test_hits_of_a_whole_batch_keep_their_own_top_k(search):
+    queries = np.eye(256, dtype=np.float32)[:2]
+    few, many = search.run([(queries[0], 2), (queries[1], 5)])
+    assert (len(few), len(many)) == (2, 5)
+    rows = search.write([many])
+    assert [rows[name].shape for name in ("ids", "scores", "documents")] == [(1, 5)] * 3
+    assert (np.diff(rows["scores"][0]) <= 0).all()
+
+
+@pytest.mark.parametrize("top_k", [0, -3, 1001])
+def test_top_k_outside_its_limits_is_refused(search, top_k):
+    with pytest.raises(InvalidInputError, match=f"top_k: {top_k}; expected 1 to 1000"):
+        search.read({"embedding": np.eye(256, dtype=np.float32)[:1]}, {"top_k": top_k})
+
+
+def test_query_of_another_length_is_refused(search):
+    with pytest.raises(InvalidInputError, match="the query has 64 dimensions, the index 256"):
+        search.read({"embedding": np.ones((1, 64), np.float32)}, {})
+
+
+def test_empty_index_answers_without_hits(checkpoint, tmp_path):
+    profile = Profile.load(checkpoint)
+    ExactIndex(np.empty((0, 256), np.float32), [], [], profile).save(tmp_path / "index")
+    stage = SearchStage(Settings(checkpoint=checkpoint, index=tmp_path / "index"), "cpu")
+    rows = stage.write(stage.run(stage.read({"embedding": np.ones((2, 256), np.float32)}, {})))
+    assert rows["ids"].shape == (2, 0)
+
+
+def test_without_index_search_is_not_ready(checkpoint):
+    stage = SearchStage(Settings(checkpoint=checkpoint), "cpu")
+    with pytest.raises(NotReadyError, match="no index is loaded"):
+        stage.read({"embedding": np.ones((1, 256), np.float32)}, {})
+
+
+def test_index_of_another_profile_is_refused_at_start(checkpoints, index_folder):
+    settings = Settings(checkpoint=checkpoints["qwen3-vl-mean"], index=index_folder)
+    with pytest.raises(InvalidInputError, match="their vectors cannot be compared"):
+        SearchStage(settings, "cpu")
