@@ -24,9 +24,10 @@ class Settings:
         checkpoint: Folder of the serving checkpoint.
         index: Folder of the index to search; None serves embeddings only.
         device: `auto` (what Triton assigns to the instance), `cpu`, or `cuda`.
-        dtype: `auto`, `fp32` or `bf16`; see `encoder.choose_dtype`.
-        batch_tokens: Text tokens in one micro-batch of the encoder, pictures' tokens included.
-        batch_patches: Patches in one micro-batch of the encoder.
+        dtype: `auto`, `fp32` or `bf16`; see `precision`.
+        batch_tokens: Tokens in one micro-batch of the encoder, pictures' tokens included; 0 goes
+            by the device.
+        batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
         threads: CPU threads of the encoder; 0 is one per core that the process may use.
     """
 
@@ -34,8 +35,8 @@ class Settings:
     index: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
-    batch_tokens: int = 16_384
-    batch_patches: int = 32_768
+    batch_tokens: int = 0
+    batch_patches: int = 0
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -44,11 +45,9 @@ class Settings:
                 raise InvalidInputError(
                     f"{value!r} is not one of {', '.join(allowed)}", field=f"{PREFIX}{name.upper()}"
                 )
-        for name in ("batch_tokens", "batch_patches"):
-            if (value := getattr(self, name)) < 1:
-                raise InvalidInputError(
-                    f"{value} is not a positive number", field=f"{PREFIX}{name.upper()}"
-                )
+        for name in ("batch_tokens", "batch_patches", "threads"):
+            if (value := getattr(self, name)) < 0:
+                raise InvalidInputError(f"{value} is negative", field=f"{PREFIX}{name.upper()}")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:

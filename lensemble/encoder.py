@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Qwen3VLModel
 
-from lensemble import packing
+from lensemble import packing, precision
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
@@ -30,6 +30,10 @@ from lensemble_client.errors import InternalError, LensembleError, OverloadedErr
 logger = logging.getLogger(__name__)
 
 Embedding = NDArray[np.float32]
+
+BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
+"""Tokens and patches of a micro-batch. On CPUs more only falls out of the cache; see
+docs/decisions.md."""
 
 
 class PatchLinear(nn.Module):
@@ -80,8 +84,8 @@ class Encoder:
         model: Qwen3VLModel,
         checkpoint: Checkpoint,
         *,
-        batch_tokens: int = 16_384,
-        batch_patches: int = 32_768,
+        batch_tokens: int = 4096,
+        batch_patches: int = 4096,
     ) -> None:
         self.profile = checkpoint.profile
         self._batch_tokens, self._batch_patches = batch_tokens, batch_patches
@@ -108,17 +112,33 @@ class Encoder:
             device: A torch device, such as `cpu` or `cuda:0`.
         """
         target = torch.device(device)
-        dtype = choose_dtype(settings.dtype, target)
+        best, *others = precision.candidates(settings.dtype, target)
+        encoder = cls._load(checkpoint, settings, target, best)
+        if others:
+            reference = cls._load(checkpoint, settings, target, others[-1])
+            if not precision.agree(encoder._sound, reference._sound, encoder.geometry):
+                encoder = reference
+        logger.info("%s on %s in %s", checkpoint.profile.name, target, encoder.dtype)
+        return encoder
+
+    @classmethod
+    def _load(
+        cls, checkpoint: Checkpoint, settings: Settings, device: torch.device, dtype: torch.dtype
+    ) -> Encoder:
         model = Qwen3VLModel.from_pretrained(
             checkpoint.folder, dtype=dtype, use_safetensors=True, local_files_only=True
         )
-        logger.info("%s on %s in %s", checkpoint.profile.name, target, dtype)
+        tokens, patches = BUDGETS[device.type]
         return cls(
-            model.to(target),
+            model.to(device),
             checkpoint,
-            batch_tokens=settings.batch_tokens,
-            batch_patches=settings.batch_patches,
+            batch_tokens=settings.batch_tokens or tokens,
+            batch_patches=settings.batch_patches or patches,
         )
+
+    def _sound(self, items: Sequence[Features]) -> list[Embedding]:
+        """Vectors of items that cannot fail."""
+        return [result for result in self.encode(items) if not isinstance(result, LensembleError)]
 
     @property
     def device(self) -> torch.device:
@@ -237,18 +257,6 @@ class Encoder:
             max_length_k=pack.max_seqlen,
         )
         return normalize(pool(out.last_hidden_state[0], pack.cu_seqlens, self.profile.pooling))
-
-
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Precision of the weights.
-
-    Args:
-        wanted: `fp32`, `bf16`, or `auto`: bf16 on GPUs, fp32 on CPUs.
-        device: Where the weights will lie.
-    """
-    if wanted == "bf16" or (wanted == "auto" and device.type == "cuda"):
-        return torch.bfloat16
-    return torch.float32
 
 
 def _add_visual(

@@ -25,7 +25,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -240,7 +240,7 @@ class TritonServer:
         errors = [line for line in lines[:-_LOG_LINES] if line.startswith("E")]
         return "\n".join([*errors, *lines[-_LOG_LINES:]])
 
-    def _command(self, ports: tuple[int, int, int]) -> list[str]:
+    def _command(self, ports: Sequence[int]) -> list[str]:
         grpc, http, metrics = ports
         command = [
             str(self._installation.binary),
@@ -329,7 +329,12 @@ def stop_on_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _free_ports(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    return _free_ports((0,))[0]
+
+
+def _free_ports(wanted: Sequence[int]) -> list[int]:
     """Free ports in place of zeros; all sockets are held until the last is found."""
     with contextlib.ExitStack() as stack:
         found = []
@@ -339,4 +344,4 @@ def _free_ports(wanted: tuple[int, int, int]) -> tuple[int, int, int]:
                 held.bind((LOOPBACK, 0))
                 port = held.getsockname()[1]
             found.append(port)
-        return found[0], found[1], found[2]
+        return found

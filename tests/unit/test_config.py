@@ -23,7 +23,7 @@ def test_unset_variables_keep_their_defaults():
         ({}, "LENSEMBLE_CHECKPOINT: not set"),
         ({"LENSEMBLE_THREADS": "many"}, "LENSEMBLE_THREADS: 'many' is not a whole number"),
         ({"LENSEMBLE_DTYPE": "fp8"}, "LENSEMBLE_DTYPE: 'fp8' is not one of auto, fp32, bf16"),
-        ({"LENSEMBLE_BATCH_TOKENS": "0"}, "LENSEMBLE_BATCH_TOKENS: 0 is not a positive"),
+        ({"LENSEMBLE_BATCH_TOKENS": "-1"}, "LENSEMBLE_BATCH_TOKENS: -1 is negative"),
     ],
 )
 def test_bad_setting_names_the_variable(environ, reason):

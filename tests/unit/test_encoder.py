@@ -1,10 +1,9 @@
 """The encoder's handling of batches, with a model whose answers can be computed by hand."""
 
 import numpy as np
-import pytest
 import torch
 
-from lensemble.encoder import Encoder, choose_dtype
+from lensemble.encoder import Encoder
 from lensemble.features import Features
 from lensemble_client import InternalError, InvalidInputError, OverloadedError
 
@@ -90,15 +89,3 @@ def test_dimensions_cut_and_normalise_again(pipeline):
 
 def test_nothing_gives_nothing(pipeline):
     assert pipeline.encoder.encode([]) == []
-
-
-@pytest.mark.parametrize(
-    ("wanted", "device", "expected"),
-    [
-        ("fp32", "cuda", torch.float32),
-        ("bf16", "cpu", torch.bfloat16),
-        ("auto", "cuda", torch.bfloat16),
-    ],
-)
-def test_precision_follows_setting_and_device(wanted, device, expected):
-    assert choose_dtype(wanted, torch.device(device)) is expected
