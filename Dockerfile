@@ -1,0 +1,21 @@
+# NVIDIA's Triton with this package beside it. Older than 26.06 lacks published security fixes.
+ARG TRITON=26.08
+FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3
+
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /opt/lensemble
+COPY pyproject.toml README.md LICENSE ./
+COPY lensemble lensemble
+COPY client client
+COPY export export
+COPY model_repository model_repository
+# The image's Python backend is built for NumPy 1.
+RUN pip install --no-cache-dir '.[serve,export]' 'numpy<2'
+
+USER triton-server
+EXPOSE 8000 8001 8002
+CMD ["tritonserver", \
+     "--model-repository=/opt/lensemble/model_repository", \
+     "--model-control-mode=none", \
+     "--disable-auto-complete-config", \
+     "--exit-timeout-secs=30"]
