@@ -4,7 +4,7 @@ Everything is made on the spot in `.cache/demo`: a small Qwen3-VL with random we
 checkpoint of it, and an index of the photographs in `photos.py`. The queries are changed copies of
 the photographs (re-encoded, resized, cropped, brightened); `recall_at_1` is the share whose nearest
 neighbour is the original. Random weights see looks and know no words, so the text query below shows
-only that text takes the same way.
+only that text takes the same way. A cell is the score of the original, or `->` and what was nearer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import shutil
 import sys
 import time
 from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
 
 from benchmarks.photos import CHANGES, PHOTOS, changed_copies, read_photo, write_photos
 from lensemble.config import Settings
@@ -41,6 +43,7 @@ def demo_checkpoint(folder: Path = FOLDER) -> Path:
 def main() -> None:
     """Runs the demo and prints a table, then one JSON line."""
     began = time.monotonic()
+    transformers_logging.disable_progress_bar()  # of loading weights, which takes no time here
     checkpoint = demo_checkpoint()
     shutil.rmtree(FOLDER / "pictures", ignore_errors=True)
     write_photos(FOLDER / "pictures")
@@ -54,14 +57,14 @@ def main() -> None:
     with TritonServer(settings) as server, Client(server.grpc_url) as client:
         version = client.status().server
         print(f"\n{version}, one gRPC call per query\n")
-        print(f"{'photograph':24}{''.join(f'{change:>12}' for change in CHANGES)}")
+        print(f"{'photograph':24}{''.join(f'{change:>14}' for change in CHANGES)}")
         for name in PHOTOS:
             cells = []
             for change, copy in changed_copies(read_photo(name)).items():
                 (hit,) = client.search(image=copy, top_k=1)
                 found[change].append(hit.id == name)
-                cells.append(f"{hit.score:.4f}" if hit.id == name else f"not it: {hit.id[:6]}")
-            print(f"{name:24}{''.join(f'{cell:>12}' for cell in cells)}")
+                cells.append(f"{hit.score:.4f}" if hit.id == name else f"-> {hit.id[:10]}")
+            print(f"{name:24}{''.join(f'{cell:>14}' for cell in cells)}")
         query = changed_copies(read_photo("coffee.png"))["cropped"]
         for title, hits in (
             ("a picture query: coffee.png, cropped", client.search(image=query, top_k=3)),

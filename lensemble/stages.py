@@ -96,9 +96,11 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
 
     def __init__(self, settings: Settings, device: str) -> None:
         import torch
+        from transformers.utils import logging as transformers_logging
 
         from lensemble.encoder import Encoder
 
+        transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
 
