@@ -1,4 +1,4 @@
-"""The mixed set that benchmarks share: texts of 5 to 200 tokens, pictures of 64 to 1024 patches."""
+"""The mixed set that benchmarks share: texts to 200 tokens, pictures to 1024 patches."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def mixed_items(count: int, seed: int = 0) -> list[Item]:
     photos = [Image.open(io.BytesIO(read_photo(name))).convert("RGB") for name in PHOTOS]
     items = []
     for n in range(count):
-        text = " ".join(rng.choice(WORDS, int(rng.integers(3, 110))))
+        text = " ".join(rng.choice(WORDS, int(rng.integers(3, 185))))
         if n % 2:
-            patches = int(np.exp(rng.uniform(np.log(64), np.log(1024))))
+            patches = int(np.exp(rng.uniform(np.log(70), np.log(960))))
             width = int(16 * np.sqrt(patches) * rng.uniform(0.75, 1.33))
             height = 256 * patches // width
             picture = encoded(photos[int(rng.integers(len(photos)))].resize((width, height)))

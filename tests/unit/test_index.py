@@ -36,6 +36,11 @@ def test_more_than_there_are_gives_all_and_no_filling(index):
     assert sorted(match.id for match in matches) == ["a", "b/ñ", "c", "d"]
 
 
+def test_fillings_of_faiss_are_never_shown(index):
+    """For a query that is not finite FAISS gives -1, which as a row would be the last item."""
+    assert index.search(np.full((1, 4), np.nan, np.float32), 3) == [[]]
+
+
 def test_empty_index_finds_nothing(profile):
     empty = ExactIndex(np.empty((0, 4), np.float32), [], [], profile)
     assert empty.search(np.ones((2, 4), np.float32), 5) == [[], []]
