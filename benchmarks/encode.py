@@ -101,9 +101,9 @@ def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, 
     for name, values in seconds.items():
         print(f"{name:16}{len(items) / np.median(values):10.1f}")
     return {
-        "packed_over_padded": ratio(seconds["padded"], seconds["packed"]),
-        "packed_over_padded_sorted": ratio(seconds["padded_sorted"], seconds["packed"]),
-        "packed_over_single": ratio(seconds["single"], seconds["packed"]),
+        **ratio("packed_over_padded", seconds["padded"], seconds["packed"]),
+        **ratio("packed_over_padded_sorted", seconds["padded_sorted"], seconds["packed"]),
+        **ratio("packed_over_single", seconds["single"], seconds["packed"]),
         "padded_batch_size": best,
         "packed_items_per_s": round(len(items) / float(np.median(seconds["packed"])), 1),
         "min_cosine": round(float((vectors * expected).sum(axis=1).min()), 7),
@@ -174,8 +174,8 @@ def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, o
     for name, values in seconds.items():
         print(f"{name:16}{len(items) / np.median(values):10.1f}")
     return {
-        "served_over_naive": ratio(seconds["naive"], seconds["served"]),
-        "served_default_over_naive": ratio(seconds["naive"], seconds["served_default"]),
+        **ratio("served_over_naive", seconds["naive"], seconds["served"]),
+        **ratio("served_default_over_naive", seconds["naive"], seconds["served_default"]),
         "served_items_per_s": round(len(items) / float(np.median(seconds["served"])), 1),
         "naive_items_per_s": round(len(items) / float(np.median(seconds["naive"])), 1),
         "served_max_difference": float(difference),

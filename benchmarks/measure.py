@@ -39,13 +39,18 @@ def in_turn(
     return seconds
 
 
-def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
-    """How many times faster: the median of the rounds' own ratios, with least and most."""
+def ratio(name: str, slow: list[float], fast: list[float]) -> dict[str, float | list[float]]:
+    """How many times faster: the median of the rounds' own ratios, and their spread.
+
+    Args:
+        name: Key of the ratio; its spread is `<name>_spread`, least and most.
+        slow: Seconds per round.
+        fast: Seconds of the same rounds.
+    """
     ratios = [s / f for s, f in zip(slow, fast, strict=True)]
     return {
-        "median": round(statistics.median(ratios), 2),
-        "min": round(min(ratios), 2),
-        "max": round(max(ratios), 2),
+        name: round(statistics.median(ratios), 2),
+        f"{name}_spread": [round(min(ratios), 2), round(max(ratios), 2)],
     }
 
 

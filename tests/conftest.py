@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.photos import write_photos
@@ -16,6 +18,7 @@ from lensemble_client import Client
 from lensemble_export.convert import convert
 from lensemble_export.index import build_index
 from lensemble_export.random_checkpoint import write_random_checkpoint
+from tests.parity.cases import CASES
 from tests.reference import Reference
 
 EMBEDDING, MEAN = "qwen3-vl-embedding", "qwen3-vl-mean"
@@ -75,6 +78,17 @@ def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
 def references(sources: dict[str, Path]) -> dict[str, Reference]:
     """The reference on the very same weights, one per profile."""
     return {name: Reference.load(folder, name) for name, folder in sources.items()}
+
+
+@pytest.fixture(scope="session")
+def expected(references: dict[str, Reference]) -> Callable[[str, str], np.ndarray]:
+    """The reference's vector for a profile and a case; computed once."""
+
+    @functools.cache
+    def get(profile: str, case: str) -> np.ndarray:
+        return references[profile].embed(CASES[case])
+
+    return get
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 """Bad requests fail alone, with a reason; their neighbours in the batch do not notice."""
 
+import json
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -40,6 +43,28 @@ def test_bad_items_do_not_touch_the_good_ones(client):
     assert all(isinstance(result, InvalidInputError) for result in results[1::2])
     for one, other in zip(expected, results[::2], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_status_codes_are_the_protocols_own(server):
+    """For callers without this package: 400 and INVALID_ARGUMENT, not 500 and INTERNAL."""
+    import tritonclient.grpc as triton
+    from tritonclient.utils import InferenceServerException
+
+    picture = triton.InferInput("image", [1, 1], "BYTES")
+    picture.set_data_from_numpy(np.array([[b"hello"]], np.object_))
+    with triton.InferenceServerClient(server.grpc_url.split("//")[1]) as raw:
+        with pytest.raises(InferenceServerException) as caught:
+            raw.infer("embed", [picture])
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": [""]}]}
+    request = urllib.request.Request(
+        f"{server.http_url}/v2/models/embed/infer", json.dumps(body).encode()
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    with refused.value as answer:
+        assert answer.code == 400
+        assert "the item is empty" in json.load(answer)["error"]
 
 
 def features(**change):

@@ -21,19 +21,6 @@ def cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="session")
-def expected(references):
-    """Reference vectors, computed once per profile and case."""
-    cache = {}
-
-    def get(profile: str, case: str) -> np.ndarray:
-        if (profile, case) not in cache:
-            cache[profile, case] = references[profile].embed(CASES[case])
-        return cache[profile, case]
-
-    return get
-
-
-@pytest.fixture(scope="session")
 def in_bf16(checkpoints):
     return {
         name: Pipeline(Settings(checkpoint=folder, dtype="bf16"))
