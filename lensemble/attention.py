@@ -9,6 +9,7 @@ is kept here, and tests count the calls and put leaks in.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from typing import Any
 
@@ -89,21 +90,20 @@ def _varlen(
     """One variable-length kernel for all segments (CUDA)."""
     from torch.nn.attention.varlen import varlen_attn
 
+    grouped = query.shape[1] != key.shape[1]
+    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0) if causal else (-1, -1)}
+    if grouped and "enable_gqa" in inspect.signature(varlen_attn).parameters:
+        options["enable_gqa"] = True
+    elif grouped:  # PyTorch 2.11 and 2.12
+        key, value = (
+            tensor.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+            for tensor in (key, value)
+        )
     # (1, heads, L, head_dim) -> (L, heads, head_dim)
-    out = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
-        boundaries,
-        boundaries,
-        longest,
-        longest,
-        scale=scaling,
-        window_size=(-1, 0) if causal else (-1, -1),
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    assert isinstance(out, torch.Tensor)  # a tuple only where auxiliary outputs are asked for
-    return out[None]
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    out: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, **options)
+    attended: torch.Tensor = out[None]
+    return attended
 
 
 def _per_segment(
