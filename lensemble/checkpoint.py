@@ -17,6 +17,7 @@ from lensemble_client.errors import InvalidInputError
 
 TOKENIZER_FILE = "tokenizer.json"
 _CHUNK_BYTES = 8 * 1024 * 1024
+_WORTH_A_BAR_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def sha256_of(path: Path, *, progress: bool = False) -> str:
     """SHA-256 of a file, as hex digits."""
     digest = hashlib.sha256()
     size = path.stat().st_size
+    progress = progress and size > _WORTH_A_BAR_BYTES
     with (
         path.open("rb") as file,
         tqdm(

@@ -1,4 +1,4 @@
-"""Settings of the served models; the only module that reads the environment.
+"""Settings of the served models; the only module of the data path that reads the environment.
 
 Triton's model processes take no arguments, so settings travel as environment variables: `server`
 writes them, the models read them, and a compose file sets them by hand.
@@ -50,8 +50,13 @@ class Settings:
                 raise InvalidInputError(f"{value} is negative", field=f"{PREFIX}{name.upper()}")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
         """Reads the settings from environment variables.
+
+        Args:
+            environ: The variables.
+            **given: Fields that stand above the variables, as a command line's options do; None
+                leaves the variable in force.
 
         Raises:
             InvalidInputError: `LENSEMBLE_CHECKPOINT` is missing, or a value cannot be used.
@@ -59,7 +64,8 @@ class Settings:
         found: dict[str, Path | int | str] = {}
         for field in fields(cls):
             variable = f"{PREFIX}{field.name.upper()}"
-            if value := environ.get(variable, "").strip():
+            option = given.get(field.name)
+            if value := str(environ.get(variable, "") if option is None else option).strip():
                 try:
                     found[field.name] = _PARSERS.get(field.name, str)(value)
                 except ValueError as error:
@@ -68,7 +74,8 @@ class Settings:
                     ) from error
         if "checkpoint" not in found:
             raise InvalidInputError(
-                "not set; expected the folder of a serving checkpoint", field=f"{PREFIX}CHECKPOINT"
+                "not set (nor --checkpoint); expected the folder of a serving checkpoint",
+                field=f"{PREFIX}CHECKPOINT",
             )
         return cls(**found)  # type: ignore[arg-type]
 

@@ -189,28 +189,18 @@ class Encoder:
         """One micro-batch; halved and tried again if it does not fit or fails."""
         try:
             vectors = self.forward(packing.pack(items, self.geometry)).cpu().numpy()
+            return [
+                vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
+                for vector in vectors
+            ]
         except Exception as error:
-            if len(items) > 1:
-                logger.warning("%d items failed together, halving: %s", len(items), error)
-                self._release()
-                half = len(items) // 2
-                return self._encode_part(items[:half]) + self._encode_part(items[half:])
-            self._release()
-            if _is_out_of_memory(error):
-                (item,) = items
-                return [
-                    OverloadedError(
-                        f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches "
-                        "does not fit into memory, even alone; send a smaller picture",
-                        field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
-                    )
-                ]
-            logger.exception("an item failed alone")
-            return [InternalError(f"encoding failed: {type(error).__name__}")]
-        return [
-            vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
-            for vector in vectors
-        ]
+            if len(items) == 1:
+                return [_failed_alone(items[0], error)]
+            logger.warning("%d items failed together, halving: %s", len(items), str(error))
+        # Outside of the `except`: inside, the error would hold on to the failed pass's tensors.
+        self._release()
+        half = len(items) // 2
+        return self._encode_part(items[:half]) + self._encode_part(items[half:])
 
     def _release(self) -> None:
         if self.device.type == "cuda":
@@ -270,6 +260,17 @@ def _cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
     if isinstance(result, LensembleError) or dimensions in (None, len(result)):
         return result
     return normalize(torch.from_numpy(result[None, :dimensions].copy()))[0].numpy()
+
+
+def _failed_alone(item: Features, error: Exception) -> LensembleError:
+    if _is_out_of_memory(error):
+        return OverloadedError(
+            f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
+            "fit into memory, even alone; send a smaller picture",
+            field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
+        )
+    logger.error("an item failed alone", exc_info=error)
+    return InternalError(f"encoding failed: {type(error).__name__}")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -1,6 +1,8 @@
-"""The profile: everything that a vector depends on, in one file beside the weights.
+"""The profile: what makes vectors comparable, in one file beside the weights.
 
-Two vectors can be compared only if their profiles are equal, so the profile's hash is written into
+Weights, prompt, pooling, pictures' sizes and normalisation are in it; precision is not: bf16 moves a
+vector's third decimal (docs/decisions.md), a profile moves all of it. Two vectors can be compared
+only if their profiles are equal, so the profile's hash is written into
 every index, and an index is served only under the profile that it was built with.
 """
 
@@ -65,7 +67,7 @@ class PromptProfile:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Everything that a vector depends on.
+    """What makes vectors comparable.
 
     Attributes:
         name: `qwen3-vl-embedding` or `qwen3-vl-mean`.

@@ -116,6 +116,8 @@ class TritonServer:
         metrics_port: 0 takes a free one.
         address: Where to listen. Anything but loopback is for NVIDIA's images only.
         tritonserver: The program; None looks for one.
+        repository: Folder of models; None takes the one that comes with the package. A copy of that
+            one may have other instance counts or batching settings.
         start_timeout_s: Seconds until the models must be ready.
 
     Attributes:
@@ -134,6 +136,7 @@ class TritonServer:
         metrics_port: int = 0,
         address: str = LOOPBACK,
         tritonserver: Path | None = None,
+        repository: Path | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         self._settings = settings
@@ -146,6 +149,7 @@ class TritonServer:
                 f"{LOOPBACK} only; use NVIDIA's image (docker-compose.yml) to serve others",
                 field="address",
             )
+        self._repository = repository if repository is not None else model_repository()
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -181,7 +185,7 @@ class TritonServer:
             return self
         self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
         self.log_file = self._folder / "tritonserver.log"
-        ports = _free_ports(self._ports)
+        ports = _free_ports(self._ports, self._address)
         grpc, http, metrics = (f"{self._address}:{port}" for port in ports)
         self.grpc_url, self.http_url = f"grpc://{grpc}", f"http://{http}"
         self.metrics_url = f"http://{metrics}/metrics"
@@ -244,7 +248,7 @@ class TritonServer:
         grpc, http, metrics = ports
         command = [
             str(self._installation.binary),
-            f"--model-repository={model_repository()}",
+            f"--model-repository={self._repository}",
             f"--grpc-address={self._address}",
             f"--grpc-port={grpc}",
             f"--http-address={self._address}",
@@ -317,16 +321,21 @@ class TritonServer:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Turns SIGTERM into the exception that Ctrl-C raises, so that `with` blocks are left."""
+    """Turns SIGTERM and SIGHUP into the exception that Ctrl-C raises, so `with` blocks are left.
+
+    SIGINT is set too: a shell's script starts its background jobs with it ignored.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def free_port() -> int:
@@ -334,14 +343,25 @@ def free_port() -> int:
     return _free_ports((0,))[0]
 
 
-def _free_ports(wanted: Sequence[int]) -> list[int]:
-    """Free ports in place of zeros; all sockets are held until the last is found."""
+def _free_ports(wanted: Sequence[int], address: str = LOOPBACK) -> list[int]:
+    """The ports, with free ones in place of zeros; all are held until the last is found.
+
+    Raises:
+        InvalidInputError: One is taken. Without this look, a server that listens there would answer
+            for the one that could not start.
+    """
     with contextlib.ExitStack() as stack:
         found = []
         for port in wanted:
-            if not port:
-                held = stack.enter_context(socket.socket())
-                held.bind((LOOPBACK, 0))
-                port = held.getsockname()[1]
-            found.append(port)
+            held = stack.enter_context(socket.socket())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                held.bind((address, port))
+            except (OSError, OverflowError) as error:
+                raise InvalidInputError(
+                    f"cannot listen on {address}:{port} ({error}); stop what is there, or take "
+                    "another port (0 finds a free one)",
+                    field="port",
+                ) from error
+            found.append(held.getsockname()[1])
         return found

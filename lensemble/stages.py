@@ -23,6 +23,9 @@ from lensemble_client.items import Item, Rows, from_rows
 
 logger = logging.getLogger(__name__)
 
+# Triton's own, and headers that it may be told to forward.
+_FOREIGN_PARAMETERS = ("triton_", "binary_data", "sequence_", "x-", "traceparent")
+
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 Parameters = Mapping[str, Any]
@@ -137,7 +140,9 @@ class SearchStage(Stage[SearchRow, list[Match]]):
         from lensemble.index.exact import ExactIndex
 
         self._index = ExactIndex.load(settings.index)
-        check_profile(self._index.manifest, Checkpoint.open(settings.checkpoint).profile)
+        profile = Checkpoint.open(settings.checkpoint).profile
+        check_profile(self._index.manifest, profile)
+        self._full_length = profile.dimension
         logger.info("%d items from %s", self._index.manifest["count"], settings.index)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[SearchRow | LensembleError]:
@@ -151,8 +156,12 @@ class SearchStage(Stage[SearchRow, list[Match]]):
                 f"{top_k}; expected 1 to {contract.MAX_TOP_K}", field=contract.TOP_K
             )
         queries = rows[contract.EMBEDDING.name]
+        length = self._index.manifest["dimension"]
+        asked_length = _whole_number(parameters, contract.DIMENSIONS)
+        if asked_length is None and queries.shape[1] == self._full_length > length:
+            queries = _normalized(queries[:, :length])  # Matryoshka, as the index's vectors were
         for query in queries:
-            check_query(self._index.manifest["dimension"], query)
+            check_query(length, query)
         return [(query, top_k) for query in queries]
 
     def run(self, rows: Sequence[SearchRow]) -> Sequence[list[Match] | LensembleError]:
@@ -174,6 +183,27 @@ class SearchStage(Stage[SearchRow, list[Match]]):
             contract.SCORES.name: np.array(scores, np.float32).reshape(shape),
             contract.DOCUMENTS.name: np.array(documents, np.object_).reshape(shape),
         }
+
+
+def check_parameters(parameters: Parameters) -> None:
+    """Refuses a request parameter that no model reads: a misspelt one would pass in silence.
+
+    Raises:
+        InvalidInputError: There is one that is neither known nor Triton's or a proxy's own.
+    """
+    for name in parameters:
+        if name not in contract.PARAMETERS and not name.lower().startswith(_FOREIGN_PARAMETERS):
+            raise InvalidInputError(
+                f"no such request parameter; there are {', '.join(contract.PARAMETERS)}",
+                field=name,
+            )
+
+
+def _normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors (B, D) at unit length; zeros and what is not finite stay for `check_query`."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, 1)
+    return unit
 
 
 def _whole_number(parameters: Parameters, name: str) -> int | None:

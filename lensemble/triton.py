@@ -15,7 +15,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from lensemble.config import Settings
-from lensemble.stages import Stage
+from lensemble.stages import Stage, check_parameters
 from lensemble_client import contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 
@@ -83,7 +83,9 @@ def _read(stage: Stage[Any, Any], request: Any) -> list[Any]:
             found = pb_utils.get_input_tensor_by_name(request, tensor.name)
             if found is not None:
                 rows[tensor.name] = found.as_numpy()
-        return list(stage.read(rows, json.loads(request.parameters() or "{}")))
+        parameters = json.loads(request.parameters() or "{}")
+        check_parameters(parameters)
+        return list(stage.read(rows, parameters))
     except LensembleError as error:
         return [error]
     except Exception:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from lensemble_client import contract
@@ -36,15 +37,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lensemble", description="Qwen3-VL embeddings and FAISS search on Triton."
     )
+    parser.add_argument("--version", action="version", version=f"lensemble {version('lensemble')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = commands.add_parser("up", help="start a server on this machine and keep it running")
-    up.add_argument("--checkpoint", type=Path, required=True, help="serving checkpoint")
+    up = commands.add_parser(
+        "up",
+        help="start a server on this machine and keep it running",
+        description="Options left out are taken from the LENSEMBLE_* variables.",
+    )
+    up.add_argument("--checkpoint", type=Path, help="serving checkpoint")
     up.add_argument("--index", type=Path, help="index to search")
     up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
-    up.add_argument("--dtype", default="auto", help="auto, fp32 or bf16")
+    up.add_argument("--dtype", help="auto, fp32 or bf16")
     up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
     up.set_defaults(run=_up)
 
@@ -55,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser("search", help="print the nearest items of the corpus")
     _add_item(search)
+    search.add_argument("--dimensions", type=int, help="only if the index has that length")
     search.add_argument("-k", "--top-k", type=int, default=contract.DEFAULT_TOP_K)
     search.add_argument("--json", action="store_true", help="one JSON object per hit")
     search.set_defaults(run=_search)
@@ -68,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     build = actions.add_parser("build", help="embed a folder of pictures and write an index")
     build.add_argument("pictures", type=Path, help="folder; NAME.json beside NAME.jpg describes it")
     build.add_argument("out", type=Path, help="folder of the index")
-    build.add_argument("--checkpoint", type=Path, required=True, help="serving checkpoint")
+    build.add_argument("--checkpoint", type=Path, help="serving checkpoint")
     build.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
-    build.add_argument("--dtype", default="auto", help="auto, fp32 or bf16")
+    build.add_argument("--dtype", help="auto, fp32 or bf16")
     build.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
     build.set_defaults(run=_index_build)
     return parser
@@ -104,7 +111,11 @@ def _embed(given: argparse.Namespace) -> int:
 def _search(given: argparse.Namespace) -> int:
     with Client(given.url, timeout_s=given.timeout) as client:
         hits = client.search(
-            given.text, given.image, top_k=given.top_k, instruction=given.instruction
+            given.text,
+            given.image,
+            top_k=given.top_k,
+            instruction=given.instruction,
+            dimensions=given.dimensions,
         )
     for rank, hit in enumerate(hits, start=1):
         document = json.dumps(hit.document, ensure_ascii=False)
@@ -130,7 +141,7 @@ def _up(given: argparse.Namespace) -> int:
         from lensemble.server import TritonServer, stop_on_signals
     except ImportError as error:
         return _missing("local-server", error)
-    settings = Settings(checkpoint=given.checkpoint, index=given.index, dtype=given.dtype)
+    settings = Settings.from_env(checkpoint=given.checkpoint, index=given.index, dtype=given.dtype)
     with stop_on_signals():
         server = TritonServer(
             settings,
@@ -157,16 +168,13 @@ def _up(given: argparse.Namespace) -> int:
 
 
 def _index_build(given: argparse.Namespace) -> int:
+    from lensemble_export.__main__ import run_index
+
     try:
-        from lensemble_export.__main__ import main as export
+        run_index(given)
     except ImportError as error:
         return _missing("export", error)
-    options = ["--checkpoint", str(given.checkpoint), "--dtype", given.dtype]
-    if given.dimensions is not None:
-        options += ["--dimensions", str(given.dimensions)]
-    if given.skip_bad:
-        options.append("--skip-bad")
-    return export(["index", str(given.pictures), str(given.out), *options])
+    return 0
 
 
 def _missing(extra: str, error: ImportError) -> int:

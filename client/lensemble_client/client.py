@@ -161,6 +161,7 @@ class Client:
         *,
         top_k: int = contract.DEFAULT_TOP_K,
         instruction: str | None = None,
+        dimensions: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
         """Embeds one item and finds the nearest items of the corpus, in one call.
@@ -170,6 +171,7 @@ class Client:
             image: Encoded bytes, path, or Pillow image; or several of them.
             top_k: How many items at most, 1 to `contract.MAX_TOP_K`.
             instruction: Replaces the profile's instruction.
+            dimensions: Refuse an index of another length; None takes the index's.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -179,7 +181,8 @@ class Client:
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        answer = self._infer(contract.SEARCH, [item], _parameters(top_k=top_k), timeout_s)
+        parameters = _parameters(top_k=top_k, dimensions=dimensions)
+        answer = self._infer(contract.SEARCH, [item], parameters, timeout_s)
         columns = (answer[tensor.name][0].tolist() for tensor in contract.HITS)
         return [
             Hit(id_.decode(), score, json.loads(document))
@@ -222,7 +225,11 @@ def _parameters(**values: int | None) -> dict[str, str | int | bool]:
 
 def _transport(url: str) -> Transport:
     parts = urlsplit(url)
-    if parts.scheme not in ("grpc", "http") or not parts.port:
+    try:
+        port = parts.port
+    except ValueError:  # not a number, or too large
+        port = None
+    if parts.scheme not in ("grpc", "http") or not port:
         raise InvalidInputError(
             f"cannot connect to {url!r}; expected grpc://host:port or http://host:port",
             field="url",

@@ -93,12 +93,14 @@ ITEM = (TEXT, IMAGE, INSTRUCTION)
 FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
 
+PARAMETERS = (DIMENSIONS, TOP_K)
+
 PREPROCESS = Model("preprocess", ITEM, FEATURES)
 QWEN3_VL = Model("qwen3_vl", FEATURES, (EMBEDDING,), (DIMENSIONS,))
-FAISS = Model("faiss", (EMBEDDING,), HITS, (TOP_K,))
+FAISS = Model("faiss", (EMBEDDING,), HITS, (DIMENSIONS, TOP_K))
 EMBED = Model("embed", ITEM, (EMBEDDING,), (DIMENSIONS,), ("preprocess", "qwen3_vl"))
-SEARCH = Model(
-    "search", ITEM, (EMBEDDING, *HITS), (DIMENSIONS, TOP_K), ("preprocess", "qwen3_vl", "faiss")
-)
+# Without the query's embedding: Triton cannot leave out an output that a later step needs, so
+# asking for `ids` alone would fail.
+SEARCH = Model("search", ITEM, HITS, (DIMENSIONS, TOP_K), ("preprocess", "qwen3_vl", "faiss"))
 
 MODELS = {model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, EMBED, SEARCH)}

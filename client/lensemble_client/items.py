@@ -63,9 +63,18 @@ class Item:
         else:
             pictures = image
         images = tuple(_encoded(picture, n) for n, picture in enumerate(pictures))
-        if not text and not images:
-            raise InvalidInputError("the item is empty; give a text, a picture, or both")
-        return cls(text, images, instruction)
+        item = cls(text, images, instruction)
+        _check(item)
+        return item
+
+
+def _check(item: Item) -> None:
+    """Refuses what could not be told from filling on the wire."""
+    if not item.text and not item.images:
+        raise InvalidInputError("the item is empty; give a text, a picture, or both")
+    for n, image in enumerate(item.images):
+        if not image:
+            raise InvalidInputError("0 bytes; expected a picture", field=f"image[{n}]")
 
 
 def _encoded(picture: Picture, n: int) -> bytes:
@@ -73,7 +82,9 @@ def _encoded(picture: Picture, n: int) -> bytes:
         return picture
     if isinstance(picture, Image.Image):
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")  # lossless: the vector is that of these very pixels
+        # Lossless: the vector is that of these very pixels. PNG has no CMYK and the like.
+        in_png = picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
+        (picture if in_png else picture.convert("RGB")).save(buffer, "PNG")
         return buffer.getvalue()
     try:
         return Path(picture).read_bytes()
@@ -94,7 +105,12 @@ def to_rows(items: Sequence[Item]) -> Rows:
 
     Returns:
         `text` and `instruction` (B, 1), `image` (B, n), object arrays of bytes.
+
+    Raises:
+        InvalidInputError: An item is empty, or a picture of it is.
     """
+    for item in items:
+        _check(item)
     rows: Rows = {}
     for name, texts in (
         (contract.TEXT.name, [item.text for item in items]),

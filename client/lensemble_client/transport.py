@@ -7,6 +7,7 @@ above this file.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -119,9 +120,10 @@ class HttpTransport:
 
         self._triton = triton
         self._address = address
-        # The HTTP client lives on one thread's event loop, so every thread has its own.
+        # The HTTP client lives on one thread's event loop, so every thread has its own, which goes
+        # with its thread.
         self._local = threading.local()
-        self._clients: list[Any] = []
+        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def _client(self, timeout_s: float) -> Any:
         client = getattr(self._local, "client", None)
@@ -130,7 +132,7 @@ class HttpTransport:
                 self._address, network_timeout=timeout_s, connection_timeout=timeout_s
             )
             self._local.client, self._local.timeout_s = client, timeout_s
-            self._clients.append(client)
+            self._clients.add(client)
         return client
 
     def infer(
@@ -175,7 +177,7 @@ class HttpTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        for client in self._clients:
+        for client in list(self._clients):
             client.close()
 
 
@@ -202,4 +204,4 @@ def _translated(error: Exception, timeout_s: float) -> LensembleError:
         return DeadlineExceededError(f"no answer within {timeout_s:g} s")
     if isinstance(error, OSError):
         return NotReadyError(f"cannot reach the server: {error}")
-    return from_wire("INTERNAL", f"{type(error).__name__}: {error}")
+    return NotReadyError(f"no Lensemble server answers there ({type(error).__name__}: {error})")

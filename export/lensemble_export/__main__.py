@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     index = commands.add_parser("index", help="embed a folder of pictures and write an index")
     index.add_argument("pictures", type=Path)
     index.add_argument("out", type=Path)
-    index.add_argument("--checkpoint", type=Path, required=True)
+    index.add_argument("--checkpoint", type=Path)
     index.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
-    index.add_argument("--dtype", default="auto", help="auto, fp32 or bf16")
+    index.add_argument("--dtype", help="auto, fp32 or bf16")
     index.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
 
     given = parser.parse_args(arguments)
@@ -53,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         _COMMANDS[given.command](given)
     except LensembleError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        print(f"error: {error}; run `pip install 'lensemble[export]'`", file=sys.stderr)
         return 1
     return 0
 
@@ -92,24 +95,33 @@ def _verify(given: argparse.Namespace) -> None:
     print(profile.hash)
 
 
-def _index(given: argparse.Namespace) -> None:
+def run_index(given: argparse.Namespace) -> None:
+    """The command `index`, here and as `lensemble index build`.
+
+    Args:
+        given: `pictures`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`.
+
+    Raises:
+        LensembleError: The input is at fault.
+        ImportError: The extra `export` is not installed.
+    """
     from lensemble.config import Settings
     from lensemble_export.index import build_index
 
     built = build_index(
         given.pictures,
         given.out,
-        Settings(checkpoint=given.checkpoint, dtype=given.dtype),
+        Settings.from_env(checkpoint=given.checkpoint, dtype=given.dtype),
         dimensions=given.dimensions,
         skip_bad=given.skip_bad,
         progress=True,
     )
     for name, why in built.failed.items():
-        print(f"skipped {name}: {why}", file=sys.stderr)
+        print(f"skipped {name!a}: {why}", file=sys.stderr)
     print(f"{built.count} pictures, {built.dimension} dimensions -> {given.out}")
 
 
-_COMMANDS = {"random": _random, "checkpoint": _checkpoint, "verify": _verify, "index": _index}
+_COMMANDS = {"random": _random, "checkpoint": _checkpoint, "verify": _verify, "index": run_index}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from lensemble import prompt
@@ -30,6 +31,8 @@ TAKEN_ALONG = (
     "video_preprocessor_config.json",
     "model.safetensors.index.json",
 )
+PARTS = ("embed_tokens.weight", "patch_embed.proj.weight", "norm.weight")
+"""Endings of tensors that every Qwen3-VL checkpoint has."""
 QWEN_IDS = {
     prompt.ENDOFTEXT: 151643,
     prompt.IM_START: 151644,
@@ -108,8 +111,8 @@ def convert(
     """
     if profile not in PROFILES:
         raise InvalidInputError(f"{profile!r} is not one of {', '.join(PROFILES)}", field="profile")
-    if out.exists() and any(out.iterdir()):
-        raise InvalidInputError(f"{str(out)!r} is not empty", field="out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInputError(f"{str(out)!r} is not an empty folder", field="out")
     folder = _locate(source)
     semantics = PROFILES[profile]
     if append_endoftext is not None:
@@ -212,6 +215,19 @@ def _check_model(folder: Path, config: dict[str, Any]) -> list[str]:
             ),
             field="source",
         )
+    held: set[str] = set()
+    for name in weights:
+        try:
+            with safe_open(folder / name, "np") as file:
+                held |= set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise InvalidInputError(
+                f"{name} cannot be read ({error}); was it downloaded whole, or is it a pointer of "
+                "git-lfs?",
+                field="source",
+            ) from error
+    if lacking := [part for part in PARTS if not any(key.endswith(part) for key in held)]:
+        raise InvalidInputError(f"the weights lack {', '.join(lacking)}", field="source")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         missing = sorted(set(_read_json(index)["weight_map"].values()) - set(weights))
@@ -231,7 +247,10 @@ def _check_tokens(
     """Special tokens' ids, checked against the configuration; says what is unusual."""
     if not (folder / "tokenizer.json").is_file():
         raise InvalidInputError(f"no tokenizer.json in {str(folder)!r}", field="source")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing more special
+        raise InvalidInputError(f"tokenizer.json is damaged: {error}", field="source") from error
     vocabulary = tokenizer.get_vocab()
     if missing := [token for token in prompt.TOKENS if token not in vocabulary]:
         raise InvalidInputError(f"the tokenizer lacks {', '.join(missing)}", field="source")
@@ -301,6 +320,12 @@ def _image_profile(
         if config.get(key) != expected:
             raise InvalidInputError(
                 f"preprocessor_config.json says {key} {config.get(key)!r}, expected {expected}",
+                field="source",
+            )
+    for key in ("image_mean", "image_std"):
+        if not isinstance(config.get(key), list) or len(config[key]) != 3:
+            raise InvalidInputError(
+                f"preprocessor_config.json says {key} {config.get(key)!r}, expected three numbers",
                 field="source",
             )
     size = config.get("size") or {}

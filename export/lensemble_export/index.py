@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from lensemble.config import Settings
 from lensemble.encoder import Embedding
-from lensemble.index.exact import ExactIndex
+from lensemble.index import check_id
+from lensemble.index.exact import ExactIndex, check_target
 from lensemble.pipeline import Pipeline
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item
@@ -62,7 +63,10 @@ def build_index(
     Raises:
         InvalidInputError: There are no pictures, or some cannot be read.
     """
-    paths = sorted(path for path in pictures.rglob("*") if path.suffix.lower() in ENDINGS)
+    check_target(out.resolve())
+    paths = sorted(
+        path for path in pictures.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
+    )
     if not paths:
         raise InvalidInputError(
             f"no pictures under {str(pictures)!r} (looked for {', '.join(ENDINGS)})",
@@ -77,15 +81,22 @@ def build_index(
     with tqdm(desc="embed", total=len(paths), unit="picture", disable=not progress) as bar:
         for start in range(0, len(paths), _AT_A_TIME):
             group = paths[start : start + _AT_A_TIME]
-            items = [Item(images=(path.read_bytes(),)) for path in group]
-            for path, result in zip(group, pipeline.embed(items, length), strict=True):
+            items: dict[Path, Item] = {}
+            for path in group:
+                try:
+                    check_id(_id(path, pictures))
+                    items[path] = Item.of(image=path)
+                except LensembleError as error:
+                    failed[_id(path, pictures)] = str(error)
+            results = pipeline.embed(list(items.values()), length)
+            for path, result in zip(items, results, strict=True):
                 if isinstance(result, LensembleError):
                     failed[_id(path, pictures)] = str(result)
                 else:
                     vectors[path] = result
             bar.update(len(group))
     if failed and not skip_bad:
-        lines = "\n".join(f"  {name}: {why}" for name, why in failed.items())
+        lines = "\n".join(f"  {name!a}: {why}" for name, why in failed.items())
         raise InvalidInputError(
             f"{len(failed)} of {len(paths)} pictures cannot be embedded; repair or remove them, or "
             f"skip them (--skip-bad):\n{lines}",

@@ -48,6 +48,7 @@ def write_random_checkpoint(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     append_endoftext: bool = True,
+    device: str = "cpu",
     progress: bool = False,
 ) -> None:
     """Writes a checkpoint with random weights.
@@ -62,6 +63,7 @@ def write_random_checkpoint(
         seed: The same seed gives the same weights.
         dtype: Of the weights; float32 for `tiny`, else bfloat16.
         append_endoftext: See `tokenizer.train_tokenizer`.
+        device: Where the numbers are drawn; a GPU is faster and gives other ones.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -69,8 +71,8 @@ def write_random_checkpoint(
     """
     if shape not in SHAPES:
         raise InvalidInputError(f"{shape!r} is not one of {', '.join(SHAPES)}", field="shape")
-    if folder.exists() and any(folder.iterdir()):
-        raise InvalidInputError(f"{str(folder)!r} is not empty", field="folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInputError(f"{str(folder)!r} is not an empty folder", field="folder")
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(
         min(SHAPES[shape]["text"]["vocab_size"], 8192), append_endoftext=append_endoftext
@@ -87,7 +89,8 @@ def write_random_checkpoint(
         ("video_preprocessor_config.json", VIDEO_PREPROCESSOR_CONFIG),
     ):
         (folder / name).write_text(json.dumps(content, indent=2))
-    _write_weights(folder, config, seed, dtype, progress)
+    generator = torch.Generator(device).manual_seed(seed)
+    _write_weights(folder, config, generator, dtype, progress)
 
 
 def _config(shape: str, ids: dict[str, int]) -> Qwen3VLConfig:
@@ -106,13 +109,16 @@ def _config(shape: str, ids: dict[str, int]) -> Qwen3VLConfig:
 
 
 def _write_weights(
-    folder: Path, config: Qwen3VLConfig, seed: int, dtype: torch.dtype, progress: bool
+    folder: Path,
+    config: Qwen3VLConfig,
+    generator: torch.Generator,
+    dtype: torch.dtype,
+    progress: bool,
 ) -> None:
     with torch.device("meta"):
         shapes = Qwen3VLForConditionalGeneration(config).state_dict()
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
-    generator = torch.Generator().manual_seed(seed)
     files: list[dict[str, torch.Tensor]] = [{}]
     names: list[list[str]] = []
     size = 0
@@ -120,6 +126,7 @@ def _write_weights(
     def close_file() -> None:
         path = folder / f"model-{len(names) + 1:05d}.safetensors"
         save_file(files[0], path, metadata={"format": "pt"})
+        path.chmod(0o644)  # a server may run as another user
         names.append(list(files[0]))
         files[0] = {}
 
@@ -128,7 +135,7 @@ def _write_weights(
         desc=folder.name, total=total_bytes, unit="B", unit_scale=True, disable=not progress
     ) as bar:
         for name, meta in shapes.items():
-            tensor = _draw(name, meta.shape, generator).to(dtype)
+            tensor = _draw(name, meta.shape, generator).to(dtype).cpu()
             if files[0] and size + tensor.nbytes > MAX_FILE_BYTES:
                 close_file()
                 size = 0
@@ -146,13 +153,16 @@ def _write_weights(
 
 
 def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    if name.endswith(".bias"):
-        return torch.randn(shape, generator=generator) * 0.02
-    if len(shape) == 1:  # norms
+    if len(shape) == 1 and not name.endswith(".bias"):  # norms
         return torch.ones(shape)
-    if "embed_tokens" in name or "pos_embed" in name:
-        return torch.randn(shape, generator=generator) * (0.5 if "tokens" in name else 0.05)
-    tensor = torch.randn(shape, generator=generator) / math.sqrt(math.prod(shape[1:]))
+    tensor = torch.randn(shape, generator=generator, device=generator.device)
+    if name.endswith(".bias"):
+        return tensor * 0.02
+    if "embed_tokens" in name:
+        return tensor * 0.5
+    if "pos_embed" in name:
+        return tensor * 0.05
+    tensor /= math.sqrt(math.prod(shape[1:]))
     if "patch_embed" in name:
         # Filters that hardly see a constant: else brightness drowns what is in the picture.
         tensor -= 0.9 * tensor.mean(dim=(1, 2, 3, 4), keepdim=True)

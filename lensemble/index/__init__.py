@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError
 
-__all__ = ["Index", "Match", "check_profile"]
+__all__ = ["Index", "Match", "check_id", "check_profile", "check_query"]
+
+MAX_ID_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,23 @@ def check_profile(manifest: dict[str, Any], profile: Profile) -> None:
         )
 
 
+def check_id(id_: str) -> None:
+    """Refuses an id that cannot be sent: it must be 1 to `MAX_ID_BYTES` bytes of UTF-8.
+
+    Raises:
+        InvalidInputError: It is empty, too long, or holds a lone surrogate, as the name of a file
+            does that is not UTF-8.
+    """
+    try:
+        size = len(id_.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{id_!r} is not valid Unicode", field="id") from error
+    if not 1 <= size <= MAX_ID_BYTES:
+        raise InvalidInputError(
+            f"{id_[:40]!r}... has {size} bytes; expected 1 to {MAX_ID_BYTES}", field="id"
+        )
+
+
 def check_query(dimension: int, query: Sequence[int] | NDArray[Any]) -> None:
     """Refuses a query vector (D,) that the index cannot answer.
 
@@ -76,7 +95,7 @@ def check_query(dimension: int, query: Sequence[int] | NDArray[Any]) -> None:
     if len(query) != dimension:
         raise InvalidInputError(
             f"the query has {len(query)} dimensions, the index {dimension}; leave `dimensions` "
-            "out or build an index of that length",
+            "out, or build an index of that length",
             field="embedding",
         )
     if not np.isfinite(query).all():

@@ -7,6 +7,7 @@ manifest.json    profile, count, versions, checksums of the two
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import fingerprint
-from lensemble.index import Match
+from lensemble.index import Match, check_id
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError
 
@@ -59,6 +60,8 @@ class ExactIndex:
         if len(set(ids)) != len(ids):
             twice = next(id_ for n, id_ in enumerate(ids) if id_ in ids[:n])
             raise InvalidInputError(f"id {twice!r} stands twice", field="index")
+        for id_ in ids:
+            check_id(id_)
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(np.ascontiguousarray(vectors, np.float32))
         self._ids, self._documents = list(ids), list(documents)
@@ -98,26 +101,42 @@ class ExactIndex:
     def save(self, folder: Path) -> None:
         """Writes the index, all of it or nothing; an index that stands there is replaced.
 
+        Args:
+            folder: Missing, empty, or an index of this kind.
+
         Raises:
             InvalidInputError: The folder holds something that is not an index.
         """
-        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-            raise InvalidInputError(f"{str(folder)!r} holds something else", field="index")
+        folder = folder.resolve()
+        check_target(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        made.chmod(0o755)
-        _faiss().write_index(self._index, str(made / VECTORS))
-        with (made / ITEMS).open("w") as file:
+        try:
+            made.chmod(0o755)
+            self._write(made)
+            if folder.exists():
+                old = made.with_name(f"{made.name}.old")
+                folder.rename(old)
+                made.rename(folder)
+                shutil.rmtree(old)
+            else:
+                made.rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        _faiss().write_index(self._index, str(folder / VECTORS))
+        with (folder / ITEMS).open("w") as file:
             for id_, document in zip(self._ids, self._documents, strict=True):
                 file.write(json.dumps({"id": id_, "document": json.loads(document)}) + "\n")
-        manifest = {**self._manifest, "files": fingerprint(made, [VECTORS, ITEMS])}
-        (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        for path in made.iterdir():
-            with path.open("rb") as file_to_sync:
-                os.fsync(file_to_sync.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.rename(folder)
+        manifest = {**self._manifest, "files": fingerprint(folder, [VECTORS, ITEMS])}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        for path in (*folder.iterdir(), folder):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     @classmethod
     def load(cls, folder: Path) -> ExactIndex:
@@ -159,6 +178,31 @@ class ExactIndex:
         self._documents = [json.dumps(item["document"]) for item in items]
         self._manifest = manifest
         return self
+
+
+def check_target(folder: Path) -> None:
+    """Refuses a folder that an index may not be written to: it would be replaced whole.
+
+    Raises:
+        InvalidInputError: It is a file, or holds anything but an index of this kind.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InvalidInputError(f"{str(folder)!r} is not a folder", field="index")
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return
+    kind = None
+    if MANIFEST in names:
+        with contextlib.suppress(ValueError, AttributeError):
+            kind = json.loads((folder / MANIFEST).read_text()).get("kind")
+    if kind != "exact" or not names <= {MANIFEST, VECTORS, ITEMS}:
+        raise InvalidInputError(
+            f"{str(folder)!r} holds something else than an index ({', '.join(sorted(names)[:3])}); "
+            "give a new folder",
+            field="index",
+        )
 
 
 def _faiss() -> Any:

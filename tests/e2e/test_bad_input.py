@@ -114,6 +114,15 @@ def test_dimensions_outside_the_profile_are_refused(client, dimensions):
         client.embed("x", dimensions=dimensions)
 
 
+def test_misspelt_parameter_is_refused(server):
+    transport = GrpcTransport(server.grpc_url.split("//")[1])
+    with pytest.raises(InvalidInputError, match="dimension: no such request parameter; there are"):
+        transport.infer(
+            contract.EMBED, {"text": np.array([[b"x"]], np.object_)}, {"dimension": 64}, 10
+        )
+    transport.close()
+
+
 def test_unknown_model_is_not_found(server):
     transport = GrpcTransport(server.grpc_url.split("//")[1])
     with pytest.raises((NotFoundError, NotReadyError)):

@@ -18,13 +18,18 @@ from lensemble_client.cli import main
 pytestmark = pytest.mark.e2e
 
 
-def segments() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir() if "lensemble" in path.name}
+class Family:
+    """A process with its children, and the shared memory of the server among them."""
 
+    def __init__(self, pid: int) -> None:
+        process = psutil.Process(pid)
+        self.processes = [process, *process.children(recursive=True)]
+        (self.server,) = [p for p in self.processes if p.name() == "tritonserver"]
+        (argument,) = [a for a in self.server.cmdline() if "shm-region-prefix-name" in a]
+        self.prefix = argument.split("=")[-1]
 
-def family(pid: int) -> list[psutil.Process]:
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
+    def segments(self) -> list[Path]:
+        return list(Path("/dev/shm").glob(f"{self.prefix}*"))
 
 
 def runs(process: psutil.Process) -> bool:
@@ -34,58 +39,60 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-def assert_gone(processes: list[psutil.Process], before: set[str]) -> None:
+def assert_gone(family: Family) -> None:
     """At once: a model's process that finds out by itself that its server died takes seconds."""
     deadline = time.monotonic() + 1
-    while alive := [process for process in processes if runs(process)]:
+    while alive := [process for process in family.processes if runs(process)]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.02)
-    assert segments() <= before
+    assert not family.segments()
+
+
+def assert_nothing_left(server: TritonServer) -> None:
+    assert server.pid is None
+    assert not server.log_file.parent.exists()
+    assert not list(Path("/dev/shm").glob(f"{server._shared_memory_prefix}*"))
 
 
 def test_stop_leaves_no_process_no_segment_no_file(checkpoint):
-    before = segments()
     with TritonServer(Settings(checkpoint=checkpoint)) as server:
-        processes = family(server.pid)
+        family = Family(server.pid)
         folder = server.log_file.parent
-        assert len(processes) >= 5, "the server and a process per model instance"
-        assert segments() > before
-    assert_gone(processes, before)
+        assert len(family.processes) >= 5, "the server and a process per model instance"
+        assert family.segments()
+    assert_gone(family)
     assert not folder.exists()
     server.stop()  # again does no harm
 
 
 def test_killed_server_leaves_nothing_either(checkpoint):
-    before = segments()
     server = TritonServer(Settings(checkpoint=checkpoint)).start()
-    processes = family(server.pid)
+    family = Family(server.pid)
     os.kill(server.pid, signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
     server.stop()
-    assert_gone(processes, before)
+    assert_gone(family)
 
 
 def test_server_that_hangs_is_killed_with_its_models(checkpoint, monkeypatch):
     monkeypatch.setattr("lensemble.server.STOP_TIMEOUT_S", 0.5)
-    before = segments()
     server = TritonServer(Settings(checkpoint=checkpoint)).start()
-    processes = family(server.pid)
-    for process in processes:
+    family = Family(server.pid)
+    for process in family.processes:
         process.suspend()
     server.stop()
-    assert_gone(processes, before)
+    assert_gone(family)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
-    before = segments()
     command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
     command += ["--index", str(index_folder), "--dtype", "fp32"]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         grpc, http, metrics = (up.stdout.readline().strip() for _ in range(3))
-        processes = family(up.pid)
+        family = Family(up.pid)
         for url in (grpc, http):
             with Client(url) as client:
                 assert client.search("x", top_k=1)
@@ -94,7 +101,7 @@ def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
         _, errors = up.communicate(timeout=30)
         assert up.returncode == 0, errors
         assert "stopping" in errors
-        assert_gone(processes, before)
+        assert_gone(family)
     finally:
         up.kill()
 
@@ -105,8 +112,7 @@ def test_up_reports_a_server_that_died(checkpoint):
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         up.stdout.readline()
-        (child,) = [p for p in family(up.pid) if p.name() == "tritonserver"]
-        child.kill()
+        Family(up.pid).server.kill()
         _, errors = up.communicate(timeout=30)
         assert up.returncode == 1
         assert "tritonserver ended with status -9" in errors
@@ -115,7 +121,6 @@ def test_up_reports_a_server_that_died(checkpoint):
 
 
 def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):
-    before = segments()
     for settings, reason in (
         (Settings(checkpoint=tmp_path), "not a serving checkpoint"),
         (
@@ -124,18 +129,28 @@ def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):
         ),
     ):
         began = time.monotonic()
+        server = TritonServer(settings)
         with pytest.raises(InternalError, match="before it was ready") as caught:
-            TritonServer(settings).start()
+            server.start()
         assert reason in str(caught.value)
         assert time.monotonic() - began < 60
-        assert segments() <= before
+        assert_nothing_left(server)
 
 
 def test_start_that_takes_too_long_is_given_up(checkpoint):
-    before = segments()
+    server = TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5)
     with pytest.raises(DeadlineExceededError, match=r"not ready within 0.5 s"):
-        TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5).start()
-    assert segments() <= before
+        server.start()
+    assert_nothing_left(server)
+
+
+def test_taken_port_is_refused_before_anything_starts(server, checkpoint):
+    """Otherwise the server that listens there answers for the one that could not start."""
+    taken = int(server.http_url.rsplit(":", 1)[1])
+    with pytest.raises(InvalidInputError, match=f"port: cannot listen on 127.0.0.1:{taken}"):
+        TritonServer(Settings(checkpoint=checkpoint), http_port=taken).start()
+    with pytest.raises(InvalidInputError, match="port: cannot listen"):
+        TritonServer(Settings(checkpoint=checkpoint), http_port=99_999).start()
 
 
 def test_bundled_server_listens_on_loopback_only(checkpoint):

@@ -65,6 +65,7 @@ def test_plain_http_with_json(server):
     for name, value in (("text", "a red car"), ("image", f"data:image/png;base64,{url}")):
         body = {
             "inputs": [{"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [value]}],
+            "outputs": [{"name": "ids"}, {"name": "scores"}],
             "parameters": {"top_k": 2},
         }
         request = urllib.request.Request(

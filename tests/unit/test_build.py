@@ -44,7 +44,7 @@ def test_vectors_are_those_of_the_pipeline(pictures, checkpoint, tmp_path, pipel
 
 def test_broken_picture_is_named_and_nothing_is_written(pictures, checkpoint, tmp_path):
     (pictures / "broken.png").write_bytes(b"\x89PNG nothing")
-    with pytest.raises(InvalidInputError, match=r"1 of 3 pictures.*\n  broken.png: image\[0\]"):
+    with pytest.raises(InvalidInputError, match=r"1 of 3 pictures.*\n  'broken.png': image\[0\]"):
         build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
     assert not (tmp_path / "index").exists()
 
@@ -57,7 +57,7 @@ def test_broken_picture_can_be_skipped(pictures, checkpoint, tmp_path, capsys):
     assert main([*arguments, "--skip-bad"]) == 0
     out, err = capsys.readouterr()
     assert "2 pictures, 64 dimensions" in out
-    assert "skipped broken.png" in err
+    assert "skipped 'broken.png'" in err
 
 
 def test_folder_without_pictures_is_refused(checkpoint, tmp_path):

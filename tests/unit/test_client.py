@@ -72,7 +72,9 @@ def test_status_asks_for_every_model(transport):
     assert [name for name, ready in status.models.items() if not ready] == ["search"]
 
 
-@pytest.mark.parametrize("url", ["localhost:8001", "https://localhost:8001", "grpc://localhost"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8001", "https://localhost:8001", "grpc://localhost", "grpc://x:99999"]
+)
 def test_url_must_name_protocol_and_port(url):
     with pytest.raises(InvalidInputError, match="expected grpc://host:port"):
         Client(url)

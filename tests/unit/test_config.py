@@ -17,6 +17,12 @@ def test_unset_variables_keep_their_defaults():
     assert found.cpu_threads >= 1
 
 
+def test_options_stand_above_variables_and_none_leaves_them():
+    environ = {"LENSEMBLE_CHECKPOINT": "/c", "LENSEMBLE_DTYPE": "fp32", "LENSEMBLE_THREADS": "3"}
+    found = Settings.from_env(environ, checkpoint=Path("/given"), dtype=None, threads=0)
+    assert found == Settings(checkpoint=Path("/given"), dtype="fp32", threads=0)
+
+
 @pytest.mark.parametrize(
     ("environ", "reason"),
     [

@@ -95,6 +95,15 @@ def unmark_image_pad(source):
         (pickles_only, "pytorch_model.bin would run code when loaded"),
         (unmark_image_pad, r"<\|image_pad\|> are not marked special"),
         (lambda s: (s / "tokenizer.json").unlink(), "no tokenizer.json"),
+        (lambda s: (s / "tokenizer.json").write_text("{}"), "tokenizer.json is damaged"),
+        (
+            lambda s: next(s.glob("*.safetensors")).write_text("version https://git-lfs..."),
+            "cannot be read .* git-lfs",
+        ),
+        (
+            lambda s: edit(s / "preprocessor_config.json", lambda c: c.pop("image_mean")),
+            "image_mean None, expected three numbers",
+        ),
         (lambda s: (s / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
         (lambda s: (s / "config.json").write_text("{"), "is not JSON"),
         (lambda s: edit(s / "config.json", lambda c: c.update(image_token_id=7)), "says image_tok"),
@@ -120,7 +129,7 @@ def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, re
 
 def test_output_must_be_empty(source, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InvalidInputError, match="is not empty"):
+    with pytest.raises(InvalidInputError, match="is not an empty folder"):
         convert(str(source), tmp_path)
 
 
@@ -158,7 +167,7 @@ def test_command_line_makes_and_verifies(tmp_path, capsys):
     assert main(["verify", serving]) == 0
     assert "whole; qwen3-vl-embedding, 256 dimensions" in capsys.readouterr().out
     assert main(["random", raw]) == 1
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not an empty folder" in capsys.readouterr().err
     assert main(["random", str(tmp_path / "x"), "--shape", "70b"]) == 1
 
 

@@ -1,5 +1,7 @@
 """The encoder's handling of batches, with a model whose answers can be computed by hand."""
 
+import weakref
+
 import numpy as np
 import torch
 
@@ -52,6 +54,20 @@ def test_micro_batch_that_does_not_fit_is_halved(pipeline):
     encoder = FakeEncoder(pipeline.encoder, room=12)
     assert lengths(encoder.encode([text(5)] * 8)) == [5] * 8
     assert encoder.sizes == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_failed_pass_is_let_go_of_before_the_next_try(pipeline):
+    """Held by the error's traceback, its tensors would fill the memory that the halves need."""
+    alive = []
+
+    class Heavy(FakeEncoder):
+        def forward(self, packed):
+            assert not [ref for ref in alive if ref() is not None]
+            activation = torch.zeros(10)
+            alive.append(weakref.ref(activation))
+            return super().forward(packed)
+
+    assert lengths(Heavy(pipeline.encoder, room=12).encode([text(5)] * 8)) == [5] * 8
 
 
 def test_item_that_does_not_fit_alone_has_its_own_error(pipeline):

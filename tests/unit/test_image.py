@@ -152,6 +152,28 @@ def test_thin_reduced_picture_keeps_one_multiple_per_side():
     assert width % 32 == 0
 
 
+@pytest.mark.parametrize(
+    ("size", "target"),
+    [
+        ((451, 300), (448, 288)),
+        ((220, 100), (224, 96)),
+        ((100, 220), (96, 224)),
+        ((600, 400), (384, 256)),
+        ((500, 1500), (448, 1184)),
+        ((20, 13), (96, 64)),
+    ],
+)
+def test_resize_goes_across_first_then_down(size, target):
+    """As Pillow to 12 and torchvision do; Pillow 13 turns the two around for some sizes."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    across = noise.resize((target[0], size[1]), Image.Resampling.BICUBIC)
+    expected = np.asarray(across.resize(target, Image.Resampling.BICUBIC)).astype(int)
+    found = image.resize(noise, target[1], target[0]).permute(1, 2, 0).numpy()
+    assert np.abs(found - expected).max() <= 2
+    assert np.abs(found - expected).mean() < 0.02
+
+
 def test_patch_rows_stand_in_the_order_of_the_tokens():
     # Each patch is filled with its own number, row by row, in the red channel.
     numbers = np.arange(4 * 6).reshape(4, 6)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,40 @@ def test_folder_with_something_else_is_not_overwritten(index, tmp_path):
     with pytest.raises(InvalidInputError, match="holds something else"):
         index.save(tmp_path)
     assert (tmp_path / "precious.txt").exists()
+
+
+def test_folder_with_somebody_elses_manifest_is_not_overwritten(index, tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "my web app"}')
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(InvalidInputError, match="holds something else"):
+        index.save(tmp_path)
+    index.save(tmp_path / "index")
+    (tmp_path / "index" / "notes.txt").write_text("x")
+    with pytest.raises(InvalidInputError, match="holds something else"):
+        index.save(tmp_path / "index")
+    with pytest.raises(InvalidInputError, match="is not a folder"):
+        index.save(tmp_path / "thesis.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "index",
+        "manifest.json",
+        "thesis.txt",
+    ]
+
+
+def test_index_behind_a_link_or_a_dot_is_replaced(index, tmp_path, monkeypatch):
+    index.save(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    index.save(tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "real")
+    index.save(Path())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+    assert len(ExactIndex.load(tmp_path / "link").search(np.ones((1, 4), np.float32), 9)[0]) == 4
+
+
+@pytest.mark.parametrize("id_", ["", "caf\udce9.jpg", "x" * 513])
+def test_id_that_cannot_be_sent_is_refused(profile, id_):
+    with pytest.raises(InvalidInputError, match="id: "):
+        ExactIndex(np.eye(1, dtype=np.float32), [id_], ["{}"], profile)
 
 
 def test_id_that_stands_twice_is_named(profile):

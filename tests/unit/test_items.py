@@ -72,6 +72,20 @@ def test_item_needs_text_or_picture():
         Item.of("", None)
 
 
+def test_empty_picture_is_refused_where_it_can_still_be_told_from_filling(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(InvalidInputError, match=r"image\[0\]: 0 bytes"):
+        Item.of("a text", tmp_path / "empty.jpg")
+    for bad in (Item("a", (b"x", b"")), Item()):
+        with pytest.raises(InvalidInputError):
+            to_rows([Item("ok"), bad])
+
+
+def test_pillow_image_that_png_cannot_hold_is_sent_as_rgb():
+    (data,) = Item.of(image=textured(20, 10).convert("CMYK")).images
+    assert data.startswith(b"\x89PNG")
+
+
 def test_unreadable_path_is_named():
     with pytest.raises(InvalidInputError, match=r"image\[1\]: cannot read 'no/such.jpg'"):
         Item.of(image=[b"x", "no/such.jpg"])

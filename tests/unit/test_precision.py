@@ -49,6 +49,14 @@ def test_probe_can_be_encoded(pipeline):
     assert all(isinstance(v, np.ndarray) for v in pipeline.encoder.encode(items))
 
 
+def test_vector_that_is_not_finite_speaks_against_bf16(pipeline):
+    encoder = pipeline.encoder
+    assert precision.agree(encoder._sound, encoder._sound, encoder.geometry)
+    assert not precision.agree(
+        lambda items: encoder._sound(items)[1:], encoder._sound, encoder.geometry
+    )
+
+
 @pytest.mark.parametrize(("least", "expected"), [(0.999, BF16), (1.1, FP32)])
 def test_cpu_takes_bf16_only_where_the_vectors_agree(checkpoint, monkeypatch, least, expected):
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)

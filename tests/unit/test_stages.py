@@ -81,6 +81,24 @@ def test_query_of_another_length_is_refused(search):
         search.read({"embedding": np.ones((1, 64), np.float32)}, {})
 
 
+def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
+    rng = np.random.default_rng(0)
+    full = rng.normal(size=(20, 256)).astype(np.float32)
+    full /= np.linalg.norm(full, axis=1, keepdims=True)
+    cut = full[:, :64] / np.linalg.norm(full[:, :64], axis=1, keepdims=True)
+    ids = [str(n) for n in range(20)]
+    ExactIndex(cut, ids, ["{}"] * 20, Profile.load(checkpoint)).save(tmp_path / "index")
+    stage = SearchStage(Settings(checkpoint=checkpoint, index=tmp_path / "index"), "cpu")
+    for queries, parameters in ((full, {}), (cut, {}), (cut, {"dimensions": 64})):
+        found = stage.run(stage.read({"embedding": queries}, {"top_k": 1, **parameters}))
+        assert [matches[0].id for matches in found] == ids
+        assert [matches[0].score for matches in found] == pytest.approx([1] * 20, abs=1e-5)
+    with pytest.raises(InvalidInputError, match="the query has 128 dimensions, the index 64"):
+        stage.read({"embedding": full[:, :128]}, {"dimensions": 128})
+    with pytest.raises(InvalidInputError, match="the query has 256 dimensions, the index 64"):
+        stage.read({"embedding": full}, {"dimensions": 256})
+
+
 def test_empty_index_answers_without_hits(checkpoint, tmp_path):
     profile = Profile.load(checkpoint)
     ExactIndex(np.empty((0, 256), np.float32), [], [], profile).save(tmp_path / "index")

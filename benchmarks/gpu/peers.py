@@ -1,0 +1,119 @@
+"""Side by side in one run: packed, Transformers' padded batch and single, sentence-transformers.
+
+Two sets, of mixed and of equal sizes, from encoded bytes on for all four, since
+sentence-transformers does its own preprocessing; so the pictures' share of CPU work is in all.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.encode import padded
+from benchmarks.gpu.step import Step, arguments
+from benchmarks.mixed import mixed_items
+from benchmarks.naive_server import Reference
+from benchmarks.photos import encoded, read_photo
+from lensemble.pipeline import Pipeline
+from lensemble_client import Item
+
+
+class OnDevice(Reference):
+    """The reference in bf16 on the device that is measured."""
+
+    def __init__(self, checkpoint: Path, device: torch.device) -> None:
+        super().__init__(checkpoint)
+        self.model = self.model.to(device=device, dtype=torch.bfloat16)
+        self.device = device
+
+    def batch(self, items: list[Item]) -> NDArray[np.float32]:
+        """Vectors (B, D) of one padded batch, from encoded bytes on."""
+        inputs = [self.inputs(item.text, picture(item)) for item in items]
+        joined = padded(inputs, self.processor.tokenizer.pad_token_id)
+        on_device = {name: tensor.to(self.device) for name, tensor in joined.items()}
+        vectors: NDArray[np.float32] = self.embed(on_device).float().cpu().numpy()
+        return vectors
+
+
+def picture(item: Item) -> Image.Image | None:
+    """The item's picture, decoded."""
+    return Image.open(io.BytesIO(item.images[0])).convert("RGB") if item.images else None
+
+
+def sentence_transformers(source: Path, device: torch.device) -> Callable[[list[Item]], object]:
+    """`SentenceTransformer.encode` on the same weights; raises where the library cannot."""
+    from sentence_transformers import SentenceTransformer, models
+
+    transformer = models.Transformer(
+        str(source), model_kwargs={"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+    )
+    pooling = models.Pooling(transformer.get_word_embedding_dimension(), "lasttoken")
+    model = SentenceTransformer(
+        modules=[transformer, pooling, models.Normalize()], device=str(device)
+    )
+
+    def encode(items: list[Item]) -> object:
+        given: list[Any] = []
+        for item in items:
+            parts = {"text": item.text, "image": picture(item)}
+            given.append({name: part for name, part in parts.items() if part is not None})
+        return model.encode(given, batch_size=len(items))
+
+    encode([Item("warm up")])
+    return encode
+
+
+def compare(step: Step, items: list[Item], name: str) -> dict[str, object]:
+    """Items per second of each contender on one set, and ratios to the best peer."""
+    pipeline = Pipeline(step.settings("bf16"))
+    reference = OnDevice(step.checkpoint(), step.device)
+    contenders: dict[str, Callable[[], object]] = {
+        "packed": lambda: pipeline.embed(items),
+        "padded": lambda: [reference.batch(items[n : n + 8]) for n in range(0, len(items), 8)],
+        "single": lambda: [reference.batch([item]) for item in items],
+    }
+    not_run = {}
+    try:
+        encode = sentence_transformers(step.source(), step.device)
+        encode(items[:2])
+        contenders["sentence_transformers"] = lambda: encode(items)
+    except Exception as error:  # whatever the installed version cannot do is part of the result
+        not_run["sentence_transformers"] = f"{type(error).__name__}: {error}"[:300]
+    rates = {
+        contender: len(items) / step.seconds(run, repeats=3, warm_up=1)
+        for contender, run in contenders.items()
+    }
+    best = max(rate for contender, rate in rates.items() if contender != "packed")
+    return {
+        "set": name,
+        "items": len(items),
+        **{f"{contender}_items_per_s": round(rate, 1) for contender, rate in rates.items()},
+        "packed_over_best_peer": round(rates["packed"] / best, 2),
+        "not_run": not_run,
+    }
+
+
+def main() -> None:
+    """Runs the step."""
+    step = arguments(__doc__)
+    count = 8 if step.dry else 64
+    photo = Image.open(io.BytesIO(read_photo("china.jpg")))
+    same = encoded(photo.resize((448, 448)))
+    sets = {"mixed": mixed_items(count), "equal": [Item(images=(same,))] * count}
+    rows = []
+    for name, items in sets.items():
+        rows.append(compare(step, items, name))
+        print(json.dumps(rows[-1]), flush=True)
+    step.save("peers", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

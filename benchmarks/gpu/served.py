@@ -1,0 +1,133 @@
+"""Through Triton: throughput over the encoder alone, latency against load, shares of the stages.
+
+`embed` over gRPC on equal and mixed pictures, at several numbers of callers and of `preprocess`
+instances. The encoder alone runs on the same items' features first, then leaves the device.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import re
+import shutil
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+import tritonclient.grpc as triton
+from PIL import Image
+
+from benchmarks.gpu.step import Step, arguments
+from benchmarks.mixed import mixed_items
+from benchmarks.photos import encoded, read_photo
+from lensemble.checkpoint import Checkpoint
+from lensemble.preprocess import Preprocessor
+from lensemble.server import TritonServer, model_repository
+from lensemble_client import Client, Item
+
+STAGES = ("preprocess", "qwen3_vl")
+
+
+def repository(folder: Path, instances: int) -> Path:
+    """A copy of the model repository with so many `preprocess` instances."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(model_repository(), folder)
+    config = folder / "preprocess" / "config.pbtxt"
+    config.write_text(re.sub(r"count: \d+", f"count: {instances}", config.read_text()))
+    return folder
+
+
+def alone(step: Step, items: Sequence[Item]) -> float:
+    """Items per second of the encoder on features that are ready."""
+    preprocess = Preprocessor(Checkpoint.open(step.checkpoint()))
+    features = [preprocess(item) for item in items]
+    encoder = step.encoder("bf16")
+    rate = len(items) / step.seconds(partial(encoder.encode, features), repeats=5)
+    del encoder
+    gc.collect()
+    if not step.dry:
+        torch.cuda.empty_cache()
+    return rate
+
+
+def shares(server: TritonServer) -> dict[str, float]:
+    """Milliseconds per item in each stage's queue and work since the server started."""
+    with triton.InferenceServerClient(server.grpc_url.split("//")[1]) as client:
+        found = {}
+        for stage in STAGES:
+            (stats,) = client.get_inference_statistics(stage).model_stats
+            count = max(1, stats.inference_count)
+            executed = max(1, stats.execution_count)
+            found[f"{stage}_queue_ms"] = round(stats.inference_stats.queue.ns / count / 1e6, 3)
+            infer_ns = stats.inference_stats.compute_infer.ns
+            found[f"{stage}_work_ms"] = round(infer_ns / count / 1e6, 3)
+            found[f"{stage}_batch"] = round(stats.inference_count / executed, 2)
+    return found
+
+
+def load(client: Client, items: Sequence[Item], callers: int, calls: int) -> dict[str, float]:
+    """Closed loop: items per second, p50 and p99 in milliseconds."""
+
+    def one(n: int) -> float:
+        item = items[n % len(items)]
+        began = time.perf_counter()
+        client.embed(item.text, item.images or None)
+        return (time.perf_counter() - began) * 1e3
+
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(one, range(min(calls, 4 * callers))))  # warm-up
+        began = time.perf_counter()
+        taken = list(pool.map(one, range(calls)))
+        seconds = time.perf_counter() - began
+    percentiles = statistics.quantiles(taken, n=100, method="inclusive")
+    return {
+        "callers": callers,
+        "items_per_s": round(calls / seconds, 1),
+        "p50_ms": round(percentiles[49], 1),
+        "p99_ms": round(percentiles[98], 1),
+    }
+
+
+def main() -> None:
+    """Runs the step."""
+    step = arguments(__doc__)
+    photo = Image.open(io.BytesIO(read_photo("china.jpg")))
+    sets = {
+        "448x448": [Item(images=(encoded(photo.resize((448, 448))),))] * 64,
+        "mixed": mixed_items(64),
+    }
+    counts = (2,) if step.dry else (4, 8, 12)
+    callers = (1, 4) if step.dry else (1, 16, 64, 128)
+    rates = {name: alone(step, items) for name, items in sets.items()}
+    print({name: round(rate, 1) for name, rate in rates.items()}, flush=True)
+    rows: list[dict[str, object]] = []
+    for instances in counts:
+        copy = repository(step.work / "repository", instances)
+        with (
+            TritonServer(step.settings("bf16"), repository=copy) as server,
+            Client(server.grpc_url) as client,
+        ):
+            for name, items in sets.items():
+                for number in callers:
+                    calls = 16 if step.dry else max(64, 16 * number)
+                    measured = load(client, items, number, calls)
+                    row: dict[str, object] = {
+                        "set": name,
+                        "instances": instances,
+                        **measured,
+                        "of_encoder_alone": round(measured["items_per_s"] / rates[name], 3),
+                    }
+                    rows.append(row)
+                    print(row, flush=True)
+            stages = shares(server)
+            print(stages, flush=True)
+            rows[-1] |= stages
+            step.save("served", {"encoder_alone_items_per_s": rates, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

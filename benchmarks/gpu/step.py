@@ -1,0 +1,174 @@
+"""What the steps share: arguments, checkpoints, clocks, FLOP counts, result files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import machine
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.encoder import Encoder
+from lensemble.features import Features
+from lensemble_export.convert import convert
+from lensemble_export.random_checkpoint import write_random_checkpoint
+from lensemble_export.shapes import SHAPES
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step's run.
+
+    Attributes:
+        out: Folder for results.
+        work: Folder for checkpoints; kept between steps.
+        dry: Whether it runs on the CPU with a tiny checkpoint.
+        shape: Name of the shape that is measured.
+    """
+
+    out: Path
+    work: Path
+    dry: bool
+    shape: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return torch.device("cpu" if self.dry else "cuda")
+
+    def source(self) -> Path:
+        """A checkpoint with random weights in Hugging Face format; made if it is missing."""
+        folder = self.work / f"{self.shape}-source"
+        if not (folder / "model.safetensors.index.json").is_file():
+            write_random_checkpoint(folder, self.shape, device=self.device.type)
+        return folder
+
+    def checkpoint(self) -> Path:
+        """The serving checkpoint of `source`; made if it is missing."""
+        folder = self.work / self.shape
+        if not (folder / "profile.json").is_file():
+            convert(str(self.source()), folder)
+        return folder
+
+    def settings(self, dtype: str = "bf16") -> Settings:
+        """Settings of the measured encoder."""
+        return Settings(checkpoint=self.checkpoint(), dtype=dtype, device=self.device.type)
+
+    def encoder(self, dtype: str = "bf16") -> Encoder:
+        """The encoder that is measured."""
+        return Encoder.load(
+            Checkpoint.open(self.checkpoint()), self.settings(dtype), str(self.device)
+        )
+
+    def seconds(self, run: Callable[[], object], repeats: int = 7, warm_up: int = 2) -> float:
+        """Median seconds of a call, after warm-up; waits for the device at both ends."""
+        taken = []
+        for number in range(warm_up + repeats):
+            self.synchronize()
+            began = time.perf_counter()
+            run()
+            self.synchronize()
+            if number >= warm_up:
+                taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+    def synchronize(self) -> None:
+        """Waits until the device has done what it was given."""
+        if not self.dry:
+            torch.cuda.synchronize()
+
+    def save(self, name: str, results: Mapping[str, Any]) -> None:
+        """Writes the step's result file and prints the results as one JSON line."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        content = {
+            "machine": machine() | {"driver": None if self.dry else _driver()},
+            "params": {"shape": self.shape, "dry": self.dry},
+            "results": dict(results),
+        }
+        (self.out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        print(json.dumps(dict(results), separators=(",", ":")))
+
+
+def arguments(description: str | None) -> Step:
+    """The step's run, from the command line."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path(".cache/gpu"))
+    parser.add_argument("--shape", help="default: 2b, or tiny with --dry")
+    parser.add_argument("--dry", action="store_true")
+    given = parser.parse_args()
+    shape = given.shape or ("tiny" if given.dry else "2b")
+    return Step(given.out, given.work / ("dry" if given.dry else "real"), given.dry, shape)
+
+
+def text_features(tokens: int, encoder: Encoder, seed: int = 0) -> Features:
+    """A text of so many tokens, template included."""
+    ids = np.random.default_rng(seed).integers(0, 8000, tokens, dtype=np.int32)
+    return Features(ids, np.empty((0, 768), np.uint8), np.empty((0, 3), np.int32))
+
+
+def picture_features(height: int, width: int, encoder: Encoder, seed: int = 0) -> Features:
+    """A picture of so many pixels, with the 22 tokens of an item without text."""
+    rng = np.random.default_rng(seed)
+    down, across = height // 16, width // 16
+    places = np.full(down * across // 4, encoder.geometry.image_token_id, np.int32)
+    template = rng.integers(0, 8000, 22, dtype=np.int32)
+    return Features(
+        np.concatenate([template[:14], places, template[14:]]),
+        rng.integers(0, 256, (down * across, 768), dtype=np.uint8),
+        np.array([[1, down, across]], np.int32),
+    )
+
+
+def mixed_features(count: int, encoder: Encoder, largest: int = 1024) -> list[Features]:
+    """Half texts of 5 to 200 tokens, half pictures of 128 to `largest` pixels a side."""
+    rng = np.random.default_rng(1)
+    items = []
+    for n in range(count):
+        if n % 2:
+            height, width = (int(side) * 32 for side in rng.integers(4, largest // 32 + 1, 2))
+            items.append(picture_features(height, width, encoder, n))
+        else:
+            items.append(text_features(int(rng.integers(5, 201)), encoder, n))
+    return items
+
+
+def flop(items: list[Features], shape: str) -> float:
+    """Floating-point operations of a forward pass, each multiply-add as two.
+
+    The formula counts linear layers and attention of both towers, for one frame per picture, and
+    was compared with torch's FlopCounterMode on a tiny model (`tests/unit/test_gpu_step.py`).
+    """
+    text, vision = SHAPES[shape]["text"], SHAPES[shape]["vision"]
+    hidden, layers = text["hidden_size"], text["num_hidden_layers"]
+    query = text["num_attention_heads"] * text["head_dim"]
+    key = text["num_key_value_heads"] * text["head_dim"]
+    width, inner, depth = vision["hidden_size"], vision["intermediate_size"], vision["depth"]
+    mergers = 1 + len(vision["deepstack_visual_indexes"])
+    total = 0.0
+    for item in items:
+        tokens = len(item.input_ids)
+        linear = hidden * query + 2 * hidden * key + query * hidden
+        linear += 3 * hidden * text["intermediate_size"]
+        total += layers * (2 * tokens * linear + 2 * tokens**2 * query)  # causal: half the square
+        for patches in item.image_grid_thw.astype(np.int64).prod(axis=1).tolist():
+            total += 2 * patches * 768 * width
+            total += depth * 2 * patches * (4 * width * width + 2 * width * inner)
+            total += depth * 4 * patches**2 * width
+            total += mergers * patches // 4 * 2 * (16 * width * width + 4 * width * hidden)
+    return total
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem", "--format=csv"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
