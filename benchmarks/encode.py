@@ -35,7 +35,7 @@ import torch
 from benchmarks.demo import demo_checkpoint
 from benchmarks.measure import finish, in_turn, ratio
 from benchmarks.mixed import mixed_items
-from benchmarks.naive_server import Reference
+from benchmarks.reference import Inputs, Reference, padded
 from lensemble.config import Settings
 from lensemble.image import open_image
 from lensemble.pipeline import Pipeline
@@ -44,23 +44,6 @@ from lensemble_client import Client, Item
 
 CALLERS = 16
 PADDED_BATCH_SIZES = (4, 8, 16, 32)
-
-Inputs = dict[str, torch.Tensor]
-
-
-def padded(batch: Sequence[Inputs], pad_id: int) -> Inputs:
-    """Joins processed items into one right-padded batch, as the processor would."""
-    longest = max(item["input_ids"].shape[1] for item in batch)
-    joined: Inputs = {}
-    for name, fill in (("input_ids", pad_id), ("attention_mask", 0), ("mm_token_type_ids", 0)):
-        rows = [item[name][0] for item in batch]
-        joined[name] = torch.stack(
-            [torch.nn.functional.pad(row, (0, longest - len(row)), value=fill) for row in rows]
-        )
-    for name in ("pixel_values", "image_grid_thw"):
-        if parts := [item[name] for item in batch if name in item]:
-            joined[name] = torch.cat(parts)
-    return joined
 
 
 def in_batches(reference: Reference, items: Sequence[Inputs], size: int) -> Callable[[], object]:

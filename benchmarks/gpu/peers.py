@@ -17,11 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.encode import padded
 from benchmarks.gpu.step import Step, arguments
 from benchmarks.mixed import mixed_items
-from benchmarks.naive_server import Reference
 from benchmarks.photos import encoded, read_photo
+from benchmarks.reference import Reference, padded
 from lensemble.pipeline import Pipeline
 from lensemble_client import Item
 
