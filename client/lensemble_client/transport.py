@@ -116,24 +116,34 @@ class HttpTransport:
     """
 
     def __init__(self, address: str) -> None:
+        import gevent
         import tritonclient.http as triton
 
-        self._triton = triton
+        self._gevent, self._triton = gevent, triton
         self._address = address
         # The HTTP client lives on one thread's event loop, so every thread has its own, which goes
         # with its thread.
         self._local = threading.local()
         self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def _client(self, timeout_s: float) -> Any:
+    def _call(self, method: str, timeout_s: float, *args: Any, **options: Any) -> Any:
+        """Calls a method of this thread's client; the timeout is for all of it."""
         client = getattr(self._local, "client", None)
-        if client is None or self._local.timeout_s != timeout_s:
+        if client is None:
+            # Its own timeouts are for each read and write; a slow answer in pieces passes them.
             client = self._triton.InferenceServerClient(
-                self._address, network_timeout=timeout_s, connection_timeout=timeout_s
+                self._address, network_timeout=None, connection_timeout=None
             )
-            self._local.client, self._local.timeout_s = client, timeout_s
+            self._local.client = client
             self._clients.add(client)
-        return client
+        try:
+            with self._gevent.Timeout(timeout_s, TimeoutError()):
+                return getattr(client, method)(*args, **options)
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                self._local.client = None  # its connection waits for an answer that nobody reads
+                client.close()
+            raise _translated(error, timeout_s) from error
 
     def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -152,27 +162,18 @@ class HttpTransport:
             self._triton.InferRequestedOutput(tensor.name, binary_data=True)
             for tensor in model.outputs
         ]
-        try:
-            result = self._client(timeout_s).infer(
-                model.name, inputs, outputs=outputs, parameters=dict(parameters)
-            )
-        except Exception as error:
-            raise _translated(error, timeout_s) from error
+        result = self._call(
+            "infer", timeout_s, model.name, inputs, outputs=outputs, parameters=dict(parameters)
+        )
         return _arrays(result, model.outputs)
 
     def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
-        try:
-            return bool(self._client(timeout_s).is_model_ready(model))
-        except Exception as error:
-            raise _translated(error, timeout_s) from error
+        return bool(self._call("is_model_ready", timeout_s, model))
 
     def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
-        try:
-            metadata = self._client(timeout_s).get_server_metadata()
-        except Exception as error:
-            raise _translated(error, timeout_s) from error
+        metadata = self._call("get_server_metadata", timeout_s)
         return f"{metadata['name']} {metadata['version']}"
 
     def close(self) -> None:

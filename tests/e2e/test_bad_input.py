@@ -1,5 +1,6 @@
 """Bad requests fail alone, with a reason; their neighbours in the batch do not notice."""
 
+import gc
 import json
 import urllib.error
 import urllib.request
@@ -8,7 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lensemble_client import Client, InvalidInputError, Item, NotFoundError, NotReadyError, contract
+from lensemble_client import (
+    Client,
+    DeadlineExceededError,
+    InvalidInputError,
+    Item,
+    NotFoundError,
+    NotReadyError,
+    contract,
+)
 from lensemble_client.transport import GrpcTransport
 from tests.pictures import encode, textured
 from tests.unit.test_image import png_header
@@ -138,7 +147,25 @@ def test_request_without_inputs_is_refused(server):
 
 
 def test_timeout_is_an_error_of_its_own(client: Client):
-    from lensemble_client import DeadlineExceededError
+    for _ in range(3):
+        with pytest.raises(DeadlineExceededError, match=r"no answer within 0.001 s"):
+            client.embed("x", timeout_s=0.001)
+        assert len(client.embed("x")) == 256, "the next call is not harmed"
 
-    with pytest.raises(DeadlineExceededError, match=r"no answer within 0.001 s"):
-        client.embed("x", timeout_s=0.001)
+
+def test_threads_of_embed_many_leave_no_connection_behind(server):
+    """Over HTTP each thread has its own; they must go when the thread goes."""
+    with Client(server.http_url) as client:
+        for _ in range(4):
+            client.embed_many([Item("x")] * 16, concurrency=16)
+        gc.collect()
+        assert len(client._transport._clients) <= 17
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_wrong_port_is_not_ready(server, swapped):
+    """The HTTP client on the gRPC port, and the other way round."""
+    grpc, http = server.grpc_url.split("//")[1], server.http_url.split("//")[1]
+    with Client(f"http://{grpc}" if swapped else f"grpc://{http}", timeout_s=3) as client:
+        with pytest.raises((NotReadyError, DeadlineExceededError)):
+            client.embed("x")
