@@ -25,8 +25,9 @@ from benchmarks.gpu.step import Step, arguments
 from benchmarks.mixed import mixed_items
 from benchmarks.photos import encoded, read_photo
 from lensemble.checkpoint import Checkpoint
+from lensemble.installation import model_repository
 from lensemble.preprocess import Preprocessor
-from lensemble.server import TritonServer, model_repository
+from lensemble.server import TritonServer
 from lensemble_client import Client, Item
 
 STAGES = ("preprocess", "qwen3_vl")

@@ -71,15 +71,7 @@ class GrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        inputs = []
-        for tensor in model.inputs:
-            if tensor.name in rows:
-                array = rows[tensor.name]
-                value = self._triton.InferInput(
-                    tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype]
-                )
-                value.set_data_from_numpy(array)
-                inputs.append(value)
+        inputs = _inputs(self._triton, model, rows)
         try:
             result = self._client.infer(
                 model.name, inputs, parameters=dict(parameters), client_timeout=timeout_s
@@ -149,15 +141,7 @@ class HttpTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        inputs = []
-        for tensor in model.inputs:
-            if tensor.name in rows:
-                array = rows[tensor.name]
-                value = self._triton.InferInput(
-                    tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype]
-                )
-                value.set_data_from_numpy(array, binary_data=True)
-                inputs.append(value)
+        inputs = _inputs(self._triton, model, rows)
         outputs = [
             self._triton.InferRequestedOutput(tensor.name, binary_data=True)
             for tensor in model.outputs
@@ -180,6 +164,18 @@ class HttpTransport:
         """See `Transport.close`."""
         for client in list(self._clients):
             client.close()
+
+
+def _inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
+    """The rows as inputs of one of the two client libraries, in binary."""
+    inputs = []
+    for tensor in model.inputs:
+        if tensor.name in rows:
+            array = rows[tensor.name]
+            value = triton.InferInput(tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype])
+            value.set_data_from_numpy(array)
+            inputs.append(value)
+    return inputs
 
 
 def _arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from lensemble.server import model_repository
+from lensemble.installation import model_repository
 from lensemble_client import contract
 
 FOLDERS = sorted(path for path in model_repository().iterdir() if path.is_dir())

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from lensemble.config import Settings
-from lensemble.server import TritonServer, find_tritonserver
+from lensemble.installation import find_tritonserver
+from lensemble.server import TritonServer
 from lensemble_client import Client, DeadlineExceededError, InternalError, InvalidInputError
 from lensemble_client.cli import main
 
