@@ -75,6 +75,29 @@ def test_killed_server_leaves_nothing_either(checkpoint):
     assert_gone(family)
 
 
+def test_program_that_ends_without_stopping_its_server_leaves_nothing(checkpoint):
+    code = (
+        "import sys; from pathlib import Path; from lensemble.config import Settings\n"
+        "from lensemble.server import TritonServer\n"
+        "server = TritonServer(Settings(checkpoint=Path(sys.argv[1]))).start()\n"
+        "print(server.pid, flush=True); sys.stdin.readline(); raise RuntimeError('oops')"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, str(checkpoint)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        family = Family(int(program.stdout.readline()))
+        _, errors = program.communicate("go on\n", timeout=40)
+        assert "oops" in errors
+        assert_gone(family)
+    finally:
+        program.kill()
+
+
 def test_server_that_hangs_is_killed_with_its_models(checkpoint, monkeypatch):
     monkeypatch.setattr("lensemble.server.STOP_TIMEOUT_S", 0.5)
     server = TritonServer(Settings(checkpoint=checkpoint)).start()
