@@ -168,7 +168,11 @@ class TritonServer:
             atexit.unregister(self.stop)
 
     def wait(self) -> int:
-        """Waits until the server ends by itself, and returns its exit status."""
+        """Waits until the server ends by itself, and returns its exit status.
+
+        Raises:
+            InternalError: It is not running.
+        """
         if self._process is None:
             raise InternalError("the server is not running")
         return self._process.wait()
