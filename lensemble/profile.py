@@ -1,9 +1,9 @@
 """The profile: what makes vectors comparable, in one file beside the weights.
 
 Weights, prompt, pooling, pictures' sizes and normalisation are in it; precision is not: bf16 moves
-a vector by less than a thousandth per component (docs/decisions.md), a profile all of it. Two vectors can be
-compared only if their profiles are equal, so the profile's hash is written into every index, and an
-index is served only under the profile that it was built with.
+a vector by less than a thousandth per component (docs/decisions.md), another profile moves all of
+it. Two vectors can be compared only if their profiles are equal, so the profile's hash is written
+into every index, and an index is served only under the profile that it was built with.
 """
 
 from __future__ import annotations
