@@ -7,7 +7,9 @@ WORKDIR /opt/lensemble
 COPY pyproject.toml README.md LICENSE ./
 COPY lensemble lensemble
 COPY client client
+COPY evaluation evaluation
 COPY export export
+COPY training training
 COPY model_repository model_repository
 # The image's Python backend is built for NumPy 1.
 RUN pip install --no-cache-dir '.[serve,export]' 'numpy<2'

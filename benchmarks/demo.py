@@ -1,90 +1,94 @@
-"""`make demo`: photographs into an index, then queries through a real Triton server.
+"""`make demo`: emoji into an index, then words and pictures through a real Triton server.
 
-Everything is made on the spot in `.cache/demo`: a small Qwen3-VL with random weights, a serving
-checkpoint of it, and an index of the photographs in `photos.py`. The queries are changed copies of
-the photographs (re-encoded, resized, cropped, brightened); `recall_at_1` is the share whose nearest
-neighbour is the original. Random weights see looks and know no words, so the text query below shows
-only that text takes the same way. A cell is the score of the original, or `->` and what was nearer.
+The checkpoint and the pictures come with the repository. Every answer below went through one gRPC
+call per query; `benchmarks/answers.py` draws them. The figures are those of `lensemble eval`:
+through `search` on a sample of all pictures, through `embed` on those that the model never saw.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
 
-from transformers.utils import logging as transformers_logging
-
-from benchmarks.photos import CHANGES, PHOTOS, changed_copies, read_photo, write_photos
+from benchmarks.answers import Answer, contact_sheet
 from lensemble.config import Settings
 from lensemble.server import TritonServer, stop_on_signals
-from lensemble_client import Client
-from lensemble_export.convert import convert
+from lensemble_client import Client, LensembleError
+from lensemble_evaluation.dataset import load_dataset
+from lensemble_evaluation.evaluate import Evaluation, evaluate
 from lensemble_export.index import build_index
-from lensemble_export.random_checkpoint import write_random_checkpoint
 
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "checkpoints" / "emoji"
+DATASET = ROOT / "datasets" / "emoji"
 FOLDER = Path(".cache/demo")
 
-
-def demo_checkpoint(folder: Path = FOLDER) -> Path:
-    """Path of the demo's serving checkpoint; made if it is missing."""
-    serving = folder / "checkpoint"
-    if not (serving / "profile.json").is_file():
-        print("checkpoint: a small Qwen3-VL with random weights", file=sys.stderr)
-        for stale in (folder / "random", serving):
-            shutil.rmtree(stale, ignore_errors=True)
-        write_random_checkpoint(folder / "random")
-        convert(str(folder / "random"), serving)
-    return serving
+TEXT, PICTURE = "text to picture", "picture to picture"
+QUERIES: tuple[tuple[str | None, str | None], ...] = (
+    ("red heart", None),
+    ("corazón rojo", None),
+    ("perro", None),
+    (None, "damaged/1f347.jpg"),
+    ("the same, but with dark skin", "images/1f44b.webp"),
+)
+"""Text and picture: words in two languages, a damaged picture, a picture with words."""
 
 
 def main() -> None:
     """Runs the demo and prints a table, then one JSON line."""
     began = time.monotonic()
-    transformers_logging.disable_progress_bar()  # of loading weights, which takes no time here
-    checkpoint = demo_checkpoint()
-    shutil.rmtree(FOLDER / "pictures", ignore_errors=True)
-    write_photos(FOLDER / "pictures")
-    settings = Settings(checkpoint=checkpoint, index=FOLDER / "index")
-    print(f"index: {len(PHOTOS)} photographs", file=sys.stderr)
-    build_index(
-        FOLDER / "pictures", FOLDER / "index", Settings(checkpoint=checkpoint), progress=True
-    )
+    index = FOLDER / "index"
+    build_index(DATASET, index, Settings(checkpoint=CHECKPOINT), progress=True)
     print("server: starting tritonserver", file=sys.stderr)
-    found: dict[str, list[bool]] = {change: [] for change in CHANGES}
-    with TritonServer(settings) as server, Client(server.grpc_url) as client:
+    with (
+        TritonServer(Settings(checkpoint=CHECKPOINT, index=index)) as server,
+        Client(server.grpc_url) as client,
+    ):
         version = client.status().server
         print(f"\n{version}, one gRPC call per query\n")
-        print(f"{'photograph':24}{''.join(f'{change:>14}' for change in CHANGES)}")
-        for name in PHOTOS:
-            cells = []
-            for change, copy in changed_copies(read_photo(name)).items():
-                (hit,) = client.search(image=copy, top_k=1)
-                found[change].append(hit.id == name)
-                cells.append(f"{hit.score:.4f}" if hit.id == name else f"-> {hit.id[:10]}")
-            print(f"{name:24}{''.join(f'{cell:>14}' for cell in cells)}")
-        query = changed_copies(read_photo("coffee.png"))["cropped"]
-        for title, hits in (
-            ("a picture query: coffee.png, cropped", client.search(image=query, top_k=3)),
-            ("a text query: 'a cup of coffee'", client.search("a cup of coffee", top_k=3)),
-        ):
-            print(f"\n{title}")
-            for hit in hits:
-                print(f"  {hit.score:.4f}  {hit.id:24}{hit.document['description']}")
-    right = sum(sum(hits) for hits in found.values())
-    queries = sum(len(hits) for hits in found.values())
+        answers = [_answer(client, text, image) for text, image in QUERIES]
+        sheet = contact_sheet(answers, FOLDER / "answers.png")
+        print(f"\nthe same in pictures: {sheet}")
+        everything = load_dataset(DATASET, "all")
+        found = evaluate(client, everything, through="search", progress=True)
+        held_out = evaluate(client, load_dataset(DATASET, "held_out"), progress=True)
     summary = {
-        "pictures": len(PHOTOS),
-        "queries": queries,
-        "recall_at_1": round(right / queries, 4),
+        "pictures": found.corpus,
+        "queries": len(everything.queries),
+        "recall_at_1": round(found.row(PICTURE).metrics["recall@1"], 4),
+        "picture_recall_at_10": round(found.row(PICTURE).metrics["recall@10"], 4),
+        "text_recall_at_10": _by_language(found),
+        "held_out_text_recall_at_10": _by_language(held_out),
         "triton": version.split()[-1],
         "seconds": round(time.monotonic() - began, 1),
     }
     print(f"\n{json.dumps(summary, separators=(',', ':'))}")
 
 
+def _answer(client: Client, text: str | None, image: str | None) -> Answer:
+    """Asks, prints the three nearest, and keeps what the contact sheet shows."""
+    picture = DATASET / image if image else None
+    hits = client.search(text, picture, top_k=8)
+    title = " + ".join([repr(text)] * bool(text) + [str(image)] * bool(image))
+    print(f"{title}")
+    for hit in hits[:3]:
+        print(f"  {hit.score:.4f}  {hit.document['emoji']}  {hit.document['en']}")
+    return Answer(text or "", picture, [(DATASET / h.document["image"], h.score) for h in hits])
+
+
+def _by_language(found: Evaluation) -> dict[str, float]:
+    return {
+        row.language: round(row.metrics["recall@10"], 4)
+        for row in found.rows
+        if row.task == TEXT and row.language != "all"
+    }
+
+
 if __name__ == "__main__":
     with stop_on_signals():
-        main()
+        try:
+            main()
+        except LensembleError as error:
+            sys.exit(f"error: {error}")

@@ -32,9 +32,9 @@ import httpx
 import numpy as np
 import torch
 
-from benchmarks.demo import demo_checkpoint
 from benchmarks.measure import finish, in_turn, ratio
 from benchmarks.mixed import mixed_items
+from benchmarks.random_model import random_serving_checkpoint
 from benchmarks.reference import Inputs, Reference, padded
 from lensemble.config import Settings
 from lensemble.image import open_image
@@ -173,7 +173,7 @@ def main() -> None:
     given = parser.parse_args()
     count, rounds = (32, 3) if given.quick else (128, 7)
     items = mixed_items(count)
-    checkpoint = demo_checkpoint()
+    checkpoint = random_serving_checkpoint()
     results = encoders(items, checkpoint, rounds) | servers(items, checkpoint, rounds)
     finish("encode", {"items": count, "rounds": rounds, "callers": CALLERS}, results, given.save)
 

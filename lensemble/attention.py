@@ -59,7 +59,8 @@ def packed_attention(
         attention_mask: None; boundaries take its place.
         scaling: Factor on the scores.
         is_causal: Whether a token sees only what stands before it; None asks the layer.
-        cu_seq_lens_q: (S + 1,) int32, where each segment begins, and L.
+        cu_seq_lens_q: (S + 1,) int32, where each segment begins, and L. Tokens before the first
+            segment are the beginning of every segment (causal, not on the varlen kernel).
         max_length_q: Length of the longest segment.
 
     Returns:
@@ -117,7 +118,17 @@ def _per_segment(
     """One SDPA per run of segments of equal length, batched over the run (CPU, and fp32)."""
     parts = []
     lengths = boundaries.diff().tolist()
-    start = 0
+    # What stands before the first segment is the beginning of every segment.
+    start = shared = int(boundaries[0])
+    if shared and not causal:
+        raise ValueError("a shared prefix is for causal attention: it must not see what follows")
+    grouped = query.shape[1] != key.shape[1]
+    q_shared, k_shared, v_shared = (tensor[:, :, :shared] for tensor in (query, key, value))
+    if shared:
+        out = nn.functional.scaled_dot_product_attention(
+            q_shared, k_shared, v_shared, is_causal=causal, scale=scaling, enable_gqa=grouped
+        )
+        parts.append(out[0].transpose(0, 1))
     for length, run in itertools.groupby(lengths):
         count = len(list(run))
         end = start + length * count
@@ -126,8 +137,22 @@ def _per_segment(
             tensor[0, :, start:end].reshape(-1, count, length, tensor.shape[-1]).transpose(0, 1)
             for tensor in (query, key, value)
         )
+        mask = None
+        if shared:
+            k, v = (
+                torch.cat([first.expand(count, -1, -1, -1), own], dim=2)
+                for first, own in ((k_shared, k), (v_shared, v))
+            )
+            mask = torch.ones(length, shared + length, dtype=torch.bool, device=q.device)
+            mask = mask.tril(diagonal=shared)
         out = nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and not shared,
+            scale=scaling,
+            enable_gqa=grouped,
         )
         parts.append(out.transpose(1, 2).flatten(0, 1))  # (count * length, heads, head_dim)
         start = end

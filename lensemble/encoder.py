@@ -100,7 +100,7 @@ class Encoder:
         # Transformers' own adds at a boolean mask, which asks the device how many are set.
         model.language_model._deepstack_process = _add_visual
         use_packed_attention(model)
-        self._model = model.eval()
+        self.model = model.eval()
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Encoder:
@@ -143,13 +143,13 @@ class Encoder:
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        device: torch.device = self._model.device
+        device: torch.device = self.model.device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
-        dtype: torch.dtype = self._model.dtype
+        dtype: torch.dtype = self.model.dtype
         return dtype
 
     def encode(
@@ -216,11 +216,22 @@ class Encoder:
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
+        return self.differentiable(packed)
+
+    def differentiable(self, packed: packing.Packed) -> torch.Tensor:
+        """`forward`, through which gradients flow: training takes the very way that is served.
+
+        Args:
+            packed: On the CPU; there its prefix may be shared (`packing.share_prefix`).
+
+        Returns:
+            (S, D) float32, unit length, on the model's device.
+        """
         pack = packed.to(self.device)
-        hidden: torch.Tensor = self._model.language_model.embed_tokens(pack.input_ids)
+        hidden: torch.Tensor = self.model.language_model.embed_tokens(pack.input_ids)
         deepstack: list[torch.Tensor] | None = None
         if len(pack.patches):
-            seen = self._model.visual(
+            seen = self.model.visual(
                 pack.patches,
                 grid_thw=pack.grid_thw,
                 cu_seqlens=pack.vision_cu_seqlens,
@@ -234,7 +245,7 @@ class Encoder:
                 1, pack.visual_positions, seen.pooler_output[None].to(hidden.dtype)
             )
             deepstack = seen.deepstack_features
-        out = self._model.language_model(
+        out = self.model.language_model(
             inputs_embeds=hidden,
             position_ids=pack.position_ids,
             attention_mask=None,

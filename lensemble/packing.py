@@ -49,7 +49,8 @@ class Packed:
         input_ids: (1, L) int64.
         position_ids: (4, 1, L) int64. Row 0 restarts at 0 for every item: from it Transformers
             would tell packed items apart. Rows 1 to 3 are the item's M-RoPE.
-        cu_seqlens: (S + 1,) int32, where each item begins, and L.
+        cu_seqlens: (S + 1,) int32, where each item begins, and L. What stands before the first
+            item is the beginning of every item (`share_prefix`); `pack` leaves nothing there.
         max_seqlen: Tokens of the longest item.
         visual_positions: (V,) int64, the tokens that pictures take.
         patches: (P, 768) uint8.
@@ -78,6 +79,8 @@ class Packed:
         """This pack with every tensor on `device`; uploads overlap where memory can be pinned."""
         if device.type == "cpu":
             return self
+        if int(self.cu_seqlens[0]):
+            raise ValueError("a shared prefix is for CPUs: the varlen kernel knows only segments")
         uploaded: dict[str, Any] = {
             field.name: value.pin_memory().to(device, non_blocking=True)
             for field in fields(self)
@@ -177,6 +180,44 @@ def pack(items: Sequence[Features], geometry: Geometry) -> Packed:
         vision_position_ids=vision_positions,
         interp_indices=indices,
         interp_weights=weights,
+    )
+
+
+def common_prefix(items: Sequence[Features]) -> int:
+    """How many tokens all items begin with, at least one of each left over.
+
+    Args:
+        items: At least one.
+    """
+    shortest = min(len(item.input_ids) for item in items) - 1
+    rows = np.stack([item.input_ids[:shortest] for item in items])
+    differs = (rows != rows[0]).any(axis=0)
+    return int(np.argmax(differs)) if differs.any() else shortest
+
+
+def share_prefix(packed: Packed, count: int) -> Packed:
+    """The same pack with the tokens that every item begins with standing there only once.
+
+    A token sees nothing behind itself, so those tokens' hidden states are the same in every item.
+    For last-token pooling: what is shared is in no item's mean.
+
+    Args:
+        packed: As `pack` made it.
+        count: How many tokens; no picture is among them.
+    """
+    starts = packed.cu_seqlens[:-1].long()
+    kept = torch.ones(packed.input_ids.shape[1], dtype=torch.bool)
+    kept[(starts[1:, None] + torch.arange(count)).flatten()] = False
+    place = kept.cumsum(0) - 1
+    lengths = packed.cu_seqlens.diff() - count
+    boundaries = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0)]) + count
+    return replace(
+        packed,
+        input_ids=packed.input_ids[:, kept],
+        position_ids=packed.position_ids[:, :, kept],
+        cu_seqlens=boundaries.int(),
+        max_seqlen=int(lengths.max()),
+        visual_positions=place[packed.visual_positions],
     )
 
 

@@ -26,7 +26,7 @@ def main() -> None:
     for mode in (None, *MODES[: 1 if step.dry else None]):
         encoder = step.encoder("bf16")
         if mode is not None:
-            tower = encoder._model.language_model
+            tower = encoder.model.language_model
             tower.forward = torch.compile(tower.forward, mode=mode, dynamic=False)
         for batch in BATCHES[: 1 if step.dry else None]:
             item = text_features(TOKENS, encoder)

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.pack [--python python3.12] [--out .gpu]
 
 - `one/`: the tritonserver of the installed `nvidia-pytriton` wheel, slimmed to what its Python
-  backend needs, the interpreter's shared library, and the wheels that `embed` needs.
-- `two/`: wheels for `search` and for side-by-side runs.
+  backend needs, the interpreter's shared library, and the wheels of its clients.
+- `two/`: the NumPy that its stub needs, and wheels for `search` and for side-by-side runs.
 
 `run.sh` unpacks whichever lies beside it. Sizes are checked against the limit of one transfer, the
 project's own tree counted.
@@ -35,7 +35,6 @@ PLATFORMS = (
 # Neither torch nor transformers, tokenizers, grpcio, aiohttp: the target has them.
 WHEELS = {
     "one": (
-        "numpy==1.26.4",
         "tritonclient",
         "python-rapidjson",
         "geventhttpclient",
@@ -45,7 +44,7 @@ WHEELS = {
         "zope.interface",
         "brotli",
     ),
-    "two": ("faiss-cpu", "qwen-vl-utils"),
+    "two": ("numpy==1.26.4", "faiss-cpu", "qwen-vl-utils"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Command line: `lensemble up | embed | search | status | index build`."""
+"""Command line: `lensemble up | embed | search | eval | status | index build`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lensemble_client import contract
 from lensemble_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
-from lensemble_client.errors import LensembleError
+from lensemble_client.errors import InvalidInputError, LensembleError
 
 URL_VARIABLE = "LENSEMBLE_URL"
 
@@ -66,14 +66,39 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--json", action="store_true", help="one JSON object per hit")
     search.set_defaults(run=_search)
 
+    evaluate = commands.add_parser(
+        "eval",
+        help="measure how well the server finds what a dataset says is relevant",
+        description="docs/evaluation.md says how a dataset is laid out.",
+    )
+    evaluate.add_argument("dataset", type=Path, help="folder in BEIR's layout, with pictures")
+    evaluate.add_argument("--split", help="file in qrels/ (default: test, or the only one)")
+    evaluate.add_argument(
+        "--through",
+        choices=("embed", "search"),
+        default="embed",
+        help="embed: rank here, exactly; search: let the server's index rank",
+    )
+    evaluate.add_argument("--dimensions", help="Matryoshka lengths, such as 64,128,2048")
+    evaluate.add_argument("--concurrency", type=int, default=16, help="calls under way at a time")
+    evaluate.add_argument("--baseline", type=Path, help="JSON of an earlier run to compare with")
+    evaluate.add_argument("--json", type=Path, help="file to write the figures to")
+    evaluate.add_argument("--plots", type=Path, help="folder to write plots to")
+    _add_server(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
     status = commands.add_parser("status", help="say which models can serve now")
     _add_server(status)
     status.set_defaults(run=_status)
 
     index = commands.add_parser("index", help="work on an index")
     actions = index.add_subparsers(required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="embed a folder of pictures and write an index")
-    build.add_argument("pictures", type=Path, help="folder; NAME.json beside NAME.jpg describes it")
+    build = actions.add_parser("build", help="embed a corpus or pictures and write an index")
+    build.add_argument(
+        "source",
+        type=Path,
+        help="folder with corpus.jsonl, or with pictures: NAME.json beside NAME.jpg describes it",
+    )
     build.add_argument("out", type=Path, help="folder of the index")
     build.add_argument("--checkpoint", type=Path, help="serving checkpoint")
     build.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
@@ -124,6 +149,60 @@ def _search(given: argparse.Namespace) -> int:
         else:
             print(f"{rank:3}  {hit.score:7.4f}  {hit.id}  {document}")
     return 0
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from lensemble_evaluation import report
+    from lensemble_evaluation.dataset import load_dataset
+    from lensemble_evaluation.evaluate import evaluate
+
+    dimensions = _lengths(given.dimensions)
+    if dimensions and given.through == "search":
+        raise InvalidInputError("an index has one length; leave it out", field="dimensions")
+    dataset = load_dataset(given.dataset, given.split)
+    baseline = report.load(given.baseline) if given.baseline else None
+    if baseline is not None:
+        report.check_baseline(baseline, dataset.name, dataset.split)
+    # What cannot be written is better said before everything is embedded.
+    try:
+        for folder in filter(None, (given.json and given.json.parent, given.plots)):
+            folder.mkdir(parents=True, exist_ok=True)
+        if given.json:
+            given.json.touch()
+        if given.plots:
+            from lensemble_evaluation.plots import plot
+    except OSError as error:
+        raise InvalidInputError(f"cannot write there: {error}", field="output") from error
+    except ImportError as error:
+        return _missing("eval", error)
+    with Client(given.url, timeout_s=given.timeout) as client:
+        evaluation = evaluate(
+            client,
+            dataset,
+            through=given.through,
+            dimensions=dimensions,
+            concurrency=given.concurrency,
+            progress=True,
+        )
+    print(report.table(evaluation, baseline))
+    if given.json:
+        report.save(evaluation, given.json)
+    if given.plots:
+        print(*plot(evaluation, given.plots), sep="\n")
+    return 0
+
+
+def _lengths(given: str | None) -> list[int]:
+    try:
+        lengths = [int(length) for length in given.split(",")] if given else []
+        if any(length < 1 for length in lengths):
+            raise ValueError
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{given!r}; expected whole numbers above 0 with commas between, such as 64,128",
+            field="dimensions",
+        ) from error
+    return lengths
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -36,12 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     checkpoint.add_argument("--append-endoftext", action=argparse.BooleanOptionalAction)
     checkpoint.add_argument("--min-pixels", type=int)
     checkpoint.add_argument("--max-pixels", type=int)
+    checkpoint.add_argument("--min-dimension", type=int, help="smallest Matryoshka length")
 
     verify = commands.add_parser("verify", help="hash every file of a serving checkpoint")
     verify.add_argument("checkpoint", type=Path)
 
-    index = commands.add_parser("index", help="embed a folder of pictures and write an index")
-    index.add_argument("pictures", type=Path)
+    index = commands.add_parser("index", help="embed a corpus or a folder of pictures")
+    index.add_argument("source", type=Path)
     index.add_argument("out", type=Path)
     index.add_argument("--checkpoint", type=Path)
     index.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
@@ -82,6 +83,7 @@ def _checkpoint(given: argparse.Namespace) -> None:
         append_endoftext=given.append_endoftext,
         min_pixels=given.min_pixels,
         max_pixels=given.max_pixels,
+        min_dimension=given.min_dimension,
         report=print,
         progress=True,
     )
@@ -99,7 +101,7 @@ def run_index(given: argparse.Namespace) -> None:
     """The command `index`, here and as `lensemble index build`.
 
     Args:
-        given: `pictures`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`.
+        given: `source`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`.
 
     Raises:
         LensembleError: The input is at fault.
@@ -109,7 +111,7 @@ def run_index(given: argparse.Namespace) -> None:
     from lensemble_export.index import build_index
 
     built = build_index(
-        given.pictures,
+        given.source,
         given.out,
         Settings.from_env(checkpoint=given.checkpoint, dtype=given.dtype),
         dimensions=given.dimensions,
@@ -118,7 +120,7 @@ def run_index(given: argparse.Namespace) -> None:
     )
     for name, why in built.failed.items():
         print(f"skipped {name!a}: {why}", file=sys.stderr)
-    print(f"{built.count} pictures, {built.dimension} dimensions -> {given.out}")
+    print(f"{built.count} items, {built.dimension} dimensions -> {given.out}")
 
 
 _COMMANDS = {"random": _random, "checkpoint": _checkpoint, "verify": _verify, "index": run_index}

@@ -64,6 +64,7 @@ def convert(
     append_endoftext: bool | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    min_dimension: int | None = None,
     report: Callable[[str], None] = lambda line: None,
     progress: bool = False,
 ) -> Profile:
@@ -76,6 +77,7 @@ def convert(
         append_endoftext: Overrides what the profile does.
         min_pixels: Overrides the profile's limit.
         max_pixels: Overrides the profile's limit.
+        min_dimension: Overrides the smallest Matryoshka length.
         report: Called with one line per check.
         progress: Whether to show progress bars.
 
@@ -84,7 +86,7 @@ def convert(
 
     Raises:
         InvalidInputError: The source is not a Qwen3-VL checkpoint in safetensors, its tokens do
-            not fit its configuration, or `out` is not empty.
+            not fit its configuration, `out` is not empty, or `min_dimension` is not possible.
     """
     if profile not in PROFILES:
         raise InvalidInputError(f"{profile!r} is not one of {', '.join(PROFILES)}", field="profile")
@@ -96,6 +98,8 @@ def convert(
         semantics = replace(semantics, append_endoftext=append_endoftext)
     config = read_json(folder / "config.json")
     weights = check_model(folder, config)
+    dimension = config["text_config"]["hidden_size"]
+    shortest = _min_dimension(min_dimension, dimension, semantics)
     report(f"weights: {len(weights)} safetensors files, {config['architectures'][0]}")
     tokens = check_tokens(folder, config, semantics.append_endoftext, report)
     image = image_profile(
@@ -106,15 +110,12 @@ def convert(
     for name in names:
         _link_or_copy(folder / name, out / name)
     files = fingerprint(out, names, progress=progress)
-    dimension = config["text_config"]["hidden_size"]
     made = Profile(
         name=profile,
         model_id=source if not Path(source).exists() else Path(source).resolve().name,
         content_hash=content_hash(files),
         dimension=dimension,
-        min_dimension=min(MATRYOSHKA_MIN_DIMENSION, dimension)
-        if semantics.matryoshka
-        else dimension,
+        min_dimension=shortest,
         pooling=semantics.pooling,
         max_tokens=OFFICIAL_MAX_TOKENS,
         prompt=PromptProfile(
@@ -129,6 +130,15 @@ def convert(
     made.save(out)
     report(f"profile: {made.name}, {dimension} dimensions, {made.hash}")
     return made
+
+
+def _min_dimension(wanted: int | None, dimension: int, semantics: Semantics) -> int:
+    if wanted is None:
+        return min(MATRYOSHKA_MIN_DIMENSION, dimension) if semantics.matryoshka else dimension
+    if not semantics.matryoshka or not 1 <= wanted <= dimension:
+        allowed = f"1 to {dimension}" if semantics.matryoshka else "none: vectors cannot be cut"
+        raise InvalidInputError(f"{wanted}; expected {allowed}", field="min_dimension")
+    return wanted
 
 
 def _locate(source: str) -> Path:

@@ -1,6 +1,7 @@
-"""A folder of pictures -> vectors -> an index.
+"""A corpus or a folder of pictures -> vectors -> an index.
 
-Each picture is one item. Its id is its path inside the folder; its document is the JSON object in
+A folder with `corpus.jsonl` holds items as `lensemble_client.corpus` describes them. In any other,
+each picture is one item: its id is its path inside the folder; its document is the JSON object in
 the file of the same name with `.json` in place of the picture's ending, or `{"file": <id>}`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,6 +20,7 @@ from lensemble.encoder import Embedding
 from lensemble.index import check_id
 from lensemble.index.exact import ExactIndex, check_target
 from lensemble.pipeline import Pipeline
+from lensemble_client.corpus import FILE_NAME, Entry, load_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item
 
@@ -30,9 +33,9 @@ class Built:
     """What `build_index` did.
 
     Attributes:
-        count: Pictures in the index.
+        count: Items in the index.
         dimension: Length of its vectors.
-        failed: Path inside the folder -> why it is not in the index.
+        failed: Id -> why it is not in the index.
     """
 
     count: int
@@ -41,7 +44,7 @@ class Built:
 
 
 def build_index(
-    pictures: Path,
+    source: Path,
     out: Path,
     settings: Settings,
     *,
@@ -49,83 +52,92 @@ def build_index(
     skip_bad: bool = False,
     progress: bool = False,
 ) -> Built:
-    """Embeds every picture under a folder and writes an exact index.
+    """Embeds every item of a folder and writes an exact index.
 
     Args:
-        pictures: Folder, searched with its subfolders for JPEG, PNG, WebP, GIF, BMP and TIFF.
+        source: Folder with `corpus.jsonl`, or with JPEG, PNG, WebP, GIF, BMP and TIFF, searched
+            with its subfolders.
         out: Folder of the index; one that stands there is replaced.
         settings: Checkpoint, precision, device.
         dimensions: Matryoshka length of the vectors; the profile's full one if None.
-        skip_bad: Whether pictures that cannot be read are left out; otherwise they end the work
+        skip_bad: Whether items that cannot be read are left out; otherwise they end the work
             before anything is written.
         progress: Whether to show a progress bar.
 
     Raises:
-        InvalidInputError: There are no pictures, or some cannot be read.
+        InvalidInputError: There are no items, or some cannot be read.
     """
     check_target(out.resolve())
-    paths = sorted(
-        path for path in pictures.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
-    )
-    if not paths:
-        raise InvalidInputError(
-            f"no pictures under {str(pictures)!r} (looked for {', '.join(ENDINGS)})",
-            field="pictures",
-        )
-    documents = {path: _document(path, pictures) for path in paths}
+    entries = load_entries(source) if (source / FILE_NAME).is_file() else _pictures(source)
     pipeline = Pipeline(settings)
     profile = pipeline.checkpoint.profile
     length = profile.check_dimensions(dimensions)
-    vectors: dict[Path, Embedding] = {}
+    vectors: dict[str, Embedding] = {}
     failed: dict[str, str] = {}
-    with tqdm(desc="embed", total=len(paths), unit="picture", disable=not progress) as bar:
-        for start in range(0, len(paths), _AT_A_TIME):
-            group = paths[start : start + _AT_A_TIME]
-            items: dict[Path, Item] = {}
-            for path in group:
+    with tqdm(desc="embed", total=len(entries), unit="item", disable=not progress) as bar:
+        for start in range(0, len(entries), _AT_A_TIME):
+            group = entries[start : start + _AT_A_TIME]
+            items: dict[str, Item] = {}
+            for entry in group:
                 try:
-                    check_id(_id(path, pictures))
-                    items[path] = Item.of(image=path)
+                    check_id(entry.id)
+                    items[entry.id] = entry.item()
                 except LensembleError as error:
-                    failed[_id(path, pictures)] = str(error)
+                    failed[entry.id] = str(error)
             results = pipeline.embed(list(items.values()), length)
-            for path, result in zip(items, results, strict=True):
+            for id_, result in zip(items, results, strict=True):
                 if isinstance(result, LensembleError):
-                    failed[_id(path, pictures)] = str(result)
+                    failed[id_] = str(result)
                 else:
-                    vectors[path] = result
+                    vectors[id_] = result
             bar.update(len(group))
     if failed and not skip_bad:
         lines = "\n".join(f"  {name!a}: {why}" for name, why in failed.items())
         raise InvalidInputError(
-            f"{len(failed)} of {len(paths)} pictures cannot be embedded; repair or remove them, or "
+            f"{len(failed)} of {len(entries)} items cannot be embedded; repair or remove them, or "
             f"skip them (--skip-bad):\n{lines}",
-            field="pictures",
+            field="source",
         )
     if not vectors:
-        raise InvalidInputError("no picture can be read", field="pictures")
+        raise InvalidInputError("no item can be read", field="source")
+    documents = {entry.id: entry.document for entry in entries}
     index = ExactIndex(
         np.stack(list(vectors.values())),
-        [_id(path, pictures) for path in vectors],
-        [json.dumps(documents[path], ensure_ascii=False) for path in vectors],
+        list(vectors),
+        [json.dumps(documents[id_], ensure_ascii=False) for id_ in vectors],
         profile,
     )
     index.save(out)
     return Built(len(vectors), length, failed)
 
 
-def _id(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+def _pictures(folder: Path) -> list[Entry]:
+    """Every picture under a folder, as an item."""
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
+    )
+    if not paths:
+        raise InvalidInputError(
+            f"no pictures under {str(folder)!r} (looked for {', '.join(ENDINGS)}), and no "
+            f"{FILE_NAME} in it",
+            field="source",
+        )
+    return [
+        Entry(
+            id=path.relative_to(folder).as_posix(), images=(path,), document=_document(path, folder)
+        )
+        for path in paths
+    ]
 
 
-def _document(path: Path, folder: Path) -> dict[str, object]:
+def _document(path: Path, folder: Path) -> dict[str, Any]:
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
-        return {"file": _id(path, folder)}
+        return {"file": path.relative_to(folder).as_posix()}
     try:
         document = json.loads(sidecar.read_text())
         if not isinstance(document, dict):
             raise ValueError("not an object")
     except ValueError as error:
-        raise InvalidInputError(f"{str(sidecar)!r}: {error}", field="pictures") from error
+        raise InvalidInputError(f"{str(sidecar)!r}: {error}", field="source") from error
     return document

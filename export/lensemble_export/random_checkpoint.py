@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def write_random_checkpoint(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     append_endoftext: bool = True,
+    corpus: Iterable[str] | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> None:
@@ -63,6 +65,7 @@ def write_random_checkpoint(
         seed: The same seed gives the same weights.
         dtype: Of the weights; float32 for `tiny`, else bfloat16.
         append_endoftext: See `tokenizer.train_tokenizer`.
+        corpus: Likewise.
         device: Where the numbers are drawn; a GPU is faster and gives other ones.
         progress: Whether to show a progress bar.
 
@@ -75,7 +78,9 @@ def write_random_checkpoint(
         raise InvalidInputError(f"{str(folder)!r} is not an empty folder", field="folder")
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(
-        min(SHAPES[shape]["text"]["vocab_size"], 8192), append_endoftext=append_endoftext
+        min(SHAPES[shape]["text"]["vocab_size"], 8192),
+        append_endoftext=append_endoftext,
+        corpus=corpus,
     )
     save_tokenizer(tokenizer, folder)
     ids = tokenizer.get_vocab()

@@ -1,4 +1,6 @@
-"""Shapes of Qwen3-VL by name: the published ones, and a tiny one for tests.
+"""Shapes of Qwen3-VL by name: the published ones and two small ones.
+
+`tiny` is for tests; `emoji` is what `lensemble_training` trains.
 
 The numbers of 2B, 4B and 8B are those of the published `config.json` files of
 Qwen3-VL-{2B,4B,8B}-Instruct; the Embedding checkpoints share them. Without the weights they allow
@@ -56,6 +58,34 @@ SHAPES: dict[str, dict[str, Any]] = {
             "num_heads": 4,
             "intermediate_size": 768,
             "out_hidden_size": 256,
+            "deepstack_visual_indexes": [0, 1, 2],
+        },
+        "tie_word_embeddings": True,
+    },
+    "emoji": {
+        "text": {
+            "hidden_size": 192,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 64,
+            "intermediate_size": 512,
+            "max_position_embeddings": 32_768,
+            "vocab_size": 4096,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5_000_000,
+                "mrope_section": [12, 10, 10],
+                "mrope_interleaved": True,
+            },
+        },
+        "vision": {
+            "hidden_size": 128,
+            "depth": 4,
+            "num_heads": 4,
+            "intermediate_size": 512,
+            "out_hidden_size": 192,
+            "num_position_embeddings": 256,
             "deepstack_visual_indexes": [0, 1, 2],
         },
         "tie_word_embeddings": True,

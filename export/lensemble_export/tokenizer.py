@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pydoc_data.topics
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -67,13 +68,16 @@ CHAT_TEMPLATE = """\
 """
 
 
-def train_tokenizer(vocab_size: int, *, append_endoftext: bool) -> Tokenizer:
+def train_tokenizer(
+    vocab_size: int, *, append_endoftext: bool, corpus: Iterable[str] | None = None
+) -> Tokenizer:
     """Trains a tokenizer.
 
     Args:
         vocab_size: Ids in all, special tokens included.
         append_endoftext: Whether it ends every text with `<|endoftext|>`, as the published
             Embedding checkpoints' tokenizers are said to do.
+        corpus: What to learn the merges from; None is the built-in one.
 
     Returns:
         The tokenizer; special tokens hold its last ids.
@@ -92,8 +96,7 @@ def train_tokenizer(vocab_size: int, *, append_endoftext: bool) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    corpus = (resources.files(__package__) / "corpus.txt").read_text("utf-8").splitlines()
-    tokenizer.train_from_iterator([*corpus * 8, *pydoc_data.topics.topics.values()], trainer)
+    tokenizer.train_from_iterator(_built_in_corpus() if corpus is None else corpus, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     byte_level = processors.ByteLevel(trim_offsets=False)
     if append_endoftext:
@@ -107,6 +110,11 @@ def train_tokenizer(vocab_size: int, *, append_endoftext: bool) -> Tokenizer:
     else:
         tokenizer.post_processor = byte_level
     return tokenizer
+
+
+def _built_in_corpus() -> list[str]:
+    lines = (resources.files(__package__) / "corpus.txt").read_text("utf-8").splitlines()
+    return [*lines * 8, *pydoc_data.topics.topics.values()]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

@@ -7,23 +7,36 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.e2e
+LANGUAGES = {"en", "es", "fr", "de", "pt", "it"}
 
 
-def test_demo_ends_in_one_json_line(tmp_path):
+def test_demo_finds_words_and_pictures_and_ends_in_one_json_line(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.demo"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
     )
     assert ran.returncode == 0, ran.stderr
-    summary = json.loads(ran.stdout.splitlines()[-1])
-    assert summary["pictures"] >= 12
-    assert summary["queries"] == 4 * summary["pictures"]
+    lines = ran.stdout.splitlines()
+    for query, meant in (("red heart", "red heart"), ("corazón rojo", "red heart")):
+        at = lines.index(repr(query))
+        assert lines[at + 1].endswith(meant)
+    assert any("dog" in line for line in lines[lines.index("'perro'") :][1:4])
+    (sheet,) = [line.split(": ")[1] for line in lines if line.startswith("the same in pictures")]
+    with Image.open(tmp_path / sheet) as picture:
+        assert picture.width > 500
+    summary = json.loads(lines[-1])
+    assert summary["pictures"] > 3700
     assert summary["triton"] == "2.51.0"
-    assert summary["recall_at_1"] >= 0.8
+    # tests/e2e/test_emoji.py holds the figures to their values.
+    assert 0 < summary["recall_at_1"] <= summary["picture_recall_at_10"]
+    for name in ("text_recall_at_10", "held_out_text_recall_at_10"):
+        assert set(summary[name]) == LANGUAGES
+        assert all(0.3 < recall <= 1 for recall in summary[name].values()), name
     assert summary["seconds"] > 0

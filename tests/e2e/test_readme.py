@@ -16,8 +16,8 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture
 def typed(server, tmp_path):
-    """Blocks of one language, with this server's ports, and a folder with `car.jpg` to run in."""
-    (tmp_path / "car.jpg").write_bytes(read_photo("china.jpg"))
+    """Blocks of one language, with this server's ports, and a folder with `car.webp` to run in."""
+    (tmp_path / "car.webp").write_bytes(read_photo("china.jpg"))
 
     def blocks(language: str) -> list[str]:
         return [

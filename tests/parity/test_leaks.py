@@ -91,7 +91,7 @@ def test_near_misses_are_seen_to_leak(transformers_model, pipeline, change):
 )
 def test_encoder_is_not_moved_by_the_near_misses(pipeline, monkeypatch, change):
     """Our attention goes by boundaries alone, so none of the three can leak through it."""
-    tower = pipeline.encoder._model.language_model
+    tower = pipeline.encoder.model.language_model
     forward = tower.forward
 
     def nearly(**given):
@@ -143,7 +143,7 @@ def test_wrong_boundaries_are_seen_to_leak(pipeline, items, damage):
 
 def test_lost_text_boundaries_are_seen_to_leak(pipeline, monkeypatch):
     """Only the attention is told of one segment; pooling still knows the items."""
-    tower = pipeline.encoder._model.language_model
+    tower = pipeline.encoder.model.language_model
     forward = tower.forward
 
     def leaking(**given):

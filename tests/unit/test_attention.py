@@ -101,7 +101,7 @@ def test_one_call_per_layer_in_both_towers(pipeline, monkeypatch):
     pipeline.encoder.forward(pack(features, pipeline.encoder.geometry))
     tokens = sum(len(f.input_ids) for f in features)
     patches = sum(len(f.patches) for f in features)
-    config = pipeline.encoder._model.config
+    config = pipeline.encoder.model.config
     assert (
         calls
         == [(False, patches)] * config.vision_config.depth

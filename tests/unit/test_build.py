@@ -44,7 +44,7 @@ def test_vectors_are_those_of_the_pipeline(pictures, checkpoint, tmp_path, pipel
 
 def test_broken_picture_is_named_and_nothing_is_written(pictures, checkpoint, tmp_path):
     (pictures / "broken.png").write_bytes(b"\x89PNG nothing")
-    with pytest.raises(InvalidInputError, match=r"1 of 3 pictures.*\n  'broken.png': image\[0\]"):
+    with pytest.raises(InvalidInputError, match=r"1 of 3 items.*\n  'broken.png': image\[0\]"):
         build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
     assert not (tmp_path / "index").exists()
 
@@ -56,7 +56,7 @@ def test_broken_picture_can_be_skipped(pictures, checkpoint, tmp_path, capsys):
     assert main(arguments) == 1
     assert main([*arguments, "--skip-bad"]) == 0
     out, err = capsys.readouterr()
-    assert "2 pictures, 64 dimensions" in out
+    assert "2 items, 64 dimensions" in out
     assert "skipped 'broken.png'" in err
 
 
@@ -69,3 +69,17 @@ def test_bad_sidecar_is_named(pictures, checkpoint, tmp_path):
     (pictures / "a.json").write_text("[1]")
     with pytest.raises(InvalidInputError, match=r"a.json': not an object"):
         build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
+
+
+def test_corpus_of_texts_and_pictures_is_indexed_under_its_ids(pictures, checkpoint, tmp_path):
+    lines = [
+        {"_id": "car/1", "image": "a.PNG", "colour": "red"},
+        {"_id": "note", "title": "Left door", "text": "scratched", "instruction": "Find damage."},
+    ]
+    (pictures / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
+    written = (tmp_path / "index" / "items.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == [
+        {"id": "car/1", "document": {"image": "a.PNG", "colour": "red"}},
+        {"id": "note", "document": {"title": "Left door", "text": "scratched"}},
+    ]

@@ -43,6 +43,9 @@ def test_same_source_gives_the_same_hash(source, tmp_path):
     assert convert(str(source), tmp_path / "b").hash == first.hash
     assert convert(str(source), tmp_path / "c", "qwen3-vl-mean").hash != first.hash
     assert convert(str(source), tmp_path / "d", max_pixels=10_000).hash != first.hash
+    shorter = convert(str(source), tmp_path / "e", min_dimension=32)
+    assert (first.min_dimension, shorter.min_dimension) == (64, 32)
+    assert shorter.hash != first.hash
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,21 @@ def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, re
     damage(source)
     with pytest.raises(InvalidInputError, match=reason):
         convert(str(source), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("profile", "wanted", "said"),
+    [
+        ("qwen3-vl-embedding", -5, "min_dimension: -5; expected 1 to 256"),
+        ("qwen3-vl-embedding", 0, "min_dimension: 0; expected 1 to 256"),
+        ("qwen3-vl-embedding", 257, "min_dimension: 257; expected 1 to 256"),
+        ("qwen3-vl-mean", 64, "min_dimension: 64; expected none: vectors cannot be cut"),
+    ],
+)
+def test_shortest_vector_must_be_possible(source, tmp_path, profile, wanted, said):
+    with pytest.raises(InvalidInputError, match=said):
+        convert(str(source), tmp_path / "out", profile, min_dimension=wanted)
     assert not (tmp_path / "out").exists()
 
 

@@ -41,7 +41,7 @@ def test_positions_of_a_small_item_by_hand():
     [(7,), (3, (2, 2), 4), ((8, 2), 1), (5, (2, 12), 2, (6, 4), 3, (2, 2), 9), (1, (10, 10))],
 )
 def test_positions_equal_transformers(pipeline, parts):
-    model = pipeline.encoder._model
+    model = pipeline.encoder.model
     mine = item(*parts)
     ids = torch.from_numpy(mine.input_ids.astype(np.int64))[None]
     theirs, _ = model.get_rope_index(

@@ -1,0 +1,171 @@
+"""An evaluation dataset: BEIR's layout, with pictures.
+
+    corpus.jsonl            items, see `lensemble_client.corpus`
+    queries.jsonl           likewise; "task" and "language" group them, "exclude" lists what the
+                            query must not find, such as itself
+    qrels/test.tsv          query-id <tab> corpus-id <tab> score, below a line of headings
+    candidates/test.txt     optional: ids of the corpus that are searched, one per line
+
+Each file in `qrels` is a split; queries with nothing relevant in it are not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lensemble_client.corpus import Entry, lines, load_entries, strings
+from lensemble_client.errors import InvalidInputError
+
+MAX_RELEVANCE = 1000
+"""A typing error rather than a judgment above this."""
+
+_QUERIES = "queries.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One split of a dataset.
+
+    Attributes:
+        name: Name of the folder.
+        split: Name of the file in `qrels`.
+        corpus: What is searched.
+        queries: What is asked; each has something relevant.
+        qrels: Query id -> corpus id -> how relevant it is, 1 or more.
+        excluded: Query id -> ids that it must not find.
+        not_searched: Ids of the corpus that this split leaves out.
+    """
+
+    name: str
+    split: str
+    corpus: list[Entry]
+    queries: list[Entry]
+    qrels: dict[str, dict[str, int]] = field(repr=False)
+    excluded: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
+    not_searched: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+def splits(folder: Path) -> list[str]:
+    """Names of the splits of a dataset.
+
+    Raises:
+        InvalidInputError: There is no such folder, or no split in it.
+    """
+    if not folder.is_dir():
+        raise InvalidInputError(f"no folder {str(folder)!r}", field="dataset")
+    names = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    if not names:
+        raise InvalidInputError(
+            f"no qrels/*.tsv in {str(folder)!r}: not a dataset in BEIR's layout; "
+            "docs/evaluation.md says what is expected",
+            field="dataset",
+        )
+    return names
+
+
+def load_dataset(folder: Path, split: str | None = None) -> Dataset:
+    """Reads one split.
+
+    Args:
+        folder: Of the dataset.
+        split: Name of a file in `qrels`, without `.tsv`; None is the only one, or `test`.
+
+    Raises:
+        InvalidInputError: A file is missing or a line of it is wrong; both are named.
+    """
+    known = splits(folder)
+    if split is None and len(known) == 1:
+        (split,) = known
+    if split is None and "test" not in known:
+        raise InvalidInputError(f"choose one of {', '.join(known)} with --split", field="split")
+    split = split or "test"
+    if split not in known:
+        raise InvalidInputError(f"{split!r} is not one of {', '.join(known)}", field="split")
+    corpus = {entry.id: entry for entry in load_entries(folder)}
+    queries = {entry.id: entry for entry in load_entries(folder, _QUERIES)}
+    for name, entries in (("corpus.jsonl", corpus), (_QUERIES, queries)):
+        _check_pictures(name, list(entries.values()))
+    excluded = {id_: _excluded(query) for id_, query in queries.items()}
+    candidates = folder / "candidates" / f"{split}.txt"
+    searched = _candidates(candidates, corpus) if candidates.is_file() else corpus
+    qrels = _load_qrels(folder / "qrels" / f"{split}.tsv", excluded, searched)
+    return Dataset(
+        folder.resolve().name,
+        split,
+        list(searched.values()),
+        [queries[id_] for id_ in queries if id_ in qrels],
+        qrels,
+        excluded,
+        frozenset(corpus.keys() - searched.keys()),
+    )
+
+
+def _check_pictures(name: str, entries: list[Entry]) -> None:
+    """Before hours of embedding, not in the middle of them."""
+    for entry in entries:
+        for path in entry.images:
+            if not path.is_file():
+                raise InvalidInputError(f"{entry.id!r}: no picture {str(path)!r}", field=name)
+
+
+def _excluded(query: Entry) -> frozenset[str]:
+    try:
+        return frozenset(strings(query.document, "exclude"))
+    except ValueError as error:
+        raise InvalidInputError(f"{query.id!r}: {error}", field=_QUERIES) from error
+
+
+def _load_qrels(
+    path: Path, excluded: dict[str, frozenset[str]], searched: Container[str]
+) -> dict[str, dict[str, int]]:
+    name = f"qrels/{path.name}"
+    judged: dict[str, dict[str, int]] = {}
+    for n, (where, line) in enumerate(lines(path)):
+        cells = line.split("\t")
+        if n == 0 and cells[0] == "query-id":
+            continue
+        try:
+            query, item, score = cells
+            relevance = int(score)
+            if not 0 <= relevance <= MAX_RELEVANCE:
+                raise ValueError
+        except ValueError as error:
+            raise InvalidInputError(
+                f"{where}: {line[:80]!r}; expected query-id, corpus-id and a whole number from 0 "
+                f"to {MAX_RELEVANCE}, with tabs between",
+                field=name,
+            ) from error
+        said = judged.setdefault(query, {})
+        if query not in excluded:
+            problem = f"query {query!r} is not in {_QUERIES}"
+        elif item not in searched:
+            problem = f"item {item!r} is not in corpus.jsonl, or not in this split's candidates"
+        elif relevance and item in excluded[query]:
+            problem = f"{item!r} is relevant, and the query excludes it"
+        elif item in said:
+            problem = f"{query!r} and {item!r} are judged twice"
+        else:
+            said[item] = relevance
+            continue
+        raise InvalidInputError(f"{where}: {problem}", field=name)
+    relevant = {
+        query: {item: relevance for item, relevance in said.items() if relevance}
+        for query, said in judged.items()
+    }
+    if not any(relevant.values()):
+        raise InvalidInputError("nothing in it is relevant", field=name)
+    return {query: said for query, said in relevant.items() if said}
+
+
+def _candidates(path: Path, corpus: dict[str, Entry]) -> dict[str, Entry]:
+    name = f"candidates/{path.name}"
+    chosen = {}
+    for where, id_ in lines(path):
+        if id_ not in corpus:
+            raise InvalidInputError(f"{where}: {id_!r} is not in corpus.jsonl", field=name)
+        chosen[id_] = corpus[id_]
+    if not chosen:
+        raise InvalidInputError("it is empty; remove it to search everything", field=name)
+    return chosen

@@ -1,0 +1,96 @@
+"""An evaluation as a table, beside an earlier one if there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lensemble_client.errors import InvalidInputError
+from lensemble_evaluation.evaluate import Evaluation, Row
+from lensemble_evaluation.metrics import NAMES
+
+
+def table(evaluation: Evaluation, baseline: Evaluation | None = None) -> str:
+    """Lines of text, one per task, language and length.
+
+    Args:
+        evaluation: What was measured.
+        baseline: What was measured before, on the same split; its differences stand in brackets.
+            What went through `search` is compared with the longest vectors of `embed`.
+    """
+    lines = [
+        f"{evaluation.dataset}, split {evaluation.split}: {evaluation.corpus} items searched "
+        f"through {evaluation.through}, {evaluation.server}",
+        "",
+    ]
+    width = 16 if baseline else 14
+    task_width = max(len(row.task) for row in evaluation.rows) + 2
+    heads = "".join(f"{name:>{width}}" for name in NAMES)
+    lines.append(f"{'task':{task_width}}{'language':10}{'dim':>5}{'queries':>9}{heads}")
+    for row in evaluation.rows:
+        before = _same_row(baseline, row)
+        cells = "".join(f"{_cell(row, before, name):>{width}}" for name in NAMES)
+        dimensions = row.dimensions or "-"
+        lines.append(
+            f"{row.task:{task_width}}{row.language:10}{dimensions:>5}{row.queries:>9}{cells}"
+        )
+    return "\n".join(lines)
+
+
+def _cell(row: Row, before: Row | None, name: str) -> str:
+    value = f"{row.metrics[name]:.3f}"
+    return value if before is None else f"{value} ({row.metrics[name] - before.metrics[name]:+.3f})"
+
+
+def _same_row(baseline: Evaluation | None, row: Row) -> Row | None:
+    if baseline is None:
+        return None
+    through_search = baseline.through == "search" or not row.dimensions
+    try:
+        return baseline.row(row.task, row.language, None if through_search else row.dimensions)
+    except KeyError:
+        return None
+
+
+def check_baseline(baseline: Evaluation, dataset: str, split: str) -> None:
+    """Refuses a baseline that was measured on something else.
+
+    Raises:
+        InvalidInputError: Another dataset or split.
+    """
+    if (baseline.dataset, baseline.split) != (dataset, split):
+        raise InvalidInputError(
+            f"it was measured on {baseline.dataset!r}, split {baseline.split!r}; this is "
+            f"{dataset!r}, split {split!r}",
+            field="baseline",
+        )
+
+
+def save(evaluation: Evaluation, path: Path) -> None:
+    """Writes an evaluation as JSON: the fields of `Evaluation` and `Row`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    text = json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False)
+    path.write_text(f"{text}\n", "utf-8")
+
+
+def load(path: Path) -> Evaluation:
+    """Reads what `save` wrote.
+
+    Raises:
+        InvalidInputError: There is no such file, or it is none of ours.
+    """
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        rows = [Row(**row) for row in said["rows"]]
+        for row in rows:
+            row.metrics.update({name: float(row.metrics[name]) for name in NAMES})
+        return Evaluation(**{**said, "rows": rows})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InvalidInputError(
+            f"{str(path)!r} is not an evaluation ({type(error).__name__}: {error}); write one with "
+            "`lensemble eval --json`",
+            field="baseline",
+        ) from error

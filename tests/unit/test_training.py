@@ -1,0 +1,299 @@
+"""Training: what a batch holds, what the loss is, and that everything learns."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch.nn import functional
+
+from lensemble import attention, packing
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.encoder import Encoder
+from lensemble.pipeline import Pipeline
+from lensemble_client import InvalidInputError, Item
+from lensemble_evaluation.dataset import load_dataset, splits
+from lensemble_export.convert import convert
+from lensemble_export.random_checkpoint import write_random_checkpoint
+from lensemble_training.augment import augment, premultiplied
+from lensemble_training.batches import Batches, Sizes, Texts
+from lensemble_training.captions import FRAMES
+from lensemble_training.concepts import Picture
+from lensemble_training.dataset import write_dataset
+from lensemble_training.objective import Objective
+from lensemble_training.publish import publish
+from lensemble_training.render import on_white
+from lensemble_training.train import Recipe, Trainer
+from tests.conftest import EMBEDDING
+from tests.reference import Reference
+
+SIZES = Sizes(pictures=12, views=4, changes=4, named=2)
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
+SHAPES = ("circle", "square", "bar", "ring")
+
+
+def drawn(colour: str, shape: str) -> np.ndarray:
+    canvas = Image.new("RGBA", (128, 128))
+    draw = ImageDraw.Draw(canvas)
+    box = (24, 24, 104, 104)
+    if shape == "circle":
+        draw.ellipse(box, colour)
+    elif shape == "square":
+        draw.rectangle(box, colour)
+    elif shape == "bar":
+        draw.rectangle((54, 10, 74, 118), colour)
+    else:
+        draw.ellipse(box, outline=colour, width=14)
+    return np.asarray(canvas)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return [
+        Picture(
+            f"{colour} {shape}",
+            "x",
+            f"{colour} {shape}",
+            dict.fromkeys(FRAMES, f"{colour} {shape}"),
+            False,
+        )
+        for colour in COLOURS
+        for shape in SHAPES
+    ]
+
+
+@pytest.fixture(scope="module")
+def rendered(pictures):
+    return {picture.id: drawn(*picture.id.split()) for picture in pictures}
+
+
+@pytest.fixture(scope="module")
+def initial(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    write_random_checkpoint(folder / "random", "emoji", corpus=[*COLOURS, *SHAPES])
+    convert(str(folder / "random"), folder / "initial", min_pixels=4096, max_pixels=16384)
+    return folder / "initial"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(initial):
+    return Checkpoint.open(initial)
+
+
+@pytest.fixture
+def encoder(checkpoint):
+    return Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
+
+
+@pytest.fixture(scope="module")
+def batches(pictures, rendered, checkpoint):
+    return Batches(pictures, rendered, checkpoint, sizes=SIZES, seed=3)
+
+
+def same(one, other) -> bool:
+    return all(
+        np.array_equal(getattr(a, name), getattr(b, name))
+        for a, b in zip(one.items, other.items, strict=True)
+        for name in ("input_ids", "patches", "image_grid_thw")
+    ) and torch.equal(one.targets, other.targets)
+
+
+def test_batch_depends_on_seed_and_step_alone(batches, pictures, rendered, checkpoint):
+    again = Batches(pictures, rendered, checkpoint, sizes=SIZES, seed=3)
+    other = Batches(pictures, rendered, checkpoint, sizes=SIZES, seed=4)
+    assert same(batches(7), again(7))
+    assert not same(batches(7), again(8))
+    assert not same(batches(7), other(7))
+
+
+def test_batch_is_pictures_then_queries_with_texts_last(batches):
+    batch = batches(0)
+    queries = batch.items[batch.pictures :]
+    assert (batch.pictures, batch.texts) == (12, 12)
+    assert len(queries) == len(batch.targets)
+    assert all(len(item.image_grid_thw) == 1 for item in batch.items[: -batch.texts])
+    assert not any(len(item.image_grid_thw) for item in queries[-batch.texts :])
+    assert sorted(batch.targets[-batch.texts :].tolist()) == list(range(12))
+
+
+def test_words_are_cut_and_nothing_else_is(checkpoint):
+    texts = Texts(checkpoint)
+    rng = random.Random(0)
+    plain = texts._prompt.ids("purple circle", [], None)
+    made = [texts.ids("purple circle", 0, "Represent the user's input.", rng) for _ in range(40)]
+    assert any(np.array_equal(ids, plain) for ids in made)
+    assert any(len(ids) > len(plain) for ids in made)
+    # Prompt and tokenizer agree but for where words are cut: the text is the same.
+    decode = texts._tokenizer.decode
+    assert {decode(ids.tolist()) for ids in made} == {decode(plain.tolist())}
+
+
+def test_augmenting_keeps_clean_pictures_clean(rendered):
+    pixels = np.stack(list(rendered.values()))
+    clean = augment(premultiplied(pixels, 64), (64, 64), torch.Generator().manual_seed(0), 1.0)
+    for picture, rgba in zip(clean, pixels, strict=True):
+        expected = np.asarray(on_white(rgba, 64)).astype(int)
+        found = picture.permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(found - expected).mean() < 3  # two ways of making it smaller
+    damaged = augment(premultiplied(pixels, 96), (64, 96), torch.Generator().manual_seed(0), 0.0)
+    assert damaged.shape == (len(pixels), 3, 64, 96)
+    assert (damaged.float().std(dim=(1, 2, 3)) > 1).all()
+
+
+def test_objective_is_the_mean_of_cross_entropies_both_ways():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3 + 5, 8, generator=generator)
+    targets = torch.tensor([2, 0, 1, 2, 0])  # two other queries, then texts of pictures 1, 2, 0
+    expected = []
+    for length in (4, 8):
+        unit = functional.normalize(vectors[:, :length])
+        scores = unit[3:] @ unit[:3].T / 0.07
+        expected.append(functional.cross_entropy(scores, targets))
+        texts = scores[2:]
+        expected.append(functional.cross_entropy(texts.T, torch.tensor([2, 0, 1])))
+    found = Objective((4, 8))(vectors, 3, 3, targets)
+    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
+
+
+def test_shared_prefix_changes_nothing(encoder, batches):
+    items = batches(1).items
+    packed = packing.pack(items, encoder.geometry)
+    count = packing.common_prefix(items)
+    shared = packing.share_prefix(packed, count)
+    # At least system message and user's header: the prompt's beginning.
+    assert count >= 15
+    assert shared.input_ids.shape[1] == packed.input_ids.shape[1] - count * (len(items) - 1)
+    torch.testing.assert_close(
+        encoder.forward(shared), encoder.forward(packed), atol=2e-6, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="a shared prefix is for CPUs"):
+        shared.to(torch.device("meta"))
+    heads = torch.ones(1, 2, shared.input_ids.shape[1], 8)
+    with pytest.raises(ValueError, match="a shared prefix is for causal attention"):
+        attention._per_segment(heads, heads, heads, shared.cu_seqlens, None, causal=False)
+
+
+def test_common_prefix_leaves_a_token_of_each():
+    from tests.unit.test_packing import item
+
+    assert packing.common_prefix([item(3), item(5)]) == 2
+    assert packing.common_prefix([item(5), item(5, (2, 2))]) == 4
+    assert packing.common_prefix([item(2, (2, 2)), item(4)]) == 2
+
+
+def test_gradient_reaches_both_towers_and_every_merger(encoder, batches):
+    trainer = Trainer(encoder, batches, Recipe())
+    trainer.loss(batches(0)).backward()
+    without = [
+        name
+        for name, parameter in [
+            *encoder.model.named_parameters(),
+            *trainer.objective.named_parameters(),
+        ]
+        if parameter.grad is None or not parameter.grad.abs().sum()
+    ]
+    assert without == []
+    names = dict(encoder.model.named_parameters())
+    assert any("deepstack_merger_list.2" in name for name in names)
+    assert any(name.startswith("visual.patch_embed") for name in names)
+
+
+def test_loss_falls(encoder, batches):
+    """On one batch over and over: learning to tell pictures apart in general takes far longer."""
+    batch = batches(0)
+    trainer = Trainer(encoder, lambda step: batch, Recipe(steps=60, learning_rate=2e-3))
+    losses = trainer.run(progress=False)
+    assert len(losses) == 60
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_training_resumes_where_it_was_cut(checkpoint, batches, tmp_path):
+    """To the bit: what was cut off after step 4 goes on from step 3, which was saved."""
+
+    def trainer(folder):
+        encoder = Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
+        return Trainer(encoder, batches, Recipe(steps=6, save_every=3), folder)
+
+    def cut():
+        raise KeyboardInterrupt
+
+    whole = trainer(tmp_path / "whole")
+    assert len(whole.run(progress=False)) == 6
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "cut").run(cut, progress=False)
+    resumed = trainer(tmp_path / "cut")
+    assert len(resumed.run(progress=False)) == 3
+    assert whole.step == resumed.step == 6
+    assert resumed.seconds > 0
+    ours = resumed._encoder.model.state_dict()
+    for name, tensor in whole._encoder.model.state_dict().items():
+        assert torch.equal(ours[name], tensor), name
+    assert trainer(tmp_path / "cut").run(progress=False) == []
+
+
+def test_published_checkpoint_is_the_trained_model(encoder, initial, batches, tmp_path):
+    """Transformers' own model, loaded from what was published, gives the trained vectors."""
+    trainer = Trainer(encoder, batches, Recipe(steps=3))
+    trainer.run(progress=False)
+    before = copy.deepcopy(encoder.model.state_dict())
+    profile = publish(encoder, initial, tmp_path / "out", 32)
+    assert profile.min_dimension == 32
+    assert profile.image.max_pixels == 16384
+    size = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert size < 16 * 2**20
+    for name, tensor in encoder.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    publish(encoder, initial, tmp_path / "out", 32)  # an earlier checkpoint is replaced
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(InvalidInputError, match="is no checkpoint; choose another folder"):
+        publish(encoder, initial, tmp_path / "mine", 32)
+    reference = Reference.load(tmp_path / "out", EMBEDDING)
+    reference.max_pixels = 16384
+    pipeline = Pipeline(Settings(checkpoint=tmp_path / "out", dtype="fp32"))
+    picture = on_white(drawn("red", "ring"), 100)
+    for item in (Item.of("a red ring"), Item.of(image=picture), Item.of("blue", picture)):
+        expected = reference.embed(item)
+        (published,) = pipeline.embed([item])
+        trained = encoder.encode([pipeline.preprocess(item)])[0]
+        assert float(published @ expected) > 0.99999
+        assert float(trained @ expected) > 0.9999  # float16
+
+
+def test_written_dataset_can_be_evaluated(pictures, rendered, tmp_path):
+    """Every split: nothing held out among what is trained, and each query's target is searched."""
+    toned = [
+        Picture(name, emoji, "hand", dict.fromkeys(FRAMES, name), True)
+        for name, emoji in (("hand", "✋"), ("hand dark skin tone", "✋🏿"))
+    ]
+    hands = {p.id: drawn(colour, "bar") for p, colour in zip(toned, ("pink", "brown"), strict=True)}
+    # Held out by its name, but seen under another one.
+    twin = Picture("twin", "x", "twin", dict.fromkeys(FRAMES, "twin"), True)
+    toned, hands = [*toned, twin], {**hands, "twin": rendered["red circle"]}
+    write_dataset(tmp_path / "d", [*pictures, *toned], rendered | hands)
+    loaded = {split: load_dataset(tmp_path / "d", split) for split in splits(tmp_path / "d")}
+    assert {name: len(split.corpus) for name, split in loaded.items()} == {
+        "all": 27,
+        "held_out": 2,
+        "trained": 24,
+    }
+    held_out = loaded["held_out"]
+    assert {entry.document["task"] for entry in held_out.queries} == {
+        "text to picture",
+        "picture to picture",
+        "picture to variants",
+        "picture and text to picture",
+    }
+    (fused,) = [q for q in held_out.queries if q.id.startswith("fused-es")]
+    assert fused.text == "lo mismo, pero con piel oscura"
+    assert held_out.excluded[fused.id] == {"hand"}
+    assert held_out.qrels[fused.id] == {"hand dark skin tone": 1}
+    assert held_out.qrels["variants-hand"] == {"hand dark skin tone": 1}
+    write_dataset(tmp_path / "d", [*pictures, *toned], rendered | hands)  # replaces its own
+    with pytest.raises(InvalidInputError, match="is no dataset; choose another folder"):
+        write_dataset(tmp_path, pictures, rendered)
+    assert "SIL OPEN FONT LICENSE" in (tmp_path / "d" / "LICENSE").read_text()
+    assert all(entry.item().images for entry in held_out.corpus)
