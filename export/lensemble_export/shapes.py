@@ -26,6 +26,12 @@ _TEXT_COMMON: dict[str, Any] = {
         "mrope_interleaved": True,
     },
 }
+_ROPE_64: dict[str, Any] = {
+    "rope_type": "default",
+    "rope_theta": 5_000_000,
+    "mrope_section": [12, 10, 10],  # half of a head of 64
+    "mrope_interleaved": True,
+}
 _VISION_SMALL: dict[str, Any] = {
     "hidden_size": 1024,
     "depth": 24,
@@ -45,12 +51,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "intermediate_size": 768,
             "max_position_embeddings": 32_768,
             "vocab_size": 8192,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5_000_000,
-                "mrope_section": [12, 10, 10],
-                "mrope_interleaved": True,
-            },
+            "rope_parameters": _ROPE_64,
         },
         "vision": {
             "hidden_size": 192,
@@ -72,12 +73,7 @@ SHAPES: dict[str, dict[str, Any]] = {
             "intermediate_size": 512,
             "max_position_embeddings": 32_768,
             "vocab_size": 4096,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5_000_000,
-                "mrope_section": [12, 10, 10],
-                "mrope_interleaved": True,
-            },
+            "rope_parameters": _ROPE_64,
         },
         "vision": {
             "hidden_size": 128,

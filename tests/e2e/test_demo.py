@@ -35,8 +35,9 @@ def test_demo_finds_words_and_pictures_and_ends_in_one_json_line(tmp_path):
     assert summary["pictures"] > 3700
     assert summary["triton"] == "2.51.0"
     # tests/e2e/test_emoji.py holds the figures to their values.
-    assert 0 < summary["recall_at_1"] <= summary["picture_recall_at_10"]
-    for name in ("text_recall_at_10", "held_out_text_recall_at_10"):
+    assert summary["recall_at_1"] >= 0.3
+    assert summary["picture_recall_at_10"] >= 0.85
+    for name, least in (("text_recall_at_10", 0.75), ("held_out_text_recall_at_10", 0.3)):
         assert set(summary[name]) == LANGUAGES
-        assert all(0.3 < recall <= 1 for recall in summary[name].values()), name
+        assert min(summary[name].values()) >= least, name
     assert summary["seconds"] > 0

@@ -21,6 +21,7 @@ from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
 from lensemble.features import Features
 from lensemble.image import patch_rows
 from lensemble.prompt import IM_END, Prompt
+from lensemble_client import contract
 from lensemble_training import captions
 from lensemble_training.augment import augment, premultiplied
 from lensemble_training.concepts import LANGUAGES, Picture
@@ -66,7 +67,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many of each kind stand in a batch."""
+    """How many of each kind stand in a batch, where there are enough.
+
+    Attributes:
+        pictures: And as many texts, one each.
+        views: Damaged views of some of the pictures.
+        changes: Pictures with words that mean another one ("the same, but ...").
+        named: Damaged views with the picture's own name.
+    """
 
     pictures: int = 128
     views: int = 48
@@ -199,7 +207,7 @@ class Batches:
         return made
 
 
-_NO_PICTURE = (np.empty((0, 768), np.uint8), np.empty((0, 3), np.int32))
+_NO_PICTURE = (np.empty((0, contract.PATCH_VALUES), np.uint8), np.empty((0, 3), np.int32))
 
 
 class Texts:
