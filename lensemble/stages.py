@@ -18,7 +18,7 @@ from lensemble.config import Settings
 from lensemble.features import Features, fill, unfill
 from lensemble.index import Index, Match, check_profile, check_query
 from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError, LensembleError, NotReadyError
+from lensemble_client.errors import InvalidInputError, LensembleError, NotReadyError, StorageError
 from lensemble_client.items import Item, Rows, from_rows
 
 logger = logging.getLogger(__name__)
@@ -137,9 +137,9 @@ class SearchStage(Stage[SearchRow, list[Match]]):
         if settings.index is None:
             logger.warning("no index is configured: `search` will answer that it is not ready")
             return
-        from lensemble.index.exact import ExactIndex
+        from lensemble.index.live import LiveIndex
 
-        self._index = ExactIndex.load(settings.index)
+        self._index = LiveIndex.open(settings.index)
         profile = Checkpoint.open(settings.checkpoint).profile
         check_profile(self._index.manifest, profile)
         self._full_length = profile.dimension
@@ -169,7 +169,11 @@ class SearchStage(Stage[SearchRow, list[Match]]):
         if not rows or self._index is None:
             return []
         most = max(top_k for _, top_k in rows)
-        found = self._index.search(np.stack([query for query, _ in rows]), most)
+        try:
+            found = self._index.search(np.stack([query for query, _ in rows]), most)
+        except StorageError as error:
+            logger.error("%s", error)
+            return [error] * len(rows)
         return [matches[:top_k] for matches, (_, top_k) in zip(found, rows, strict=True)]
 
     def write(self, results: Sequence[list[Match]]) -> Rows:

@@ -19,6 +19,7 @@ from lensemble_client.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    StorageError,
 )
 from lensemble_client.items import Item, Picture
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
@@ -40,5 +41,6 @@ __all__ = [
     "OverloadedError",
     "Picture",
     "Status",
+    "StorageError",
     "Transport",
 ]

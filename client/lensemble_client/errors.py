@@ -6,6 +6,7 @@
     ├── OverloadedError         429  RESOURCE_EXHAUSTED  too much work; try again later
     ├── CancelledError          499  CANCELLED           the caller gave up
     ├── InternalError           500  INTERNAL            a fault of the service
+    ├── StorageError            507  DATA_LOSS           the index's files: full disk, damage
     ├── NotReadyError           503  UNAVAILABLE         not started yet, gone, or no index loaded
     └── DeadlineExceededError   504  DEADLINE_EXCEEDED   the answer took longer than the timeout
 
@@ -26,6 +27,7 @@ __all__ = [
     "NotFoundError",
     "NotReadyError",
     "OverloadedError",
+    "StorageError",
     "from_wire",
 ]
 
@@ -85,6 +87,12 @@ class InternalError(LensembleError):
     code, grpc_status, http_status = "internal", "INTERNAL", 500
 
 
+class StorageError(LensembleError):
+    """The index's files cannot be written or read: the disk is full, a file damaged or locked."""
+
+    code, grpc_status, http_status = "storage", "DATA_LOSS", 507
+
+
 class NotReadyError(LensembleError):
     """The service cannot be reached, is starting or stopping, or has no index loaded."""
 
@@ -103,6 +111,7 @@ _CLASSES = (
     OverloadedError,
     CancelledError,
     InternalError,
+    StorageError,
     NotReadyError,
     DeadlineExceededError,
 )
@@ -119,7 +128,6 @@ _BY_STATUS: dict[str, type[LensembleError]] = {
     "ABORTED": OverloadedError,
     "UNAUTHENTICATED": InvalidInputError,
     "PERMISSION_DENIED": InvalidInputError,
-    "DATA_LOSS": InternalError,
     "UNKNOWN": InternalError,
 }
 _TAGGED = re.compile(rf"\[({'|'.join(_BY_CODE)})\] (?:([a-z_]+(?:\[\d+\])?): )?(.*)", re.DOTALL)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from lensemble.config import Settings
 from lensemble.encoder import Embedding
 from lensemble.index import check_id
-from lensemble.index.exact import ExactIndex, check_target
+from lensemble.index.create import check_target, write_index
 from lensemble.pipeline import Pipeline
 from lensemble_client.corpus import FILE_NAME, Entry, load_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
@@ -52,7 +52,7 @@ def build_index(
     skip_bad: bool = False,
     progress: bool = False,
 ) -> Built:
-    """Embeds every item of a folder and writes an exact index.
+    """Embeds every item of a folder and writes an index.
 
     Args:
         source: Folder with `corpus.jsonl`, or with JPEG, PNG, WebP, GIF, BMP and TIFF, searched
@@ -101,13 +101,13 @@ def build_index(
     if not vectors:
         raise InvalidInputError("no item can be read", field="source")
     documents = {entry.id: entry.document for entry in entries}
-    index = ExactIndex(
+    write_index(
+        out,
+        profile,
         np.stack(list(vectors.values())),
         list(vectors),
         [json.dumps(documents[id_], ensure_ascii=False) for id_ in vectors],
-        profile,
     )
-    index.save(out)
     return Built(len(vectors), length, failed)
 
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from lensemble.config import Settings
-from lensemble.index.exact import ExactIndex
+from lensemble.index.live import LiveIndex
+from lensemble.index.store import Store
 from lensemble_client import InvalidInputError
 from lensemble_client.cli import main
 from lensemble_export.index import build_index
@@ -21,14 +22,19 @@ def pictures(tmp_path):
     return folder
 
 
+def stored(folder):
+    with Store.open(folder) as store:
+        rows = store.contents().rows.tolist()
+        return {id_: json.loads(document) for id_, document in store.items(rows).values()}
+
+
 def test_ids_are_paths_and_documents_come_from_beside_the_picture(pictures, checkpoint, tmp_path):
     built = build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
     assert (built.count, built.dimension, built.failed) == (2, 256, {})
-    lines = (tmp_path / "index" / "items.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"id": "a.PNG", "document": {"file": "a.PNG"}},
-        {"id": "sub/b.jpg", "document": {"plate": "ñ-1"}},
-    ]
+    assert stored(tmp_path / "index") == {
+        "a.PNG": {"file": "a.PNG"},
+        "sub/b.jpg": {"plate": "ñ-1"},
+    }
 
 
 def test_vectors_are_those_of_the_pipeline(pictures, checkpoint, tmp_path, pipeline):
@@ -37,7 +43,8 @@ def test_vectors_are_those_of_the_pipeline(pictures, checkpoint, tmp_path, pipel
     settings = Settings(checkpoint=checkpoint, dtype="fp32")
     build_index(pictures, tmp_path / "index", settings, dimensions=64)
     (vector,) = pipeline.embed([Item(images=((pictures / "a.PNG").read_bytes(),))], 64)
-    (matches,) = ExactIndex.load(tmp_path / "index").search(vector[None], 1)
+    with LiveIndex.open(tmp_path / "index") as index:
+        (matches,) = index.search(vector[None], 1)
     assert matches[0].id == "a.PNG"
     assert matches[0].score == pytest.approx(1, abs=1e-6)
 
@@ -78,8 +85,7 @@ def test_corpus_of_texts_and_pictures_is_indexed_under_its_ids(pictures, checkpo
     ]
     (pictures / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)))
     build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
-    written = (tmp_path / "index" / "items.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in written] == [
-        {"id": "car/1", "document": {"image": "a.PNG", "colour": "red"}},
-        {"id": "note", "document": {"title": "Left door", "text": "scratched"}},
-    ]
+    assert stored(tmp_path / "index") == {
+        "car/1": {"image": "a.PNG", "colour": "red"},
+        "note": {"title": "Left door", "text": "scratched"},
+    }

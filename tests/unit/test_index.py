@@ -1,4 +1,4 @@
-import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lensemble.index import check_profile, check_query
-from lensemble.index.exact import ExactIndex
+from lensemble.index.create import write_index
+from lensemble.index.live import LiveIndex
 from lensemble.profile import Profile
 from lensemble_client import InvalidInputError
 
@@ -16,10 +17,19 @@ def profile(checkpoint):
     return Profile.load(checkpoint)
 
 
+IDS = ["a", "b/ñ", "c", "d"]
+
+
+def write(folder, profile, vectors=None, ids=IDS):
+    vectors = np.eye(4, dtype=np.float32) if vectors is None else vectors
+    write_index(folder, profile, vectors, ids, [f'{{"n": {n}}}' for n in range(len(ids))])
+
+
 @pytest.fixture
-def index(profile):
-    vectors = np.eye(4, dtype=np.float32)
-    return ExactIndex(vectors, ["a", "b/ñ", "c", "d"], [f'{{"n": {n}}}' for n in range(4)], profile)
+def index(tmp_path, profile):
+    write(tmp_path / "made", profile)
+    with LiveIndex.open(tmp_path / "made") as opened:
+        yield opened
 
 
 def test_nearest_come_first_with_the_callers_ids(index):
@@ -42,104 +52,94 @@ def test_fillings_of_faiss_are_never_shown(index):
     assert index.search(np.full((1, 4), np.nan, np.float32), 3) == [[]]
 
 
-def test_empty_index_finds_nothing(profile):
-    empty = ExactIndex(np.empty((0, 4), np.float32), [], [], profile)
-    assert empty.search(np.ones((2, 4), np.float32), 5) == [[], []]
+def test_empty_index_finds_nothing(profile, tmp_path):
+    write(tmp_path / "index", profile, np.empty((0, 4), np.float32), [])
+    with LiveIndex.open(tmp_path / "index") as empty:
+        assert empty.search(np.ones((2, 4), np.float32), 5) == [[], []]
 
 
-def test_exact_against_numpy(profile):
+def test_exact_against_numpy(profile, tmp_path):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(500, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries = rng.normal(size=(40, 64)).astype(np.float32)
-    index = ExactIndex(vectors, [str(n) for n in range(500)], ["{}"] * 500, profile)
+    write(tmp_path / "index", profile, vectors, [str(n) for n in range(500)])
     expected = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
-    found = [[int(match.id) for match in matches] for matches in index.search(queries, 10)]
+    with LiveIndex.open(tmp_path / "index") as index:
+        found = [[int(match.id) for match in matches] for matches in index.search(queries, 10)]
     np.testing.assert_array_equal(found, expected)
 
 
-def test_index_comes_back_from_its_folder(index, tmp_path, profile):
-    index.save(tmp_path / "index")
-    index.save(tmp_path / "index")  # replaces the first
-    loaded = ExactIndex.load(tmp_path / "index")
-    query = np.array([[0.1, 0.9, 0.3, 0.0]], np.float32)
-    assert loaded.search(query, 4) == index.search(query, 4)
-    assert loaded.manifest == index.manifest
-    assert loaded.manifest["profile_hash"] == profile.hash
+def test_index_is_written_whole_and_replaces_the_one_before(tmp_path, profile):
+    write(tmp_path / "index", profile, ids=["w", "x", "y", "z"])
+    write(tmp_path / "index", profile)
+    with LiveIndex.open(tmp_path / "index") as index:
+        manifest = index.manifest
+        assert {m.id for m in index.search(np.ones((1, 4), np.float32), 9)[0]} == set(IDS)
+    assert (manifest["profile_hash"], manifest["count"], manifest["delta"]) == (profile.hash, 4, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "nothing else is left"
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "items.jsonl"])
-def test_flipped_bit_is_found(index, tmp_path, name):
-    index.save(tmp_path / "index")
-    path = tmp_path / "index" / name
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(InvalidInputError, match="a checksum is wrong"):
-        ExactIndex.load(tmp_path / "index")
+def test_index_of_the_first_format_is_named_and_replaced(tmp_path, profile):
+    for name in ("manifest.json", "index.faiss", "items.jsonl"):
+        (tmp_path / "index").mkdir(exist_ok=True)
+        (tmp_path / "index" / name).write_text("{}")
+    with pytest.raises(InvalidInputError, match="build one with"):
+        LiveIndex.open(tmp_path / "index")
+    write(tmp_path / "index", profile)
+    with LiveIndex.open(tmp_path / "index") as index:
+        assert len(index) == 4
 
 
-def test_missing_parts_are_named(index, tmp_path):
-    with pytest.raises(InvalidInputError, match="not an index"):
-        ExactIndex.load(tmp_path)
-    index.save(tmp_path / "index")
-    (tmp_path / "index" / "items.jsonl").unlink()
-    with pytest.raises(InvalidInputError, match=r"items.jsonl is missing"):
-        ExactIndex.load(tmp_path / "index")
+def test_missing_index_is_named(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"not an index; build one with `lensemble index"):
+        LiveIndex.open(tmp_path)
 
 
-def test_manifest_of_another_kind_is_refused(index, tmp_path):
-    index.save(tmp_path / "index")
-    path = tmp_path / "index" / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "kind": "graph"}))
-    with pytest.raises(InvalidInputError, match="kind 'graph'"):
-        ExactIndex.load(tmp_path / "index")
+def test_index_in_a_folder_that_cannot_be_written_is_read(profile, tmp_path, monkeypatch):
+    write(tmp_path / "index", profile)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    before = sorted(path.name for path in (tmp_path / "index").iterdir())
+    with LiveIndex.open(tmp_path / "index") as index:
+        assert len(index.search(np.ones((1, 4), np.float32), 9)[0]) == 4
+        assert sorted(path.name for path in (tmp_path / "index").iterdir()) == before
 
 
-def test_folder_with_something_else_is_not_overwritten(index, tmp_path):
+def test_folder_with_something_else_is_not_overwritten(profile, tmp_path):
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(InvalidInputError, match="holds something else"):
-        index.save(tmp_path)
+        write(tmp_path, profile)
     assert (tmp_path / "precious.txt").exists()
-
-
-def test_folder_with_somebody_elses_manifest_is_not_overwritten(index, tmp_path):
-    (tmp_path / "manifest.json").write_text('{"name": "my web app"}')
-    (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(InvalidInputError, match="holds something else"):
-        index.save(tmp_path)
-    index.save(tmp_path / "index")
+    write(tmp_path / "index", profile)
     (tmp_path / "index" / "notes.txt").write_text("x")
     with pytest.raises(InvalidInputError, match="holds something else"):
-        index.save(tmp_path / "index")
+        write(tmp_path / "index", profile)
     with pytest.raises(InvalidInputError, match="is not a folder"):
-        index.save(tmp_path / "thesis.txt")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "index",
-        "manifest.json",
-        "thesis.txt",
-    ]
+        write(tmp_path / "precious.txt", profile)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "precious.txt"]
 
 
-def test_index_behind_a_link_or_a_dot_is_replaced(index, tmp_path, monkeypatch):
-    index.save(tmp_path / "real")
+def test_index_behind_a_link_or_a_dot_is_replaced(profile, tmp_path, monkeypatch):
+    write(tmp_path / "real", profile)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    index.save(tmp_path / "link")
+    write(tmp_path / "link", profile)
     monkeypatch.chdir(tmp_path / "real")
-    index.save(Path())
+    write(Path(), profile)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
-    assert len(ExactIndex.load(tmp_path / "link").search(np.ones((1, 4), np.float32), 9)[0]) == 4
+    with LiveIndex.open(tmp_path / "link") as index:
+        assert len(index.search(np.ones((1, 4), np.float32), 9)[0]) == 4
 
 
 @pytest.mark.parametrize("id_", ["", "caf\udce9.jpg", "x" * 513])
-def test_id_that_cannot_be_sent_is_refused(profile, id_):
+def test_id_that_cannot_be_sent_is_refused_and_nothing_is_left(profile, tmp_path, id_):
     with pytest.raises(InvalidInputError, match="id: "):
-        ExactIndex(np.eye(1, dtype=np.float32), [id_], ["{}"], profile)
+        write(tmp_path / "index", profile, np.eye(1, dtype=np.float32), [id_])
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_id_that_stands_twice_is_named(profile):
+def test_id_that_stands_twice_is_named(profile, tmp_path):
     with pytest.raises(InvalidInputError, match="id 'x' stands twice"):
-        ExactIndex(np.eye(3, dtype=np.float32), ["x", "y", "x"], ["{}"] * 3, profile)
+        write(tmp_path / "index", profile, np.eye(3, dtype=np.float32), ["x", "y", "x"])
 
 
 def test_index_of_another_profile_is_refused_with_both_named(index, profile):

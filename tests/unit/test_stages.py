@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lensemble.config import Settings
-from lensemble.index.exact import ExactIndex
+from lensemble.index.create import write_index
 from lensemble.profile import Profile
 from lensemble.stages import EncodeStage, PreprocessStage, SearchStage
 from lensemble_client import InvalidInputError, Item, NotReadyError
@@ -87,7 +87,7 @@ def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
     full /= np.linalg.norm(full, axis=1, keepdims=True)
     cut = full[:, :64] / np.linalg.norm(full[:, :64], axis=1, keepdims=True)
     ids = [str(n) for n in range(20)]
-    ExactIndex(cut, ids, ["{}"] * 20, Profile.load(checkpoint)).save(tmp_path / "index")
+    write_index(tmp_path / "index", Profile.load(checkpoint), cut, ids, ["{}"] * 20)
     stage = SearchStage(Settings(checkpoint=checkpoint, index=tmp_path / "index"), "cpu")
     for queries, parameters in ((full, {}), (cut, {}), (cut, {"dimensions": 64})):
         found = stage.run(stage.read({"embedding": queries}, {"top_k": 1, **parameters}))
@@ -101,7 +101,7 @@ def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
 
 def test_empty_index_answers_without_hits(checkpoint, tmp_path):
     profile = Profile.load(checkpoint)
-    ExactIndex(np.empty((0, 256), np.float32), [], [], profile).save(tmp_path / "index")
+    write_index(tmp_path / "index", profile, np.empty((0, 256), np.float32), [], [])
     stage = SearchStage(Settings(checkpoint=checkpoint, index=tmp_path / "index"), "cpu")
     rows = stage.write(stage.run(stage.read({"embedding": np.ones((2, 256), np.float32)}, {})))
     assert rows["ids"].shape == (2, 0)

@@ -1,0 +1,78 @@
+"""Makes the next snapshot from the store, while others write and search."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lensemble.index.kinds import EXACT, Kind
+from lensemble.index.snapshot import FOLDER, Snapshot, names
+from lensemble.index.store import Store
+from lensemble_client.errors import OverloadedError
+
+KEPT = 2
+"""Snapshots that stay: the current one, and the one before in case it is found damaged."""
+LOCK_FILE = "compact.lock"
+
+logger = logging.getLogger(__name__)
+
+
+def compact(folder: Path, kind: Kind = EXACT, parameters: dict[str, int] | None = None) -> Snapshot:
+    """Builds a snapshot of all that is live, makes it the current one, and clears up.
+
+    Rows whose tombstones are in the snapshot before it are removed for good, and older snapshots
+    with them. Searchers take the new one when they have loaded it.
+
+    Args:
+        folder: Of the index.
+        kind: How it is to be searched.
+        parameters: Of the kind.
+
+    Returns:
+        The new snapshot.
+
+    Raises:
+        InvalidInputError: There is no index.
+        OverloadedError: Another process is at it.
+        StorageError: The store is damaged, or the snapshot cannot be written.
+    """
+    with Store.open(folder) as store, _alone(folder):
+        contents = store.contents()
+        snapshot = Snapshot.make(
+            contents.rows,
+            contents.vectors,
+            kind=kind,
+            parameters=parameters or {},
+            sequence=contents.sequence,
+            last_row=contents.last_row,
+            profile_name=store.profile_name,
+            profile_hash=store.profile_hash,
+        )
+        snapshot.save(folder)
+        store.set_snapshot(snapshot.name)
+        kept = [snapshot.name, *(name for name in names(folder) if name != snapshot.name)][:KEPT]
+        if len(kept) == KEPT:
+            store.purge(int(kept[-1].split("-")[0]))
+        for path in (folder / FOLDER).iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+        logger.info("snapshot %s of %d items", snapshot.name, len(contents.rows))
+        return snapshot
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One compaction at a time on this machine; the lock goes with the process that holds it."""
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OverloadedError(
+                f"{str(folder)!r} is being compacted by another process; wait for it",
+                field="index",
+            ) from error
+        yield
