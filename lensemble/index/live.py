@@ -76,11 +76,11 @@ class LiveIndex:
             "sequence": self._sequence,
             "snapshot": self._base.name if self._base else "",
             "delta": len(self._delta),
-            "dead": int(self._dead.sum()),
+            "dead": int(np.count_nonzero(self._dead)),
         }
 
     def __len__(self) -> int:
-        return len(self._dead) - int(self._dead.sum()) + len(self._delta)
+        return len(self._dead) - int(np.count_nonzero(self._dead)) + len(self._delta)
 
     def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[Match]]:
         """See `Index.search`.
@@ -194,15 +194,15 @@ class LiveIndex:
 
     def _nearest(self, queries: NDArray[np.float32], k: int) -> Found:
         parts = [self._delta.search(queries, k)]
-        if self._base is not None and not self._dead.all():
-            parts.append(self._in_base(np.ascontiguousarray(queries, np.float32), k))
+        dead = int(np.count_nonzero(self._dead))
+        if dead < len(self._dead):
+            parts.append(self._in_base(np.ascontiguousarray(queries, np.float32), k, dead))
         return merged(parts, k)
 
-    def _in_base(self, queries: NDArray[np.float32], k: int) -> Found:
+    def _in_base(self, queries: NDArray[np.float32], k: int, dead: int) -> Found:
         """Searches the snapshot for some more than asked, and drops what was removed."""
         assert self._base is not None
         faiss_module()
-        dead = int(self._dead.sum())
         k = min(k, len(self._dead) - dead)
         wanted = min(k + min(dead, k + _SPARE), len(self._dead))
         scores, at = self._base.index.search(queries, wanted)
