@@ -29,6 +29,9 @@ class Settings:
             by the device.
         batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
         threads: CPU threads of the encoder; 0 is one per core that the process may use.
+        writes: `on` lets callers write to the index, and makes an empty one where none is.
+        compact_rows: Items written or removed since the last snapshot that start the next one; 0
+            never does.
     """
 
     checkpoint: Path
@@ -38,14 +41,17 @@ class Settings:
     batch_tokens: int = 0
     batch_patches: int = 0
     threads: int = 0
+    writes: str = "off"
+    compact_rows: int = 20_000
 
     def __post_init__(self) -> None:
-        for name, allowed in (("device", ("auto", "cpu", "cuda")), ("dtype", tuple(DTYPES))):
+        choices = {"device": ("auto", "cpu", "cuda"), "dtype": DTYPES, "writes": ("off", "on")}
+        for name, allowed in choices.items():
             if (value := getattr(self, name)) not in allowed:
                 raise InvalidInputError(
                     f"{value!r} is not one of {', '.join(allowed)}", field=f"{PREFIX}{name.upper()}"
                 )
-        for name in ("batch_tokens", "batch_patches", "threads"):
+        for name in ("batch_tokens", "batch_patches", "threads", "compact_rows"):
             if (value := getattr(self, name)) < 0:
                 raise InvalidInputError(f"{value} is negative", field=f"{PREFIX}{name.upper()}")
 
@@ -101,4 +107,5 @@ _PARSERS = {
     "batch_tokens": int,
     "batch_patches": int,
     "threads": int,
+    "compact_rows": int,
 }

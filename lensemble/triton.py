@@ -1,8 +1,9 @@
 """Triton's Python backend; the only module that imports `triton_python_backend_utils`.
 
 One `execute` call brings many requests. Their rows run together, and each request gets exactly one
-response: its results, or the error of its first bad row. `execute` never raises: that would fail
-every request of the call, and show each caller a file and line of the server.
+response: its results, or the error of its first bad row; of a request with a bad row, none is run,
+so a refused write has written nothing. `execute` never raises: that would fail every request of the
+call, and show each caller a file and line of the server.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from lensemble.config import Settings
-from lensemble.stages import Stage, check_parameters
+from lensemble.stages.stage import Stage, check_parameters
 from lensemble_client import contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 
@@ -64,15 +65,16 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
         One response per request, in order.
     """
     calls = [_read(stage, request) for request in requests]
-    sound = [row for call in calls for row in call if not isinstance(row, LensembleError)]
+    refused = [any(isinstance(row, LensembleError) for row in call) for call in calls]
+    sound = [row for call, bad in zip(calls, refused, strict=True) for row in call if not bad]
     try:
         ran = iter(stage.run(sound))
     except Exception:
         logger.exception("%s failed", stage.model.name)
         ran = iter([InternalError("the model failed; its log says why")] * len(sound))
     return [
-        _response(stage, [row if isinstance(row, LensembleError) else next(ran) for row in call])
-        for call in calls
+        _response(stage, call if bad else [next(ran) for _ in call])
+        for call, bad in zip(calls, refused, strict=True)
     ]
 
 
@@ -112,6 +114,8 @@ def _response(stage: Stage[Any, Any], results: list[Any]) -> Any:
 def _error(error: LensembleError, where: str) -> Any:
     codes = {
         "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
+        # Nor has it PERMISSION_DENIED.
+        "PERMISSION_DENIED": pb_utils.TritonError.UNSUPPORTED,
         "NOT_FOUND": pb_utils.TritonError.NOT_FOUND,
         # Triton has no RESOURCE_EXHAUSTED; the tag in the text keeps the two apart.
         "RESOURCE_EXHAUSTED": pb_utils.TritonError.UNAVAILABLE,

@@ -9,7 +9,7 @@ Typical use:
         hits = client.search("parachoques abollado", top_k=5)
 """
 
-from lensemble_client.client import Client, Embedding, Hit, Status
+from lensemble_client.client import Client, Embedding, Hit, Status, Stored
 from lensemble_client.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -19,9 +19,10 @@ from lensemble_client.errors import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    ReadOnlyError,
     StorageError,
 )
-from lensemble_client.items import Item, Picture
+from lensemble_client.items import Item, Picture, Record
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
 
 __all__ = [
@@ -40,7 +41,10 @@ __all__ = [
     "NotReadyError",
     "OverloadedError",
     "Picture",
+    "ReadOnlyError",
+    "Record",
     "Status",
     "StorageError",
+    "Stored",
     "Transport",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Written into every config.pbtxt; a model refuses to load under another one."""
 
 MAX_BATCH_SIZE = 64
@@ -35,6 +35,11 @@ MAX_TEXT_BYTES = 1024 * 1024
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 1000
+MAX_EXCLUDED = 1000
+
+NO_ID = b""
+"""Stands in `ids` where a row of a request has fewer hits than another, with score -1 and document
+`{}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Tensor:
 
     Attributes:
         name: Name on the wire.
-        dtype: Triton's word without `TYPE_`: STRING (bytes), INT32, UINT8, FP32.
+        dtype: Triton's word without `TYPE_`: STRING (bytes), INT32, INT64, UINT8, FP32.
         dims: Shape of one row; -1 is any length, 0 included.
         optional: Whether a request may leave it out.
     """
@@ -84,23 +89,72 @@ IDS = Tensor("ids", "STRING", (-1,))
 SCORES = Tensor("scores", "FP32", (-1,))
 DOCUMENTS = Tensor("documents", "STRING", (-1,))
 
+ID = Tensor("id", "STRING", (1,))
+DOCUMENT = Tensor("document", "STRING", (1,))
+SEQUENCE = Tensor("sequence", "INT64", (1,))
+STORED_DOCUMENT = Tensor("stored_document", "STRING", (1,))
+STORED_DIGEST = Tensor("stored_digest", "STRING", (1,))
+STORED_EMBEDDING = Tensor("stored_embedding", "FP32", (-1,))
+
 DIMENSIONS = "dimensions"
 """Request parameter, int: Matryoshka length of the vector; the profile's full one if absent."""
 TOP_K = "top_k"
 """Request parameter, int: how many nearest items to return; `DEFAULT_TOP_K` if absent."""
+FILTER = "filter"
+"""Request parameter, JSON text: a condition on documents (docs/index.md); none if absent."""
+EXCLUDE = "exclude"
+"""Request parameter, JSON text: list of ids that are not to be found."""
+MIN_SCORE = "min_score"
+"""Request parameter, a number or its text: only items with this score or more."""
+LIKE = "like"
+"""Request parameter, text, of `faiss`: find the neighbours of this stored item; `embedding` then
+has length 0."""
+PROFILE = "profile"
+"""Request parameter, text: hash of the profile that the vectors sent were made under; checked."""
+OPERATION = "operation"
+"""Request parameter, text, of `store`: one of `OPERATIONS`; upsert if absent."""
+DIGEST = "digest"
+"""Request parameter, text: of what the one item of an upsert was made from; the same digest and
+document as before changes nothing."""
+
+UPSERT, DELETE, GET, STATS = "upsert", "delete", "get", "stats"
+OPERATIONS = (UPSERT, DELETE, GET, STATS)
+"""What `store` does with its rows:
+
+upsert  writes `embedding` and `document` under `id`; gives its sequence number
+delete  removes `id`; gives the sequence number of that, 0 if there was no such item
+get     gives the sequence number, document, digest and vector of `id`; 0 and nothing if it has none
+stats   gives what the index is, as a JSON `document`; `id` is ignored
+"""
 
 ITEM = (TEXT, IMAGE, INSTRUCTION)
 FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
+SEARCHING = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
-PARAMETERS = (DIMENSIONS, TOP_K)
+PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST)
 
 PREPROCESS = Model("preprocess", ITEM, FEATURES)
 QWEN3_VL = Model("qwen3_vl", FEATURES, (EMBEDDING,), (DIMENSIONS,))
-FAISS = Model("faiss", (EMBEDDING,), HITS, (DIMENSIONS, TOP_K))
+FAISS = Model("faiss", (EMBEDDING,), HITS, (*SEARCHING, LIKE, PROFILE))
+STORE = Model(
+    "store",
+    (EMBEDDING, ID, DOCUMENT),
+    (SEQUENCE, STORED_DOCUMENT, STORED_DIGEST, STORED_EMBEDDING),
+    (OPERATION, DIGEST, PROFILE),
+)
 EMBED = Model("embed", ITEM, (EMBEDDING,), (DIMENSIONS,), ("preprocess", "qwen3_vl"))
 # Without the query's embedding: Triton cannot leave out an output that a later step needs, so
 # asking for `ids` alone would fail.
-SEARCH = Model("search", ITEM, HITS, (DIMENSIONS, TOP_K), ("preprocess", "qwen3_vl", "faiss"))
+SEARCH = Model("search", ITEM, HITS, SEARCHING, ("preprocess", "qwen3_vl", "faiss"))
+INGEST = Model(
+    "ingest",
+    (*ITEM, ID, DOCUMENT),
+    (SEQUENCE,),
+    (DIGEST,),
+    ("preprocess", "qwen3_vl", "store"),
+)
 
-MODELS = {model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, EMBED, SEARCH)}
+MODELS = {
+    model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, STORE, EMBED, SEARCH, INGEST)
+}

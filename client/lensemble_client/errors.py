@@ -2,7 +2,8 @@
 
     LensembleError
     ├── InvalidInputError       400  INVALID_ARGUMENT    the input is at fault: its field, the limit
-    ├── NotFoundError           404  NOT_FOUND           no such model
+    ├── ReadOnlyError           403  PERMISSION_DENIED   writes are off
+    ├── NotFoundError           404  NOT_FOUND           no such model, or no such item
     ├── OverloadedError         429  RESOURCE_EXHAUSTED  too much work; try again later
     ├── CancelledError          499  CANCELLED           the caller gave up
     ├── InternalError           500  INTERNAL            a fault of the service
@@ -27,6 +28,7 @@ __all__ = [
     "NotFoundError",
     "NotReadyError",
     "OverloadedError",
+    "ReadOnlyError",
     "StorageError",
     "from_wire",
 ]
@@ -63,8 +65,14 @@ class InvalidInputError(LensembleError):
     code, grpc_status, http_status = "invalid_input", "INVALID_ARGUMENT", 400
 
 
+class ReadOnlyError(LensembleError):
+    """The server takes no writes."""
+
+    code, grpc_status, http_status = "read_only", "PERMISSION_DENIED", 403
+
+
 class NotFoundError(LensembleError):
-    """The server has no such model."""
+    """The server has no such model, or the index no such item."""
 
     code, grpc_status, http_status = "not_found", "NOT_FOUND", 404
 
@@ -107,6 +115,7 @@ class DeadlineExceededError(LensembleError):
 
 _CLASSES = (
     InvalidInputError,
+    ReadOnlyError,
     NotFoundError,
     OverloadedError,
     CancelledError,
@@ -127,7 +136,6 @@ _BY_STATUS: dict[str, type[LensembleError]] = {
     "UNIMPLEMENTED": InvalidInputError,
     "ABORTED": OverloadedError,
     "UNAUTHENTICATED": InvalidInputError,
-    "PERMISSION_DENIED": InvalidInputError,
     "UNKNOWN": InternalError,
 }
 _TAGGED = re.compile(rf"\[({'|'.join(_BY_CODE)})\] (?:([a-z_]+(?:\[\d+\])?): )?(.*)", re.DOTALL)

@@ -5,10 +5,12 @@ The client writes rows with `to_rows`, the `preprocess` model reads them with `f
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -66,6 +68,35 @@ class Item:
         item = cls(text, images, instruction)
         _check(item)
         return item
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An item that is to be stored.
+
+    Attributes:
+        id: The caller's own, 1 to 512 bytes of UTF-8.
+        item: What its vector is made of.
+        document: JSON object that hits carry, and that filters look at.
+    """
+
+    id: str
+    item: Item
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """SHA-256 of the item and its document: whether it is what is stored already."""
+        item = self.item
+        parts = [
+            json.dumps(self.document, sort_keys=True).encode(),
+            (item.text or "").encode("utf-8", "surrogatepass"),
+            (item.instruction or "").encode("utf-8", "surrogatepass"),
+            *item.images,
+        ]
+        found = hashlib.sha256()
+        for part in parts:  # lengths, so that no two lists of parts look alike
+            found.update(len(part).to_bytes(8, "little") + part)
+        return found.hexdigest()
 
 
 def _check(item: Item) -> None:

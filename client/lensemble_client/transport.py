@@ -17,7 +17,13 @@ from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, LensembleError, NotReadyError, from_wire
 from lensemble_client.items import Rows
 
-_TRITON_DTYPES = {"STRING": "BYTES", "INT32": "INT32", "UINT8": "UINT8", "FP32": "FP32"}
+_TRITON_DTYPES = {
+    "STRING": "BYTES",
+    "INT32": "INT32",
+    "INT64": "INT64",
+    "UINT8": "UINT8",
+    "FP32": "FP32",
+}
 
 Parameters = Mapping[str, str | int | bool]
 

@@ -1,38 +1,22 @@
 """The index: vectors of a corpus, and what is nearest to a query.
 
-`Index` is all that the rest of the package knows of a way to search; `exact` is one.
+`Index` is all that the rest of the package knows of a way to search; `live` is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.profile import Profile
-from lensemble_client.errors import InvalidInputError
+from lensemble.index.query import Match, Query
+from lensemble_client.errors import InvalidInputError, LensembleError
 
-__all__ = ["Index", "Match", "check_id", "check_profile", "check_query"]
+__all__ = ["Index", "Match", "Query", "check_id", "check_profile", "check_query"]
 
 MAX_ID_BYTES = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One item that was found.
-
-    Attributes:
-        id: The caller's own id.
-        score: Inner product of unit vectors, -1 to 1; bigger is nearer.
-        document: The JSON text stored with the item.
-    """
-
-    id: str
-    score: float
-    document: str
 
 
 class Index(Protocol):
@@ -42,30 +26,43 @@ class Index(Protocol):
     def manifest(self) -> dict[str, Any]:
         """What the index is: kind, profile hash, dimension, count, versions."""
 
-    def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[Match]]:
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+
+    def answer(self, queries: Sequence[Query]) -> list[list[Match] | LensembleError]:
         """Finds the nearest items.
 
         Args:
-            queries: (B, D) float32, unit length, D as in the manifest.
-            top_k: How many at most.
+            queries: Any number, with vectors of `dimension`.
 
         Returns:
-            Per query, up to `top_k` matches, nearest first; fewer only if the corpus is smaller.
+            Per query, up to `top_k` matches, nearest first, or its own error. There are fewer only
+            if fewer items fit; an approximate index may miss some for others less near.
+
+        Raises:
+            StorageError: The store is damaged.
+            InvalidInputError: Another index stands in this one's place, of another profile.
         """
 
 
-def check_profile(manifest: dict[str, Any], profile: Profile) -> None:
-    """Refuses an index whose vectors cannot be compared with the server's.
+def check_profile(name: str, hash_: str, given: str) -> None:
+    """Refuses vectors that cannot be compared with an index's.
+
+    Args:
+        name: Of the index's profile.
+        hash_: Of the index's profile.
+        given: Hash of the profile that the vectors were made under.
 
     Raises:
-        InvalidInputError: It was built under another profile.
+        InvalidInputError: It is another one.
     """
-    if manifest["profile_hash"] != profile.hash:
+    if hash_ != given:
         raise InvalidInputError(
-            f"the index was built under profile {manifest['profile_name']!r} "
-            f"{manifest['profile_hash']}, the server's is {profile.name!r} {profile.hash}; "
-            "their vectors cannot be compared: build the index again with this checkpoint",
-            field="index",
+            f"the index was built under profile {name!r} {hash_}, the vectors were made under "
+            f"{given}; they cannot be compared: use the checkpoint of the index, or build the "
+            "index again with this one",
+            field="profile",
         )
 
 

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lensemble.index.kinds import EXACT, Kind
+from lensemble.index.plan import Plan
 from lensemble.index.snapshot import FOLDER, Snapshot, names
 from lensemble.index.store import Store
+from lensemble.index.tune import make
 from lensemble_client.errors import OverloadedError
 
 KEPT = 2
@@ -21,7 +22,7 @@ LOCK_FILE = "compact.lock"
 logger = logging.getLogger(__name__)
 
 
-def compact(folder: Path, kind: Kind = EXACT, parameters: dict[str, int] | None = None) -> Snapshot:
+def compact(folder: Path, plan: Plan | None = None, threads: int = 1) -> Snapshot:
     """Builds a snapshot of all that is live, makes it the current one, and clears up.
 
     Rows whose tombstones are in the snapshot before it are removed for good, and older snapshots
@@ -29,28 +30,24 @@ def compact(folder: Path, kind: Kind = EXACT, parameters: dict[str, int] | None 
 
     Args:
         folder: Of the index.
-        kind: How it is to be searched.
-        parameters: Of the kind.
+        plan: How it is to be searched, from now on; None keeps the index's plan.
+        threads: To build with.
 
     Returns:
         The new snapshot.
 
     Raises:
-        InvalidInputError: There is no index.
+        InvalidInputError: There is no index, or the plan does not fit it.
         OverloadedError: Another process is at it.
         StorageError: The store is damaged, or the snapshot cannot be written.
     """
     with Store.open(folder) as store, _alone(folder):
         contents = store.contents()
+        tuned = make(plan if plan is not None else store.plan, contents.vectors, threads)
+        if plan is not None:  # it has worked
+            store.set_plan(plan)
         snapshot = Snapshot.make(
-            contents.rows,
-            contents.vectors,
-            kind=kind,
-            parameters=parameters or {},
-            sequence=contents.sequence,
-            last_row=contents.last_row,
-            profile_name=store.profile_name,
-            profile_hash=store.profile_hash,
+            contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
         )
         snapshot.save(folder)
         store.set_snapshot(snapshot.name)

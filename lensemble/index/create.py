@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.compact import LOCK_FILE, compact
+from lensemble.index.plan import Plan
 from lensemble.index.records import Upsert
 from lensemble.index.snapshot import FOLDER
 from lensemble.index.store import FILE, Store
 from lensemble.profile import Profile
-from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
 _OURS = {FILE, f"{FILE}-wal", f"{FILE}-shm", FOLDER, LOCK_FILE}
 _FIRST_FORMAT = {"manifest.json", "index.faiss", "items.jsonl"}
@@ -27,10 +30,15 @@ def write_index(
     vectors: NDArray[np.float32],
     ids: Sequence[str],
     documents: Sequence[str],
+    *,
+    digests: Sequence[str] | None = None,
+    plan: Plan | None = None,
+    fields: Sequence[str] = (),
+    threads: int = 1,
 ) -> None:
     """Writes an index and its first snapshot; an index that stands there is replaced.
 
-    A server that has the replaced one open goes on with it until it is started again.
+    A server that has the replaced one open goes over to the new one with its next search.
 
     Args:
         folder: Missing, empty, or an index.
@@ -38,6 +46,10 @@ def write_index(
         vectors: (N, D) float32, unit length.
         ids: The caller's ids, N, unique.
         documents: JSON objects, N.
+        digests: Of what each vector was made from (`Upsert`), N; None if not known.
+        plan: How the index is to be searched.
+        fields: Of documents, that get an index for filters.
+        threads: To build with.
 
     Raises:
         InvalidInputError: The folder holds something else, lengths differ, an id stands twice, or
@@ -57,21 +69,58 @@ def write_index(
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         made.chmod(0o755)
-        with Store.create(made, profile, vectors.shape[1]) as store:
-            items = zip(ids, vectors, documents, strict=True)
+        with Store.create(made, profile, vectors.shape[1], plan) as store:
+            store.set_fields(fields)
+            items = zip(ids, vectors, documents, digests or [""] * len(ids), strict=True)
             for result in store.write([Upsert(*item) for item in items]):
                 if isinstance(result, LensembleError):
                     raise result
-        compact(made)
-        if folder.exists():
-            old = made.with_name(f"{made.name}.old")
-            folder.rename(old)
-            made.rename(folder)
-            shutil.rmtree(old)
-        else:
-            made.rename(folder)
+        compact(made, threads=threads)
+        put_in_place(made, folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def ensure_index(folder: Path, profile: Profile) -> None:
+    """Makes an empty index where none is, for a server that takes writes.
+
+    Several processes may do so at a time.
+
+    Args:
+        folder: Of the index.
+        profile: What vectors will be made under, at its full length.
+
+    Raises:
+        InvalidInputError: The folder holds something else.
+        StorageError: It cannot be written.
+    """
+    if (folder / FILE).is_file():
+        return
+    folder = folder.resolve()
+    check_target(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with Store.create(made, profile, profile.dimension):
+            pass
+        # Only if nobody was faster: a link does not replace.
+        with contextlib.suppress(FileExistsError):
+            os.link(made / FILE, folder / FILE)
+    except OSError as error:
+        raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Renames a finished folder to where an index belongs; one that stands there goes."""
+    if folder.exists():
+        old = made.with_name(f"{made.name}.old")
+        folder.rename(old)
+        made.rename(folder)
+        shutil.rmtree(old)
+    else:
+        made.rename(folder)
 
 
 def check_target(folder: Path) -> None:

@@ -113,6 +113,15 @@ def merged(parts: list[Found], k: int) -> Found:
     """The best k of several answers to the same queries."""
     scores = np.concatenate([scores for scores, _ in parts], axis=1)
     rows = np.concatenate([rows for _, rows in parts], axis=1)
+    return best(scores, rows, min(k, scores.shape[1]))
+
+
+def best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
+    """The k highest of each line (B, N), best first; filled up with -inf and -1 to k columns."""
+    lacking = k - scores.shape[1]
+    if lacking > 0:
+        scores = np.pad(scores, ((0, 0), (0, lacking)), constant_values=-np.inf)
+        rows = np.pad(rows, ((0, 0), (0, lacking)), constant_values=-1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
 

@@ -12,6 +12,7 @@ from lensemble.index import check_id, check_query
 from lensemble_client.errors import InvalidInputError
 
 MAX_DOCUMENT_BYTES = 64 * 1024
+MAX_DIGEST = 128
 UNIT_TOLERANCE = 1e-3
 """How far from 1 a vector's length may be: what float16 on the way leaves of it."""
 
@@ -24,11 +25,14 @@ class Upsert:
         id: The caller's own, 1 to 512 bytes of UTF-8.
         vector: (D,) float32, unit length.
         document: JSON text of an object.
+        digest: Of what the vector was made from, at most 128 characters; empty if not known. An
+            upsert of the same digest and document changes nothing.
     """
 
     id: str
     vector: NDArray[np.float32]
     document: str = "{}"
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,16 @@ class Record:
         id: The caller's own.
         document: JSON text.
         vector: (D,) float32.
+        sequence: The number of the change that wrote it.
+        digest: See `Upsert`.
     """
 
     row: int
     id: str
     document: str
     vector: NDArray[np.float32]
+    sequence: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,10 @@ def check_change(change: Change, dimension: int) -> None:
         check_query(dimension, change.vector)
         _check_length(change.vector)
         _check_document(change.document)
+        if len(change.digest) > MAX_DIGEST:
+            raise InvalidInputError(
+                f"{len(change.digest)} characters; expected at most {MAX_DIGEST}", field="digest"
+            )
 
 
 def _check_length(vector: NDArray[np.float32]) -> None:

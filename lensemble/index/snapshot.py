@@ -1,8 +1,10 @@
 """A snapshot: what the store held at one moment, as a FAISS index in a folder that never changes.
 
-index.faiss      the vectors
+index.faiss      the vectors, as the kind of index keeps them
+vectors.npy      (N, D) float32, the whole vectors, where the kind does not keep them; mapped into
+                 memory, so that processes share them and only what is looked at is read
 rows.npy         (N,) int64, ascending: which row of the store stands at which position
-manifest.json    sequence number, kind, profile, versions, measured recall, checksums of the two
+manifest.json    sequence number, kind, profile, versions, measured recall, checksums of the others
 
 It is written under another name, synced, and renamed; the store says which one is current. FAISS's
 files carry no checksum, and most flipped bits load in silence, so ours are checked at every load.
@@ -22,12 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import fingerprint
-from lensemble.index.kinds import KINDS, Kind, build, faiss_module
+from lensemble.index.kinds import KINDS, Kind, faiss_module, flat_vectors
+from lensemble.index.records import Contents
+from lensemble.index.tune import Tuned
 from lensemble_client.errors import StorageError
 
-FORMAT = 2
+FORMAT = 3
 FOLDER = "snapshots"
-MANIFEST, VECTORS, ROWS = "manifest.json", "index.faiss", "rows.npy"
+MANIFEST, INDEX, VECTORS, ROWS = "manifest.json", "index.faiss", "vectors.npy", "rows.npy"
 
 
 class DamagedError(StorageError):
@@ -42,7 +46,7 @@ class Manifest:
         sequence: The last change of the store that is in it.
         last_row: The highest row number that the store had given away by then.
         kind: Name of its `Kind`.
-        parameters: Of the kind.
+        parameters: Of the kind, in full.
         profile_name: What the vectors were made under.
         profile_hash: The same, as a hash.
         dimension: Length of the vectors.
@@ -74,12 +78,14 @@ class Snapshot:
         manifest: What it is.
         index: `faiss.Index`; its ids are positions.
         rows: (N,) int64, ascending.
+        vectors: (N, D) float32, the whole vectors.
     """
 
     name: str
     manifest: Manifest
     index: Any = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
+    vectors: NDArray[np.float32] = field(repr=False)
 
     @property
     def kind(self) -> Kind:
@@ -97,41 +103,34 @@ class Snapshot:
     @classmethod
     def make(
         cls,
-        rows: NDArray[np.int64],
-        vectors: NDArray[np.float32],
+        contents: Contents,
+        tuned: Tuned,
         *,
-        kind: Kind,
-        parameters: dict[str, int],
-        sequence: int,
-        last_row: int,
         profile_name: str,
         profile_hash: str,
     ) -> Self:
-        """Builds one in memory.
+        """Puts one together in memory.
 
         Args:
-            rows: (N,) int64, ascending.
-            vectors: (N, D) float32, unit length, theirs.
-            kind: How it is to be searched.
-            parameters: Of the kind.
-            sequence: See `Manifest`.
-            last_row: See `Manifest`.
+            contents: Of the store.
+            tuned: A FAISS index of its vectors, and how it is to be searched.
             profile_name: See `Manifest`.
             profile_hash: See `Manifest`.
         """
         manifest = Manifest(
-            sequence=sequence,
-            last_row=last_row,
-            kind=kind.name,
-            parameters=parameters,
+            sequence=contents.sequence,
+            last_row=contents.last_row,
+            kind=tuned.kind.name,
+            parameters=tuned.parameters,
             profile_name=profile_name,
             profile_hash=profile_hash,
-            dimension=vectors.shape[1],
-            count=len(rows),
+            dimension=contents.vectors.shape[1],
+            count=len(contents.rows),
             faiss=faiss_module().__version__,
+            recall_at_10=tuned.recall,
         )
-        name = f"{sequence}-{kind.name}-{uuid.uuid4().hex[:8]}"
-        return cls(name, manifest, build(kind, vectors, parameters), rows)
+        name = f"{contents.sequence}-{tuned.kind.name}-{uuid.uuid4().hex[:8]}"
+        return cls(name, manifest, tuned.index, contents.rows, contents.vectors)
 
     def save(self, folder: Path) -> None:
         """Writes it into the index's folder, all of it or nothing, and waits for the disk.
@@ -143,9 +142,11 @@ class Snapshot:
         part = target.with_name(f".{self.name}.part")
         try:
             part.mkdir(parents=True)
-            faiss_module().write_index(self.index, str(part / VECTORS))
+            faiss_module().write_index(self.index, str(part / INDEX))
             np.save(part / ROWS, self.rows)
-            said = {**asdict(self.manifest), "files": fingerprint(part, [VECTORS, ROWS])}
+            if not self.kind.exact:
+                np.save(part / VECTORS, self.vectors)
+            said = {**asdict(self.manifest), "files": fingerprint(part, _files(self.kind))}
             (part / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
             for path in (*part.iterdir(), part):
                 _sync(path)
@@ -172,24 +173,37 @@ class Snapshot:
         """
         path = folder / FOLDER / name
         try:
-            said = json.loads((path / MANIFEST).read_text())
-            files = {name: tuple(entry) for name, entry in said.pop("files").items()}
-            manifest = Manifest(**said)
-            if manifest.format != FORMAT or manifest.kind not in KINDS:
-                raise ValueError(f"format {manifest.format!r}, kind {manifest.kind!r}")
-            if fingerprint(path, [VECTORS, ROWS]) != files:
+            manifest, files = _manifest(path)
+            kind = KINDS[manifest.kind]
+            if fingerprint(path, _files(kind)) != files:
                 raise ValueError("a checksum is wrong")
-            index = faiss_module().read_index(str(path / VECTORS))
+            index = faiss_module().read_index(str(path / INDEX))
             rows = np.load(path / ROWS)
-            if not index.ntotal == len(rows) == manifest.count or index.d != manifest.dimension:
+            vectors = flat_vectors(index) if kind.exact else np.load(path / VECTORS, mmap_mode="r")
+            if not index.ntotal == len(rows) == len(vectors) == manifest.count:
                 raise ValueError("index, rows and manifest do not fit together")
+            if not index.d == vectors.shape[1] == manifest.dimension:
+                raise ValueError("index, vectors and manifest differ in their dimension")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedError(
                 f"snapshot {str(path)!r} cannot be used ({error}); it will be made again from the "
                 "store",
                 field="index",
             ) from error
-        return cls(name, manifest, index, rows)
+        return cls(name, manifest, index, rows, vectors)
+
+
+def manifest_of(folder: Path, name: str) -> Manifest | None:
+    """What a snapshot says it is, without a look at its files; None if it does not say.
+
+    Args:
+        folder: Of the index.
+        name: Of the snapshot.
+    """
+    try:
+        return _manifest(folder / FOLDER / name)[0]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def names(folder: Path) -> list[str]:
@@ -204,6 +218,20 @@ def names(folder: Path) -> list[str]:
         key=lambda name: int(numbers[name]),
         reverse=True,
     )
+
+
+def _manifest(path: Path) -> tuple[Manifest, dict[str, tuple[str, int]]]:
+    """A manifest, and the checksums in it."""
+    said = json.loads((path / MANIFEST).read_text())
+    files = {name: tuple(entry) for name, entry in said.pop("files").items()}
+    manifest = Manifest(**said)
+    if manifest.format != FORMAT or manifest.kind not in KINDS:
+        raise ValueError(f"format {manifest.format!r}, kind {manifest.kind!r}")
+    return manifest, files
+
+
+def _files(kind: Kind) -> list[str]:
+    return [INDEX, ROWS] if kind.exact else [INDEX, ROWS, VECTORS]
 
 
 def _sync(path: Path) -> None:

@@ -1,14 +1,14 @@
-"""The truth of an index: one SQLite file with every item's id, vector and document.
+"""The store: the truth about an index, in one SQLite file.
 
-All else that searches (`snapshot`, `delta`) is derived from it and can be made again. A write is
-acknowledged after its commit reached the disk (WAL, `synchronous=FULL`). An item that is written
-again gets a new row, and its old row a tombstone, in one transaction; a row number is never used
-twice. Every change has a sequence number, so that a searcher can ask what came after the last one
-it knows. SQLite has no checksums of its own: each row carries two.
+A written item gets a new row, and its old row a tombstone, in one transaction; a row number is
+never used twice. Every change has a sequence number, so that a searcher can ask what came after the
+last one it knows. SQLite has no checksums of its own: each row carries two.
 
-    items    row, id, document, sequence of its writing and of its removal (NULL: live), checks
+    items    row, id, document, sequence of its writing and of its removal (NULL: live), digest of
+             what its vector was made from, checks
     vectors  row, vector
-    state    one line: format, profile, dimension, last sequence, sequence purged through, snapshot
+    state    one line: format, profile, dimension, last sequence, sequence purged through, snapshot,
+             plan of the next one
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lensemble.index.records import Change, Contents, Delete, News, Record, Upsert, check_change
+from lensemble.index.filter import column
+from lensemble.index.plan import Plan
+from lensemble.index.reader import FILE, FORMAT, Purged, Reader, item_check
+from lensemble.index.records import Change, Delete, Upsert, check_change
 from lensemble.index.sqlite import connect, storage_error, transaction
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
-FORMAT = 2
-FILE = "store.sqlite"
+__all__ = ["FILE", "FORMAT", "Purged", "Store"]
 
 _PAGE_BYTES = 8192  # a 2,048-dimensional vector fills one page and a bit
-_READ_ROWS = 4096
+_MAX_FIELDS = 32
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -42,6 +42,7 @@ CREATE TABLE items (
     document TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     removed INTEGER,
+    digest TEXT NOT NULL,
     item_check INTEGER NOT NULL,
     vector_check INTEGER NOT NULL
 );
@@ -56,51 +57,26 @@ CREATE TABLE state (
     dimension INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     purged INTEGER NOT NULL,
-    snapshot TEXT NOT NULL
+    snapshot TEXT NOT NULL,
+    plan TEXT NOT NULL
 );
 """
 
 
-class Purged(Exception):
-    """Tombstones that the reader has not seen are gone."""
-
-
-class Store:
-    """An open store; one caller at a time.
-
-    Args:
-        folder: Of the index.
-        connection: To its file.
-
-    Attributes:
-        profile_name: What the vectors were made under.
-        profile_hash: The same, as a hash.
-        dimension: Length of the vectors.
-    """
-
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
-        self.folder, self._connection = folder, connection
-        with self._faults():
-            state = connection.execute(
-                "SELECT format, profile_name, profile_hash, dimension FROM state"
-            ).fetchone()
-        if state is None or state[0] != FORMAT:
-            raise InvalidInputError(
-                f"{str(folder / FILE)!r} has format {state and state[0]}; expected {FORMAT}",
-                field="index",
-            )
-        self.profile_name: str = state[1]
-        self.profile_hash: str = state[2]
-        self.dimension: int = state[3]
+class Store(Reader):
+    """An open store that is written to; one caller at a time, any number of processes."""
 
     @classmethod
-    def create(cls, folder: Path, profile: Profile, dimension: int) -> Self:
+    def create(
+        cls, folder: Path, profile: Profile, dimension: int, plan: Plan | None = None
+    ) -> Self:
         """Makes an empty store.
 
         Args:
             folder: Where; made if missing.
             profile: What the vectors are made under.
             dimension: Their length.
+            plan: How snapshots are to be searched.
 
         Raises:
             InvalidInputError: There is one already.
@@ -109,14 +85,15 @@ class Store:
         path = folder / FILE
         if path.exists():
             raise InvalidInputError(f"{str(path)!r} is there already", field="index")
+        plan = plan if plan is not None else Plan()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             connection = connect(path, "rwc")
             connection.executescript(f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
             connection.execute(
-                "INSERT INTO state VALUES (?, ?, ?, ?, 0, 0, '')",
-                (FORMAT, profile.name, profile.hash, dimension),
+                "INSERT INTO state VALUES (?, ?, ?, ?, 0, 0, '', ?)",
+                (FORMAT, profile.name, profile.hash, dimension, plan.to_json()),
             )
             connection.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
@@ -146,56 +123,17 @@ class Store:
             connection = connect(path, mode)
         except sqlite3.Error as error:
             raise storage_error(path, error) from error
-        return cls(folder, connection)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def sequence(self) -> int:
-        """The number of the last change."""
-        with self._faults():
-            return int(self._connection.execute("SELECT sequence FROM state").fetchone()[0])
-
-    @property
-    def version(self) -> int:
-        """A number that is another one after another connection committed; cheap to ask."""
-        with self._faults():
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-
-    @property
-    def snapshot(self) -> str:
-        """Name of the current snapshot; empty if there is none."""
-        with self._faults():
-            return str(self._connection.execute("SELECT snapshot FROM state").fetchone()[0])
-
-    def set_snapshot(self, name: str) -> None:
-        """Makes a snapshot the current one, for every reader, at once.
-
-        Raises:
-            StorageError: The file cannot be written.
-        """
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
-            self._connection.execute("UPDATE state SET snapshot = ?", (name,))
-
-    def __len__(self) -> int:
-        with self._faults():
-            (count,) = self._connection.execute(
-                "SELECT count(*) FROM items WHERE removed IS NULL"
-            ).fetchone()
-        return int(count)
+        try:
+            return cls(folder, connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def write(self, changes: Sequence[Change]) -> list[int | LensembleError]:
         """Applies changes in order, in one transaction; on return they are on the disk.
 
-        An upsert that changes nothing is not written again.
+        An upsert that changes nothing is not written again: the document is the same, and so is the
+        vector, or what it was made from.
 
         Args:
             changes: A bad one is refused alone.
@@ -215,94 +153,44 @@ class Store:
             self._connection.execute("UPDATE state SET sequence = ?", (sequence,))
         return results
 
-    def get(self, ids: Sequence[str]) -> list[Record | None]:
-        """Live items by their ids; None where there is none.
+    def set_snapshot(self, name: str) -> None:
+        """Makes a snapshot the current one, for every reader, at once.
 
         Raises:
-            StorageError: A row is damaged.
+            StorageError: The file cannot be written.
         """
-        found = []
-        with self._faults(), transaction(self._connection, "DEFERRED"):
-            for id_ in ids:
-                row = self._connection.execute(
-                    "SELECT row, id, document, item_check, vector_check, vector "
-                    "FROM items JOIN vectors USING (row) WHERE id = ? AND removed IS NULL",
-                    (id_,),
-                ).fetchone()
-                found.append(row and self._record(*row))
-        return found
+        self._set("snapshot", name)
 
-    def items(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
-        """Ids and documents of rows, live or not; purged ones are missing.
+    def set_plan(self, plan: Plan) -> None:
+        """Says how the next snapshot is to be searched.
 
         Raises:
-            StorageError: A row is damaged.
+            StorageError: The file cannot be written.
         """
-        found = {}
-        with self._faults():
-            for start in range(0, len(rows), _READ_ROWS):
-                part = rows[start : start + _READ_ROWS]
-                marks = ",".join("?" * len(part))
-                for row, id_, document, check in self._connection.execute(
-                    f"SELECT row, id, document, item_check FROM items WHERE row IN ({marks})", part
-                ):
-                    if check != _item_check(id_, document):
-                        raise self._damaged(row)
-                    found[row] = (id_, document)
-        return found
+        self._set("plan", plan.to_json())
 
-    def since(self, sequence: int) -> News:
-        """What changed after a sequence number.
+    def set_fields(self, fields: Sequence[str]) -> None:
+        """Gives fields of documents an index, so that filters on them need not read every document.
 
         Args:
-            sequence: Of the last change that the reader knows; 0 knows nothing.
+            fields: All that are to have one; others lose theirs.
 
         Raises:
-            Purged: Tombstones after `sequence` were purged; start from a newer snapshot.
-            StorageError: A row is damaged.
+            InvalidInputError: One is no field name, or there are too many.
+            StorageError: The file cannot be written.
         """
-        with self._faults(), transaction(self._connection, "DEFERRED"):
-            last, purged = self._connection.execute("SELECT sequence, purged FROM state").fetchone()
-            if 0 < sequence < purged:
-                raise Purged
-            removed = self._connection.execute(
-                "SELECT row, removed FROM items WHERE removed > ? ORDER BY removed", (sequence,)
-            ).fetchall()
-            rows, vectors = self._live(sequence)
-        gone = np.array(removed, np.int64).reshape(-1, 2)
-        return News(last, rows, vectors, gone[:, 0], gone[:, 1])
-
-    def contents(self) -> Contents:
-        """All that is live.
-
-        Raises:
-            StorageError: A row is damaged.
-        """
-        with self._faults(), transaction(self._connection, "DEFERRED"):
-            (sequence,) = self._connection.execute("SELECT sequence FROM state").fetchone()
-            given = self._connection.execute(
-                "SELECT seq FROM sqlite_sequence WHERE name = 'items'"
-            ).fetchone()
-            rows, vectors = self._live(0)
-        return Contents(sequence, given[0] if given else 0, rows, vectors)
-
-    def _live(self, sequence: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Live rows after a sequence number, ascending, with their vectors."""
-        rows = [np.empty(0, np.int64)]
-        vectors = [np.empty((0, self.dimension), np.float32)]
-        cursor = self._connection.execute(
-            "SELECT row, vector, vector_check FROM items JOIN vectors USING (row) "
-            "WHERE sequence > ? AND removed IS NULL ORDER BY row",
-            (sequence,),
-        )
-        while found := cursor.fetchmany(_READ_ROWS):
-            for row, vector, check in found:
-                if zlib.crc32(vector) != check:
-                    raise self._damaged(row)
-            joined = np.frombuffer(b"".join(vector for _, vector, _ in found), np.float32)
-            rows.append(np.array([row for row, *_ in found], np.int64))
-            vectors.append(joined.reshape(len(found), self.dimension))
-        return np.concatenate(rows), np.concatenate(vectors)
+        if len(fields) > _MAX_FIELDS:
+            raise InvalidInputError(f"{len(fields)}; at most {_MAX_FIELDS}", field="fields")
+        columns = {field: column(field) for field in fields}
+        there = set(self.fields)
+        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+            for field in there - columns.keys():
+                self._connection.execute(f'DROP INDEX "field:{field}"')
+            for field in columns.keys() - there:
+                self._connection.execute(
+                    f'CREATE INDEX "field:{field}" ON items ({columns[field]}) '
+                    "WHERE removed IS NULL"
+                )
 
     def purge(self, through: int) -> int:
         """Removes rows for good whose tombstones every searcher has, by way of a snapshot.
@@ -327,6 +215,22 @@ class Store:
             self._connection.execute("UPDATE state SET purged = max(purged, ?)", (through,))
         return count
 
+    def copy_to(self, path: Path) -> None:
+        """Writes a copy of the file as it is at this moment, while others write.
+
+        Args:
+            path: A new file.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        with self._faults():
+            self._connection.execute("VACUUM INTO ?", (str(path),))
+
+    def _set(self, name: str, value: str) -> None:
+        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+            self._connection.execute(f"UPDATE state SET {name} = ?", (value,))
+
     def _refusal(self, change: Change) -> int | LensembleError:
         try:
             check_change(change, self.dimension)
@@ -338,7 +242,7 @@ class Store:
         """Returns the last sequence number then, and the change's own."""
         execute = self._connection.execute
         old = execute(
-            "SELECT row, document, vector, sequence FROM items JOIN vectors USING (row) "
+            "SELECT row, document, digest, sequence, vector FROM items JOIN vectors USING (row) "
             "WHERE id = ? AND removed IS NULL",
             (change.id,),
         ).fetchone()
@@ -347,42 +251,20 @@ class Store:
         vector = b""
         if isinstance(change, Upsert):
             vector = np.ascontiguousarray(change.vector, np.float32).tobytes()
-            if old is not None and old[1:3] == (change.document, vector):
-                return sequence, old[3]
+            if old is not None and old[1] == change.document:
+                if change.digest and old[2] == change.digest:
+                    return sequence, old[3]
+                if old[4] == vector and old[2] == change.digest:
+                    return sequence, old[3]
         sequence += 1
         if old is not None:
             execute("UPDATE items SET removed = ? WHERE row = ?", (sequence, old[0]))
         if isinstance(change, Upsert):
-            check = _item_check(change.id, change.document)
+            check = item_check(change.id, change.document)
             row = execute(
-                "INSERT INTO items (id, document, sequence, item_check, vector_check) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (change.id, change.document, sequence, check, zlib.crc32(vector)),
+                "INSERT INTO items (id, document, sequence, digest, item_check, vector_check) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (change.id, change.document, sequence, change.digest, check, zlib.crc32(vector)),
             ).lastrowid
             execute("INSERT INTO vectors VALUES (?, ?)", (row, vector))
         return sequence, sequence
-
-    def _record(
-        self, row: int, id_: str, document: str, item: int, vector: int, blob: bytes
-    ) -> Record:
-        if (item, vector) != (_item_check(id_, document), zlib.crc32(blob)):
-            raise self._damaged(row)
-        return Record(row, id_, document, np.frombuffer(blob, np.float32))
-
-    def _damaged(self, row: int) -> StorageError:
-        return StorageError(
-            f"row {row} of {str(self.folder / FILE)!r} is damaged: its checksum is wrong; put a "
-            "backup of the file in its place, or build the index again",
-            field="index",
-        )
-
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise storage_error(self.folder / FILE, error) from error
-
-
-def _item_check(id_: str, document: str) -> int:
-    return zlib.crc32(document.encode(), zlib.crc32(id_.encode()))

@@ -88,7 +88,10 @@ def test_ensemble_maps_resolve(name):
         inputs = {tensor.name: tensor for tensor in stage.inputs}
         outputs = {tensor.name: tensor for tensor in stage.outputs}
         assert dict(step.input_map) == {name: name for name in inputs}
-        assert dict(step.output_map) == {name: name for name in outputs}
+        # What nobody takes is left out: `ingest` answers with the sequence number alone.
+        given = dict(step.output_map)
+        assert given and given.items() <= {name: name for name in outputs}.items()
+        outputs = {name: outputs[name] for name in given}
         assert all(known[tensor] == inputs[tensor] for tensor in inputs)
         known |= outputs
     assert all(known[tensor.name] == tensor for tensor in model.outputs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.index import check_profile, check_query
+from lensemble.index import Query, check_profile, check_query
 from lensemble.index.create import write_index
 from lensemble.index.live import LiveIndex
 from lensemble.profile import Profile
@@ -17,6 +17,7 @@ def profile(checkpoint):
     return Profile.load(checkpoint)
 
 
+AXIS_3 = np.eye(3, dtype=np.float32)[0]
 IDS = ["a", "b/ñ", "c", "d"]
 
 
@@ -47,9 +48,13 @@ def test_more_than_there_are_gives_all_and_no_filling(index):
     assert sorted(match.id for match in matches) == ["a", "b/ñ", "c", "d"]
 
 
-def test_fillings_of_faiss_are_never_shown(index):
+def test_queries_that_cannot_be_answered_are_refused_alone(index):
     """For a query that is not finite FAISS gives -1, which as a row would be the last item."""
-    assert index.search(np.full((1, 4), np.nan, np.float32), 3) == [[]]
+    sound, nan, short = (np.eye(4, dtype=np.float32)[0], np.full(4, np.nan, np.float32), AXIS_3)
+    found, not_finite, too_short = index.answer([Query(v, 1) for v in (sound, nan, short)])
+    assert [match.id for match in found] == ["a"]
+    assert "not finite" in str(not_finite)
+    assert "3 dimensions, the index 4" in str(too_short)
 
 
 def test_empty_index_finds_nothing(profile, tmp_path):
@@ -143,10 +148,11 @@ def test_id_that_stands_twice_is_named(profile, tmp_path):
 
 
 def test_index_of_another_profile_is_refused_with_both_named(index, profile):
-    check_profile(index.manifest, profile)
+    made = index.manifest
+    check_profile(made["profile_name"], made["profile_hash"], profile.hash)
     other = replace(profile, name="qwen3-vl-mean", pooling="mean")
     with pytest.raises(InvalidInputError) as caught:
-        check_profile(index.manifest, other)
+        check_profile(made["profile_name"], made["profile_hash"], other.hash)
     assert profile.hash in str(caught.value)
     assert other.hash in str(caught.value)
 

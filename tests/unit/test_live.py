@@ -10,11 +10,12 @@ import pytest
 
 from lensemble.index.compact import compact
 from lensemble.index.delta import Delta, merged, nearest
-from lensemble.index.kinds import EXACT
 from lensemble.index.live import LiveIndex
+from lensemble.index.plan import Plan
 from lensemble.index.records import Delete, Upsert
 from lensemble.index.snapshot import FOLDER, DamagedError, Snapshot, names
 from lensemble.index.store import Store
+from lensemble.index.tune import make
 from lensemble.profile import Profile
 from lensemble_client import OverloadedError
 from lensemble_client.errors import StorageError
@@ -126,17 +127,11 @@ def test_what_is_written_while_a_snapshot_is_made_is_kept(store, index, rng):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     index.refresh()
     contents = store.contents()
+    tuned = make(Plan(), contents.vectors)
     # Between the reading of the store and the new snapshot.
     store.write([Delete("0"), Upsert("1", -vectors[1]), Upsert("new", vectors[0])])
     snapshot = Snapshot.make(
-        contents.rows,
-        contents.vectors,
-        kind=EXACT,
-        parameters={},
-        sequence=contents.sequence,
-        last_row=contents.last_row,
-        profile_name=store.profile_name,
-        profile_hash=store.profile_hash,
+        contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
     )
     snapshot.save(store.folder)
     store.set_snapshot(snapshot.name)

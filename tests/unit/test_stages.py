@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 
 from lensemble.config import Settings
+from lensemble.index import Query
 from lensemble.index.create import write_index
 from lensemble.profile import Profile
-from lensemble.stages import EncodeStage, PreprocessStage, SearchStage
+from lensemble.stages.encode import EncodeStage
+from lensemble.stages.preprocess import PreprocessStage
+from lensemble.stages.search import SearchStage
 from lensemble_client import InvalidInputError, Item, NotReadyError
 from lensemble_client.items import to_rows
 from tests.pictures import encode, textured
@@ -63,11 +66,13 @@ def test_dimensions_that_are_no_whole_number_are_refused(encode_stage, preproces
 
 def test_hits_of_a_whole_batch_keep_their_own_top_k(search):
     queries = np.eye(256, dtype=np.float32)[:2]
-    few, many = search.run([(queries[0], 2), (queries[1], 5)])
+    few, many = search.run([Query(queries[0], 2), Query(queries[1], 5)])
     assert (len(few), len(many)) == (2, 5)
-    rows = search.write([many])
-    assert [rows[name].shape for name in ("ids", "scores", "documents")] == [(1, 5)] * 3
-    assert (np.diff(rows["scores"][0]) <= 0).all()
+    rows = search.write([few, many])
+    assert [rows[name].shape for name in ("ids", "scores", "documents")] == [(2, 5)] * 3
+    assert (np.diff(rows["scores"]) <= 0).all()
+    assert rows["ids"][0, 2:].tolist() == [b""] * 3
+    assert all(rows["ids"][1])
 
 
 @pytest.mark.parametrize("top_k", [0, -3, 1001])
@@ -115,5 +120,5 @@ def test_without_index_search_is_not_ready(checkpoint):
 
 def test_index_of_another_profile_is_refused_at_start(checkpoints, index_folder):
     settings = Settings(checkpoint=checkpoints["qwen3-vl-mean"], index=index_folder)
-    with pytest.raises(InvalidInputError, match="their vectors cannot be compared"):
+    with pytest.raises(InvalidInputError, match="they cannot be compared"):
         SearchStage(settings, "cpu")

@@ -1,9 +1,9 @@
-"""Unit vectors -> nearest items. The work is in `lensemble.stages`."""
+"""Unit vectors -> nearest items. The work is in `lensemble.stages.search`."""
 
 from typing import Any
 
 from lensemble import triton
-from lensemble.stages import SearchStage
+from lensemble.stages.search import SearchStage
 
 
 class TritonPythonModel:
@@ -14,3 +14,6 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return triton.respond(self.stage, requests)
+
+    def finalize(self) -> None:
+        self.stage.close()

@@ -1,9 +1,12 @@
-"""Encoded pictures and text -> token ids and patch rows. The work is in `lensemble.stages`."""
+"""Encoded pictures and text -> token ids and patch rows.
+
+The work is in `lensemble.stages.preprocess`.
+"""
 
 from typing import Any
 
 from lensemble import triton
-from lensemble.stages import PreprocessStage
+from lensemble.stages.preprocess import PreprocessStage
 
 
 class TritonPythonModel:

@@ -1,9 +1,9 @@
-"""Token ids and patch rows -> unit vectors. The work is in `lensemble.stages`."""
+"""Token ids and patch rows -> unit vectors. The work is in `lensemble.stages.encode`."""
 
 from typing import Any
 
 from lensemble import triton
-from lensemble.stages import EncodeStage
+from lensemble.stages.encode import EncodeStage
 
 
 class TritonPythonModel:

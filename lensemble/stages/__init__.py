@@ -1,0 +1,1 @@
+"""What each Triton model does, without Triton: one module per model."""

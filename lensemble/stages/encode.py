@@ -1,0 +1,50 @@
+"""`qwen3_vl`: features -> unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.features import Features, unfill
+from lensemble.stages.stage import Parameters, Stage, whole_number
+from lensemble_client import contract
+from lensemble_client.errors import LensembleError
+from lensemble_client.items import Rows
+
+EncodeRow = tuple[Features, int | None]
+
+
+class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
+    """Features -> unit vectors."""
+
+    model = contract.QWEN3_VL
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        import torch
+        from transformers.utils import logging as transformers_logging
+
+        from lensemble.encoder import Encoder
+
+        transformers_logging.disable_progress_bar()  # it has no place in a server's log
+        torch.set_num_threads(settings.cpu_threads)
+        self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
+        """See `Stage.read`."""
+        asked = whole_number(parameters, contract.DIMENSIONS)
+        dimensions = self._encoder.profile.check_dimensions(asked)
+        return [
+            row if isinstance(row, LensembleError) else (row, dimensions) for row in unfill(rows)
+        ]
+
+    def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:
+        """See `Stage.run`."""
+        return self._encoder.encode([row for row, _ in rows], [asked for _, asked in rows])
+
+    def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
+        """See `Stage.write`."""
+        return {contract.EMBEDDING.name: np.stack(results)}

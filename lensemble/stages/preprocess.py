@@ -1,0 +1,45 @@
+"""`preprocess`: items -> features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.features import Features, fill
+from lensemble.stages.stage import Parameters, Stage
+from lensemble_client import contract
+from lensemble_client.errors import LensembleError
+from lensemble_client.items import Item, Rows, from_rows
+
+
+class PreprocessStage(Stage[Item, Features]):
+    """Items -> features."""
+
+    model = contract.PREPROCESS
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        import torch
+
+        from lensemble.preprocess import Preprocessor
+
+        torch.set_num_threads(1)  # instances run side by side, one core each
+        self._preprocess = Preprocessor(Checkpoint.open(settings.checkpoint))
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
+        """See `Stage.read`."""
+        return from_rows(rows)
+
+    def run(self, rows: Sequence[Item]) -> Sequence[Features | LensembleError]:
+        """See `Stage.run`."""
+        return [self._one(item) for item in rows]
+
+    def _one(self, item: Item) -> Features | LensembleError:
+        try:
+            return self._preprocess(item)
+        except LensembleError as error:
+            return error
+
+    def write(self, results: Sequence[Features]) -> Rows:
+        """See `Stage.write`."""
+        return fill(results)

@@ -1,0 +1,99 @@
+"""`faiss`: unit vectors -> nearest items."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.index import Match, Query, check_profile, check_query
+from lensemble.index.create import ensure_index
+from lensemble.index.live import LiveIndex
+from lensemble.stages import stage
+from lensemble.stages.stage import Parameters, Stage
+from lensemble_client import contract
+from lensemble_client.errors import InvalidInputError, LensembleError, NotReadyError
+from lensemble_client.items import Rows
+
+logger = logging.getLogger(__name__)
+
+
+class SearchStage(Stage[Query, list[Match]]):
+    """Unit vectors -> nearest items."""
+
+    model = contract.FAISS
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        self._index: LiveIndex | None = None
+        if settings.index is None:
+            logger.warning("no index is configured: `search` will answer that it is not ready")
+            return
+        profile = Checkpoint.open(settings.checkpoint).profile
+        if settings.writes == "on":
+            ensure_index(settings.index, profile)
+        self._index = LiveIndex.open(settings.index, device, profile.hash)
+        self._profile = profile
+        logger.info("%d items from %s", len(self._index), settings.index)
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Query | LensembleError]:
+        """See `Stage.read`."""
+        if self._index is None:
+            raise NotReadyError("no index is loaded; start the server with one (--index)")
+        asked = stage.whole_number(parameters, contract.TOP_K)
+        top_k = contract.DEFAULT_TOP_K if asked is None else asked
+        if not 1 <= top_k <= contract.MAX_TOP_K:
+            raise InvalidInputError(
+                f"{top_k}; expected 1 to {contract.MAX_TOP_K}", field=contract.TOP_K
+            )
+        if given := stage.text(parameters, contract.PROFILE):
+            check_profile(self._profile.name, self._profile.hash, given)
+        like = stage.text(parameters, contract.LIKE)
+        condition = stage.text(parameters, contract.FILTER)
+        exclude = stage.names(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
+        least = stage.number(parameters, contract.MIN_SCORE, -np.inf)
+        vectors = rows[contract.EMBEDDING.name]
+        if like:
+            if vectors.shape[1]:
+                raise InvalidInputError(
+                    "there is a vector, too; send one of length 0 to `faiss`", field=contract.LIKE
+                )
+            return [Query(None, top_k, condition, exclude, least, like) for _ in vectors]
+        length = self._index.dimension
+        vectors = stage.cut_to(length, self._profile.dimension, vectors, parameters)
+        for vector in vectors:
+            check_query(length, vector)
+        return [Query(vector, top_k, condition, exclude, least) for vector in vectors]
+
+    def run(self, rows: Sequence[Query]) -> Sequence[list[Match] | LensembleError]:
+        """See `Stage.run`."""
+        if not rows or self._index is None:
+            return []
+        try:
+            return self._index.answer(rows)
+        except LensembleError as error:
+            logger.error("%s", error)
+            return [error] * len(rows)
+
+    def write(self, results: Sequence[list[Match]]) -> Rows:
+        """See `Stage.write`; shorter rows are filled up with `contract.NO_ID`."""
+        shape = (len(results), max(len(matches) for matches in results))
+        ids = np.full(shape, contract.NO_ID, np.object_)
+        scores = np.full(shape, -1, np.float32)
+        documents = np.full(shape, b"{}", np.object_)
+        for n, matches in enumerate(results):
+            ids[n, : len(matches)] = [match.id.encode() for match in matches]
+            scores[n, : len(matches)] = [match.score for match in matches]
+            documents[n, : len(matches)] = [match.document.encode() for match in matches]
+        return {
+            contract.IDS.name: ids,
+            contract.SCORES.name: scores,
+            contract.DOCUMENTS.name: documents,
+        }
+
+    def close(self) -> None:
+        """See `Stage.close`."""
+        if self._index is not None:
+            self._index.close()

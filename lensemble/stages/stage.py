@@ -1,0 +1,159 @@
+"""What each Triton model does, without Triton: rows of tensors in, rows of tensors out.
+
+A stage reads the rows of one request, runs the rows of many requests together, and writes the
+results of one request. `triton.respond` drives it; tests drive it by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble_client import contract
+from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.items import Rows
+
+# Triton's own, and headers that it may be told to forward.
+_FOREIGN_PARAMETERS = ("triton_", "binary_data", "sequence_", "x-", "traceparent")
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+Parameters = Mapping[str, Any]
+
+
+class Stage(Generic[Row, Result]):
+    """One Triton model's work.
+
+    Attributes:
+        model: What it takes and gives.
+    """
+
+    model: contract.Model
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Row | LensembleError]:
+        """The rows of one request, each read or refused.
+
+        Raises:
+            LensembleError: The whole request is refused.
+        """
+        raise NotImplementedError
+
+    def run(self, rows: Sequence[Row]) -> Sequence[Result | LensembleError]:
+        """Results for the rows of many requests, in order."""
+        raise NotImplementedError
+
+    def write(self, results: Sequence[Result]) -> Rows:
+        """The output tensors of one request whose rows all succeeded."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Lets go of files and threads."""
+
+
+def check_parameters(parameters: Parameters) -> None:
+    """Refuses a request parameter that no model reads: a misspelt one would pass in silence.
+
+    Raises:
+        InvalidInputError: There is one that is neither known nor Triton's or a proxy's own.
+    """
+    for name in parameters:
+        if name not in contract.PARAMETERS and not name.lower().startswith(_FOREIGN_PARAMETERS):
+            raise InvalidInputError(
+                f"no such request parameter; there are {', '.join(contract.PARAMETERS)}",
+                field=name,
+            )
+
+
+def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors (B, D) at unit length; zeros and what is not finite stay for `check_query`."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, 1)
+    return unit
+
+
+def cut_to(
+    length: int, full: int, vectors: NDArray[np.float32], parameters: Parameters
+) -> NDArray[np.float32]:
+    """Vectors as an index of shorter ones wants them, where the request asks for no length.
+
+    Args:
+        length: Of the index's vectors.
+        full: Of the profile's vectors.
+        vectors: (B, D) float32.
+        parameters: Of the request.
+    """
+    if whole_number(parameters, contract.DIMENSIONS) is None and vectors.shape[1] == full > length:
+        return normalized(vectors[:, :length])  # Matryoshka, as the index's vectors were
+    return vectors
+
+
+def text(parameters: Parameters, name: str) -> str:
+    """A request parameter that is a text; empty if it is absent.
+
+    Raises:
+        InvalidInputError: It is something else.
+    """
+    value = parameters.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{value!r}; expected a string", field=name)
+    return value
+
+
+def number(parameters: Parameters, name: str, default: float) -> float:
+    """A request parameter that is a finite number, as such or as text.
+
+    Raises:
+        InvalidInputError: It is something else.
+    """
+    value = parameters.get(name, default)
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if math.isfinite(found) or found == default:
+        return found
+    raise InvalidInputError(f"{value!r}; expected a finite number", field=name)
+
+
+def names(parameters: Parameters, name: str, most: int) -> tuple[str, ...]:
+    """A request parameter that is the JSON text of a list of strings; empty if it is absent.
+
+    Raises:
+        InvalidInputError: It is something else, or too long.
+    """
+    said = text(parameters, name)
+    if not said:
+        return ()
+    try:
+        listed = json.loads(said)
+        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+            raise ValueError("not a list of strings")
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"{said[:60]!a}; expected the JSON text of a list of strings ({error})", field=name
+        ) from error
+    if len(listed) > most:
+        raise InvalidInputError(f"{len(listed)} of them; expected at most {most}", field=name)
+    return tuple(listed)
+
+
+def whole_number(parameters: Parameters, name: str) -> int | None:
+    """A request parameter that is a whole number, however the protocol carried it."""
+    value = parameters.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    try:
+        return int(value) if isinstance(value, str) else _refuse(value)
+    except ValueError:
+        raise InvalidInputError(f"{value!r} is not a whole number", field=name) from None
+
+
+def _refuse(value: object) -> int:
+    raise ValueError(value)

@@ -1,0 +1,19 @@
+"""Writes and reads of the index. The work is in `lensemble.stages.store`."""
+
+from typing import Any
+
+from lensemble import triton
+from lensemble.stages.store import StoreStage
+
+
+class TritonPythonModel:
+    """Triton's Python backend looks for this name."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self.stage = triton.load(StoreStage, args)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return triton.respond(self.stage, requests)
+
+    def finalize(self) -> None:
+        self.stage.close()
