@@ -1,4 +1,4 @@
-"""Command line: `lensemble up | embed | search | eval | status | index build`."""
+"""Command line: `lensemble up | embed | search | ingest | get | delete | eval | status | index`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from lensemble_client import contract
+from lensemble_client.cli_index import add_commands as add_index_commands
 from lensemble_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
+from lensemble_client.corpus import find_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.items import Record
 
 URL_VARIABLE = "LENSEMBLE_URL"
 
@@ -47,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument("--checkpoint", type=Path, help="serving checkpoint")
     up.add_argument("--index", type=Path, help="index to search")
+    up.add_argument(
+        "--writes", action="store_const", const="on", help="let callers write to the index"
+    )
     up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
@@ -63,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_item(search)
     search.add_argument("--dimensions", type=int, help="only if the index has that length")
     search.add_argument("-k", "--top-k", type=int, default=contract.DEFAULT_TOP_K)
+    search.add_argument("--filter", help='condition as JSON, such as \'{"year": {"$gte": 2015}}\'')
+    search.add_argument("--exclude", action="append", default=[], metavar="ID", help="leave out")
+    search.add_argument("--min-score", type=float, help="only items with this score or more")
+    search.add_argument("--like", metavar="ID", help="neighbours of a stored item")
     search.add_argument("--json", action="store_true", help="one JSON object per hit")
     search.set_defaults(run=_search)
 
@@ -91,20 +103,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_server(status)
     status.set_defaults(run=_status)
 
-    index = commands.add_parser("index", help="work on an index")
-    actions = index.add_subparsers(required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="embed a corpus or pictures and write an index")
-    build.add_argument(
-        "source",
-        type=Path,
-        help="folder with corpus.jsonl, or with pictures: NAME.json beside NAME.jpg describes it",
+    ingest = commands.add_parser(
+        "ingest",
+        help="embed a corpus or pictures and store them through a running server",
+        description="After a break, run it again: what is stored already is not sent again.",
     )
-    build.add_argument("out", type=Path, help="folder of the index")
-    build.add_argument("--checkpoint", type=Path, help="serving checkpoint")
-    build.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
-    build.add_argument("--dtype", help="auto, fp32 or bf16")
-    build.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
-    build.set_defaults(run=_index_build)
+    ingest.add_argument("source", type=Path, help="as for `index build`")
+    ingest.add_argument("--concurrency", type=int, default=16, help="calls under way at a time")
+    ingest.add_argument("--again", action="store_true", help="send what is stored already, too")
+    _add_server(ingest)
+    ingest.set_defaults(run=_ingest)
+
+    get = commands.add_parser("get", help="print a stored item's document")
+    get.add_argument("id")
+    get.add_argument("--vector", action="store_true", help="and its vector")
+    _add_server(get)
+    get.set_defaults(run=_get)
+
+    delete = commands.add_parser("delete", help="remove stored items")
+    delete.add_argument("ids", nargs="+", metavar="ID")
+    _add_server(delete)
+    delete.set_defaults(run=_delete)
+
+    add_index_commands(commands)
     return parser
 
 
@@ -134,20 +155,88 @@ def _embed(given: argparse.Namespace) -> int:
 
 
 def _search(given: argparse.Namespace) -> int:
+    asked = {
+        "top_k": given.top_k,
+        "filter": _condition(given.filter),
+        "exclude": given.exclude,
+        "min_score": given.min_score,
+    }
     with Client(given.url, timeout_s=given.timeout) as client:
-        hits = client.search(
-            given.text,
-            given.image,
-            top_k=given.top_k,
-            instruction=given.instruction,
-            dimensions=given.dimensions,
-        )
+        if given.like:
+            if given.text or given.image:
+                raise InvalidInputError("there is a text or a picture, too", field="like")
+            hits = client.more_like(given.like, **asked)
+        else:
+            hits = client.search(
+                given.text,
+                given.image,
+                instruction=given.instruction,
+                dimensions=given.dimensions,
+                **asked,
+            )
     for rank, hit in enumerate(hits, start=1):
         document = json.dumps(hit.document, ensure_ascii=False)
         if given.json:
             print(f'{{"id": {json.dumps(hit.id)}, "score": {hit.score}, "document": {document}}}')
         else:
             print(f"{rank:3}  {hit.score:7.4f}  {hit.id}  {document}")
+    return 0
+
+
+def _condition(text: str | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text) if text else None
+    except ValueError as error:
+        raise InvalidInputError(f"{text!r} is not JSON: {error}", field="filter") from error
+    if not isinstance(found, dict | None):
+        raise InvalidInputError(f"{text!r}; expected a JSON object", field="filter")
+    return found
+
+
+def _ingest(given: argparse.Namespace) -> int:
+    entries = find_entries(given.source)
+    failed: dict[str, LensembleError] = {}
+    sent: list[str] = []
+
+    def records() -> Iterator[Record]:
+        for entry in entries:
+            try:
+                record = entry.record()
+            except LensembleError as error:
+                failed[entry.id] = error
+                continue
+            sent.append(entry.id)
+            yield record
+
+    with Client(given.url, timeout_s=given.timeout) as client:
+        results = client.ingest_many(
+            records(), resume=not given.again, concurrency=given.concurrency, progress=True
+        )
+    failed |= {
+        id_: result
+        for id_, result in zip(sent, results, strict=True)
+        if isinstance(result, LensembleError)
+    }
+    print(f"{len(entries) - len(failed)} of {len(entries)} items stored")
+    for id_, error in failed.items():
+        print(f"error: {id_!a}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _get(given: argparse.Namespace) -> int:
+    with Client(given.url, timeout_s=given.timeout) as client:
+        stored = client.get(given.id)
+    said: dict[str, Any] = {"id": stored.id, "document": stored.document}
+    if given.vector:
+        said["vector"] = stored.embedding.tolist()
+    print(json.dumps({**said, "sequence": stored.sequence}, ensure_ascii=False))
+    return 0
+
+
+def _delete(given: argparse.Namespace) -> int:
+    with Client(given.url, timeout_s=given.timeout) as client:
+        removed = sum(map(bool, client.delete(given.ids)))
+    print(f"{removed} of {len(given.ids)} items removed")
     return 0
 
 
@@ -220,7 +309,9 @@ def _up(given: argparse.Namespace) -> int:
         from lensemble.server import TritonServer, stop_on_signals
     except ImportError as error:
         return _missing("local-server", error)
-    settings = Settings.from_env(checkpoint=given.checkpoint, index=given.index, dtype=given.dtype)
+    settings = Settings.from_env(
+        checkpoint=given.checkpoint, index=given.index, dtype=given.dtype, writes=given.writes
+    )
     with stop_on_signals():
         server = TritonServer(
             settings,
@@ -244,16 +335,6 @@ def _up(given: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             return 1
-
-
-def _index_build(given: argparse.Namespace) -> int:
-    from lensemble_export.__main__ import run_index
-
-    try:
-        run_index(given)
-    except ImportError as error:
-        return _missing("export", error)
-    return 0
 
 
 def _missing(extra: str, error: ImportError) -> int:

@@ -5,6 +5,10 @@
 An item has a text, a picture (or a list of them), or both; pictures' paths are inside the folder.
 `title` is put before `text`, as BEIR does, and `instruction` replaces the profile's. The line
 without `_id` and `instruction` is the item's document.
+
+In a folder without `corpus.jsonl` each picture is one item: its id is its path inside the folder;
+its document is the JSON object in the file of the same name with `.json` in place of the picture's
+ending, or `{"file": <id>}`.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from lensemble_client.errors import InvalidInputError
-from lensemble_client.items import Item
+from lensemble_client.items import Item, Record
 
 FILE_NAME = "corpus.jsonl"
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 _NOT_IN_THE_DOCUMENT = ("_id", "instruction")
 
@@ -48,6 +53,23 @@ class Entry:
             InvalidInputError: A picture cannot be read, or there is neither text nor picture.
         """
         return Item.of(self.text, self.images or None, self.instruction)
+
+    def record(self) -> Record:
+        """What is stored.
+
+        Raises:
+            InvalidInputError: A picture cannot be read, or there is neither text nor picture.
+        """
+        return Record(self.id, self.item(), self.document)
+
+
+def find_entries(folder: Path) -> list[Entry]:
+    """The items of a folder: those of its `corpus.jsonl`, or its pictures, in subfolders too.
+
+    Raises:
+        InvalidInputError: There are none, or a line or a description is wrong.
+    """
+    return load_entries(folder) if (folder / FILE_NAME).is_file() else _pictures(folder)
 
 
 def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
@@ -127,3 +149,35 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"line {number}", line.strip()
+
+
+def _pictures(folder: Path) -> list[Entry]:
+    """Every picture under a folder, as an item."""
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
+    )
+    if not paths:
+        raise InvalidInputError(
+            f"no pictures under {str(folder)!r} (looked for {', '.join(ENDINGS)}), and no "
+            f"{FILE_NAME} in it",
+            field="source",
+        )
+    return [
+        Entry(
+            id=path.relative_to(folder).as_posix(), images=(path,), document=_document(path, folder)
+        )
+        for path in paths
+    ]
+
+
+def _document(path: Path, folder: Path) -> dict[str, Any]:
+    sidecar = path.with_suffix(".json")
+    if not sidecar.is_file():
+        return {"file": path.relative_to(folder).as_posix()}
+    try:
+        document = json.loads(sidecar.read_text())
+        if not isinstance(document, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise InvalidInputError(f"{str(sidecar)!r}: {error}", field="source") from error
+    return document

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lensemble_client.errors import LensembleError
+
+if TYPE_CHECKING:
+    from lensemble.index.plan import Plan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,11 +102,15 @@ def _verify(given: argparse.Namespace) -> None:
     print(profile.hash)
 
 
-def run_index(given: argparse.Namespace) -> None:
+def run_index(
+    given: argparse.Namespace, *, plan: Plan | None = None, fields: Sequence[str] = ()
+) -> None:
     """The command `index`, here and as `lensemble index build`.
 
     Args:
         given: `source`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`.
+        plan: How the index is to be searched; None goes by its size.
+        fields: Of documents, that get an index for filters.
 
     Raises:
         LensembleError: The input is at fault.
@@ -115,6 +124,8 @@ def run_index(given: argparse.Namespace) -> None:
         given.out,
         Settings.from_env(checkpoint=given.checkpoint, dtype=given.dtype),
         dimensions=given.dimensions,
+        plan=plan,
+        fields=fields,
         skip_bad=given.skip_bad,
         progress=True,
     )

@@ -1,16 +1,15 @@
 """A corpus or a folder of pictures -> vectors -> an index.
 
-A folder with `corpus.jsonl` holds items as `lensemble_client.corpus` describes them. In any other,
-each picture is one item: its id is its path inside the folder; its document is the JSON object in
-the file of the same name with `.json` in place of the picture's ending, or `{"file": <id>}`.
+`lensemble_client.corpus` says how a folder holds items.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,12 +18,12 @@ from lensemble.config import Settings
 from lensemble.encoder import Embedding
 from lensemble.index import check_id
 from lensemble.index.create import check_target, write_index
+from lensemble.index.plan import Plan
 from lensemble.pipeline import Pipeline
-from lensemble_client.corpus import FILE_NAME, Entry, load_entries
+from lensemble_client.corpus import find_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _AT_A_TIME = 16
 
 
@@ -49,6 +48,8 @@ def build_index(
     settings: Settings,
     *,
     dimensions: int | None = None,
+    plan: Plan | None = None,
+    fields: Sequence[str] = (),
     skip_bad: bool = False,
     progress: bool = False,
 ) -> Built:
@@ -60,6 +61,8 @@ def build_index(
         out: Folder of the index; one that stands there is replaced.
         settings: Checkpoint, precision, device.
         dimensions: Matryoshka length of the vectors; the profile's full one if None.
+        plan: How the index is to be searched; None goes by its size.
+        fields: Of documents, that get an index for filters.
         skip_bad: Whether items that cannot be read are left out; otherwise they end the work
             before anything is written.
         progress: Whether to show a progress bar.
@@ -68,11 +71,12 @@ def build_index(
         InvalidInputError: There are no items, or some cannot be read.
     """
     check_target(out.resolve())
-    entries = load_entries(source) if (source / FILE_NAME).is_file() else _pictures(source)
+    entries = find_entries(source)
     pipeline = Pipeline(settings)
     profile = pipeline.checkpoint.profile
     length = profile.check_dimensions(dimensions)
     vectors: dict[str, Embedding] = {}
+    digests: dict[str, str] = {}
     failed: dict[str, str] = {}
     with tqdm(desc="embed", total=len(entries), unit="item", disable=not progress) as bar:
         for start in range(0, len(entries), _AT_A_TIME):
@@ -81,7 +85,8 @@ def build_index(
             for entry in group:
                 try:
                     check_id(entry.id)
-                    items[entry.id] = entry.item()
+                    record = entry.record()
+                    items[entry.id], digests[entry.id] = record.item, record.digest()
                 except LensembleError as error:
                     failed[entry.id] = str(error)
             results = pipeline.embed(list(items.values()), length)
@@ -106,38 +111,11 @@ def build_index(
         profile,
         np.stack(list(vectors.values())),
         list(vectors),
-        [json.dumps(documents[id_], ensure_ascii=False) for id_ in vectors],
+        [json.dumps(documents[id_]) for id_ in vectors],
+        # As `ingest` would send them: what is stored already is then not sent again.
+        digests=[digests[id_] for id_ in vectors],
+        plan=plan,
+        fields=fields,
+        threads=len(os.sched_getaffinity(0)),
     )
     return Built(len(vectors), length, failed)
-
-
-def _pictures(folder: Path) -> list[Entry]:
-    """Every picture under a folder, as an item."""
-    paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
-    )
-    if not paths:
-        raise InvalidInputError(
-            f"no pictures under {str(folder)!r} (looked for {', '.join(ENDINGS)}), and no "
-            f"{FILE_NAME} in it",
-            field="source",
-        )
-    return [
-        Entry(
-            id=path.relative_to(folder).as_posix(), images=(path,), document=_document(path, folder)
-        )
-        for path in paths
-    ]
-
-
-def _document(path: Path, folder: Path) -> dict[str, Any]:
-    sidecar = path.with_suffix(".json")
-    if not sidecar.is_file():
-        return {"file": path.relative_to(folder).as_posix()}
-    try:
-        document = json.loads(sidecar.read_text())
-        if not isinstance(document, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise InvalidInputError(f"{str(sidecar)!r}: {error}", field="source") from error
-    return document

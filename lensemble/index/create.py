@@ -20,7 +20,9 @@ from lensemble.index.store import FILE, Store
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
-_OURS = {FILE, f"{FILE}-wal", f"{FILE}-shm", FOLDER, LOCK_FILE}
+BACKUP_FILE = "backup.json"
+"""Stands in a backup, beside what an index has."""
+_OURS = {FILE, f"{FILE}-wal", f"{FILE}-shm", FOLDER, LOCK_FILE, BACKUP_FILE}
 _FIRST_FORMAT = {"manifest.json", "index.faiss", "items.jsonl"}
 
 

@@ -149,9 +149,9 @@ class Snapshot:
             said = {**asdict(self.manifest), "files": fingerprint(part, _files(self.kind))}
             (part / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
             for path in (*part.iterdir(), part):
-                _sync(path)
+                sync(path)
             part.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         except (OSError, RuntimeError) as error:  # FAISS raises RuntimeError where it cannot write
             shutil.rmtree(part, ignore_errors=True)
             raise StorageError(
@@ -234,7 +234,12 @@ def _files(kind: Kind) -> list[str]:
     return [INDEX, ROWS] if kind.exact else [INDEX, ROWS, VECTORS]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Waits until a file or a folder is on the disk.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -226,6 +226,11 @@ class Store(Reader):
         """
         with self._faults():
             self._connection.execute("VACUUM INTO ?", (str(path),))
+            copy = connect(path, "rw")
+            try:
+                copy.execute("PRAGMA journal_mode = WAL")  # a copy forgets it
+            finally:
+                copy.close()
 
     def _set(self, name: str, value: str) -> None:
         with self._faults(), transaction(self._connection, "IMMEDIATE"):

@@ -1,0 +1,287 @@
+"""Writing through the real server, and reading what was written: over gRPC and over HTTP."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks.photos import PHOTOS, read_photo
+from lensemble.config import Settings
+from lensemble.installation import model_repository
+from lensemble.server import TritonServer
+from lensemble_client import (
+    Client,
+    InvalidInputError,
+    Item,
+    NotFoundError,
+    ReadOnlyError,
+    Record,
+    contract,
+)
+from lensemble_client.errors import LensembleError
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def writable(checkpoint, tmp_path_factory):
+    """A server that made its own index, with two searchers, and compacts after 300 items."""
+    folder = tmp_path_factory.mktemp("writable")
+    repository = shutil.copytree(model_repository(), folder / "models")
+    config = repository / "faiss" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 1", "count: 2"))
+    settings = Settings(
+        checkpoint=checkpoint,
+        index=folder / "index",
+        dtype="fp32",
+        writes="on",
+        compact_rows=300,
+    )
+    with TritonServer(settings, repository=repository) as server:
+        yield server
+
+
+@pytest.fixture(params=["grpc", "http"])
+def writer(writable, request):
+    with Client(writable.grpc_url if request.param == "grpc" else writable.http_url) as client:
+        yield client
+
+
+@pytest.fixture
+def profile(writer):
+    return writer.stats()["profile_hash"]
+
+
+def unit(seed, count, dimension=256):
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def ids(hits):
+    return [hit.id for hit in hits]
+
+
+def test_what_is_ingested_is_found_at_once_and_by_every_searcher(writer):
+    photo = read_photo("coffee.png")
+    sequence = writer.ingest("cup", image=photo, document={"kind": "cup", "year": 2019})
+    for _ in range(8):  # two instances take turns
+        (hit,) = writer.search(image=photo, top_k=1)
+        assert (hit.id, hit.document) == ("cup", {"kind": "cup", "year": 2019})
+        assert hit.score == pytest.approx(1, abs=1e-4)
+    assert writer.ingest("cup", image=photo, document={"kind": "cup", "year": 2019}) == sequence
+    changed = writer.ingest("cup", image=photo, document={"kind": "mug"})
+    assert changed > sequence
+    assert [h.document for h in writer.search(image=photo, top_k=1)] == [{"kind": "mug"}]
+    stored = writer.get("cup")
+    assert (stored.document, stored.sequence) == ({"kind": "mug"}, changed)
+    assert np.allclose(stored.embedding, writer.embed(image=photo), atol=1e-5)
+    assert writer.delete(["cup", "never there"]) == [changed + 1, 0]
+    for _ in range(8):
+        assert "cup" not in ids(writer.search(image=photo, top_k=20))
+    with pytest.raises(NotFoundError, match="no item 'cup' in the index"):
+        writer.get("cup")
+
+
+def test_filters_exclusion_least_score_and_more_like(writer, profile):
+    vectors = unit(1, 40)
+    names = [f"f/{n}" for n in range(40)]
+    documents = [{"set": "f", "n": n, "tags": ["even" if n % 2 == 0 else "odd"]} for n in range(40)]
+    writer.upsert(names, vectors, documents, profile=profile)
+    order = np.argsort(-(vectors @ vectors[7]))
+    odd = [names[n] for n in order if n % 2]
+    condition = {"set": "f", "tags": {"$contains": "odd"}}
+    found = writer.search_vector(vectors[7], top_k=20, filter=condition)
+    assert ids(found) == odd
+    assert (
+        ids(writer.search_vector(vectors[7], top_k=3, filter=condition, exclude=odd[:2]))
+        == (odd[2:5])
+    )
+    assert ids(writer.search_vector(vectors[7], filter={"set": "f"}, min_score=0.99)) == ["f/7"]
+    assert ids(writer.more_like("f/7", top_k=4, filter=condition)) == odd[1:5]
+    assert ids(writer.search("anything", top_k=5, filter={"set": "f", "n": {"$gte": 38}})) in (
+        ["f/38", "f/39"],
+        ["f/39", "f/38"],
+    )
+    with pytest.raises(NotFoundError, match="no item 'nobody'"):
+        writer.more_like("nobody")
+    with pytest.raises(InvalidInputError, match=r"filter: 'n' has '\$near'; expected one of"):
+        writer.search("anything", filter={"n": {"$near": 3}})
+    with pytest.raises(InvalidInputError, match="min_score: 'nan'; expected a finite number"):
+        writer.search("anything", min_score=float("nan"))
+    writer.delete(names)
+    assert writer.search_vector(vectors[7], filter={"set": "f"}) == []
+
+
+def test_a_request_is_written_whole_or_not_at_all(writer, profile):
+    before = writer.stats()["sequence"]
+    vectors = unit(2, 64)
+    bad = vectors.copy()
+    bad[40] *= 2
+    with pytest.raises(InvalidInputError, match=r"has length 2; expected 1.*row 40 of 64"):
+        writer.upsert([f"g/{n}" for n in range(64)], bad, profile=profile)
+    with pytest.raises(InvalidInputError, match=r"id.*has 513 bytes; expected 1 to 512"):
+        writer.upsert(["x" * 513], vectors[:1], profile=profile)
+    with pytest.raises(InvalidInputError, match="the query has 64 dimensions, the index 256"):
+        writer.upsert(["x"], vectors[:1, :64], profile=profile)
+    assert writer.stats()["sequence"] == before
+    assert len(set(writer.upsert([f"g/{n}" for n in range(64)], vectors, profile=profile))) == 64
+    writer.delete([f"g/{n}" for n in range(64)])
+
+
+def test_vectors_of_another_profile_are_refused_with_both_named(writer, profile):
+    other = "sha256:" + "0" * 64
+    for refused in (
+        lambda: writer.upsert(["x"], unit(3, 1), profile=other),
+        lambda: writer.search_vector(unit(3, 1)[0], profile=other),
+    ):
+        with pytest.raises(InvalidInputError, match="cannot be compared") as caught:
+            refused()
+        assert profile in str(caught.value)
+        assert other in str(caught.value)
+    assert len(writer.search_vector(unit(3, 1)[0], profile=profile, top_k=1)) <= 1
+
+
+def test_ingest_of_many_is_taken_up_again_without_doing_work_twice(writer, writable):
+    def records():
+        for n in range(12):
+            yield Record(f"m/{n}", Item(f"note number {n}"), {"n": n})
+
+    some = list(records())[:5]
+    first = writer.ingest_many(some)
+    encoded = inferences(writable, "qwen3_vl")
+    bad = Record("m/bad", Item(images=(b"no picture",)))
+    results = writer.ingest_many([*records(), bad], progress=False)
+    assert results[:5] == first
+    assert inferences(writable, "qwen3_vl") == encoded + 7
+    assert isinstance(results[12], InvalidInputError)
+    assert all(isinstance(sequence, int) and sequence for sequence in results[:12])
+    assert writer.ingest_many(records(), resume=False) == results[:12]
+    assert writer.get("m/11").document == {"n": 11}
+    writer.delete([f"m/{n}" for n in range(12)])
+
+
+def inferences(server, model):
+    """How many items a model was given."""
+    import urllib.request
+
+    with urllib.request.urlopen(f"{server.http_url}/v2/models/{model}/stats") as answer:
+        return json.load(answer)["model_stats"][0]["inference_count"]
+
+
+def test_snapshots_are_made_in_the_background_while_all_goes_on(writer, profile):
+    vectors = unit(4, 700)
+    names = [f"s/{n}" for n in range(700)]
+    before = (writer.stats()["snapshot"] or {}).get("name")
+    for start in range(0, 700, 64):
+        writer.upsert(names[start : start + 64], vectors[start : start + 64], profile=profile)
+        (hit,) = writer.search_vector(vectors[start], top_k=1)
+        assert hit.id == names[start]
+    deadline = time.monotonic() + 60
+    while (writer.stats()["snapshot"] or {}).get("name") == before:
+        assert ids(writer.search_vector(vectors[650], top_k=1)) == ["s/650"]
+        assert time.monotonic() < deadline
+    for n in (0, 350, 699):
+        assert ids(writer.search_vector(vectors[n], top_k=1)) == [names[n]]
+    stats = writer.stats()
+    assert stats["snapshot"]["kind"] == "exact"
+    assert stats["written_since"] + stats["removed_since"] < 300
+    writer.delete(names)
+    assert not {hit.id for hit in writer.search_vector(vectors[0], top_k=100)} & set(names)
+
+
+def test_another_server_follows_the_same_index(writable, writer, checkpoint, profile):
+    settings = Settings(checkpoint=checkpoint, index=writable_index(writable), dtype="fp32")
+    vectors = unit(5, 30)
+    with TritonServer(settings) as second, Client(second.grpc_url) as reader:
+        for n in range(30):
+            writer.upsert([f"t/{n}"], vectors[n : n + 1], [{"n": n}], profile=profile)
+            (hit,) = reader.search_vector(vectors[n], top_k=1)
+            assert (hit.id, hit.document) == (f"t/{n}", {"n": n})
+            writer.delete([f"t/{n}"])
+            assert f"t/{n}" not in ids(reader.search_vector(vectors[n], top_k=1))
+        with pytest.raises(ReadOnlyError, match="takes no writes; start it with --writes"):
+            reader.delete(["t/0"])
+        with pytest.raises(ReadOnlyError):
+            reader.ingest("x", "text")
+        assert reader.stats()["profile_hash"] == profile
+
+
+def writable_index(server):
+    return server._settings.index
+
+
+def test_raw_kserve_ingest(writable):
+    import urllib.request
+
+    body = {
+        "inputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["a red car"]},
+            {"name": "id", "datatype": "BYTES", "shape": [1, 1], "data": ["raw"]},
+            {"name": "document", "datatype": "BYTES", "shape": [1, 1], "data": ['{"n": 1}']},
+        ]
+    }
+    request = urllib.request.Request(
+        f"{writable.http_url}/v2/models/ingest/infer", json.dumps(body).encode()
+    )
+    with urllib.request.urlopen(request) as answer:
+        (output,) = json.load(answer)["outputs"]
+    assert (output["name"], output["datatype"]) == (contract.SEQUENCE.name, "INT64")
+    with Client(writable.grpc_url) as client:
+        assert client.get("raw").sequence == output["data"][0]
+        client.delete(["raw"])
+
+
+def test_corpus_of_photographs_from_the_command_line(writable, tmp_path, capsys):
+    from benchmarks.photos import write_photos
+    from lensemble_client.cli import main
+
+    write_photos(tmp_path / "photos")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    server = ["--url", writable.grpc_url]
+    assert main(["ingest", str(tmp_path / "photos"), *server]) == 1
+    said = capsys.readouterr()
+    assert f"{len(PHOTOS)} of {len(PHOTOS) + 1} items stored" in said.out
+    assert "error: 'broken.jpg': image[0]" in said.err
+    assert main(["get", "coffee.png", *server]) == 0
+    assert json.loads(capsys.readouterr().out)["document"]["file"] == "coffee.png"
+    arguments = ["search", "--like", "coffee.png", "-k", "3", "--json", *server]
+    assert main([*arguments, "--exclude", "china.jpg"]) == 0
+    found = [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()]
+    assert len(found) == 3
+    assert not {"coffee.png", "china.jpg"} & set(found)
+    arguments = ["search", "x", "--filter", '{"file": "rocket.jpg"}', "--json", *server]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "rocket.jpg"
+    assert main(["search", "x", "--filter", "{", *server]) == 1
+    assert "is not JSON" in capsys.readouterr().err
+    assert main(["delete", *PHOTOS, *server]) == 0
+    assert f"{len(PHOTOS)} of {len(PHOTOS)} items removed" in capsys.readouterr().out
+
+
+def test_many_kinds_of_calls_share_batches(writable):
+    """Writes, reads and refusals that come together get each its own answer."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Client(writable.grpc_url) as client:
+        profile = client.stats()["profile_hash"]
+        vectors = unit(6, 60)
+
+        def call(n):
+            name = f"u/{n}"
+            try:
+                if n % 3 == 2:
+                    return client.upsert([name], vectors[n : n + 1] * 3, profile=profile)
+                (sequence,) = client.upsert([name], vectors[n : n + 1], profile=profile)
+                assert client.get(name).sequence == sequence
+                assert client.search_vector(vectors[n], top_k=1)[0].id == name
+                return sequence
+            except LensembleError as error:
+                return error
+
+        with ThreadPoolExecutor(12) as pool:
+            results = list(pool.map(call, range(60)))
+        for n, result in enumerate(results):
+            assert isinstance(result, InvalidInputError) == (n % 3 == 2), result
+        client.delete([f"u/{n}" for n in range(60)])
