@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,8 +107,8 @@ class Contents:
     vectors: NDArray[np.float32]
 
 
-def check_change(change: Change, dimension: int) -> None:
-    """Refuses a change that the store cannot take.
+def checked(change: Change, dimension: int) -> Change:
+    """A change as the store keeps it, or a refusal.
 
     Args:
         change: What is to be written.
@@ -118,14 +118,15 @@ def check_change(change: Change, dimension: int) -> None:
         InvalidInputError: The id, the vector or the document is at fault.
     """
     check_id(change.id)
-    if isinstance(change, Upsert):
-        check_query(dimension, change.vector)
-        _check_length(change.vector)
-        _check_document(change.document)
-        if len(change.digest) > MAX_DIGEST:
-            raise InvalidInputError(
-                f"{len(change.digest)} characters; expected at most {MAX_DIGEST}", field="digest"
-            )
+    if isinstance(change, Delete):
+        return change
+    check_query(dimension, change.vector)
+    _check_length(change.vector)
+    if len(change.digest) > MAX_DIGEST:
+        raise InvalidInputError(
+            f"{len(change.digest)} characters; expected at most {MAX_DIGEST}", field="digest"
+        )
+    return replace(change, document=_normalized(change.document))
 
 
 def _check_length(vector: NDArray[np.float32]) -> None:
@@ -137,10 +138,12 @@ def _check_length(vector: NDArray[np.float32]) -> None:
         )
 
 
-def _check_document(document: str) -> None:
+def _normalized(document: str) -> str:
+    """The same object in JSON without escaped letters: SQLite finds no field by an escaped name."""
     try:
-        size = len(document.encode())
         parsed = json.loads(document, parse_constant=_refuse_constant)
+        text = json.dumps(parsed, ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"not JSON: {error}", field="document") from error
     if size > MAX_DOCUMENT_BYTES:
@@ -151,6 +154,7 @@ def _check_document(document: str) -> None:
         raise InvalidInputError(
             f"a JSON {type(parsed).__name__}; expected an object", field="document"
         )
+    return text
 
 
 def _refuse_constant(name: str) -> object:

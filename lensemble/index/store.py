@@ -25,7 +25,7 @@ import numpy as np
 from lensemble.index.filter import column
 from lensemble.index.plan import Plan
 from lensemble.index.reader import FILE, FORMAT, Purged, Reader, item_check
-from lensemble.index.records import Change, Delete, Upsert, check_change
+from lensemble.index.records import Change, Delete, Upsert, checked
 from lensemble.index.sqlite import connect, storage_error, transaction
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
@@ -144,12 +144,16 @@ class Store(Reader):
         Raises:
             StorageError: Nothing was written: the disk is full, the file damaged or locked.
         """
-        results = [self._refusal(change) for change in changes]
+        sound = [self._checked(change) for change in changes]
+        results: list[int | LensembleError] = []
         with self._faults(), transaction(self._connection, "IMMEDIATE"):
             (sequence,) = self._connection.execute("SELECT sequence FROM state").fetchone()
-            for n, change in enumerate(changes):
-                if not isinstance(results[n], LensembleError):
-                    sequence, results[n] = self._apply(change, sequence)
+            for change in sound:
+                if isinstance(change, LensembleError):
+                    results.append(change)
+                    continue
+                sequence, own = self._apply(change, sequence)
+                results.append(own)
             self._connection.execute("UPDATE state SET sequence = ?", (sequence,))
         return results
 
@@ -236,12 +240,11 @@ class Store(Reader):
         with self._faults(), transaction(self._connection, "IMMEDIATE"):
             self._connection.execute(f"UPDATE state SET {name} = ?", (value,))
 
-    def _refusal(self, change: Change) -> int | LensembleError:
+    def _checked(self, change: Change) -> Change | LensembleError:
         try:
-            check_change(change, self.dimension)
+            return checked(change, self.dimension)
         except InvalidInputError as error:
             return error
-        return 0
 
     def _apply(self, change: Change, sequence: int) -> tuple[int, int]:
         """Returns the last sequence number then, and the change's own."""

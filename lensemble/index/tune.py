@@ -39,6 +39,8 @@ SAMPLE = 512
 EXACT_ROWS = 20_000
 """Up to here `auto` takes exact search: 32 queries at 2,048 dimensions stay within a few tens of
 milliseconds on one core, and nothing has to be trained or measured."""
+TRAINED_ROWS = 256
+"""Below, every kind is exact: PQ cannot be trained with less, and nothing is to be gained."""
 PREFERENCE = (IVF, IVF_SQ8, IVF_PQ)
 """Of `auto`, fastest and largest first: taken is the first that fits and meets the target."""
 _MAX_EFFORT = 4096
@@ -53,7 +55,7 @@ class Tuned:
         kind: Of what kind.
         parameters: Of the kind, in full.
         index: `faiss.Index`.
-        recall: At 10, measured; 1 if exact, or if there is nothing to measure with.
+        recall: At 10, measured; 1 if exact.
     """
 
     kind: Kind
@@ -134,9 +136,11 @@ def make(plan: Plan, vectors: NDArray[np.float32], threads: int = 1) -> Tuned:
     Raises:
         InvalidInputError: The plan's parameters do not fit its kind.
     """
+    count, dimension = vectors.shape
+    if count < TRAINED_ROWS:
+        return Tuned(EXACT, {}, build(EXACT, vectors, {}))
     if plan.kind != AUTO:
         return _tuned(KINDS[plan.kind], plan, vectors, threads)
-    count, dimension = vectors.shape
     limit = plan.memory_bytes or float("inf")
     if count <= EXACT_ROWS and memory_bytes(EXACT, {}, count, dimension) <= limit:
         return _tuned(EXACT, plan, vectors, threads)
@@ -170,7 +174,7 @@ def _tuned(kind: Kind, plan: Plan, vectors: NDArray[np.float32], threads: int) -
     given = plan.parameters if plan.kind != AUTO else {}
     parameters = checked(kind, given, *vectors.shape)
     index = build(kind, vectors, parameters, threads)
-    if kind.exact or len(vectors) <= 1:
+    if kind.exact:
         return Tuned(kind, parameters, index)
     truth = Truth.of(vectors)
     tuned = Tuned(kind, parameters, index, 0.0)

@@ -15,7 +15,7 @@ from lensemble.config import Settings
 from lensemble.index import check_profile
 from lensemble.index.background import Compactor
 from lensemble.index.create import ensure_index
-from lensemble.index.records import Change, Delete, Upsert, check_change
+from lensemble.index.records import Change, Delete, Upsert, checked
 from lensemble.index.stats import stats_json
 from lensemble.index.store import Store
 from lensemble.stages import stage
@@ -137,11 +137,9 @@ class StoreStage(Stage[Change | Read, Stored]):
         """The row, or why it cannot be: known before anything of its request is written."""
         assert self._store is not None
         try:
-            if not isinstance(row, Read):
-                check_change(row, self._store.dimension)
+            return row if isinstance(row, Read) else checked(row, self._store.dimension)
         except InvalidInputError as error:
             return error
-        return row
 
     def run(self, rows: Sequence[Change | Read]) -> Sequence[Stored | LensembleError]:
         """See `Stage.run`. Writes come first; what is read is the state after them."""

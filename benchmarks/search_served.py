@@ -1,0 +1,235 @@
+"""The `faiss` model of a real Triton, through gRPC, against FAISS called inside this process.
+
+Both sides search the very same FAISS index: the one that was measured here is put into the index
+folder as its snapshot.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.measure import in_turn, ratio
+from benchmarks.search_data import Corpus
+from benchmarks.search_direct import BATCHES, Built, Parameters, Speed, batches, effort
+from lensemble.config import Settings
+from lensemble.index.create import write_index
+from lensemble.index.kinds import KINDS
+from lensemble.index.plan import Plan
+from lensemble.index.records import Contents
+from lensemble.index.snapshot import Snapshot
+from lensemble.index.store import Store
+from lensemble.index.tune import K, Truth, Tuned
+from lensemble.profile import Profile
+from lensemble.server import TritonServer
+from lensemble_client import Client, contract
+from lensemble_client.items import Rows
+
+CALLERS = 3
+_LEAST_CALLS = 2 * CALLERS
+_MOST_CALLS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One kind of index, served and in this process, by turns.
+
+    Attributes:
+        corpus: Its name.
+        kind: A name in `KINDS`.
+        parameters: All of them.
+        batch: Queries in one request, or in one call of FAISS.
+        callers: Requests under way at a time, for `queries_per_s`.
+        queries_per_s: Of the server, median of the rounds.
+        alone: The server asked by one caller.
+        in_process: FAISS called directly, by one thread.
+        served_over_inprocess: Median of the rounds' own ratios of queries per second.
+        spread: The least and the most of them.
+        recall_at_10: Of the server's answers.
+    """
+
+    corpus: str
+    kind: str
+    parameters: dict[str, int]
+    batch: int
+    callers: int
+    queries_per_s: float
+    alone: Speed
+    in_process: Speed
+    served_over_inprocess: float
+    spread: list[float]
+    recall_at_10: float
+
+    HEAD = (
+        f"{'corpus':10} {'kind':8} {'effort':>6} {'batch':>5} {'served q/s':>11} {'p50 ms':>8} "
+        f"{'p99 ms':>8} {'direct q/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>6} {'spread':>12} "
+        f"{'recall@10':>9}"
+    )
+
+    def __str__(self) -> str:
+        least, most = self.spread
+        return (
+            f"{self.corpus:10} {self.kind:8} {effort(self.parameters) or '':>6} {self.batch:5} "
+            f"{self.queries_per_s:11.0f} {self.alone.p50_ms:8.2f} {self.alone.p99_ms:8.2f} "
+            f"{self.in_process.queries_per_s:11.0f} {self.in_process.p50_ms:8.2f} "
+            f"{self.in_process.p99_ms:8.2f} {self.served_over_inprocess:6.2f} "
+            f"{f'{least:.2f}-{most:.2f}':>12} {self.recall_at_10:9.4f}"
+        )
+
+
+def write_corpus(
+    folder: Path, profile: Profile, vectors: NDArray[np.float32], progress: bool = True
+) -> float:
+    """Writes an index folder with short documents; ids are positions.
+
+    Args:
+        folder: Where.
+        profile: Of the server's checkpoint.
+        vectors: (N, D) float32.
+        progress: Whether to say on standard error that it takes a while.
+
+    Returns:
+        Seconds.
+    """
+    began = time.perf_counter()
+    ids = [str(n) for n in range(len(vectors))]
+    documents = [f'{{"n":{n}}}' for n in range(len(vectors))]
+    write_index(folder, profile, vectors, ids, documents, plan=Plan(kind="exact"))
+    return time.perf_counter() - began
+
+
+def put_snapshot(
+    folder: Path, built: Built, parameters: dict[str, int], vectors: NDArray[np.float32]
+) -> None:
+    """Makes a FAISS index that is there already the snapshot that is served.
+
+    Compaction would train it a second time: minutes, for the same index.
+
+    Args:
+        folder: Of the index, as `write_corpus` left it.
+        built: An index of the same vectors in the same order.
+        parameters: How it is to be searched.
+        vectors: (N, D) float32.
+    """
+    kind = KINDS[built.kind]
+    with Store.open(folder) as store:
+        first = Snapshot.load(folder, store.snapshot)
+        contents = Contents(
+            first.manifest.sequence, first.manifest.last_row, first.rows, vectors
+        )
+        snapshot = Snapshot.make(
+            contents,
+            Tuned(kind, parameters, built.index),
+            profile_name=store.profile_name,
+            profile_hash=store.profile_hash,
+        )
+        snapshot.save(folder)
+        store.set_snapshot(snapshot.name)
+        store.set_plan(Plan(kind.name, parameters=parameters))
+
+
+@contextmanager
+def serving(checkpoint: Path, folder: Path) -> Iterator[Client]:
+    """A server of an index that takes writes, as it is by default, and a client of it."""
+    settings = Settings(checkpoint=checkpoint, index=folder, writes="on")
+    with TritonServer(settings) as server, Client(server.grpc_url) as client:
+        yield client
+
+
+def compare(
+    corpus: Corpus,
+    client: Client,
+    built: Built,
+    parameters: dict[str, int],
+    truth: Truth,
+    rounds: int,
+    window_s: float,
+) -> Iterator[Served]:
+    """Measures the server against the same index in this process, by turns.
+
+    Args:
+        corpus: What is served.
+        client: Of the server.
+        built: The index that is served.
+        parameters: How it is searched, there and here.
+        truth: Queries, and what is nearest to them.
+        rounds: Timed rounds.
+        window_s: Seconds of one side's turn, about.
+    """
+    recall = truth.recall(_found(client, truth.queries))
+    for batch in BATCHES:
+        parts = _turn(built, parameters, batches(truth.queries, batch), window_s)
+        direct = _Calls(lambda part: built.search(part, parameters), parts)
+        alone = _Calls(lambda part: ask(client, part), parts)
+        with ThreadPoolExecutor(CALLERS) as pool:
+            seconds = in_turn(
+                {
+                    "in_process": direct,
+                    "served": lambda: list(pool.map(lambda part: ask(client, part), parts)),
+                    "alone": alone,
+                },
+                rounds,
+            )
+        ratios = ratio("served", seconds["in_process"], seconds["served"])
+        yield Served(
+            corpus.name,
+            built.kind,
+            parameters,
+            batch,
+            CALLERS,
+            round(batch * len(parts) / float(np.median(seconds["served"])), 1),
+            Speed.of(alone.seconds[len(parts) :], batch),
+            Speed.of(direct.seconds[len(parts) :], batch),
+            float(ratios["served"]),
+            list(ratios["served_spread"]),
+            round(recall, 4),
+        )
+
+
+def ask(client: Client, queries: NDArray[np.float32]) -> Rows:
+    """One request to `faiss` with all of the queries (B, D)."""
+    rows = {contract.EMBEDDING.name: queries}
+    return client.infer(contract.FAISS, rows, {contract.TOP_K: K}, None)
+
+
+class _Calls:
+    """Calls something with each part in turn; `seconds` has what each call took."""
+
+    def __init__(
+        self,
+        call: Callable[[NDArray[np.float32]], object],
+        parts: Sequence[NDArray[np.float32]],
+    ) -> None:
+        self._call, self._parts = call, parts
+        self.seconds: list[float] = []
+
+    def __call__(self) -> None:
+        for part in self._parts:
+            began = time.perf_counter()
+            self._call(part)
+            self.seconds.append(time.perf_counter() - began)
+
+
+def _turn(
+    built: Built, parameters: Parameters, parts: Sequence[NDArray[np.float32]], window_s: float
+) -> list[NDArray[np.float32]]:
+    """As many batches as FAISS takes about `window_s` for, at least a few for each caller."""
+    probe = _Calls(lambda part: built.search(part, parameters), parts[:_LEAST_CALLS])
+    probe()
+    count = round(window_s / float(np.median(probe.seconds)))
+    wanted = min(max(count, _LEAST_CALLS), _MOST_CALLS)
+    return list(itertools.islice(itertools.cycle(parts), wanted))
+
+
+def _found(client: Client, queries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """What the server finds, as positions (Q, 10)."""
+    ids = [ask(client, part)[contract.IDS.name] for part in batches(queries, 32)]
+    return np.concatenate(ids).astype(np.int64)
