@@ -8,10 +8,13 @@ may need more effort than these (docs/performance.md), so no effort is taken ove
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from lensemble.index.tune import Truth
 
 VECTORS, QUERIES, WRITES = 1, 2, 3
 """Streams: parts of one mixture that have no vector in common."""
@@ -54,6 +57,51 @@ CORPORA = {
         Corpus("100kx2048", 100_000, 2048, 1000, 0.65),
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A corpus and questions to it.
+
+    Attributes:
+        corpus: What it is.
+        vectors: (N, D) float32, unit length.
+        truth: Queries that are not in it, and what is nearest to them.
+    """
+
+    corpus: Corpus
+    vectors: NDArray[np.float32]
+    truth: Truth
+
+    @classmethod
+    def of(cls, corpus: Corpus, queries: int) -> Self:
+        """Draws them, and searches exactly.
+
+        Args:
+            corpus: What it is.
+            queries: How many.
+        """
+        vectors = clustered(corpus, VECTORS, progress=True)
+        return cls(corpus, vectors, Truth.of(vectors, clustered(corpus, QUERIES, queries)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is measured.
+
+    Attributes:
+        queries: Per corpus.
+        rounds: Of everything that is measured by turns.
+        direct_s: Seconds for one speed.
+        turn_s: Seconds of one side's turn.
+        writing_s: Seconds of a turn of writing.
+    """
+
+    queries: int = 1024
+    rounds: int = 5
+    direct_s: float = 0.5
+    turn_s: float = 1.5
+    writing_s: float = 2.5
 
 
 def clustered(

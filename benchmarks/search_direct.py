@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import in_turn, ratio
-from benchmarks.search_data import Corpus
+from benchmarks.search_data import Data
 from lensemble.index import kinds
 from lensemble.index.delta import best
 from lensemble.index.kinds import KINDS, Kind
-from lensemble.index.tune import K, Truth, efforts
+from lensemble.index.tune import K, efforts
 
 BATCHES = (1, 32)
 PEERS = ("hnswlib", "usearch")
@@ -195,33 +195,28 @@ def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search
     return search
 
 
-def measure(
-    corpus: Corpus, built: Built, truth: Truth, window_s: float
-) -> Iterator[tuple[dict[str, int], Point]]:
+def measure(data: Data, built: Built, window_s: float) -> Iterator[Point]:
     """Measures an index at every effort until it finds nearly everything.
 
     Args:
-        corpus: What it holds.
+        data: What it holds.
         built: The index.
-        truth: Queries, and what is nearest to them.
         window_s: Seconds for each speed, about.
     """
+    truth = data.truth
     for parameters in built.efforts:
         recall = truth.recall(built.search(truth.queries, parameters))
         b1, b32 = (speed(built.search, parameters, truth.queries, n, window_s) for n in BATCHES)
-        yield (
+        yield Point(
+            data.corpus.name,
+            built.kind,
             parameters,
-            Point(
-                corpus.name,
-                built.kind,
-                parameters,
-                built.build_s,
-                built.memory_mb,
-                built.resident_mb,
-                round(recall, 4),
-                b1,
-                b32,
-            ),
+            built.build_s,
+            built.memory_mb,
+            built.resident_mb,
+            round(recall, 4),
+            b1,
+            b32,
         )
         if recall >= ENOUGH:
             return
@@ -265,16 +260,16 @@ def batches(queries: NDArray[np.float32], size: int) -> list[NDArray[np.float32]
 
 def speedups(
     exact: Built,
-    others: Sequence[tuple[Built, Parameters]],
+    others: Mapping[str, tuple[Built, Parameters]],
     queries: NDArray[np.float32],
     rounds: int,
-) -> dict[str, dict[str, float | list[float]]]:
+) -> dict[str, dict[str, Any]]:
     """How many times faster than exact search others are at batch 32, by turns.
 
     Args:
         exact: Exact search, with this project's settings of FAISS.
-        others: Indexes, and how hard they are to look.
-        queries: (Q, D) float32, for one round.
+        others: Kind -> index, and how hard it is to look.
+        queries: (Q, D) float32, for one turn.
         rounds: Timed rounds.
 
     Returns:
@@ -285,17 +280,10 @@ def speedups(
     def through(built: Built, parameters: Parameters) -> Callable[[], object]:
         return lambda: [built.search(part, parameters) for part in parts]
 
-    seconds = in_turn(
-        {
-            exact.kind: through(exact, exact.parameters),
-            **{built.kind: through(built, parameters) for built, parameters in others},
-        },
-        rounds,
-    )
-    return {
-        built.kind: ratio("speedup_over_exact", seconds[exact.kind], seconds[built.kind])
-        for built, _ in others
-    }
+    turns = {"": through(exact, exact.parameters)}
+    turns |= {kind: through(built, parameters) for kind, (built, parameters) in others.items()}
+    seconds = in_turn(turns, rounds)
+    return {kind: ratio("speedup_over_exact", seconds[""], seconds[kind]) for kind in others}
 
 
 def _hnswlib(

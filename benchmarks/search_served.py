@@ -10,26 +10,24 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import in_turn, ratio
-from benchmarks.search_data import Corpus
+from benchmarks.search_data import Data, Pace
 from benchmarks.search_direct import BATCHES, Built, Parameters, Speed, batches, effort
-from lensemble.config import Settings
 from lensemble.index.create import write_index
 from lensemble.index.kinds import KINDS
 from lensemble.index.plan import Plan
 from lensemble.index.records import Contents
 from lensemble.index.snapshot import Snapshot
 from lensemble.index.store import Store
-from lensemble.index.tune import K, Truth, Tuned
+from lensemble.index.tune import K, Tuned
 from lensemble.profile import Profile
-from lensemble.server import TritonServer
 from lensemble_client import Client, contract
 from lensemble_client.items import Rows
 
@@ -85,30 +83,26 @@ class Served:
         )
 
 
-def write_corpus(
-    folder: Path, profile: Profile, vectors: NDArray[np.float32], progress: bool = True
-) -> float:
+def write_corpus(folder: Path, profile: Profile, data: Data) -> float:
     """Writes an index folder with short documents; ids are positions.
 
     Args:
         folder: Where.
         profile: Of the server's checkpoint.
-        vectors: (N, D) float32.
-        progress: Whether to say on standard error that it takes a while.
+        data: What it is to hold.
 
     Returns:
         Seconds.
     """
     began = time.perf_counter()
-    ids = [str(n) for n in range(len(vectors))]
-    documents = [f'{{"n":{n}}}' for n in range(len(vectors))]
-    write_index(folder, profile, vectors, ids, documents, plan=Plan(kind="exact"))
+    count = len(data.vectors)
+    ids = [str(n) for n in range(count)]
+    documents = [f'{{"n":{n}}}' for n in range(count)]
+    write_index(folder, profile, data.vectors, ids, documents, plan=Plan(kind="exact"))
     return time.perf_counter() - began
 
 
-def put_snapshot(
-    folder: Path, built: Built, parameters: dict[str, int], vectors: NDArray[np.float32]
-) -> None:
+def put_snapshot(folder: Path, built: Built, parameters: dict[str, int], data: Data) -> None:
     """Makes a FAISS index that is there already the snapshot that is served.
 
     Compaction would train it a second time: minutes, for the same index.
@@ -117,16 +111,14 @@ def put_snapshot(
         folder: Of the index, as `write_corpus` left it.
         built: An index of the same vectors in the same order.
         parameters: How it is to be searched.
-        vectors: (N, D) float32.
+        data: What it holds.
     """
     kind = KINDS[built.kind]
     with Store.open(folder) as store:
-        first = Snapshot.load(folder, store.snapshot)
-        contents = Contents(
-            first.manifest.sequence, first.manifest.last_row, first.rows, vectors
-        )
+        first = Snapshot.load(folder, store.snapshot).manifest
+        rows = np.arange(1, first.count + 1)  # a new store numbers from 1
         snapshot = Snapshot.make(
-            contents,
+            Contents(first.sequence, first.last_row, rows, data.vectors),
             Tuned(kind, parameters, built.index),
             profile_name=store.profile_name,
             profile_hash=store.profile_hash,
@@ -136,60 +128,45 @@ def put_snapshot(
         store.set_plan(Plan(kind.name, parameters=parameters))
 
 
-@contextmanager
-def serving(checkpoint: Path, folder: Path) -> Iterator[Client]:
-    """A server of an index that takes writes, as it is by default, and a client of it."""
-    settings = Settings(checkpoint=checkpoint, index=folder, writes="on")
-    with TritonServer(settings) as server, Client(server.grpc_url) as client:
-        yield client
-
-
 def compare(
-    corpus: Corpus,
-    client: Client,
-    built: Built,
-    parameters: dict[str, int],
-    truth: Truth,
-    rounds: int,
-    window_s: float,
+    data: Data, client: Client, built: Built, parameters: dict[str, int], pace: Pace
 ) -> Iterator[Served]:
     """Measures the server against the same index in this process, by turns.
 
     Args:
-        corpus: What is served.
+        data: What is served.
         client: Of the server.
         built: The index that is served.
         parameters: How it is searched, there and here.
-        truth: Queries, and what is nearest to them.
-        rounds: Timed rounds.
-        window_s: Seconds of one side's turn, about.
+        pace: How much to measure.
     """
-    recall = truth.recall(_found(client, truth.queries))
+    queries = data.truth.queries
+    recall = data.truth.recall(_found(client, queries))
     for batch in BATCHES:
-        parts = _turn(built, parameters, batches(truth.queries, batch), window_s)
+        parts = _turn(built, parameters, batches(queries, batch), pace.turn_s)
         direct = _Calls(lambda part: built.search(part, parameters), parts)
         alone = _Calls(lambda part: ask(client, part), parts)
         with ThreadPoolExecutor(CALLERS) as pool:
             seconds = in_turn(
                 {
                     "in_process": direct,
-                    "served": lambda: list(pool.map(lambda part: ask(client, part), parts)),
+                    "served": _together(pool, client, parts),
                     "alone": alone,
                 },
-                rounds,
+                pace.rounds,
             )
-        ratios = ratio("served", seconds["in_process"], seconds["served"])
+        served: dict[str, Any] = ratio("ratio", seconds["in_process"], seconds["served"])
         yield Served(
-            corpus.name,
+            data.corpus.name,
             built.kind,
             parameters,
             batch,
             CALLERS,
             round(batch * len(parts) / float(np.median(seconds["served"])), 1),
-            Speed.of(alone.seconds[len(parts) :], batch),
+            Speed.of(alone.seconds[len(parts) :], batch),  # without the first, untimed round
             Speed.of(direct.seconds[len(parts) :], batch),
-            float(ratios["served"]),
-            list(ratios["served_spread"]),
+            served["ratio"],
+            served["ratio_spread"],
             round(recall, 4),
         )
 
@@ -198,6 +175,13 @@ def ask(client: Client, queries: NDArray[np.float32]) -> Rows:
     """One request to `faiss` with all of the queries (B, D)."""
     rows = {contract.EMBEDDING.name: queries}
     return client.infer(contract.FAISS, rows, {contract.TOP_K: K}, None)
+
+
+def _together(
+    pool: ThreadPoolExecutor, client: Client, parts: Sequence[NDArray[np.float32]]
+) -> Callable[[], object]:
+    """What asks the server with all of the pool's threads."""
+    return lambda: list(pool.map(lambda part: ask(client, part), parts))
 
 
 class _Calls:

@@ -11,10 +11,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
 
 from benchmarks.search_data import CORPORA, WRITES, Corpus, clustered
 from lensemble_client import Client
@@ -36,7 +33,8 @@ class Writer:
     def __init__(self, client: Client, profile: str, corpus: Corpus) -> None:
         self._client, self._profile = client, profile
         self._vectors = clustered(corpus, WRITES, _VECTORS)
-        self._batches = _ids(corpus)
+        self._count = corpus.count
+        self._numbers = itertools.count()
 
     def write(self, seconds: float) -> tuple[int, float]:
         """Writes with all threads.
@@ -55,16 +53,25 @@ class Writer:
     def _thread(self, end: float) -> int:
         written = 0
         while time.perf_counter() < end:
-            number, ids = next(self._batches)
+            number = next(self._numbers)  # one step of the interpreter: threads do not share any
             start = number * BATCH % _VECTORS
             vectors = self._vectors[start : start + BATCH]
             documents = [{"n": number}] * BATCH
+            ids = batch_ids(number, self._count)
             written += len(self._client.upsert(ids, vectors, documents, profile=self._profile))
         return written
 
 
-class _ids(Iterator[tuple[int, list[str]]]):
-    pass
+def batch_ids(number: int, count: int) -> list[str]:
+    """Ids of one batch: half are new, half stand in the index.
+
+    Args:
+        number: Of the batch.
+        count: Of the items that the index held at first.
+    """
+    half = BATCH // 2
+    old = [str((number * half + n) % count) for n in range(half)]
+    return [*(f"new-{number}-{n}" for n in range(half)), *old]
 
 
 def main() -> None:

@@ -111,5 +111,7 @@ def due(store: Store, rows: int) -> str:
 
 
 def _python() -> str:
-    """The interpreter: inside Triton's stub `sys.executable` is the stub, and PATH leads to it."""
+    """The interpreter; inside Triton's stub `sys.executable` may be the stub, and PATH leads on."""
+    if Path(sys.executable).name.startswith("python"):
+        return sys.executable
     return shutil.which("python3") or sys.executable

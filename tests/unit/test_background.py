@@ -1,0 +1,127 @@
+"""Compaction beside a serving process: when, by whom, and that a stop leaves nothing."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from lensemble.index.background import Compactor, due
+from lensemble.index.compact import compact
+from lensemble.index.records import Delete, Upsert
+from lensemble.index.snapshot import FOLDER, names
+from lensemble.index.store import Store
+from lensemble.profile import Profile
+
+PROFILE = Profile.load(Path(__file__).parents[2] / "checkpoints" / "emoji")
+
+
+def unit(count, seed=0):
+    made = np.random.default_rng(seed).standard_normal((count, 8)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(tmp_path / "index", PROFILE, 8) as made:
+        yield made
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_due_after_so_many_writes_or_removals_or_damage(store):
+    assert due(store, 10) == ""
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(9))])
+    assert due(store, 10) == ""
+    store.write([Upsert("9", unit(10)[9])])
+    assert due(store, 10) == "10 items written and 0 removed since the last one"
+    compact(store.folder)
+    assert due(store, 10) == ""
+    store.write([Delete(str(n)) for n in range(10)])
+    assert due(store, 10) == "0 items written and 10 removed since the last one"
+    (store.folder / FOLDER / store.snapshot / "manifest.json").write_text("{")
+    assert due(store, 100) == f"snapshot {store.snapshot} is damaged or missing"
+
+
+def test_due_when_a_fifth_is_gone(store):
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5000))])
+    compact(store.folder)
+    store.write([Delete(str(n)) for n in range(999)])
+    assert due(store, 10**6) == ""
+    store.write([Delete("999")])
+    assert due(store, 10**6) == "1000 of 5000 items were removed"
+
+
+def test_it_compacts_and_goes_on(store):
+    compactor = Compactor(store.folder, 20, interval_s=0.05)
+    compactor.start()
+    try:
+        for turn in range(2):
+            vectors = unit(25, seed=turn)
+            store.write([Upsert(f"{turn}/{n}", vector) for n, vector in enumerate(vectors)])
+            wait_for(lambda turn=turn: store.snapshot.startswith(f"{25 * (turn + 1)}-"))
+    finally:
+        compactor.stop()
+    assert not psutil.Process().children()
+
+
+def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("lensemble.index.background._python", lambda: str(slow))
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
+    compactor = Compactor(store.folder, 5, interval_s=0.05)
+    compactor.start()
+    wait_for(lambda: psutil.Process().children())
+    compactor.stop()
+    assert not psutil.Process().children()
+    assert names(store.folder) == []
+
+
+def test_failure_is_logged_and_writing_goes_on(store, caplog):
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
+    store._connection.execute("UPDATE vectors SET vector = zeroblob(32) WHERE row = 3")
+    compactor = Compactor(store.folder, 5, interval_s=0.05)
+    compactor.start()
+    wait_for(lambda: "row 3 is damaged" in caplog.text)
+    compactor.stop()
+    assert "compaction failed with status 1" in caplog.text
+    assert store.write([Delete("2")])[0] == 6
+
+
+def test_compaction_ends_with_the_process_that_asked_for_it(store, tmp_path):
+    """A server that is killed leaves no compaction behind."""
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
+    held = (store.folder / "compact.lock").open("w")
+    script = (
+        "import subprocess, sys, time\n"
+        "from lensemble.index import __main__ as module\n"
+        "module.compact = lambda *_, **__: time.sleep(600)\n"
+        "module.main()\n"
+    )
+    parent = (
+        f"import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {script!r}, {str(store.folder)!r}])\n"
+        f"print(child.pid, flush=True)\n"
+        f"sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child = psutil.Process(int(process.stdout.readline()))
+    wait_for(lambda: child.nice() == 10)  # set after the wish to end with its parent
+    process.kill()
+    process.wait()
+    child.wait(10)
+    held.close()
+    process.stdin.close()
+    process.stdout.close()
