@@ -95,13 +95,15 @@ class Pace:
         direct_s: Seconds for one speed.
         turn_s: Seconds of one side's turn.
         writing_s: Seconds of a turn of writing.
+        enough: Recall at which more effort is of no interest.
     """
 
     queries: int = 1024
     rounds: int = 5
-    direct_s: float = 0.5
-    turn_s: float = 1.5
+    direct_s: float = 0.3
+    turn_s: float = 0.8
     writing_s: float = 2.5
+    enough: float = 0.998
 
 
 def clustered(

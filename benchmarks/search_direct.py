@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.measure import in_turn, ratio
-from benchmarks.search_data import Data
+from benchmarks.search_data import Data, Pace
 from lensemble.index import kinds
 from lensemble.index.delta import best
 from lensemble.index.kinds import KINDS, Kind
@@ -27,9 +27,6 @@ from lensemble.index.tune import K, efforts
 
 BATCHES = (1, 32)
 PEERS = ("hnswlib", "usearch")
-ENOUGH = 0.998
-"""Recall at which more effort is of no interest."""
-
 _MAX_EFFORT = 512
 _MAX_S = 6.0
 
@@ -195,18 +192,20 @@ def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search
     return search
 
 
-def measure(data: Data, built: Built, window_s: float) -> Iterator[Point]:
-    """Measures an index at every effort until it finds nearly everything.
+def measure(data: Data, built: Built, pace: Pace) -> Iterator[Point]:
+    """Measures an index at every effort, until it finds enough.
 
     Args:
         data: What it holds.
         built: The index.
-        window_s: Seconds for each speed, about.
+        pace: How much to measure.
     """
     truth = data.truth
     for parameters in built.efforts:
         recall = truth.recall(built.search(truth.queries, parameters))
-        b1, b32 = (speed(built.search, parameters, truth.queries, n, window_s) for n in BATCHES)
+        b1, b32 = (
+            speed(built.search, parameters, truth.queries, n, pace.direct_s) for n in BATCHES
+        )
         yield Point(
             data.corpus.name,
             built.kind,
@@ -218,7 +217,7 @@ def measure(data: Data, built: Built, window_s: float) -> Iterator[Point]:
             b1,
             b32,
         )
-        if recall >= ENOUGH:
+        if recall >= pace.enough:
             return
 
 
@@ -280,10 +279,12 @@ def speedups(
     def through(built: Built, parameters: Parameters) -> Callable[[], object]:
         return lambda: [built.search(part, parameters) for part in parts]
 
-    turns = {"": through(exact, exact.parameters)}
+    turns = {exact.kind: through(exact, exact.parameters)}
     turns |= {kind: through(built, parameters) for kind, (built, parameters) in others.items()}
     seconds = in_turn(turns, rounds)
-    return {kind: ratio("speedup_over_exact", seconds[""], seconds[kind]) for kind in others}
+    return {
+        kind: ratio("speedup_over_exact", seconds[exact.kind], seconds[kind]) for kind in others
+    }
 
 
 def _hnswlib(

@@ -1,7 +1,7 @@
 """The `faiss` model of a real Triton, through gRPC, against FAISS called inside this process.
 
-Both sides search the very same FAISS index: the one that was measured here is put into the index
-folder as its snapshot.
+Both sides search the same vectors through FAISS's same index: the one that was trained here is put
+into the index folder as its snapshot.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import in_turn, ratio
 from benchmarks.search_data import Data, Pace
-from benchmarks.search_direct import BATCHES, Built, Parameters, Speed, batches, effort
+from benchmarks.search_direct import BATCHES, Built, Speed, batches, effort
 from lensemble.index.create import write_index
 from lensemble.index.kinds import KINDS
 from lensemble.index.plan import Plan
 from lensemble.index.records import Contents
-from lensemble.index.snapshot import Snapshot
+from lensemble.index.snapshot import Snapshot, manifest_of
 from lensemble.index.store import Store
 from lensemble.index.tune import K, Tuned
 from lensemble.profile import Profile
@@ -33,7 +33,7 @@ from lensemble_client.items import Rows
 
 CALLERS = 3
 _LEAST_CALLS = 2 * CALLERS
-_MOST_CALLS = 1000
+_MOST_CALLS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,8 @@ def put_snapshot(folder: Path, built: Built, parameters: dict[str, int], data: D
     """
     kind = KINDS[built.kind]
     with Store.open(folder) as store:
-        first = Snapshot.load(folder, store.snapshot).manifest
+        first = manifest_of(folder, store.snapshot)
+        assert first is not None
         rows = np.arange(1, first.count + 1)  # a new store numbers from 1
         snapshot = Snapshot.make(
             Contents(first.sequence, first.last_row, rows, data.vectors),
@@ -143,28 +144,32 @@ def compare(
     queries = data.truth.queries
     recall = data.truth.recall(_found(client, queries))
     for batch in BATCHES:
-        parts = _turn(built, parameters, batches(queries, batch), pace.turn_s)
-        direct = _Calls(lambda part: built.search(part, parameters), parts)
-        alone = _Calls(lambda part: ask(client, part), parts)
+        parts = batches(queries, batch)
+        direct = _Calls(lambda part: built.search(part, parameters), parts, pace.turn_s)
+        alone = _Calls(lambda part: ask(client, part), parts, pace.turn_s)
         with ThreadPoolExecutor(CALLERS) as pool:
-            seconds = in_turn(
-                {
-                    "in_process": direct,
-                    "served": _together(pool, client, parts),
-                    "alone": alone,
-                },
-                pace.rounds,
-            )
-        served: dict[str, Any] = ratio("ratio", seconds["in_process"], seconds["served"])
+            together = _together(pool, client, alone.parts)
+            turns: dict[str, Callable[[], object]] = {
+                "direct": direct,
+                "together": together,
+                "alone": alone,
+            }
+            seconds = in_turn(turns, pace.rounds)
+        # The two sides' turns take as long, so they have other numbers of calls.
+        per_call = {
+            "direct": [turn / len(direct.parts) for turn in seconds["direct"]],
+            "together": [turn / len(alone.parts) for turn in seconds["together"]],
+        }
+        served: dict[str, Any] = ratio("ratio", per_call["direct"], per_call["together"])
         yield Served(
             data.corpus.name,
             built.kind,
             parameters,
             batch,
             CALLERS,
-            round(batch * len(parts) / float(np.median(seconds["served"])), 1),
-            Speed.of(alone.seconds[len(parts) :], batch),  # without the first, untimed round
-            Speed.of(direct.seconds[len(parts) :], batch),
+            round(batch / float(np.median(per_call["together"])), 1),
+            Speed.of(alone.timed(pace.rounds), batch),
+            Speed.of(direct.timed(pace.rounds), batch),
             served["ratio"],
             served["ratio_spread"],
             round(recall, 4),
@@ -185,32 +190,36 @@ def _together(
 
 
 class _Calls:
-    """Calls something with each part in turn; `seconds` has what each call took."""
+    """One side's turn: calls, one after another, for about some seconds.
+
+    Args:
+        call: What is called with a batch of queries.
+        parts: Batches; taken again from the first where there are too few.
+        turn_s: Seconds.
+    """
 
     def __init__(
         self,
         call: Callable[[NDArray[np.float32]], object],
         parts: Sequence[NDArray[np.float32]],
+        turn_s: float,
     ) -> None:
-        self._call, self._parts = call, parts
-        self.seconds: list[float] = []
+        self._call, self._seconds = call, list[float]()
+        self.parts: Sequence[NDArray[np.float32]] = parts[:_LEAST_CALLS]
+        self()
+        wanted = round(turn_s / float(np.median(self._seconds)))
+        count = min(max(wanted, _LEAST_CALLS), _MOST_CALLS)
+        self.parts = list(itertools.islice(itertools.cycle(parts), count))
 
     def __call__(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             began = time.perf_counter()
             self._call(part)
-            self.seconds.append(time.perf_counter() - began)
+            self._seconds.append(time.perf_counter() - began)
 
-
-def _turn(
-    built: Built, parameters: Parameters, parts: Sequence[NDArray[np.float32]], window_s: float
-) -> list[NDArray[np.float32]]:
-    """As many batches as FAISS takes about `window_s` for, at least a few for each caller."""
-    probe = _Calls(lambda part: built.search(part, parameters), parts[:_LEAST_CALLS])
-    probe()
-    count = round(window_s / float(np.median(probe.seconds)))
-    wanted = min(max(count, _LEAST_CALLS), _MOST_CALLS)
-    return list(itertools.islice(itertools.cycle(parts), wanted))
+    def timed(self, rounds: int) -> list[float]:
+        """Seconds of each call of the last rounds."""
+        return self._seconds[-rounds * len(self.parts) :]
 
 
 def _found(client: Client, queries: NDArray[np.float32]) -> NDArray[np.int64]:
