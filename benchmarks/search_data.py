@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from lensemble.index.tune import Truth
 
+PEERS = ("hnswlib", "usearch")
+"""Libraries that FAISS is compared with; both names are those of their modules."""
+
 VECTORS, QUERIES, WRITES = 1, 2, 3
 """Streams: parts of one mixture that have no vector in common."""
 

@@ -20,19 +20,15 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import in_turn, ratio
 from benchmarks.search_data import Data, Pace
+from benchmarks.search_peers import BUILDERS, Parameters, Search
 from lensemble.index import kinds
 from lensemble.index.delta import best
 from lensemble.index.kinds import KINDS, Kind
 from lensemble.index.tune import K, efforts
 
 BATCHES = (1, 32)
-PEERS = ("hnswlib", "usearch")
 _MAX_EFFORT = 512
 _MAX_S = 6.0
-
-Parameters = Mapping[str, int]
-Search = Callable[[NDArray[np.float32], Parameters], NDArray[np.int64]]
-"""Queries (B, D) and parameters in, positions of the nearest (B, 10) out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +140,7 @@ def build(name: str, vectors: NDArray[np.float32]) -> Built:
         ImportError: It is a peer that is not installed.
     """
     threads = len(os.sched_getaffinity(0))
-    made = _PEERS.get(name)
+    made = BUILDERS.get(name)
     before, began = _resident_bytes(), time.perf_counter()
     if made is None:
         kind = KINDS[name]
@@ -285,48 +281,6 @@ def speedups(
     return {
         kind: ratio("speedup_over_exact", seconds[exact.kind], seconds[kind]) for kind in others
     }
-
-
-def _hnswlib(
-    vectors: NDArray[np.float32], parameters: Parameters, threads: int
-) -> tuple[Any, Search, int]:
-    import hnswlib
-
-    index = hnswlib.Index("ip", vectors.shape[1])
-    index.init_index(
-        len(vectors), M=parameters["links"], ef_construction=parameters["ef_construction"]
-    )
-    index.add_items(vectors, num_threads=threads)
-
-    def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
-        index.set_ef(parameters["ef_search"])
-        return np.asarray(index.knn_query(queries, K, num_threads=1)[0], np.int64)
-
-    return index, search, int(index.index_file_size())
-
-
-def _usearch(
-    vectors: NDArray[np.float32], parameters: Parameters, threads: int
-) -> tuple[Any, Search, int]:
-    from usearch.index import Index
-
-    index = Index(
-        ndim=vectors.shape[1],
-        metric="ip",
-        dtype="f32",
-        connectivity=parameters["links"],
-        expansion_add=parameters["ef_construction"],
-    )
-    index.add(np.arange(len(vectors)), vectors, threads=threads)
-
-    def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
-        index.expansion_search = parameters["ef_search"]
-        return np.asarray(index.search(queries, K, threads=1).keys, np.int64)
-
-    return index, search, int(index.memory_usage)
-
-
-_PEERS = {"hnswlib": _hnswlib, "usearch": _usearch}
 
 
 def _resident_bytes() -> int:

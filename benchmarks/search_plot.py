@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.search_data import CORPORA
-from benchmarks.search_direct import PEERS, Point
+from benchmarks.search_data import CORPORA, PEERS
+from benchmarks.search_direct import Point
 
 
 def plot(points: Sequence[Point], path: Path) -> Path:

@@ -215,13 +215,19 @@ class Truth:
                 assert match.document == self.items[match.id][0].document
 
 
-def check(folder: Path, truth: Truth, writers: Mapping[int, Worker] | None = None) -> None:
+def check(
+    folder: Path,
+    truth: Truth,
+    writers: Mapping[int, Worker] | None = None,
+    snapshot_lost: bool = False,
+) -> None:
     """Reads all of an index, which others may go on with, and compares it with the truth.
 
     Args:
         folder: Of the index.
         truth: Of the index; batches that were committed, but not acknowledged, are added to it.
         writers: Those that are alive.
+        snapshot_lost: Whether the current snapshot need not be there.
     """
     writers = writers or {}
     _hear(truth, writers)
@@ -241,7 +247,8 @@ def check(folder: Path, truth: Truth, writers: Mapping[int, Worker] | None = Non
         truth.advance(marks)
         truth.check_records(records)
         assert (count, sequence) == (len(truth.items), truth.sequence)
-        _check_snapshot(store)
+        if not snapshot_lost:
+            _check_snapshot(store)
     _check_search(folder, truth, writers)
 
 

@@ -1,54 +1,77 @@
-"""Fills small file systems with an index; run it where mounting is allowed (`unshare`).
+"""Fills small file systems with an index; run it where mounting is allowed.
 
-    unshare --user --map-root-user --mount python -m tests.faults.small_disk
+unshare --user --map-root-user --mount python -m tests.faults.small_disk
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import functools
+import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from lensemble.index.compact import compact
-from lensemble.index.snapshot import names
+from lensemble.index.compact import KEPT, compact
+from lensemble.index.snapshot import FOLDER, names
 from lensemble.index.store import Store
 from lensemble_client.errors import StorageError
 from tests.faults.harness import Truth, check
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch
 
-KILOBYTES = (300, 500, 700, 1000, 1500, 2500)
+KILOBYTES = (400, 600, 1000, 1500, 2500, 4000)
+
+
+def worked(action: Callable[[], object]) -> bool:
+    """Whether there was room for it; if not, the error says what to do."""
+    try:
+        action()
+    except StorageError as error:
+        assert "make room" in str(error) or "see whether" in str(error), error
+        return False
+    return True
 
 
 def fill(disk: Path, seed: int) -> str:
-    """Writes and makes snapshots until neither is possible; then makes room, and goes on."""
-    folder = disk / "index"
+    """Writes and makes snapshots with less and less room; then makes room, and goes on."""
+    folder, ballast = disk / "index", disk / "ballast"
     truth = Truth(seed, 1)
     Store.create(folder, PROFILE, DIMENSION).close()
-    refused = 0
+    tried = made = 0
+
+    def write(store: Store) -> None:
+        number = truth.applied[0] + 1
+        truth.hear(0, [f"{number} {store.write(batch(seed, 0, number))[-1]}"])
+        check(folder, truth)
+
     with Store.open(folder) as store:
-        for number in itertools.count():
-            try:
-                truth.hear(0, [f"{number} {store.write(batch(seed, 0, number))[-1]}"])
-            except StorageError as error:
-                assert "make room" in str(error) or "see whether" in str(error), error
-                break
-            try:
-                if number % 5 == 4:
-                    compact(folder, PLANS[number % 3])
-            except StorageError as error:
-                assert "make room" in str(error) or "see whether" in str(error), error
-                refused += 1
-    left = [path.name for path in folder.glob("snapshots/.*")]
-    assert left == [], left
-    check(folder, truth)
+        while worked(lambda: write(store)):
+            free = shutil.disk_usage(disk).free
+            for spare in (free, free // 2, 30_000, 8_000):
+                if spare <= free and truth.applied[0] % 3 == 2:
+                    with contextlib.suppress(OSError):  # it filled the disk, then
+                        ballast.write_bytes(bytes(free - spare))
+                    tried += 1
+                    made += worked(functools.partial(compact, folder, PLANS[tried % len(PLANS)]))
+                    ballast.unlink(missing_ok=True)
+                    assert list((folder / FOLDER).glob(".*")) == []
+                    check(folder, truth)
+        check(folder, truth)
+    # Nobody has it open: the next one makes the log anew, if there is room.
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    opened = worked(lambda: check(folder, truth))
+    ballast.unlink(missing_ok=True)
     subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
     with Store.open(folder) as store:
-        for number in range(truth.applied[0] + 1, truth.applied[0] + 10):
-            truth.hear(0, [f"{number} {store.write(batch(seed, 0, number))[-1]}"])
+        for _ in range(5):
+            write(store)
     compact(folder)
     check(folder, truth)
-    return f"{truth.applied[0]} batches, {refused} compactions refused, {len(names(folder))} left"
+    assert 1 <= len(names(folder)) <= KEPT
+    return f"{truth.applied[0]} batches, {made} of {tried} snapshots, {opened=} without room"
 
 
 def main() -> None:

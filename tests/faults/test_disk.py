@@ -1,18 +1,19 @@
-"""Full disks, files cut short, flipped bytes: as before, or an error that names the file.
+"""Full disks, files cut short, flipped bytes: all as before, or an error that names the file.
 
 What is detected, and when:
 
-snapshot    Every byte of every file is covered by a checksum that is looked at when it is loaded. A
-            damaged one is left out with a line in the log, and answers come from the snapshot before
-            or from the store alone; they are the same.
-store       SQLite has no checksums of its own. What an item says (id, document, vector) has one,
-            looked at by every read: nothing wrong is ever given out. A flipped byte in SQLite's own
-            trees can make an item unfindable, so that `get` says that there is none and a search
-            gives the next best: `verify` finds that, reads may not. A byte that nobody looks at
-            changes nothing.
-log         (`store.sqlite-wal`, while a writer is at work or was killed.) SQLite drops everything
-            from the first damaged transaction on, without a word. So the last writes can be missing
-            after such damage, whole transactions of them, and nothing is half there.
+snapshot  Checksums of all its files are in its manifest, and are looked at when it is loaded. What
+          is damaged is left out, with a line in the log that names it; answers then come from the
+          snapshot before or from the store alone, and are the same.
+store     SQLite has no checksums of its own. What an item says (id, document, vector) has some, and
+          every read looks at them: nothing wrong is given out. A flipped byte in SQLite's own trees
+          can hide an item, so that `get` says that there is none and a search gives the next best:
+          `Store.verify` finds that, reads need not. A byte that nobody reads changes nothing.
+log       `store.sqlite-wal` is there while somebody has the index open, or after he was killed.
+          SQLite drops all from the first damaged transaction on, and says nothing. So writes that
+          were acknowledged are missing after such damage: the last ones, whole transactions.
+
+Tests that are marked as failing are gaps, each with its reason.
 """
 
 import contextlib
@@ -29,9 +30,8 @@ import pytest
 
 from lensemble.index.compact import KEPT, compact
 from lensemble.index.live import LiveIndex
-from lensemble.index.plan import Plan
 from lensemble.index.records import Delete, Upsert
-from lensemble.index.snapshot import FOLDER, DamagedError, Snapshot, names
+from lensemble.index.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
 from lensemble.index.store import FILE, Store
 from lensemble_client.errors import LensembleError, StorageError
 from tests.faults.harness import ROOT, Truth, check, told
@@ -108,11 +108,26 @@ class Scene:
         return len(records)
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
-def scene(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """One of each kind, made once."""
+    return {kind: make_scene(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+
+
+@pytest.fixture(params=list(KINDS))
+def scene(scenes, request):
+    return scenes[request.param]
+
+
+@pytest.fixture
+def exact(scenes):
+    return scenes["exact"]
+
+
+def make_scene(kind: str, folder: Path) -> Scene:
     """Two snapshots, and changes after each of them."""
-    made = Scene(tmp_path_factory.mktemp(request.param) / "index")
-    build(made.folder, 70, COUNT, KINDS[request.param])
+    made = Scene(folder / "index")
+    build(made.folder, 70, COUNT, KINDS[kind])
     for n in range(COUNT):
         made.items[f"{n}"] = (vector(70, n), json.dumps({"seed": 70, "n": n}))
     with Store.open(made.folder) as store:
@@ -149,20 +164,19 @@ def cut(path: Path, draw: random.Random) -> str:
     return f"{left} of {len(data)} bytes left"
 
 
-@pytest.mark.parametrize("name", ["index.faiss", "rows.npy", "vectors.npy", "manifest.json"])
 @pytest.mark.parametrize("damage", [cut, flip])
-def test_damaged_snapshot_changes_no_answer(scene, tmp_path, caplog, name, damage):
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_snapshot_changes_no_answer(scene, tmp_path, caplog, damage, seed):
     """The current one, or both; and the next compaction mends it."""
-    if name == "manifest.json" and damage is flip:
-        pytest.skip("test_flipped_byte_in_a_manifest")
-    if not list(scene.folder.glob(f"{FOLDER}/*/{name}")):
-        pytest.skip("an exact index holds the vectors itself")
-    draw = random.Random(f"{name} {damage}")
-    for run in range(5):
+    draw = random.Random(f"{seed} {damage.__name__}")
+    files = sorted({path.name for path in scene.folder.glob(f"{FOLDER}/*/*")})
+    if damage is flip:
+        files.remove(MANIFEST)  # test_flipped_byte_in_a_manifest
+    for name in files:
         folder = scene.copy(tmp_path / "index")
         damaged = names(folder)[: draw.choice((1, 1, 2))]
         places = [damage(folder / FOLDER / one / name, draw) for one in damaged]
-        with told(run=run, damaged=damaged, places=places):
+        with told(seed=seed, name=name, damaged=damaged, places=places):
             caplog.clear()
             scene.check(folder)
             for one in damaged:
@@ -178,17 +192,17 @@ def test_damaged_snapshot_changes_no_answer(scene, tmp_path, caplog, name, damag
 def test_flipped_byte_in_a_manifest(scene, tmp_path):
     """A wrong sequence number hides what was written since; a wrong last row shows items twice."""
     draw = random.Random(72)
-    name = names(scene.folder)[0]
-    whole = Snapshot.load(scene.folder, name).manifest
+    folder = scene.copy(tmp_path / "index")
+    name = names(folder)[0]
+    path = folder / FOLDER / name / MANIFEST
+    whole, data = Snapshot.load(folder, name).manifest, path.read_bytes()
     silent = []
     for _ in range(60):
-        folder = scene.copy(tmp_path / "index")
-        place = flip(folder / FOLDER / name / "manifest.json", draw)
-        try:
+        place = flip(path, draw)
+        with contextlib.suppress(DamagedError):
             if (said := Snapshot.load(folder, name).manifest) != whole:
                 silent.append(f"{place}: {said}")
-        except DamagedError:
-            scene.check(folder)
+        path.write_bytes(data)
     assert not silent
 
 
@@ -211,7 +225,7 @@ def test_damaged_store_gives_out_nothing_wrong(scene, tmp_path, damage, seed):
 
     A cut is found by whoever opens the file.
     """
-    draw = random.Random(f"{seed} {damage}")
+    draw = random.Random(f"{seed} {damage.__name__}")
     for run in range(5 if damage is cut else 12):
         folder = scene.copy(tmp_path / "index")
         place = damage(folder / FILE, draw)
@@ -252,16 +266,16 @@ def look_by_search(scene: Scene, folder: Path) -> None:
     ],
 )
 @pytest.mark.xfail(strict=True, reason="values of another type raise AttributeError and the like")
-def test_value_of_another_type_is_named(scene, tmp_path, damage):
+def test_value_of_another_type_is_named(exact, tmp_path, damage):
     """A flipped bit in a record's head makes a text bytes, or a number of another length."""
-    folder = scene.copy(tmp_path / "index")
+    folder = exact.copy(tmp_path / "index")
     with Store.open(folder) as store:
         store._connection.execute(damage)
     shutil.rmtree(folder / FOLDER)
     assert verdict(folder)
     for look in (look_by_id, look_by_search, compact_it):
         with contextlib.suppress(LensembleError):
-            look(scene, folder)
+            look(exact, folder)
 
 
 def compact_it(scene: Scene, folder: Path) -> None:
@@ -276,34 +290,28 @@ def compact_it(scene: Scene, folder: Path) -> None:
         "UPDATE state SET sequence = sequence - 8",
     ],
 )
-def test_value_that_no_checksum_covers_is_found(scene, tmp_path, damage):
+def test_value_that_no_checksum_covers_is_found(exact, tmp_path, damage):
     """A lower sequence number is given out again, and who had it before misses a write."""
-    folder = scene.copy(tmp_path / "index")
+    folder = exact.copy(tmp_path / "index")
     with Store.open(folder) as store:
         store._connection.execute(damage)
     assert verdict(folder)
 
 
-@dataclass
-class Logged:
-    """An index with all its batches in SQLite's log.
-
-    Attributes:
-        folder: Of the index; the writer was killed.
-        told: By batch, its last sequence number.
-        compacted: The batch after which a snapshot was made; -1 if none was.
-    """
-
-    folder: Path
-    told: dict[int, int]
-    compacted: int = -1
+@pytest.mark.xfail(strict=True, reason="the error says: see whether the file can be written")
+def test_text_that_is_not_unicode_is_damage(exact, tmp_path):
+    folder = exact.copy(tmp_path / "index")
+    with Store.open(folder) as store:
+        store._connection.execute("UPDATE items SET document = CAST(X'ff' AS TEXT) WHERE row = 5")
+    assert "put a backup in its place" in verdict(folder)
 
 
 @pytest.fixture(scope="module")
 def logged(nursery, tmp_path_factory):
+    """An index with all its batches in the log; and by batch the last sequence number."""
     folder = tmp_path_factory.mktemp("logged") / "index"
     Store.create(folder, PROFILE, DIMENSION).close()
-    return Logged(folder, write_and_die(nursery, folder, 0, 40))
+    return folder, write_and_die(nursery, folder, 0, 40)
 
 
 def write_and_die(nursery, folder, start, stop):
@@ -322,34 +330,34 @@ def write_and_die(nursery, folder, start, stop):
     return {number: last for number, last in (map(int, line.split()) for line in lines)}
 
 
-def check_beginning(folder: Path, told_: dict[int, int]) -> int:
+def check_beginning(folder: Path, told_: dict[int, int], snapshot_lost: bool = False) -> int:
     """Whether an index holds some first batches and nothing else; says which was the last."""
     with Store.open(folder) as store:
         (mark,) = store.get(["last/0"])
     last = json.loads(mark.document)["batch"] if mark else -1
     truth = Truth(80, 1)
     truth.told[0] = {number: at for number, at in told_.items() if number <= last}
-    check(folder, truth)
+    check(folder, truth, snapshot_lost=snapshot_lost)
     # And it goes on from there.
     with Store.open(folder) as store:
         for number in range(last + 1, last + 4):
             truth.hear(0, [f"{number} {store.write(batch(80, 0, number))[-1]}"])
-    check(folder, truth)
+    check(folder, truth, snapshot_lost=snapshot_lost)
     return last
 
 
 @pytest.mark.parametrize("damage", [cut, flip])
 def test_damaged_log_loses_whole_transactions(logged, tmp_path, damage):
-    draw = random.Random(f"{damage}")
+    whole, told_ = logged
+    draw = random.Random(damage.__name__)
     left = []
     for run in range(16):
         folder = tmp_path / f"{run}"
-        shutil.copytree(logged.folder, folder)
+        shutil.copytree(whole, folder)
         place = damage(folder / WAL, draw)
         with told(run=run, place=place):
-            left.append(check_beginning(folder, logged.told))
+            left.append(check_beginning(folder, told_))
     assert len(set(left)) > 8
-    assert max(left) < 40
 
 
 @pytest.mark.xfail(strict=True, reason="a searcher takes a snapshot that is newer than the store")
@@ -372,7 +380,7 @@ def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first):
     shutil.copytree(folder / FOLDER, saved / FOLDER)
     log = saved / WAL
     log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
-    assert 0 < check_beginning(saved, told_) < 19
+    assert 0 < check_beginning(saved, told_, snapshot_lost=first) < 19
 
 
 @pytest.mark.parametrize("spare", [0, 1, 2, 5, 20, 60])
@@ -384,7 +392,7 @@ def test_full_disk_by_pages(tmp_path, spare):
     with Store.open(folder) as store:
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages + spare}")
-        with pytest.raises(StorageError, match=rf"{FILE}.*full; make room on the disk"):  # noqa: PT012
+        with pytest.raises(StorageError, match=rf"{FILE}.*full; make room on the disk"):
             for number in range(1000):
                 truth.hear(0, [f"{number} {store.write(batch(81, 0, number))[-1]}"])
         check(folder, truth)
@@ -454,13 +462,14 @@ def test_snapshot_without_its_last_bytes(scene, nursery, tmp_path):
     folder = scene.copy(tmp_path / "index")
     compact(folder)
     largest = max(path.stat().st_size for path in (folder / FOLDER / names(folder)[0]).iterdir())
-    said = []
     for lacking in (1, 100, 4000):
         folder = scene.copy(tmp_path / "index")
         worker = nursery.start("compact_once", folder=folder, file_bytes=largest - lacking)
-        said += worker.end()[1]
+        _, (said,) = worker.end()
+        assert said.startswith("refused")
         scene.check(folder)
-    assert [one.split()[0] for one in said] == ["refused"] * 3
+        with Store.open(folder) as store:
+            Snapshot.load(folder, store.snapshot)
 
 
 def test_small_disk():

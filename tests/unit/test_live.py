@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lensemble.index import Query
 from lensemble.index.compact import compact
 from lensemble.index.delta import Delta, merged, nearest
 from lensemble.index.live import LiveIndex
@@ -246,8 +247,29 @@ def test_unwritable_snapshot_leaves_the_current_one(store, index, rng, monkeypat
     assert store.snapshot == first.name
 
 
+ODD = '{"turn": {"$in": [' + ", ".join(str(n) for n in range(1, 150, 2)) + "]}}"
+
+
+def brute_force(expected, query, turn):
+    """Ids of the nearest, from the dictionary alone."""
+    fits = {
+        "": lambda written: True,
+        ODD: lambda written: written % 2 == 1,
+    }.get(query.filter, lambda written: written >= turn - 9)
+    scores = {
+        id_: float(vector @ query.vector)
+        for id_, (vector, written) in expected.items()
+        if fits(written) and id_ not in query.exclude
+    }
+    best = sorted(scores, key=lambda id_: -scores[id_])
+    return [id_ for id_ in best if scores[id_] >= query.min_score][: query.top_k]
+
+
 def test_against_a_dictionary(store, rng):
-    """Random writes, deletes, compactions and searches by two searchers, against brute force."""
+    """Random writes, deletes, compactions and searches by two searchers, against brute force.
+
+    With filters, ids left out, a least score, and neighbours of stored items.
+    """
     random_ = random.Random(0)
     expected = {}
     searchers = [LiveIndex.open(store.folder) for _ in range(2)]
@@ -269,17 +291,25 @@ def test_against_a_dictionary(store, rng):
             searchers[1].close()
             searchers[1] = LiveIndex.open(store.folder)
         searcher = random_.choice(searchers)
-        queries = unit(rng, 3)
-        names_, matrix = list(expected), [vector for vector, _ in expected.values()]
-        for query, found in zip(queries, searcher.search(queries, 7), strict=True):
-            if not expected:
-                assert found == []
-                continue
-            scores = np.stack(matrix) @ query
-            best = [names_[n] for n in np.argsort(-scores)[:7]]
-            assert [match.id for match in found] == best
+        asked = [
+            Query(
+                vector,
+                random_.randint(1, 20),
+                random_.choice(["", "", f'{{"turn": {{"$gte": {turn - 9}}}}}', ODD]),
+                tuple(random_.sample([str(n) for n in range(60)], random_.choice([0, 0, 3, 40]))),
+                random_.choice([-np.inf, -np.inf, 0.0, 0.4]),
+            )
+            for vector in unit(rng, 5)
+        ]
+        for query, found in zip(asked, searcher.answer(asked), strict=True):
+            assert [match.id for match in found] == brute_force(expected, query, turn)
             for match in found:
                 assert json.loads(match.document)["turn"] == expected[match.id][1]
+        if expected:
+            id_, (vector, _) = random_.choice(list(expected.items()))
+            (found,) = searcher.answer([Query(None, 4, ODD, like=id_)])
+            same = Query(vector, 4, ODD, (id_,))
+            assert [match.id for match in found] == brute_force(expected, same, turn)
         assert len(searcher) == len(expected)
     for searcher in searchers:
         searcher.close()

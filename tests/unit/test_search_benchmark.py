@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.search import Results
 from benchmarks.search_data import CORPORA, QUERIES, VECTORS, Corpus, Data, Pace, clustered
 from benchmarks.search_direct import Point, Speed, batches, build, measure, speedups
 from benchmarks.search_plot import plot
+from benchmarks.search_run import Results
 from benchmarks.search_served import Served
 from benchmarks.search_writer import BATCH, batch_ids
 from benchmarks.search_writing import Writes

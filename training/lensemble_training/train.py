@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from lensemble import packing
 from lensemble.encoder import Encoder
+from lensemble.precision import cpu_has_bf16
 from lensemble_training.batches import Batch
 from lensemble_training.objective import Objective
 
@@ -61,6 +63,20 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+class _WholePrecision(TorchFunctionMode):
+    """Keeps float32 where code asks for bfloat16, as Muon does.
+
+    A CPU without such instructions multiplies bfloat16 matrices a hundred times slower.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
+    ) -> Any:
+        if func is torch.Tensor.bfloat16:
+            func = torch.Tensor.float
+        return func(*args, **(kwargs or {}))
+
+
 class Trainer:
     """Trains an encoder in place: matrices by Muon, tables and the rest by AdamW.
 
@@ -80,6 +96,7 @@ class Trainer:
     ) -> None:
         self._encoder, self._batches, self._recipe = encoder, batches, recipe
         self._folder = folder
+        self._bf16 = encoder.device.type == "cuda" or cpu_has_bf16()
         self.step = 0
         self.seconds = 0.0  # spent on the steps so far, in earlier runs too
         self.objective = Objective(recipe.dimensions).to(encoder.device)
@@ -146,8 +163,9 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [*self._encoder.model.parameters(), *self.objective.parameters()]
         nn.utils.clip_grad_norm_(parameters, self._recipe.clip)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        with contextlib.nullcontext() if self._bf16 else _WholePrecision():
+            for optimizer in self._optimizers:
+                optimizer.step()
         self.step += 1
         self.seconds += time.monotonic() - began
         return float(loss.detach())
@@ -162,7 +180,7 @@ class Trainer:
             packed = packing.share_prefix(packed, packing.common_prefix(batch.items))
             # PyTorch's fused attention is slow backwards where sequences are short.
             kernel = sdpa_kernel(SDPBackend.MATH)
-        with torch.autocast(device.type, torch.bfloat16), kernel:
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16), kernel:
             vectors = self._encoder.differentiable(packed)
         loss: torch.Tensor = self.objective(
             vectors.float(), batch.pictures, batch.texts, batch.targets.to(device)
