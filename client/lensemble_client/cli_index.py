@@ -80,6 +80,8 @@ def _action(
 
 def _needing_more(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     def command(given: argparse.Namespace) -> int:
+        # Before FAISS is imported: its threads would spin while they wait for each other.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             return run(given)
         except ImportError as error:

@@ -7,6 +7,7 @@ there nor Python's lock may stop those who write.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,8 @@ class Compactor:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # Threads that spin while they wait take the core that the others need.
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         )
         while True:
             try:

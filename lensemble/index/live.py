@@ -7,7 +7,7 @@ that was acknowledged is found, and a removed item is not, by every process that
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,11 +260,14 @@ class LiveIndex:
             for n, one, line, places in zip(
                 members, some, scores.tolist(), rows.tolist(), strict=True
             ):
-                found[n] = [
-                    (score, row)
-                    for score, row in zip(line, places, strict=True)
-                    if row >= 0 and score >= one.query.min_score and row not in one.excluded
-                ][: one.query.top_k]
+                pairs: Iterable[tuple[float, int]] = zip(line, places, strict=True)
+                if one.excluded or one.query.min_score > -1:
+                    pairs = (
+                        (score, row)
+                        for score, row in pairs
+                        if score >= one.query.min_score and row not in one.excluded
+                    )
+                found[n] = [pair for pair in pairs if pair[1] >= 0][: one.query.top_k]
         return found
 
     def _nearest(self, queries: NDArray[np.float32], k: int, text: str) -> Found:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One item that was found.
+class Match(NamedTuple):
+    """One item that was found; a tuple, as there are hundreds in an answer.
 
     Attributes:
         id: The caller's own id.

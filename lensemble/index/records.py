@@ -126,7 +126,8 @@ def checked(change: Change, dimension: int) -> Change:
         raise InvalidInputError(
             f"{len(change.digest)} characters; expected at most {MAX_DIGEST}", field="digest"
         )
-    return replace(change, document=_normalized(change.document))
+    document = _normalized(change.document)
+    return change if document == change.document else replace(change, document=document)
 
 
 def _check_length(vector: NDArray[np.float32]) -> None:
@@ -141,8 +142,8 @@ def _check_length(vector: NDArray[np.float32]) -> None:
 def _normalized(document: str) -> str:
     """The same object in JSON without escaped letters: SQLite finds no field by an escaped name."""
     try:
-        parsed = json.loads(document, parse_constant=_refuse_constant)
-        text = json.dumps(parsed, ensure_ascii=False, allow_nan=False)
+        parsed = _DECODER.decode(document)
+        text = _ENCODER.encode(parsed)
         size = len(text.encode())
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"not JSON: {error}", field="document") from error
@@ -160,3 +161,8 @@ def _normalized(document: str) -> str:
 def _refuse_constant(name: str) -> object:
     # Python reads them, SQLite does not: one such document would stop every filter.
     raise ValueError(f"{name} is no JSON value")
+
+
+# Made once: `json.loads` and `json.dumps` with options make theirs anew in each call.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lensemble_client.errors import StorageError
 
+CACHE_KIB = 64 * 1024
 BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for another one."""
 
@@ -31,6 +32,8 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         isolation_level=None,  # transactions are begun here, by name
     )
     connection.execute("PRAGMA synchronous = FULL")
+    # Documents of hits lie all over the file, and SQLite keeps 2 MB of it by default.
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return connection
 
 

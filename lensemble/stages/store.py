@@ -69,6 +69,7 @@ class StoreStage(Stage[Change | Read, Stored]):
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._store: Store | None = None
+        self._read_for = 0
         self._compactor: Compactor | None = None
         if settings.index is None:
             return
@@ -136,6 +137,7 @@ class StoreStage(Stage[Change | Read, Stored]):
     def _sound(self, row: Change | Read) -> Change | Read | LensembleError:
         """The row, or why it cannot be: known before anything of its request is written."""
         assert self._store is not None
+        self._read_for = self._store.dimension
         try:
             return row if isinstance(row, Read) else checked(row, self._store.dimension)
         except InvalidInputError as error:
@@ -149,7 +151,7 @@ class StoreStage(Stage[Change | Read, Stored]):
             if self._store.replaced:
                 self._reopen()
             changes = [row for row in rows if not isinstance(row, Read)]
-            written = iter(self._store.write(changes) if changes else [])
+            written = iter(self._write(changes) if changes else [])
             return [
                 self._answer(row) if isinstance(row, Read) else _stored(next(written))
                 for row in rows
@@ -189,6 +191,12 @@ class StoreStage(Stage[Change | Read, Stored]):
         if record is None:
             return Stored(0)
         return Stored(record.sequence, record.document, record.digest, record.vector)
+
+    def _write(self, changes: list[Change]) -> list[int | LensembleError]:
+        assert self._store is not None
+        # `read` checked them, but for the dimension of an index that was put in place since.
+        same = self._store.dimension == self._read_for
+        return self._store.write(changes, sound=same)
 
     def _reopen(self) -> None:
         assert self._store is not None

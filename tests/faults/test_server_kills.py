@@ -31,7 +31,7 @@ WRITERS, GROUPS, ROWS = 2, 3, contract.MAX_BATCH_SIZE
 DIMENSION = 256
 TIMEOUT_S = 3.0
 """Triton may never answer for a process that was killed."""
-VICTIMS = ("group", "server", "store", "faiss", "group")
+VICTIMS = ("group", "store", "server", "faiss")
 """Who is killed, round by round: all processes at once, Triton alone, or one model's process."""
 
 
