@@ -183,15 +183,17 @@ def pack(items: Sequence[Features], geometry: Geometry) -> Packed:
     )
 
 
-def common_prefix(items: Sequence[Features]) -> int:
-    """How many tokens all items begin with, at least one of each left over.
+def common_prefix(items: Sequence[Features], geometry: Geometry) -> int:
+    """How many tokens all items begin with, no picture among them, at least one of each left over.
 
     Args:
         items: At least one.
+        geometry: Of the model.
     """
     shortest = min(len(item.input_ids) for item in items) - 1
     rows = np.stack([item.input_ids[:shortest] for item in items])
-    differs = (rows != rows[0]).any(axis=0)
+    # Pictures of one size have the same ids, and are not the same.
+    differs = (rows != rows[0]).any(axis=0) | (rows[0] == geometry.image_token_id)
     return int(np.argmax(differs)) if differs.any() else shortest
 
 
@@ -204,10 +206,15 @@ def share_prefix(packed: Packed, count: int) -> Packed:
     Args:
         packed: As `pack` made it.
         count: How many tokens; no picture is among them.
+
+    Raises:
+        ValueError: There is one.
     """
     starts = packed.cu_seqlens[:-1].long()
     kept = torch.ones(packed.input_ids.shape[1], dtype=torch.bool)
     kept[(starts[1:, None] + torch.arange(count)).flatten()] = False
+    if not kept[packed.visual_positions].all():
+        raise ValueError(f"a picture is among the first {count} tokens")
     place = kept.cumsum(0) - 1
     lengths = packed.cu_seqlens.diff() - count
     boundaries = torch.cat([torch.zeros(1, dtype=torch.int32), lengths.cumsum(0)]) + count

@@ -161,7 +161,7 @@ def test_objective_is_the_mean_of_cross_entropies_both_ways():
 def test_shared_prefix_changes_nothing(encoder, batches):
     items = batches(1).items
     packed = packing.pack(items, encoder.geometry)
-    count = packing.common_prefix(items)
+    count = packing.common_prefix(items, encoder.geometry)
     shared = packing.share_prefix(packed, count)
     # At least system message and user's header: the prompt's beginning.
     assert count >= 15
@@ -176,12 +176,20 @@ def test_shared_prefix_changes_nothing(encoder, batches):
         attention._per_segment(heads, heads, heads, shared.cu_seqlens, None, causal=False)
 
 
-def test_common_prefix_leaves_a_token_of_each():
-    from tests.unit.test_packing import item
+def test_common_prefix_leaves_a_token_of_each_and_every_picture():
+    from tests.unit.test_packing import GEOMETRY, item
 
-    assert packing.common_prefix([item(3), item(5)]) == 2
-    assert packing.common_prefix([item(5), item(5, (2, 2))]) == 4
-    assert packing.common_prefix([item(2, (2, 2)), item(4)]) == 2
+    assert packing.common_prefix([item(3), item(5)], GEOMETRY) == 2
+    assert packing.common_prefix([item(5), item(5, (2, 2))], GEOMETRY) == 4
+    # Pictures of one size, one way only to tell them apart: their pixels.
+    pictures = [item(2, (4, 4)), item(2, (4, 4))]
+    count = packing.common_prefix(pictures, GEOMETRY)
+    first = int(np.flatnonzero(pictures[0].input_ids == GEOMETRY.image_token_id)[0])
+    assert count == first
+    packed = packing.pack(pictures, GEOMETRY)
+    with pytest.raises(ValueError, match=f"a picture is among the first {first + 1} tokens"):
+        packing.share_prefix(packed, first + 1)
+    assert packing.share_prefix(packed, count).cu_seqlens[0] == count
 
 
 def test_gradient_reaches_both_towers_and_every_merger(encoder, batches):

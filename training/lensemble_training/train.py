@@ -177,7 +177,9 @@ class Trainer:
         kernel: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         if device.type == "cpu":
             # Half of the tokens are the prompt's beginning, the same in every item.
-            packed = packing.share_prefix(packed, packing.common_prefix(batch.items))
+            packed = packing.share_prefix(
+                packed, packing.common_prefix(batch.items, self._encoder.geometry)
+            )
             # PyTorch's fused attention is slow backwards where sequences are short.
             kernel = sdpa_kernel(SDPBackend.MATH)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16), kernel:
