@@ -27,7 +27,8 @@ def main() -> int:
     os.nice(_NICE)
     logging.basicConfig(level=logging.INFO)
     try:
-        compact(Path(sys.argv[1]), threads=len(os.sched_getaffinity(0)))
+        # Half of the cores: those who search and write want the caches, too.
+        compact(Path(sys.argv[1]), threads=max(1, len(os.sched_getaffinity(0)) // 2))
     except LensembleError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

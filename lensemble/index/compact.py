@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lensemble.index.plan import Plan
-from lensemble.index.snapshot import FOLDER, Snapshot, names
+from lensemble.index.snapshot import FOLDER, Snapshot, manifest_of
 from lensemble.index.store import Store
 from lensemble.index.tune import make
 from lensemble_client.errors import OverloadedError
 
-KEPT = 2
-"""Snapshots that stay: the current one, and the one before in case it is found damaged."""
 LOCK_FILE = "compact.lock"
 
 logger = logging.getLogger(__name__)
@@ -25,8 +23,9 @@ logger = logging.getLogger(__name__)
 def compact(folder: Path, plan: Plan | None = None, threads: int = 1) -> Snapshot:
     """Builds a snapshot of all that is live, makes it the current one, and clears up.
 
-    Rows whose tombstones are in the snapshot before it are removed for good, and older snapshots
-    with them. Searchers take the new one when they have loaded it.
+    The one before is kept, in case the new one is found damaged. Rows whose tombstones are in that
+    are removed for good, and older snapshots with them. Searchers take the new one when they have
+    loaded it.
 
     Args:
         folder: Of the index.
@@ -51,11 +50,12 @@ def compact(folder: Path, plan: Plan | None = None, threads: int = 1) -> Snapsho
         )
         snapshot.save(folder)
         store.set_snapshot(snapshot.name)
-        kept = [snapshot.name, *(name for name in names(folder) if name != snapshot.name)][:KEPT]
-        if len(kept) == KEPT:
-            store.purge(int(kept[-1].split("-")[0]))
+        state = store.state
+        before = manifest_of(folder, state.previous) if state.previous else None
+        if before is not None:
+            store.purge(before.sequence)
         for path in (folder / FOLDER).iterdir():
-            if path.name not in kept:
+            if path.name not in (state.snapshot, state.previous):
                 shutil.rmtree(path, ignore_errors=True)
         logger.info("snapshot %s of %d items", snapshot.name, len(contents.rows))
         return snapshot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from lensemble.index.store import FILE, Store
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 BACKUP_FILE = "backup.json"
 """Stands in a backup, beside what an index has."""
 _OURS = {FILE, f"{FILE}-wal", f"{FILE}-shm", FOLDER, LOCK_FILE, BACKUP_FILE}
@@ -115,14 +117,23 @@ def ensure_index(folder: Path, profile: Profile) -> None:
 
 
 def put_in_place(made: Path, folder: Path) -> None:
-    """Renames a finished folder to where an index belongs; one that stands there goes."""
-    if folder.exists():
-        old = made.with_name(f"{made.name}.old")
-        folder.rename(old)
+    """Puts a finished folder where an index belongs, in one step; one that stands there goes.
+
+    Raises:
+        StorageError: The file system cannot exchange two folders.
+    """
+    if not folder.exists():
         made.rename(folder)
-        shutil.rmtree(old)
-    else:
-        made.rename(folder)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, bytes(made), _AT_FDCWD, bytes(folder), _RENAME_EXCHANGE):
+        code = ctypes.get_errno()
+        raise StorageError(
+            f"cannot put an index in the place of {str(folder)!r}: {os.strerror(code)}; remove "
+            "that folder first",
+            field="index",
+        )
+    shutil.rmtree(made)
 
 
 def check_target(folder: Path) -> None:

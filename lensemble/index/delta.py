@@ -14,7 +14,9 @@ Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_FIRST_CAPACITY = 1024
+_FIRST_BYTES = 64 * 1024 * 1024
+"""Of vectors that there is room for at once; memory is taken only where something was written, and
+growing would copy all while a search waits."""
 
 
 class Delta:
@@ -54,7 +56,8 @@ class Delta:
         """
         start, end = len(self), len(self) + len(rows)
         if end > len(self._rows):
-            capacity = max(_FIRST_CAPACITY, end, 2 * len(self._rows))
+            first = _FIRST_BYTES // (4 * self._vectors.shape[1])
+            capacity = max(first, end, 2 * len(self._rows))
             self._vectors = _grown(self._vectors, capacity)
             self._rows = _grown(self._rows, capacity)
         self._vectors[start:end] = vectors

@@ -22,7 +22,7 @@ from lensemble.index.delta import Delta, Found, merged
 from lensemble.index.matching import Matching
 from lensemble.index.query import Match, Query
 from lensemble.index.records import News
-from lensemble.index.snapshot import DamagedError, Snapshot, names
+from lensemble.index.snapshot import DamagedError, Snapshot
 from lensemble.index.store import Purged, Store
 from lensemble_client.errors import InvalidInputError, LensembleError, NotFoundError, StorageError
 
@@ -281,9 +281,9 @@ class LiveIndex:
     def _start(self) -> None:
         """From the newest snapshot that is whole, or from the store alone."""
         self._base: Base | None = None
-        folder, current = self._store.folder, self._store.snapshot
-        candidates = [current, *(name for name in names(folder) if name != current)]
-        for name in filter(None, candidates):
+        # Others may lie there, of a state that the store has lost: their rows mean other items.
+        folder, state = self._store.folder, self._store.state
+        for name in filter(None, (state.snapshot, state.previous)):
             if (base := self._load(folder, name)) is not None:
                 self._base = base
                 break

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,41 @@ from lensemble.index.records import Contents, News, Record
 from lensemble.index.sqlite import storage_error, transaction
 from lensemble_client.errors import InvalidInputError, StorageError
 
-FORMAT = 3
+FORMAT = 4
 FILE = "store.sqlite"
 
 _READ_ROWS = 4096
+
+
+class State(NamedTuple):
+    """The one line that says what a store is; the columns of the table `state`, in order.
+
+    Attributes:
+        format: Of the file.
+        profile_name: What the vectors were made under.
+        profile_hash: The same, as a hash.
+        dimension: Length of the vectors.
+        sequence: The number of the last change.
+        purged: Tombstones up to this number are gone.
+        snapshot: Name of the current snapshot; empty if there is none.
+        previous: Name of the one before; empty if there is none.
+        plan: Of the next one, as JSON.
+    """
+
+    format: int
+    profile_name: str
+    profile_hash: str
+    dimension: int
+    sequence: int
+    purged: int
+    snapshot: str
+    previous: str
+    plan: str
+
+    @property
+    def check(self) -> int:
+        """Checksum of all of it."""
+        return zlib.crc32("\0".join(map(str, self)).encode())
 
 
 class Purged(Exception):
@@ -50,16 +81,16 @@ class Reader:
         self.folder, self._connection = folder, connection
         self._identity = _identity(folder / FILE)
         with self._faults():
-            state = connection.execute("SELECT * FROM state").fetchone()
-            if state is None or state[0] != FORMAT:
-                raise InvalidInputError(
-                    f"{str(folder / FILE)!r} has format {state and state[0]}; expected {FORMAT}: "
-                    "build the index again",
-                    field="index",
-                )
-        self.profile_name: str = state[1]
-        self.profile_hash: str = state[2]
-        self.dimension: int = state[3]
+            (format_,) = connection.execute("SELECT format FROM state").fetchone() or (None,)
+        if format_ != FORMAT:
+            raise InvalidInputError(
+                f"{str(folder / FILE)!r} has format {format_}; expected {FORMAT}: build the index "
+                "again",
+                field="index",
+            )
+        state = self.state
+        self.profile_name, self.profile_hash = state.profile_name, state.profile_hash
+        self.dimension = state.dimension
 
     def close(self) -> None:
         """Closes the file."""
@@ -77,19 +108,33 @@ class Reader:
         return _identity(self.folder / FILE) not in (self._identity, None)
 
     @property
+    def state(self) -> State:
+        """What the store is, now.
+
+        Raises:
+            StorageError: It is damaged.
+        """
+        with self._faults():
+            *said, check = self._connection.execute("SELECT * FROM state").fetchone()
+            state = State(*said)
+        if state.check != check:
+            raise self._broken("the line that says what it is has a wrong checksum")
+        return state
+
+    @property
     def sequence(self) -> int:
         """The number of the last change."""
-        return int(self._state("sequence"))
+        return self.state.sequence
 
     @property
     def snapshot(self) -> str:
         """Name of the current snapshot; empty if there is none."""
-        return str(self._state("snapshot"))
+        return self.state.snapshot
 
     @property
     def plan(self) -> Plan:
         """How the next snapshot is to be searched."""
-        return Plan.from_json(str(self._state("plan")))
+        return Plan.from_json(self.state.plan)
 
     @property
     def version(self) -> int:
@@ -116,12 +161,14 @@ class Reader:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """One state of the store for all that is read inside; others go on writing."""
-        with self._faults():
-            if self._connection.in_transaction:
-                yield
-                return
+        if self._connection.in_transaction:
+            yield
+            return
+        try:
             with transaction(self._connection, "DEFERRED"):
                 yield
+        except sqlite3.Error as error:
+            raise storage_error(self.folder / FILE, error) from error
 
     def get(self, ids: Sequence[str]) -> list[Record | None]:
         """Live items by their ids; None where there is none.
@@ -130,7 +177,7 @@ class Reader:
             StorageError: A row is damaged.
         """
         found = []
-        with self.reading():
+        with self._faults(), self.reading():
             for id_ in ids:
                 row = self._connection.execute(
                     "SELECT row, id, document, sequence, digest, vector, item_check, vector_check "
@@ -143,7 +190,7 @@ class Reader:
     def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
         """Live rows by their ids; ids without one are missing."""
         found = {}
-        with self.reading():
+        with self._faults(), self.reading():
             for id_ in ids:
                 row = self._connection.execute(
                     "SELECT row FROM items WHERE id = ? AND removed IS NULL", (id_,)
@@ -163,10 +210,12 @@ class Reader:
             for start in range(0, len(rows), _READ_ROWS):
                 part = rows[start : start + _READ_ROWS]
                 marks = ",".join("?" * len(part))
-                for row, id_, document, check in self._connection.execute(
-                    f"SELECT row, id, document, item_check FROM items WHERE row IN ({marks})", part
+                for row, id_, document, digest, check in self._connection.execute(
+                    "SELECT row, id, document, digest, item_check FROM items "
+                    f"WHERE row IN ({marks})",
+                    part,
                 ):
-                    if check != item_check(id_, document):
+                    if check != item_check(id_, document, digest):
                         raise self._damaged(row)
                     found[row] = (id_, document)
         return found
@@ -187,7 +236,7 @@ class Reader:
         # A field's own index finds few rows among all; of the newest few, the newest are looked at.
         source, limit = ("items", ()) if not after else ("items INDEXED BY written", (after,))
         newer = "sequence > ? AND" if after else ""
-        with self.reading():
+        with self._faults(), self.reading():
             found = self._connection.execute(
                 f"SELECT row FROM {source} WHERE removed IS NULL AND {newer} {condition.sql}",
                 (*limit, *condition.parameters),
@@ -204,16 +253,16 @@ class Reader:
             Purged: Tombstones after `sequence` were purged; start from a newer snapshot.
             StorageError: A row is damaged.
         """
-        with self.reading():
-            last, purged = self._connection.execute("SELECT sequence, purged FROM state").fetchone()
-            if 0 < sequence < purged:
+        with self._faults(), self.reading():
+            state = self.state
+            if 0 < sequence < state.purged:
                 raise Purged
             removed = self._connection.execute(
                 "SELECT row, removed FROM items WHERE removed > ? ORDER BY removed", (sequence,)
             ).fetchall()
             rows, vectors = self._live(sequence)
         gone = np.array(removed, np.int64).reshape(-1, 2)
-        return News(last, rows, vectors, gone[:, 0], gone[:, 1])
+        return News(state.sequence, rows, vectors, gone[:, 0], gone[:, 1])
 
     def pending(self, snapshot: int) -> tuple[int, int]:
         """How much a snapshot lacks.
@@ -224,7 +273,7 @@ class Reader:
         Returns:
             Live rows written after it, and rows removed after it.
         """
-        with self.reading():
+        with self._faults(), self.reading():
             (written,) = self._connection.execute(
                 "SELECT count(*) FROM items INDEXED BY written "
                 "WHERE sequence > ? AND removed IS NULL",
@@ -241,8 +290,8 @@ class Reader:
         Raises:
             StorageError: A row is damaged.
         """
-        with self.reading():
-            (sequence,) = self._connection.execute("SELECT sequence FROM state").fetchone()
+        with self._faults(), self.reading():
+            sequence = self.state.sequence
             given = self._connection.execute(
                 "SELECT seq FROM sqlite_sequence WHERE name = 'items'"
             ).fetchone()
@@ -255,7 +304,7 @@ class Reader:
         Raises:
             StorageError: A row is damaged.
         """
-        with self.reading():
+        with self._faults(), self.reading():
             for row in self._connection.execute(
                 "SELECT row, id, document, sequence, digest, vector, item_check, vector_check "
                 "FROM items JOIN vectors USING (row) WHERE removed IS NULL ORDER BY row"
@@ -272,7 +321,8 @@ class Reader:
             StorageError: Something is damaged.
         """
         count = 0
-        with self.reading():
+        with self._faults(), self.reading():
+            Plan.from_json(self.state.plan)
             (said,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
             if said != "ok":
                 raise self._broken(f"SQLite finds: {said}")
@@ -289,18 +339,16 @@ class Reader:
             raise self._broken(f"{count} items and {vectors} vectors")
         return count
 
-    def _state(self, name: str) -> int | str:
-        with self._faults():
-            value: int | str = self._connection.execute(f"SELECT {name} FROM state").fetchone()[0]
-        return value
-
     def _live(self, sequence: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Live rows after a sequence number, ascending, with their vectors."""
         rows = [np.empty(0, np.int64)]
         vectors = [np.empty((0, self.dimension), np.float32)]
+        # Rows and sequence numbers grow together. Asked for the order of rows, SQLite would read
+        # the whole table for the newest few.
+        source = "items INDEXED BY written" if sequence else "items"
         cursor = self._connection.execute(
-            "SELECT row, vector, vector_check FROM items JOIN vectors USING (row) "
-            "WHERE sequence > ? AND removed IS NULL ORDER BY row",
+            f"SELECT row, vector, vector_check FROM {source} JOIN vectors USING (row) "
+            f"WHERE sequence > ? AND removed IS NULL ORDER BY {'sequence' if sequence else 'row'}",
             (sequence,),
         )
         while found := cursor.fetchmany(_READ_ROWS):
@@ -323,7 +371,7 @@ class Reader:
         item: int,
         vector: int,
     ) -> Record:
-        if (item, vector) != (item_check(id_, document), zlib.crc32(blob)):
+        if (item, vector) != (item_check(id_, document, digest), zlib.crc32(blob)):
             raise self._damaged(row)
         return Record(row, id_, document, np.frombuffer(blob, np.float32), sequence, digest)
 
@@ -339,15 +387,21 @@ class Reader:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
+        """What reading a damaged file can raise, as an error that names the file.
+
+        A flipped bit in a record's head makes a value one of another type or length.
+        """
         try:
             yield
         except sqlite3.Error as error:
             raise storage_error(self.folder / FILE, error) from error
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise self._broken(f"a value in it cannot be read ({error})") from error
 
 
-def item_check(id_: str, document: str) -> int:
+def item_check(id_: str, document: str, digest: str) -> int:
     """Checksum of an item without its vector."""
-    return zlib.crc32(document.encode(), zlib.crc32(id_.encode()))
+    return zlib.crc32("\0".join((id_, digest, document)).encode())
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

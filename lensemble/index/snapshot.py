@@ -12,6 +12,7 @@ files carry no checksum, and most flipped bits load in silence, so ours are chec
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from lensemble.index.records import Contents
 from lensemble.index.tune import Tuned
 from lensemble_client.errors import StorageError
 
-FORMAT = 3
+FORMAT = 4
 FOLDER = "snapshots"
 MANIFEST, INDEX, VECTORS, ROWS = "manifest.json", "index.faiss", "vectors.npy", "rows.npy"
 
@@ -147,12 +148,15 @@ class Snapshot:
             if not self.kind.exact:
                 np.save(part / VECTORS, self.vectors)
             said = {**asdict(self.manifest), "files": fingerprint(part, _files(self.kind))}
+            said["check"] = _check(said)
             (part / MANIFEST).write_text(json.dumps(said, indent=2) + "\n")
+            # FAISS and NumPy say nothing where the last bytes could not be written.
+            _read(part, self.manifest)
             for path in (*part.iterdir(), part):
                 sync(path)
             part.rename(target)
             sync(target.parent)
-        except (OSError, RuntimeError) as error:  # FAISS raises RuntimeError where it cannot write
+        except (OSError, RuntimeError, ValueError) as error:  # FAISS raises RuntimeError
             shutil.rmtree(part, ignore_errors=True)
             raise StorageError(
                 f"cannot write {str(target)!r}: {error}; make room, or let the server write there; "
@@ -174,16 +178,9 @@ class Snapshot:
         path = folder / FOLDER / name
         try:
             manifest, files = _manifest(path)
-            kind = KINDS[manifest.kind]
-            if fingerprint(path, _files(kind)) != files:
+            if fingerprint(path, _files(KINDS[manifest.kind])) != files:
                 raise ValueError("a checksum is wrong")
-            index = faiss_module().read_index(str(path / INDEX))
-            rows = np.load(path / ROWS)
-            vectors = flat_vectors(index) if kind.exact else np.load(path / VECTORS, mmap_mode="r")
-            if not index.ntotal == len(rows) == len(vectors) == manifest.count:
-                raise ValueError("index, rows and manifest do not fit together")
-            if not index.d == vectors.shape[1] == manifest.dimension:
-                raise ValueError("index, vectors and manifest differ in their dimension")
+            index, rows, vectors = _read(path, manifest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedError(
                 f"snapshot {str(path)!r} cannot be used ({error}); it will be made again from the "
@@ -223,11 +220,37 @@ def names(folder: Path) -> list[str]:
 def _manifest(path: Path) -> tuple[Manifest, dict[str, tuple[str, int]]]:
     """A manifest, and the checksums in it."""
     said = json.loads((path / MANIFEST).read_text())
+    if said.pop("check") != _check(said):
+        raise ValueError("the manifest's checksum is wrong")
     files = {name: tuple(entry) for name, entry in said.pop("files").items()}
     manifest = Manifest(**said)
     if manifest.format != FORMAT or manifest.kind not in KINDS:
         raise ValueError(f"format {manifest.format!r}, kind {manifest.kind!r}")
     return manifest, files
+
+
+def _check(said: dict[str, Any]) -> str:
+    """Checksum of a manifest's other entries."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path, manifest: Manifest) -> tuple[Any, NDArray[np.int64], NDArray[np.float32]]:
+    """FAISS index, rows and vectors of a folder.
+
+    Raises:
+        OSError: A file cannot be read.
+        RuntimeError: FAISS cannot read its file.
+        ValueError: A file is cut short, or they do not fit together.
+    """
+    index = faiss_module().read_index(str(path / INDEX))
+    rows = np.load(path / ROWS)
+    whole = KINDS[manifest.kind].exact
+    vectors = flat_vectors(index) if whole else np.load(path / VECTORS, mmap_mode="r")
+    if not index.ntotal == len(rows) == len(vectors) == manifest.count:
+        raise ValueError("index, rows and manifest do not fit together")
+    if not index.d == vectors.shape[1] == manifest.dimension:
+        raise ValueError("index, vectors and manifest differ in their dimension")
+    return index, rows, vectors
 
 
 def _files(kind: Kind) -> list[str]:

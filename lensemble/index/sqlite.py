@@ -44,8 +44,11 @@ def storage_error(path: Path, error: sqlite3.Error) -> StorageError:
         todo = "make room on the disk; nothing of this write was kept, everything before it was"
     elif isinstance(error, sqlite3.OperationalError) and "locked" in text:
         todo = f"another writer held it for {BUSY_TIMEOUT_S:g} s; try again"
-    elif isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a" in text):
-        todo = "it is damaged; put a backup in its place, or build the index again"
+    elif any(sign in text for sign in ("malformed", "not a database", "Could not decode")):
+        todo = (
+            "it is damaged; put a backup in its place (`lensemble index restore`), or build the "
+            "index again"
+        )
     else:
         todo = "see whether the disk and the file can be written"
     return StorageError(f"{str(path)!r}: {text}; {todo}", field="index")

@@ -7,8 +7,8 @@ last one it knows. SQLite has no checksums of its own: each row carries two.
     items    row, id, document, sequence of its writing and of its removal (NULL: live), digest of
              what its vector was made from, checks
     vectors  row, vector
-    state    one line: format, profile, dimension, last sequence, sequence purged through, snapshot,
-             plan of the next one
+    state    one line: format, profile, dimension, last sequence, sequence purged through, the two
+             newest snapshots, plan of the next one, check
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from lensemble.index.filter import column
 from lensemble.index.plan import Plan
-from lensemble.index.reader import FILE, FORMAT, Purged, Reader, item_check
+from lensemble.index.reader import FILE, FORMAT, Purged, Reader, State, item_check
 from lensemble.index.records import Change, Delete, Upsert, checked
 from lensemble.index.sqlite import connect, storage_error, transaction
 from lensemble.profile import Profile
@@ -58,7 +58,9 @@ CREATE TABLE state (
     sequence INTEGER NOT NULL,
     purged INTEGER NOT NULL,
     snapshot TEXT NOT NULL,
-    plan TEXT NOT NULL
+    previous TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    state_check INTEGER NOT NULL
 );
 """
 
@@ -91,10 +93,11 @@ class Store(Reader):
             connection = connect(path, "rwc")
             connection.executescript(f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-            connection.execute(
-                "INSERT INTO state VALUES (?, ?, ?, ?, 0, 0, '', ?)",
-                (FORMAT, profile.name, profile.hash, dimension, plan.to_json()),
+            state = State(
+                FORMAT, profile.name, profile.hash, dimension, 0, 0, "", "", plan.to_json()
             )
+            marks = ",".join("?" * (len(state) + 1))
+            connection.execute(f"INSERT INTO state VALUES ({marks})", (*state, state.check))
             connection.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"cannot make {str(path)!r}: {error}", field="index") from error
@@ -150,14 +153,15 @@ class Store(Reader):
         kept = list(changes) if sound else [self._checked(change) for change in changes]
         results: list[int | LensembleError] = []
         with self._faults(), transaction(self._connection, "IMMEDIATE"):
-            (sequence,) = self._connection.execute("SELECT sequence FROM state").fetchone()
+            state = self.state
+            sequence = state.sequence
             for change in kept:
                 if isinstance(change, LensembleError):
                     results.append(change)
                     continue
                 sequence, own = self._apply(change, sequence)
                 results.append(own)
-            self._connection.execute("UPDATE state SET sequence = ?", (sequence,))
+            self._put(state._replace(sequence=sequence))
         return results
 
     def set_snapshot(self, name: str) -> None:
@@ -166,7 +170,9 @@ class Store(Reader):
         Raises:
             StorageError: The file cannot be written.
         """
-        self._set("snapshot", name)
+        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+            state = self.state
+            self._put(state._replace(snapshot=name, previous=state.snapshot))
 
     def set_plan(self, plan: Plan) -> None:
         """Says how the next snapshot is to be searched.
@@ -174,7 +180,8 @@ class Store(Reader):
         Raises:
             StorageError: The file cannot be written.
         """
-        self._set("plan", plan.to_json())
+        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+            self._put(self.state._replace(plan=plan.to_json()))
 
     def set_fields(self, fields: Sequence[str]) -> None:
         """Gives fields of documents an index, so that filters on them need not read every document.
@@ -219,7 +226,8 @@ class Store(Reader):
             count = self._connection.execute(
                 "DELETE FROM items WHERE removed <= ?", (through,)
             ).rowcount
-            self._connection.execute("UPDATE state SET purged = max(purged, ?)", (through,))
+            state = self.state
+            self._put(state._replace(purged=max(state.purged, through)))
         return count
 
     def copy_to(self, path: Path) -> None:
@@ -239,9 +247,9 @@ class Store(Reader):
             finally:
                 copy.close()
 
-    def _set(self, name: str, value: str) -> None:
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
-            self._connection.execute(f"UPDATE state SET {name} = ?", (value,))
+    def _put(self, state: State) -> None:
+        columns = ", ".join(f"{name} = ?" for name in (*State._fields, "state_check"))
+        self._connection.execute(f"UPDATE state SET {columns}", (*state, state.check))
 
     def _checked(self, change: Change) -> Change | LensembleError:
         try:
@@ -271,7 +279,7 @@ class Store(Reader):
         if old is not None:
             execute("UPDATE items SET removed = ? WHERE row = ?", (sequence, old[0]))
         if isinstance(change, Upsert):
-            check = item_check(change.id, change.document)
+            check = item_check(change.id, change.document, change.digest)
             row = execute(
                 "INSERT INTO items (id, document, sequence, digest, item_check, vector_check) "
                 "VALUES (?, ?, ?, ?, ?, ?)",

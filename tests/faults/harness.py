@@ -76,7 +76,7 @@ class Worker:
     def __init__(self, nursery: Nursery, pid: int, pipe: int) -> None:
         self._nursery, self.pid, self._pipe = nursery, pid, pipe
         self._rest = b""
-        self.ended = False
+        self._closed = self.ended = False
         os.set_blocking(pipe, False)
 
     def __enter__(self) -> Self:
@@ -92,15 +92,8 @@ class Worker:
         Raises:
             AssertionError: It failed.
         """
-        select.select([self._pipe], [], [], wait_s)
-        while True:
-            try:
-                more = os.read(self._pipe, 1 << 16)
-            except BlockingIOError:
-                break
-            if not more:
-                break
-            self._rest += more
+        if not self.ended:
+            self._read(wait_s)
         *whole, self._rest = self._rest.split(b"\n")
         lines = [line.decode() for line in whole]
         for line in lines:
@@ -116,20 +109,22 @@ class Worker:
 
     def end(self) -> tuple[int, list[str]]:
         """Waits until it ends; its exit status, and the last that it reported."""
-        lines: list[str] = []
-        while select.select([self._pipe], [], [], PATIENCE_S)[0]:
-            try:
-                more = os.read(self._pipe, 1 << 16)
-            except BlockingIOError:
-                continue
-            if not more:
-                break
-            self._rest += more
+        until = time.monotonic() + PATIENCE_S
+        while not self._closed:
+            self._read(1.0)
+            assert time.monotonic() < until, "it does not end"
         status = self._nursery.wait(self.pid)
         self.ended = True
-        lines = self.said()
         os.close(self._pipe)
-        return status, lines
+        return status, self.said()
+
+    def _read(self, wait_s: float) -> None:
+        """Takes what is in the pipe."""
+        select.select([self._pipe], [], [], wait_s)
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(self._pipe, 1 << 16):
+                self._rest += more
+            self._closed = True
 
 
 class Truth:

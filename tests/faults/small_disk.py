@@ -9,18 +9,21 @@ import contextlib
 import functools
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lensemble.index.compact import KEPT, compact
+from lensemble.index.backup import back_up, export
+from lensemble.index.compact import compact
 from lensemble.index.snapshot import FOLDER, names
 from lensemble.index.store import Store
 from lensemble_client.errors import StorageError
 from tests.faults.harness import Truth, check
-from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch
+from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build
 
 KILOBYTES = (400, 600, 1000, 1500, 2500, 4000)
+COPY_KILOBYTES = (50, 100, 200)
 
 
 def worked(action: Callable[[], object]) -> bool:
@@ -70,18 +73,35 @@ def fill(disk: Path, seed: int) -> str:
             write(store)
     compact(folder)
     check(folder, truth)
-    assert 1 <= len(names(folder)) <= KEPT
-    return f"{truth.applied[0]} batches, {made} of {tried} snapshots, {opened=} without room"
+    assert 1 <= len(names(folder)) <= 2
+    return f"{truth.applied[0]} batches, {made} of {tried} snapshots, {opened=} without room: whole"
+
+
+def copy(disk: Path, seed: int) -> str:
+    """Backs an index up and exports it; on no disk here there is room for that."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "index"
+        build(folder, seed, 4_000)
+        for action in (back_up, export):
+            try:
+                action(folder, disk / "copy")
+            except StorageError as error:
+                assert str(disk) in str(error), error
+            else:
+                raise AssertionError("there was room")
+            shutil.rmtree(disk / "copy", ignore_errors=True)
+    return "refused"
 
 
 def main() -> None:
     """Fills one after the other."""
+    work, sizes = {"fill": (fill, KILOBYTES), "copy": (copy, COPY_KILOBYTES)}[sys.argv[1]]
     with tempfile.TemporaryDirectory() as name:
-        for seed, size in enumerate(KILOBYTES):
+        for seed, size in enumerate(sizes):
             mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "small", name]
             subprocess.run(mount, check=True)
             try:
-                print(f"{size} kB: {fill(Path(name), seed)}: whole", flush=True)
+                print(f"{size} kB: {work(Path(name), seed)}", flush=True)
             finally:
                 subprocess.run(["umount", name], check=True)
 

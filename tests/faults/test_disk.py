@@ -28,13 +28,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.index.compact import KEPT, compact
+from lensemble.index.compact import compact
 from lensemble.index.live import LiveIndex
 from lensemble.index.records import Delete, Upsert
 from lensemble.index.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
 from lensemble.index.store import FILE, Store
 from lensemble_client.errors import LensembleError, StorageError
-from tests.faults.harness import ROOT, Truth, check, told
+from tests.faults.harness import PATIENCE_S, ROOT, Truth, check, told
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
 COUNT = 2000
@@ -188,7 +188,6 @@ def test_damaged_snapshot_changes_no_answer(scene, tmp_path, caplog, damage, see
             assert "cannot be used" not in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="manifest.json has no checksum of its own")
 def test_flipped_byte_in_a_manifest(scene, tmp_path):
     """A wrong sequence number hides what was written since; a wrong last row shows items twice."""
     draw = random.Random(72)
@@ -265,7 +264,6 @@ def look_by_search(scene: Scene, folder: Path) -> None:
         "UPDATE state SET plan = '{'",
     ],
 )
-@pytest.mark.xfail(strict=True, reason="values of another type raise AttributeError and the like")
 def test_value_of_another_type_is_named(exact, tmp_path, damage):
     """A flipped bit in a record's head makes a text bytes, or a number of another length."""
     folder = exact.copy(tmp_path / "index")
@@ -282,7 +280,6 @@ def compact_it(scene: Scene, folder: Path) -> None:
     compact(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="no checksum over digest; none over state")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -298,7 +295,6 @@ def test_value_that_no_checksum_covers_is_found(exact, tmp_path, damage):
     assert verdict(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="the error says: see whether the file can be written")
 def test_text_that_is_not_unicode_is_damage(exact, tmp_path):
     folder = exact.copy(tmp_path / "index")
     with Store.open(folder) as store:
@@ -360,7 +356,6 @@ def test_damaged_log_loses_whole_transactions(logged, tmp_path, damage):
     assert len(set(left)) > 8
 
 
-@pytest.mark.xfail(strict=True, reason="a searcher takes a snapshot that is newer than the store")
 @pytest.mark.parametrize("first", [False, True])
 def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first):
     """The log was cut, and with it the row numbers that the snapshot speaks of: they come again.
@@ -375,7 +370,7 @@ def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first):
     saved = tmp_path / "saved"
     shutil.copytree(folder, saved)
     shutil.rmtree(saved / FOLDER, ignore_errors=True)
-    for _ in range(KEPT):  # the snapshot that the rest of the log names is gone
+    for _ in range(2):  # the snapshot that the rest of the log names is gone
         compact(folder)
     shutil.copytree(folder / FOLDER, saved / FOLDER)
     log = saved / WAL
@@ -418,11 +413,12 @@ def test_file_that_may_not_grow(nursery, tmp_path, seed):
                 seed=seed,
                 writer=0,
                 start=truth.applied[0] + 1,
+                stop=truth.applied[0] + 500,
                 checkpoint_pages=pages,
                 file_bytes=limit,
             )
             status, lines = writer.end()
-            assert status == 0
+            assert status == 0, "it was never refused"
             refused = lines.pop()
             assert refused.startswith("refused")
             assert FILE in refused
@@ -456,7 +452,6 @@ def test_snapshot_that_cannot_be_written(scene, nursery, tmp_path):
             scene.check(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="FAISS and NumPy say nothing when the last bytes are lost")
 def test_snapshot_without_its_last_bytes(scene, nursery, tmp_path):
     """They are in a buffer of stdio's until the file is closed, and nobody looks how that ends."""
     folder = scene.copy(tmp_path / "index")
@@ -472,12 +467,25 @@ def test_snapshot_without_its_last_bytes(scene, nursery, tmp_path):
             Snapshot.load(folder, store.snapshot)
 
 
-def test_small_disk():
-    """A file system of some hundred kilobytes, which this user may mount in a namespace."""
+def on_small_disks(what: str) -> str:
+    """Runs `small_disk` where this user may mount; what it printed."""
     enter = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no user namespaces here")
-    command = [*enter, sys.executable, "-m", "tests.faults.small_disk"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("whole") == 6, done.stdout
+    command = [*enter, sys.executable, "-m", "tests.faults.small_disk", what]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+def test_small_disk():
+    """An index on file systems of some hundred kilobytes."""
+    assert on_small_disks("fill").count("whole") == 6
+
+
+@pytest.mark.xfail(strict=True, reason="to write to a mapped file without room is SIGBUS")
+def test_copies_to_a_small_disk():
+    """Backups and exports that do not fit say so, and name the disk that is full."""
+    assert on_small_disks("copy").count("refused") == 3

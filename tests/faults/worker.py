@@ -116,7 +116,7 @@ def write(
         seed: See `batch`.
         writer: See `batch`.
         start: Number of the first batch.
-        stop: Number of the first batch that is not written; None goes on for ever.
+        stop: Number of the batch before which it dies; None goes on for ever.
         checkpoint_pages: In the log, that make SQLite copy them into the file.
         file_bytes: No file may grow beyond that, as if the disk were full; -1 sets no limit.
     """
@@ -129,10 +129,9 @@ def write(
                 results = store.write(batch(seed, writer, number))
             except LensembleError as error:
                 report(f"refused {number} {error}")
-                break
+                return
             report(f"{number} {results[-1]}")
-        if stop is not None:
-            os.kill(os.getpid(), signal.SIGKILL)  # closing would empty the log into the file
+        os.kill(os.getpid(), signal.SIGKILL)  # closing would empty the log into the file
 
 
 def compact_on(report: Report, folder: str, start: int) -> None:

@@ -129,6 +129,29 @@ def test_many_rows_come_in_order(store):
     assert len(store.items(list(range(70_000)))) == 5000
 
 
+def test_news_are_read_without_a_look_at_all_that_is_older(store):
+    """Measured in work, not in time: SQLite counts the steps of its virtual machine."""
+    store.write([upsert(str(n), n % 4) for n in range(5000)])
+
+    def steps(work):
+        counted = [0]
+
+        def count():
+            counted[0] += 1
+
+        store._connection.set_progress_handler(count, 100)
+        work()
+        store._connection.set_progress_handler(None, 0)
+        return counted[0]
+
+    known = store.sequence
+    assert steps(lambda: store.since(0)) > 200
+    store.write([upsert("new"), upsert("7"), Delete("8")])
+    assert steps(lambda: store.since(known)) < 5
+    assert steps(lambda: store.pending(known)) < 5
+    assert store.since(known).rows.tolist() == [5001, 5002]
+
+
 def test_full_disk_keeps_what_was_before(store):
     store.write([upsert("a")])
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -187,7 +210,7 @@ def test_folder_without_or_with_another_store_is_refused(tmp_path, store):
     with pytest.raises(InvalidInputError, match="is there already"):
         Store.create(store.folder, PROFILE, 4)
     store._connection.execute("UPDATE state SET format = 99")
-    with pytest.raises(InvalidInputError, match="has format 99; expected 3"):
+    with pytest.raises(InvalidInputError, match="has format 99; expected 4"):
         Store.open(store.folder)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot make"):

@@ -1,5 +1,6 @@
 """Writes and reads of the index. The work is in `lensemble.stages.store`."""
 
+import os
 from typing import Any
 
 from lensemble import triton
@@ -10,6 +11,7 @@ class TritonPythonModel:
     """Triton's Python backend looks for this name."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        os.nice(5)  # a full core of writes must not keep searches waiting
         self.stage = triton.load(StoreStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
