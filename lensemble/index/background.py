@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from lensemble.index.snapshot import manifest_of
+from lensemble.index.snapshot import is_whole, manifest_of
 from lensemble.index.store import Store
 from lensemble_client.errors import LensembleError
 
@@ -30,6 +30,8 @@ _LEAST_REMOVED = 1000
 
 class Compactor:
     """Looks every two seconds whether the next snapshot is due, and has it made.
+
+    Every snapshot that it has not seen before is read once: a damaged one is due, too.
 
     Args:
         folder: Of the index.
@@ -53,11 +55,16 @@ class Compactor:
 
     def _run(self) -> None:
         wait_s = self._interval_s
+        known = ""
         while not self._stop.wait(wait_s):
             wait_s = self._interval_s
             try:
                 with Store.open(self._folder) as store:
+                    current = store.snapshot
                     reason = due(store, self._rows)
+                    if current != known and not reason and not is_whole(self._folder, current):
+                        reason = f"snapshot {current} is damaged"
+                    known = current
             except LensembleError as error:
                 logger.error("compaction: %s", error)
                 wait_s = _RETRY_S

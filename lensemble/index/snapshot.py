@@ -203,6 +203,21 @@ def manifest_of(folder: Path, name: str) -> Manifest | None:
         return None
 
 
+def is_whole(folder: Path, name: str) -> bool:
+    """Whether every checksum of a snapshot is right; reads all of it, and keeps none.
+
+    Args:
+        folder: Of the index.
+        name: Of the snapshot.
+    """
+    path = folder / FOLDER / name
+    try:
+        manifest, files = _manifest(path)
+        return fingerprint(path, _files(KINDS[manifest.kind])) == files
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def names(folder: Path) -> list[str]:
     """The snapshots in an index's folder, newest first; unfinished ones are not among them."""
     try:

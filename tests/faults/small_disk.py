@@ -22,9 +22,6 @@ from lensemble_client.errors import StorageError
 from tests.faults.harness import Truth, check
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build
 
-KILOBYTES = (400, 600, 1000, 1500, 2500, 4000)
-COPY_KILOBYTES = (50, 100, 200)
-
 
 def worked(action: Callable[[], object]) -> bool:
     """Whether there was room for it; if not, the error says what to do."""
@@ -77,25 +74,29 @@ def fill(disk: Path, seed: int) -> str:
     return f"{truth.applied[0]} batches, {made} of {tried} snapshots, {opened=} without room: whole"
 
 
-def copy(disk: Path, seed: int) -> str:
-    """Backs an index up and exports it; on no disk here there is room for that."""
+def copy(action: Callable[[Path, Path], int], disk: Path, seed: int) -> str:
+    """Backs an index up, or exports it, where there is no room for that."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "index"
-        build(folder, seed, 4_000)
-        for action in (back_up, export):
-            try:
-                action(folder, disk / "copy")
-            except StorageError as error:
-                assert str(disk) in str(error), error
-            else:
-                raise AssertionError("there was room")
-            shutil.rmtree(disk / "copy", ignore_errors=True)
-    return "refused"
+        build(Path(name) / "index", seed, 4000)
+        try:
+            action(Path(name) / "index", disk / "copy")
+        except StorageError as error:
+            assert str(disk) in str(error), error
+            return "refused"
+        return "there was room"
+
+
+WORK: dict[str, tuple[Callable[[Path, int], str], tuple[int, ...]]] = {
+    "fill": (fill, (400, 600, 1000, 1500, 2500, 4000)),
+    "backup": (functools.partial(copy, back_up), (50, 100, 200)),
+    "export": (functools.partial(copy, export), (50, 100, 200)),
+}
+"""By word, what is done, on disks of so many kilobytes."""
 
 
 def main() -> None:
-    """Fills one after the other."""
-    work, sizes = {"fill": (fill, KILOBYTES), "copy": (copy, COPY_KILOBYTES)}[sys.argv[1]]
+    """Works on one small disk after the other."""
+    work, sizes = WORK[sys.argv[1]]
     with tempfile.TemporaryDirectory() as name:
         for seed, size in enumerate(sizes):
             mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "small", name]

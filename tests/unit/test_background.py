@@ -12,6 +12,7 @@ import pytest
 
 from lensemble.index.background import Compactor, due
 from lensemble.index.compact import compact
+from lensemble.index.live import LiveIndex
 from lensemble.index.records import Delete, Upsert
 from lensemble.index.snapshot import FOLDER, names
 from lensemble.index.store import Store
@@ -78,6 +79,27 @@ def test_it_compacts_and_goes_on(store):
     finally:
         compactor.stop()
     assert not compactions(store.folder)
+
+
+def test_damaged_snapshot_is_made_again(store, caplog):
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(50))])
+    damaged = compact(store.folder).name
+    path = store.folder / FOLDER / damaged / "index.faiss"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    caplog.set_level("INFO")
+    compactor = Compactor(store.folder, 10**6, interval_s=0.05)
+    compactor.start()
+    try:
+        wait_for(lambda: store.snapshot != damaged)
+    finally:
+        compactor.stop()
+    assert f"compaction begins: snapshot {damaged} is damaged" in caplog.text
+    assert caplog.text.count("compaction begins") == 1
+    with LiveIndex.open(store.folder) as live:
+        assert live.manifest["snapshot"] == store.snapshot
+        assert len(live) == 50
 
 
 def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
