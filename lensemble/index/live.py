@@ -171,11 +171,15 @@ class LiveIndex:
             StorageError: The store is damaged.
         """
         if self._store.replaced:
-            store = Store.open(self._store.folder)
-            logger.warning("%s was replaced: going over to the new index", store.folder)
-            old = self._store
-            self._take_up(store)
+            old, store = self._store, Store.open(self._store.folder)
+            try:
+                self._take_up(store)
+            except BaseException:  # the next search tries again
+                self._store = old
+                store.close()
+                raise
             old.close()
+            logger.warning("%s was replaced: went over to the new index", store.folder)
         if self._loading is not None and self._loading.done():
             loaded, self._loading = self._loading.result(), None
             if loaded is not None:

@@ -200,10 +200,14 @@ class StoreStage(Stage[Change | Read, Stored]):
 
     def _reopen(self) -> None:
         assert self._store is not None
-        opened = Store.open(self._store.folder)
-        self._store.close()
-        self._store = opened
-        self._check_profile()
+        old, self._store = self._store, Store.open(self._store.folder)
+        try:
+            self._check_profile()
+        except BaseException:  # the next call tries again
+            self._store.close()
+            self._store = old
+            raise
+        old.close()
 
     def _check_profile(self) -> None:
         assert self._store is not None

@@ -2,7 +2,8 @@
 
 What was acknowledged is found through the new server, by `get` and by search; a request whose
 answer never came is there whole or not at all, as one request is one transaction. Triton does not
-replace a model's process that died: who has lost one is started again, too.
+replace a model's process that died: who has lost one is started again, too. A damaged snapshot is
+left out, and the log names it; a damaged store ends the start, with the command that mends it.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ import psutil
 import pytest
 
 from lensemble.config import Settings
-from lensemble.index.snapshot import names
-from lensemble.index.store import Store
+from lensemble.index.snapshot import FOLDER, INDEX
+from lensemble.index.store import FILE, Store
 from lensemble.server import TritonServer
 from lensemble_client import Client, contract
-from lensemble_client.errors import LensembleError, NotFoundError
+from lensemble_client.errors import InternalError, LensembleError, NotFoundError
 from tests.faults.harness import PATIENCE_S, told
 
 pytestmark = pytest.mark.e2e
@@ -147,6 +148,8 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
     loads = [Load(writer) for writer in range(WRITERS)]
     acknowledged = 0
     for turn, victim in enumerate([*VICTIMS, ""]):
+        if not victim:
+            damaged = damage_snapshot(tmp_path / "index")
         with TritonServer(settings) as server, Client(server.grpc_url) as client:
             family = psutil.Process(server.pid).children(recursive=True)
             with told(turn=turn, victim=victim, before=VICTIMS[:turn]):
@@ -157,13 +160,36 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
                     delay_s = draw.uniform(0, 0.5)
                     acknowledged += under_load(server, loads, victim, delay_s, profile)
                 else:
+                    assert f"{damaged}' cannot be used" in server.log_file.read_text()
                     kill(server, "group")  # to stop in order takes it seconds
         with told(turn=turn, victim=victim):
             assert_gone(server, family)
     assert acknowledged > 5 * WRITERS
-    assert names(tmp_path / "index"), "no snapshot was made meanwhile"
     with Store.open(tmp_path / "index") as store:
         store.verify()
+    damage_store(tmp_path / "index")
+    with pytest.raises(InternalError, match="before it was ready") as caught:
+        TritonServer(settings).start()
+    assert FILE in str(caught.value)
+    assert "lensemble index restore" in str(caught.value)
+
+
+def damage_snapshot(folder: Path) -> str:
+    """Flips a bit in the current one, as made by the server beside its work."""
+    with Store.open(folder) as store:
+        name = store.snapshot
+    assert name, "no snapshot was made under load"
+    path = folder / FOLDER / name / INDEX
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return name
+
+
+def damage_store(folder: Path) -> None:
+    """Loses the first bytes of the file."""
+    path = folder / FILE
+    path.write_bytes(bytes(100) + path.read_bytes()[100:])
 
 
 def under_load(

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import psutil
 import pytest
 
 from lensemble.index.backup import ITEMS_FILE, VECTORS_FILE, back_up, export, restore, verify
@@ -71,7 +72,9 @@ def test_backup_is_one_moment_and_is_put_back(folder, tmp_path, vectors, profile
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "index"]
 
 
-def test_index_of_another_profile_in_its_place_is_refused(folder, tmp_path, vectors, checkpoints):
+def test_index_of_another_profile_in_its_place_is_refused(
+    folder, tmp_path, vectors, checkpoints, profile
+):
     mean = Profile.load(checkpoints["qwen3-vl-mean"])
     write_index(tmp_path / "mean", mean, vectors[:3], ["a", "b", "c"], ["{}"] * 3)
     back_up(tmp_path / "mean", tmp_path / "backup")
@@ -79,11 +82,15 @@ def test_index_of_another_profile_in_its_place_is_refused(folder, tmp_path, vect
         hash_ = store.profile_hash
     with LiveIndex.open(folder, profile_hash=hash_) as live:
         restore(tmp_path / "backup", folder)
-        for _ in range(2):
+        opened = len(psutil.Process().open_files())
+        for _ in range(3):
             with pytest.raises(InvalidInputError, match="cannot be compared") as caught:
                 live.search(vectors[:1], 1)
             assert hash_ in str(caught.value)
             assert mean.hash in str(caught.value)
+        assert len(psutil.Process().open_files()) == opened
+        write_index(folder, profile, vectors[:1], ["back"], ["{}"])
+        assert first(live, vectors[0]) == "back"
 
 
 def test_backup_without_its_snapshot_is_enough(folder, tmp_path, vectors):
