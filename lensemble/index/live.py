@@ -59,6 +59,7 @@ class LiveIndex:
     """
 
     def __init__(self, store: Store, device: str = "cpu", profile_hash: str = "") -> None:
+        self._store = store
         self._device, self._profile_hash = device, profile_hash
         self._version, self._refused = -1, ""
         self._loading: Future[Base | None] | None = None
