@@ -161,6 +161,7 @@ def test_defaults_go_by_size():
 
 def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     monkeypatch.setattr("lensemble.index.tune.EXACT_ROWS", 1000)
+    monkeypatch.setattr("lensemble.index.tune.exact_is_faster", lambda *_: False)
     assert make(Plan(), VECTORS[:1000]).kind is EXACT
     many = make(Plan(recall=0.95), VECTORS)
     assert (many.kind, many.recall >= 0.95) == (IVF, True)
@@ -169,6 +170,16 @@ def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     # As much as SQ8 takes, but not the whole vectors.
     some = kinds.memory_bytes(IVF_SQ8, kinds.defaults(IVF_SQ8, N, D), N, D)
     assert make(Plan(memory_bytes=some), VECTORS).kind is IVF_SQ8
+
+
+def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
+    """Vectors without clusters: to find 0.99, IVF must look into nearly all of its lists."""
+    caplog.set_level("INFO")
+    noise = np.random.default_rng(5).standard_normal((30_000, 64)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    tuned = make(Plan(), noise)
+    assert tuned.kind is EXACT
+    assert "is faster than exact search" in caplog.text
 
 
 def test_auto_says_so_where_nothing_reaches_the_target(monkeypatch, caplog):
