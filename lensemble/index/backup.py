@@ -173,20 +173,20 @@ def export(folder: Path, out: Path, *, progress: bool = False) -> int:
             raise InvalidInputError(f"{str(out / name)!r} is there already", field="out")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with Store.open(folder) as store, store.reading(), (out / ITEMS_FILE).open("w") as lines:
+        with (
+            Store.open(folder) as store,
+            store.reading(),
+            (out / ITEMS_FILE).open("w") as lines,
+            (out / VECTORS_FILE).open("wb") as vectors,
+        ):
             shape = (len(store), store.dimension)
-            if not shape[0]:
-                np.save(out / VECTORS_FILE, np.empty(shape, np.float32))
-                return 0
-            vectors = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                out / VECTORS_FILE, "w+", np.float32, shape
-            )
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(vectors, header)  # type: ignore[no-untyped-call]
             records = tqdm(store.records(), "export", shape[0], unit="item", disable=not progress)
-            for n, record in enumerate(records):
-                vectors[n] = record.vector
+            for record in records:  # not through a mapped file: a full disk would end the process
+                vectors.write(record.vector.tobytes())
                 said = {"_id": record.id, "document": json.loads(record.document)}
                 lines.write(json.dumps(said, ensure_ascii=False) + "\n")
-            vectors.flush()
     except OSError as error:
         raise StorageError(f"cannot write to {str(out)!r}: {error}", field="out") from error
     return shape[0]

@@ -241,7 +241,8 @@ class Reader:
                 f"SELECT row FROM {source} WHERE removed IS NULL AND {newer} {condition.sql}",
                 (*limit, *condition.parameters),
             ).fetchall()
-        return np.sort(np.array(found, np.int64).reshape(-1))
+            rows = np.sort(np.array(found, np.int64).reshape(-1))
+        return rows
 
     def since(self, sequence: int) -> News:
         """What changed after a sequence number.
@@ -261,7 +262,7 @@ class Reader:
                 "SELECT row, removed FROM items WHERE removed > ? ORDER BY removed", (sequence,)
             ).fetchall()
             rows, vectors = self._live(sequence)
-        gone = np.array(removed, np.int64).reshape(-1, 2)
+            gone = np.array(removed, np.int64).reshape(-1, 2)
         return News(state.sequence, rows, vectors, gone[:, 0], gone[:, 1])
 
     def pending(self, snapshot: int) -> tuple[int, int]:

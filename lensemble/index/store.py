@@ -239,13 +239,19 @@ class Store(Reader):
         Raises:
             StorageError: It cannot be written.
         """
-        with self._faults():
+        try:
             self._connection.execute("VACUUM INTO ?", (str(path),))
             copy = connect(path, "rw")
             try:
                 copy.execute("PRAGMA journal_mode = WAL")  # a copy forgets it
             finally:
                 copy.close()
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"cannot copy {str(self.folder / FILE)!r} to {str(path.parent)!r}: {error}; see "
+                "whether there is room, and `lensemble index verify` the index",
+                field="backup",
+            ) from error
 
     def _put(self, state: State) -> None:
         columns = ", ".join(f"{name} = ?" for name in (*State._fields, "state_check"))

@@ -2,7 +2,8 @@
 
 Recall depends on the vectors (synthetic ones flatter IVF), so none is taken from a table: a sample
 of the corpus's own vectors, or given queries, is searched exactly and by the index. A vector that
-stands in the corpus is not counted as its own neighbour. Effort doubles until the target is met.
+stands in the corpus is not counted as its own neighbour. Effort doubles until the target is met,
+then goes back halfway towards the last that missed it.
 """
 
 from __future__ import annotations
@@ -172,19 +173,32 @@ def make(plan: Plan, vectors: NDArray[np.float32], threads: int = 1) -> Tuned:
 
 
 def _tuned(kind: Kind, plan: Plan, vectors: NDArray[np.float32], threads: int) -> Tuned:
-    """Builds a kind, and raises its effort until the plan's recall is met."""
+    """Builds a kind, and raises its effort until the plan's recall is just met."""
     given = plan.parameters if plan.kind != AUTO else {}
     parameters = checked(kind, given, *vectors.shape)
     index = build(kind, vectors, parameters, threads)
     if kind.exact:
         return Tuned(kind, parameters, index)
     truth = Truth.of(vectors)
-    tuned = Tuned(kind, parameters, index, 0.0)
-    for tried in efforts(kind, parameters, given):
+
+    def measured(tried: dict[str, int]) -> Tuned:
         recall = truth.recall(found(kind, index, vectors, truth, tried))
-        tuned = Tuned(kind, tried, index, recall)
-        if recall >= plan.recall:
+        return Tuned(kind, tried, index, recall)
+
+    tuned, least = Tuned(kind, parameters, index, 0.0), 0
+    for tried in efforts(kind, parameters, given):
+        tuned = measured(tried)
+        if tuned.recall >= plan.recall or not kind.effort:
             break
+        least = tried[kind.effort]
+    while tuned.recall >= plan.recall and least and tuned.parameters[kind.effort] > 1.25 * least:
+        between = (least + tuned.parameters[kind.effort]) // 2
+        if (closer := measured({**parameters, kind.effort: between})).recall >= plan.recall:
+            tuned = closer
+        elif between == least:
+            break
+        else:
+            least = between
     logger.info("%s: recall@10 %.4f with %s", kind.name, tuned.recall, tuned.parameters)
     return tuned
 

@@ -10,16 +10,18 @@ import itertools
 import json
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from lensemble.index.compact import compact
+from lensemble.index.live import LiveIndex
 from lensemble.index.snapshot import FOLDER, names
-from lensemble.index.store import Store
+from lensemble.index.store import FILE, Store
 from tests.faults.harness import Truth, check, told, wait_for_report
-from tests.faults.worker import DIMENSION, PROFILE, batch, build
+from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
 LONGEST_S = 0.12
 """Between a worker's start and its death: it has opened the index by then, and done some work."""
@@ -142,6 +144,49 @@ def test_everybody_killed_in_any_order(nursery, folder, seed):
                 if n in writers:
                     truth.hear(n, lines)
             check(folder, truth)
+
+
+@pytest.mark.parametrize("seed", range(60, 64))
+def test_killed_in_the_middle_of_a_page(nursery, folder, seed):
+    """In the log, or in a checkpoint's copying into the file: at any byte of either."""
+    draw = random.Random(seed)
+    truth = Truth(seed, 1)
+    for kill in range(10):
+        size = (folder / FILE).stat().st_size
+        limit = draw.randrange(40_000, size + 200_000)
+        pages = draw.choice((5, 1000))
+        with told(seed=seed, kill=kill, limit=limit, size=size, pages=pages):
+            writer = start_writer(
+                nursery, folder, truth, 0, checkpoint_pages=pages, file_bytes=limit, fatal=True
+            )
+            status, lines = writer.end()
+            assert status == -signal.SIGXFSZ
+            truth.hear(0, lines)
+            check(folder, truth)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
+def test_killed_in_the_middle_of_a_snapshot(nursery, tmp_path, plan):
+    """At any byte of any of its files; the one before stays current."""
+    draw = random.Random(plan.kind)
+    folder = tmp_path / "index"
+    build(folder, 65, 2000, plan)
+    (current,) = names(folder)
+    sizes = [path.stat().st_size for path in (folder / FOLDER / current).iterdir()]
+    for kill in range(8):
+        limit = draw.randrange(min(40_000, max(sizes) // 2), max(sizes))
+        with told(kill=kill, limit=limit, sizes=sizes):
+            worker = nursery.start("compact_once", folder=folder, file_bytes=limit, fatal=True)
+            status, _ = worker.end()
+            assert status == -signal.SIGXFSZ
+            with LiveIndex.open(folder) as live:
+                assert live.manifest["snapshot"] == current
+                assert len(live) == 2000
+                for n in range(0, 2000, 100):
+                    (found,) = live.search(vector(65, n)[None], 1)
+                    assert found[0].document == json.dumps({"seed": 65, "n": n})
+    following = compact(folder).name
+    assert {path.name for path in (folder / FOLDER).iterdir()} == {current, following}
 
 
 def test_killed_before_every_step_of_a_write(nursery, folder):

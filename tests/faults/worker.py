@@ -107,6 +107,7 @@ def write(
     stop: int | None = None,
     checkpoint_pages: int = 1000,
     file_bytes: int = -1,
+    fatal: bool = False,
 ) -> None:
     """Writes batches, and reports each once it is acknowledged, with its last sequence number.
 
@@ -118,12 +119,13 @@ def write(
         start: Number of the first batch.
         stop: Number of the batch before which it dies; None goes on for ever.
         checkpoint_pages: In the log, that make SQLite copy them into the file.
-        file_bytes: No file may grow beyond that, as if the disk were full; -1 sets no limit.
+        file_bytes: No file may grow beyond that; -1 sets no limit.
+        fatal: Whether it dies then, in the middle of a write, or gets an error, as of a full disk.
     """
     with Store.open(Path(folder)) as store:
         store._connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
         if file_bytes >= 0:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+            limit_files(file_bytes, fatal)
         for number in itertools.count(start) if stop is None else range(start, stop):
             try:
                 results = store.write(batch(seed, writer, number))
@@ -140,9 +142,9 @@ def compact_on(report: Report, folder: str, start: int) -> None:
         report(compact(Path(folder), PLANS[turn % len(PLANS)]).name)
 
 
-def compact_once(report: Report, folder: str, file_bytes: int) -> None:
+def compact_once(report: Report, folder: str, file_bytes: int, fatal: bool = False) -> None:
     """Makes a snapshot where no file may grow beyond so many bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    limit_files(file_bytes, fatal)
     try:
         name = compact(Path(folder)).name
     except LensembleError as error:
@@ -154,6 +156,14 @@ def compact_once(report: Report, folder: str, file_bytes: int) -> None:
         report(f"useless {error}")
     else:
         report(f"made {name}")
+
+
+def limit_files(file_bytes: int, fatal: bool) -> None:
+    """See `write`. The kernel writes up to the limit, and kills at the next byte."""
+    if fatal:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
 
 
 def search_on(report: Report, folder: str, seed: int, writers: int) -> None:

@@ -159,6 +159,22 @@ def test_defaults_go_by_size():
     assert kinds.defaults(EXACT, 5, 256) == {}
 
 
+def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
+    asked = []
+
+    def recall(self, found):
+        return 0.95 if asked[-1] >= 37 else 0.9
+
+    def spied(kind, index, vectors, truth, parameters):
+        asked.append(parameters["nprobe"])
+
+    monkeypatch.setattr(Truth, "recall", recall)
+    monkeypatch.setattr("lensemble.index.tune.found", spied)
+    tuned = make(Plan("ivf", recall=0.95, parameters={"nlist": 70}), VECTORS)
+    assert 37 <= tuned.parameters["nprobe"] <= 37 * 1.25
+    assert asked[:7] == [1, 2, 4, 8, 16, 32, 64]
+
+
 def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     monkeypatch.setattr("lensemble.index.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr("lensemble.index.tune.exact_is_faster", lambda *_: False)
