@@ -20,8 +20,6 @@ import contextlib
 import json
 import random
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from lensemble.index.records import Delete, Upsert
 from lensemble.index.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
 from lensemble.index.store import FILE, Store
 from lensemble_client.errors import LensembleError, StorageError
-from tests.faults.harness import PATIENCE_S, ROOT, Truth, check, told
+from tests.faults.harness import Truth, check, told
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
 COUNT = 2000
@@ -486,30 +484,3 @@ def test_snapshot_without_its_last_bytes(scene, nursery, tmp_path):
         scene.check(folder)
         with Store.open(folder) as store:
             Snapshot.load(folder, store.snapshot)
-
-
-def on_small_disks(what: str) -> str:
-    """Runs `small_disk` where this user may mount; what it printed."""
-    enter = ["unshare", "--user", "--map-root-user", "--mount"]
-    if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("no user namespaces here")
-    command = [*enter, sys.executable, "-m", "tests.faults.small_disk", what]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
-    return done.stdout
-
-
-def test_small_disk():
-    """An index on file systems of some hundred kilobytes."""
-    assert on_small_disks("fill").count("whole") == 6
-
-
-def test_backup_to_a_small_disk():
-    """It says which disk is full."""
-    assert on_small_disks("backup").count("refused") == 3
-
-
-def test_export_to_a_small_disk():
-    assert on_small_disks("export").count("refused") == 3
