@@ -13,7 +13,7 @@ from lensemble.index.plan import Plan
 from lensemble.index.snapshot import FOLDER, Snapshot, manifest_of
 from lensemble.index.store import Store
 from lensemble.index.tune import make
-from lensemble_client.errors import OverloadedError
+from lensemble_client.errors import OverloadedError, StorageError
 
 LOCK_FILE = "compact.lock"
 
@@ -64,7 +64,11 @@ def compact(folder: Path, plan: Plan | None = None, threads: int = 1) -> Snapsho
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One compaction at a time on this machine; the lock goes with the process that holds it."""
-    with (folder / LOCK_FILE).open("w") as lock:
+    try:
+        opened = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise StorageError(f"cannot compact {str(folder)!r}: {error}", field="index") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -44,13 +44,13 @@ def storage_error(path: Path, error: sqlite3.Error) -> StorageError:
         todo = "make room on the disk; nothing of this write was kept, everything before it was"
     elif isinstance(error, sqlite3.OperationalError) and "locked" in text:
         todo = f"another writer held it for {BUSY_TIMEOUT_S:g} s; try again"
-    elif any(sign in text for sign in ("malformed", "not a database", "Could not decode")):
+    elif any(sign in text for sign in ("disk I/O", "readonly", "unable to open")):
+        todo = "see whether the disk and the file can be written"
+    else:  # SQLite has many words for a file that it cannot make sense of
         todo = (
             "it is damaged; put a backup in its place (`lensemble index restore`), or build the "
             "index again"
         )
-    else:
-        todo = "see whether the disk and the file can be written"
     return StorageError(f"{str(path)!r}: {text}; {todo}", field="index")
 
 

@@ -18,7 +18,7 @@ import sqlite3
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -267,8 +267,8 @@ class Store(Reader):
         """Returns the last sequence number then, and the change's own."""
         execute = self._connection.execute
         old = execute(
-            "SELECT row, document, digest, sequence, vector FROM items JOIN vectors USING (row) "
-            "WHERE id = ? AND removed IS NULL",
+            "SELECT row, document, digest, sequence, vector, item_check, vector_check "
+            "FROM items JOIN vectors USING (row) WHERE id = ? AND removed IS NULL",
             (change.id,),
         ).fetchone()
         if isinstance(change, Delete) and old is None:
@@ -276,11 +276,8 @@ class Store(Reader):
         vector = b""
         if isinstance(change, Upsert):
             vector = np.ascontiguousarray(change.vector, np.float32).tobytes()
-            if old is not None and old[1] == change.document:
-                if change.digest and old[2] == change.digest:
-                    return sequence, old[3]
-                if old[4] == vector and old[2] == change.digest:
-                    return sequence, old[3]
+            if old is not None and _is_same(old, change, vector):
+                return sequence, old[3]
         sequence += 1
         if old is not None:
             execute("UPDATE items SET removed = ? WHERE row = ?", (sequence, old[0]))
@@ -293,3 +290,13 @@ class Store(Reader):
             ).lastrowid
             execute("INSERT INTO vectors VALUES (?, ?)", (row, vector))
         return sequence, sequence
+
+
+def _is_same(old: tuple[Any, ...], change: Upsert, vector: bytes) -> bool:
+    """Whether a stored item is what is to be written; a damaged one is not, and gets replaced."""
+    _, document, digest, _, stored, item, check = old
+    if (document, digest) != (change.document, change.digest):
+        return False
+    if (item, check) != (item_check(change.id, document, digest), zlib.crc32(stored)):
+        return False
+    return bool(digest) or stored == vector

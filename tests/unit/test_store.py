@@ -188,6 +188,20 @@ def test_flipped_bytes_are_found(store):
     assert zlib.crc32(bytes(flipped)) != zlib.crc32(AXES[1].tobytes())
 
 
+@pytest.mark.parametrize(
+    "damage", ["vectors SET vector = zeroblob(16)", "items SET item_check = 0"]
+)
+def test_writing_a_damaged_item_again_mends_it(store, damage):
+    item = Upsert("a", AXES[0], "{}", "d")
+    assert store.write([item]) == [1]
+    assert store.write([item]) == [1]
+    store._connection.execute(f"UPDATE {damage}")
+    with pytest.raises(StorageError, match="is damaged"):
+        store.get(["a"])
+    assert store.write([item]) == [2]
+    assert np.array_equal(store.get(["a"])[0].vector, AXES[0])
+
+
 def test_damaged_file_is_named(store):
     store.write([upsert(str(n), n % 4) for n in range(200)])
     store.close()
