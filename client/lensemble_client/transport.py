@@ -6,6 +6,7 @@ above this file.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -109,39 +110,38 @@ class GrpcTransport:
 class HttpTransport:
     """The KServe v2 protocol over HTTP, tensors in binary.
 
+    All threads share one event loop, on a thread of its own: connections and what the system holds
+    for them are then as many as calls are under way, however many threads came and went.
+
     Args:
         address: `host:port`, without scheme.
     """
 
     def __init__(self, address: str) -> None:
-        import gevent
-        import tritonclient.http as triton
+        import tritonclient.http.aio as triton
 
-        self._gevent, self._triton = gevent, triton
-        self._address = address
-        # The HTTP client lives on one thread's event loop, so every thread has its own, which goes
-        # with its thread.
-        self._local = threading.local()
-        self._clients: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._triton = triton
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
+        thread.start()
+        # Calls have a limit of their own, for all of a call, and callers say how many they want.
+        self._client = asyncio.run_coroutine_threadsafe(
+            _opened(triton, address), self._loop
+        ).result()
+        self._end = weakref.finalize(self, _close, self._client, self._loop, thread)
 
     def _call(self, method: str, timeout_s: float, *args: Any, **options: Any) -> Any:
-        """Calls a method of this thread's client; the timeout is for all of it."""
-        client = getattr(self._local, "client", None)
-        if client is None:
-            # Its own timeouts are for each read and write; a slow answer in pieces passes them.
-            client = self._triton.InferenceServerClient(
-                self._address, network_timeout=None, connection_timeout=None
-            )
-            self._local.client = client
-            self._clients.add(client)
+        """Calls a method of the client; the timeout is for all of it."""
+        if not self._end.alive:
+            raise NotReadyError("the connection was closed")
+        call = asyncio.wait_for(getattr(self._client, method)(*args, **options), timeout_s)
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
-            with self._gevent.Timeout(timeout_s, TimeoutError()):
-                return getattr(client, method)(*args, **options)
+            return future.result()
         except Exception as error:
-            if isinstance(error, TimeoutError):
-                self._local.client = None  # its connection waits for an answer that nobody reads
-                client.close()
             raise _translated(error, timeout_s) from error
+        finally:
+            future.cancel()  # if the caller was interrupted
 
     def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -168,8 +168,36 @@ class HttpTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        for client in list(self._clients):
-            client.close()
+        self._end()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+async def _opened(triton: Any, address: str) -> Any:
+    """A client that belongs to the running loop."""
+    return triton.InferenceServerClient(address, conn_limit=0, conn_timeout=None)
+
+
+def _close(client: Any, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """Ends calls under way, connections, loop and thread."""
+    asyncio.run_coroutine_threadsafe(_ended(client, loop), loop)
+    if thread is not threading.current_thread():  # the collector may call from any thread
+        thread.join()
+
+
+async def _ended(client: Any, loop: asyncio.AbstractEventLoop) -> None:
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await client.close()
+    loop.stop()
 
 
 def _inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:

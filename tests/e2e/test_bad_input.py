@@ -5,6 +5,7 @@ import json
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,13 +156,22 @@ def test_timeout_is_an_error_of_its_own(client: Client):
         assert len(client.embed("x")) == 256, "the next call is not harmed"
 
 
-def test_threads_of_embed_many_leave_no_connection_behind(server):
-    """Over HTTP each thread has its own; they must go when the thread goes."""
-    with Client(server.http_url) as client:
-        for _ in range(4):
-            client.embed_many([Item("x")] * 16, concurrency=16)
-        gc.collect()
-        assert len(client._transport._clients) <= 17
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_threads_leave_nothing_open_behind(server, protocol):
+    """As many connections as calls at a time, however many threads came and went; none at last."""
+
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    url = {"grpc": server.grpc_url, "http": server.http_url}[protocol]
+    Client(url).close()  # what the library opens once
+    before = descriptors()
+    with Client(url) as client:
+        for _ in range(6):
+            client.embed_many([Item("x")] * 16, concurrency=8)
+        assert descriptors() <= before + 8 + 4, "connections, and those of an event loop"
+    gc.collect()
+    assert descriptors() <= before + 1
 
 
 @pytest.mark.parametrize("swapped", [True, False])

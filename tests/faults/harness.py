@@ -120,7 +120,9 @@ class Worker:
 
     def _read(self, wait_s: float) -> None:
         """Takes what is in the pipe."""
-        select.select([self._pipe], [], [], wait_s)
+        waiting = select.poll()  # `select` takes no descriptor above 1,023
+        waiting.register(self._pipe, select.POLLIN)
+        waiting.poll(wait_s * 1000)
         with contextlib.suppress(BlockingIOError):
             while more := os.read(self._pipe, 1 << 16):
                 self._rest += more

@@ -1,7 +1,20 @@
+import contextlib
+import gc
+import socket
+import threading
+import time
+
 import numpy as np
 import pytest
 
-from lensemble_client import Client, Hit, InvalidInputError, Item, NotReadyError
+from lensemble_client import (
+    Client,
+    DeadlineExceededError,
+    Hit,
+    InvalidInputError,
+    Item,
+    NotReadyError,
+)
 from lensemble_client.transport import Transport
 
 
@@ -84,3 +97,43 @@ def test_url_must_name_protocol_and_port(url):
 def test_unreachable_server_is_not_ready(url):
     with Client(url, timeout_s=2) as client, pytest.raises(NotReadyError):
         client.embed("hello")
+
+
+@pytest.mark.parametrize("url", ["grpc://127.0.0.1:9", "http://127.0.0.1:9"])
+def test_closed_client_says_so(url):
+    client = Client(url, timeout_s=2)
+    client.close()
+    client.close()
+    with pytest.raises(NotReadyError, match="closed"):
+        client.embed("hello")
+
+
+def test_forgotten_client_leaves_no_thread_behind():
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(NotReadyError):
+            Client("http://127.0.0.1:9", timeout_s=2).embed("hello")
+    gc.collect()
+    assert threading.active_count() == before
+
+
+def test_deadline_is_for_the_whole_answer_over_http():
+    """An answer that comes in pieces, each in time, is late all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(1 << 16)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n")
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(0.02)
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
+            with pytest.raises(DeadlineExceededError, match=r"no answer within 0\.2 s"):
+                client.embed("hello", timeout_s=0.2)
+            dripping.join(10)
+            assert not dripping.is_alive(), "the connection was dropped"
