@@ -149,6 +149,17 @@ def _verify(given: argparse.Namespace) -> int:
 
     report = verify(given.index)
     print(f"{given.index}: store whole, {report.items} items in {report.rows} rows")
+    if report.sequence < report.newest:
+        print(
+            f"error: changes {report.sequence + 1} to {report.newest} were lost: a snapshot was "
+            "made of them, and the store ends before (its log was cut, or an older file put back)",
+            file=sys.stderr,
+        )
+        print(
+            "run `lensemble index restore` with a later backup, or write them again",
+            file=sys.stderr,
+        )
+        return 1
     if report.damage:
         print(f"error: {report.damage}", file=sys.stderr)
         print(f"run `lensemble index compact {given.index}`", file=sys.stderr)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lensemble.checkpoint import fingerprint
 from lensemble.index.create import BACKUP_FILE, check_target, put_in_place
-from lensemble.index.snapshot import FOLDER, DamagedError, Snapshot, sync
+from lensemble.index.snapshot import FOLDER, DamagedError, Snapshot, newest_change, sync
 from lensemble.index.store import FILE, Store
 from lensemble_client.errors import InvalidInputError, StorageError
 
@@ -33,12 +33,16 @@ class Report:
         items: Live ones.
         snapshot: Name of the current snapshot; empty if there is none.
         damage: Why the current snapshot cannot be used; empty if it can, or if there is none.
+        sequence: The store's last change.
+        newest: The last change that any snapshot was made of.
     """
 
     rows: int
     items: int
     snapshot: str
     damage: str
+    sequence: int
+    newest: int
 
 
 def verify(folder: Path) -> Report:
@@ -48,15 +52,17 @@ def verify(folder: Path) -> Report:
         InvalidInputError: There is no index.
         StorageError: The store is damaged. A damaged snapshot is reported: it can be made again.
     """
-    with Store.open(folder) as store:
+    newest = newest_change(folder)
+    with Store.open(folder) as store, store.reading():
         rows, items, current = store.verify(), len(store), store.snapshot
+        sequence = store.sequence
     damage = ""
     if current:
         try:
             Snapshot.load(folder, current)
         except DamagedError as error:
             damage = error.message
-    return Report(rows, items, current, damage)
+    return Report(rows, items, current, damage, sequence, newest)
 
 
 def back_up(folder: Path, out: Path) -> int:

@@ -22,7 +22,7 @@ from lensemble.index.delta import Delta, Found, merged
 from lensemble.index.matching import Matching
 from lensemble.index.query import Match, Query
 from lensemble.index.records import News
-from lensemble.index.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshot import DamagedError, Snapshot, newest_change
 from lensemble.index.store import Purged, Store
 from lensemble_client.errors import InvalidInputError, LensembleError, NotFoundError, StorageError
 
@@ -80,8 +80,18 @@ class LiveIndex:
                 profile.
             StorageError: The store is damaged. A damaged snapshot is no fault: it is left out.
         """
+        newest = newest_change(folder)
         store = Store.open(folder)
         try:
+            if store.sequence < newest:
+                logger.error(
+                    "index %s lost changes %d to %d: a snapshot was made of them, and the store "
+                    "ends before (its log was cut, or an older file put back); restore a backup, "
+                    "or write them again",
+                    folder,
+                    store.sequence + 1,
+                    newest,
+                )
             return cls(store, device, profile_hash)
         except BaseException:
             store.close()

@@ -232,6 +232,15 @@ def names(folder: Path) -> list[str]:
     )
 
 
+def newest_change(folder: Path) -> int:
+    """The last change that any snapshot was made of; 0 without one.
+
+    A store that ends before it has lost what it had acknowledged: its log was cut, or an older
+    `store.sqlite` put back. Ask for this before asking the store, which goes on meanwhile.
+    """
+    return max((int(name.split("-")[0]) for name in names(folder)), default=0)
+
+
 def _manifest(path: Path) -> tuple[Manifest, dict[str, tuple[str, int]]]:
     """A manifest, and the checksums in it."""
     said = json.loads((path / MANIFEST).read_text())

@@ -31,6 +31,7 @@ from lensemble.index.live import LiveIndex
 from lensemble.index.records import Delete, Upsert
 from lensemble.index.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
 from lensemble.index.store import FILE, Store
+from lensemble_client.cli import main
 from lensemble_client.errors import LensembleError, StorageError
 from tests.faults.harness import Truth, check, told
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
@@ -376,7 +377,7 @@ def test_damaged_log_loses_whole_transactions(logged, tmp_path, damage):
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first):
+def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first, caplog, capsys):
     """The log was cut, and with it the row numbers that the snapshot speaks of: they come again.
 
     The same happens where somebody puts back an older `store.sqlite` alone.
@@ -394,6 +395,13 @@ def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first):
     shutil.copytree(folder / FOLDER, saved / FOLDER)
     log = saved / WAL
     log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
+    # Whoever asks is told what is gone.
+    assert main(["index", "verify", str(saved)]) == 1
+    with Store.open(saved) as store:
+        lost = f"changes {store.sequence + 1} to {max(told_.values())}"
+    assert f"error: {lost} were lost" in capsys.readouterr().err
+    LiveIndex.open(saved).close()
+    assert f"lost {lost}" in caplog.text
     assert 0 < check_beginning(saved, told_, snapshot_lost=first) < 19
 
 

@@ -13,7 +13,7 @@ from lensemble_training.concepts import (
     held_out_concepts,
     load_pictures,
 )
-from lensemble_training.reproduce import Plan, tokenizer_corpus, trained_on
+from lensemble_training.plan import Plan, tokenizer_corpus, trained_on
 from lensemble_training.train import Recipe
 
 DATASET = Path(__file__).parents[2] / "datasets" / "emoji"

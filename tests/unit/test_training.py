@@ -22,14 +22,17 @@ from lensemble_training.augment import augment, premultiplied
 from lensemble_training.batches import Batches, Sizes, Texts
 from lensemble_training.captions import FRAMES
 from lensemble_training.concepts import Picture
-from lensemble_training.dataset import write_dataset
-from lensemble_training.objective import Objective
+from lensemble_training.dataset import SAME_THING, write_dataset
+from lensemble_training.forward import vectors
+from lensemble_training.lesson import Instances, Variants
+from lensemble_training.objective import Objective, apart, variants
 from lensemble_training.publish import publish
 from lensemble_training.render import on_white
 from lensemble_training.train import Recipe, Trainer
 from tests.conftest import EMBEDDING
 from tests.reference import Reference
 
+DIMENSIONS = Recipe().dimensions
 SIZES = Sizes(pictures=12, views=4, changes=4, named=2)
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 SHAPES = ("circle", "square", "bar", "ring")
@@ -158,6 +161,69 @@ def test_objective_is_the_mean_of_cross_entropies_both_ways():
     assert found.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
 
 
+def test_variants_are_each_held_against_what_is_no_variant():
+    generator = torch.Generator().manual_seed(0)
+    queries, documents = (torch.randn(n, 8, generator=generator) for n in (2, 6))
+    relevant = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]], dtype=torch.bool)
+    own = torch.tensor([1, 3])
+    expected = []
+    for length in (4, 8):
+        scores = 20 * (
+            functional.normalize(queries[:, :length])
+            @ functional.normalize(documents[:, :length]).T
+        )
+        for query, wanted, others in ((0, (0, 2), (3, 4, 5)), (1, (4,), (0, 1, 2, 5))):
+            each = [
+                torch.log(1 + sum(torch.exp(scores[query, n] - scores[query, p]) for n in others))
+                for p in wanted
+            ]
+            expected.append(sum(each) / len(each))
+    found = variants(queries, documents, relevant, own, (4, 8))
+    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+
+
+def test_apart_is_one_minus_cosine():
+    one = torch.tensor([[1.0, 0, 3, 0], [0, 2, 0, 0]])
+    other = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]])
+    # At length 2 both agree; at length 4 the first has cosine 1 / sqrt(10).
+    assert apart(one, other, (2,)).item() == pytest.approx(0, abs=1e-6)
+    assert apart(one, other, (2, 4)).item() == pytest.approx((1 - 10**-0.5) / 4, abs=1e-6)
+
+
+def test_second_lesson_teaches_variants_and_leaves_the_rest(encoder, checkpoint, batches):
+    """Under its instruction, shapes of other colours come near; under the usual one, nothing moves.
+
+    Without the weight on staying, much does: this is what the weight is for.
+    """
+    usual = batches(0).items
+    with torch.no_grad():
+        before = vectors(encoder, usual)
+        clean = batches.views(range(24), "Represent the user's input.", random.Random(0))
+        documents = vectors(encoder, clean)
+    shapes = [picture.id.split()[1] for picture in batches._pictures]
+    moved = {}
+    for keep in (20.0, 0.0):
+        learner, teacher = (
+            Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
+            for _ in range(2)
+        )
+        lesson = Variants(
+            learner, teacher, batches, documents, shapes, DIMENSIONS, queries=24, keep=keep
+        )
+        losses = Trainer(learner, lesson, Recipe(steps=25, learning_rate=1e-3)).run(progress=False)
+        assert losses[-1] < losses[0]
+        with torch.no_grad():
+            moved[keep] = apart(vectors(learner, usual), before, (192,)).item()
+            assert torch.equal(vectors(teacher, usual), before)
+            found = vectors(learner, batches.views(range(24), SAME_THING, random.Random(0)))
+            relevant = torch.tensor([[a == b for b in shapes] for a in shapes])
+            own = torch.arange(24)
+            if keep:
+                first = variants(documents, documents, relevant, own, (192,))
+                assert variants(found, documents, relevant, own, (192,)) < first
+    assert moved[20.0] < 0.5 * moved[0.0]
+
+
 def test_shared_prefix_changes_nothing(encoder, batches):
     items = batches(1).items
     packed = packing.pack(items, encoder.geometry)
@@ -193,14 +259,12 @@ def test_common_prefix_leaves_a_token_of_each_and_every_picture():
 
 
 def test_gradient_reaches_both_towers_and_every_merger(encoder, batches):
-    trainer = Trainer(encoder, batches, Recipe())
-    trainer.loss(batches(0)).backward()
+    lesson = Instances(encoder, batches, DIMENSIONS)
+    encoder.model.requires_grad_(True)
+    lesson(0).backward()
     without = [
         name
-        for name, parameter in [
-            *encoder.model.named_parameters(),
-            *trainer.objective.named_parameters(),
-        ]
+        for name, parameter in [*encoder.model.named_parameters(), *lesson.named_parameters()]
         if parameter.grad is None or not parameter.grad.abs().sum()
     ]
     assert without == []
@@ -212,7 +276,8 @@ def test_gradient_reaches_both_towers_and_every_merger(encoder, batches):
 def test_loss_falls(encoder, batches):
     """On one batch over and over: learning to tell pictures apart in general takes far longer."""
     batch = batches(0)
-    trainer = Trainer(encoder, lambda step: batch, Recipe(steps=60, learning_rate=2e-3))
+    lesson = Instances(encoder, lambda step: batch, DIMENSIONS)
+    trainer = Trainer(encoder, lesson, Recipe(steps=60, learning_rate=2e-3))
     losses = trainer.run(progress=False)
     assert len(losses) == 60
     assert losses[-1] < 0.7 * losses[0]
@@ -223,7 +288,8 @@ def test_training_resumes_where_it_was_cut(checkpoint, batches, tmp_path):
 
     def trainer(folder):
         encoder = Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
-        return Trainer(encoder, batches, Recipe(steps=6, save_every=3), folder)
+        lesson = Instances(encoder, batches, DIMENSIONS)
+        return Trainer(encoder, lesson, Recipe(steps=6, save_every=3), folder)
 
     def cut():
         raise KeyboardInterrupt
@@ -244,7 +310,7 @@ def test_training_resumes_where_it_was_cut(checkpoint, batches, tmp_path):
 
 def test_published_checkpoint_is_the_trained_model(encoder, initial, batches, tmp_path):
     """Transformers' own model, loaded from what was published, gives the trained vectors."""
-    trainer = Trainer(encoder, batches, Recipe(steps=3))
+    trainer = Trainer(encoder, Instances(encoder, batches, DIMENSIONS), Recipe(steps=3))
     trainer.run(progress=False)
     before = copy.deepcopy(encoder.model.state_dict())
     profile = publish(encoder, initial, tmp_path / "out", 32)
@@ -300,6 +366,9 @@ def test_written_dataset_can_be_evaluated(pictures, rendered, tmp_path):
     assert held_out.excluded[fused.id] == {"hand"}
     assert held_out.qrels[fused.id] == {"hand dark skin tone": 1}
     assert held_out.qrels["variants-hand"] == {"hand dark skin tone": 1}
+    instructions = {q.document["task"]: q.instruction for q in held_out.queries}
+    assert instructions.pop("picture to variants") == SAME_THING
+    assert set(instructions.values()) == {None}
     write_dataset(tmp_path / "d", [*pictures, *toned], rendered | hands)  # replaces its own
     with pytest.raises(InvalidInputError, match="is no dataset; choose another folder"):
         write_dataset(tmp_path, pictures, rendered)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from lensemble.server import stop_on_signals
 from lensemble_client.errors import LensembleError
 from lensemble_evaluation import report
 from lensemble_training.dataset import write_dataset
-from lensemble_training.reproduce import Plan, evaluate_checkpoint, load_data, train
-from lensemble_training.train import Recipe
+from lensemble_training.plan import Plan, load_data
+from lensemble_training.reproduce import evaluate_checkpoint, train
 
 
 def main() -> int:
@@ -34,7 +35,8 @@ def main() -> int:
     parser.add_argument("--dataset", type=Path, default=Path("datasets/emoji"))
     parser.add_argument("--work", type=Path, default=Path(".cache/training"))
     parser.add_argument("--only", choices=("dataset", "train", "evaluate"), help="one stage")
-    parser.add_argument("--steps", type=_positive, default=Recipe().steps)
+    parser.add_argument("--steps", type=_positive, default=Plan().recipe.steps)
+    parser.add_argument("--variant-steps", type=_positive, default=Plan().variants.steps)
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -57,7 +59,12 @@ def main() -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
-    plan = Plan(Recipe(steps=given.steps), given.seed, given.validate)
+    plan = Plan(
+        replace(Plan().recipe, steps=given.steps),
+        replace(Plan().variants, steps=given.variant_steps),
+        given.seed,
+        given.validate,
+    )
     stages = {given.only} if given.only else {"dataset", "train", "evaluate"}
     if plan.validate:
         stages = {"train"}

@@ -25,6 +25,7 @@ from lensemble_client import contract
 from lensemble_training import captions
 from lensemble_training.augment import augment, premultiplied
 from lensemble_training.concepts import LANGUAGES, Picture
+from lensemble_training.dataset import SAME_THING
 
 SIZES = {
     (64, 64): 80,
@@ -42,7 +43,7 @@ CUTS = 0.03
 INSTRUCTIONS = (
     "Represent the user's input.",
     "Retrieve the picture that fits the text.",
-    "Find pictures of the same thing.",
+    SAME_THING,
     "Busca imágenes parecidas.",
 )
 """The first is the profile's own; one step in five takes another."""
@@ -91,6 +92,7 @@ class Batches:
         checkpoint: Tokenizer and profile.
         keywords: Picture id -> language -> other words for it; may be empty.
         sizes: Of a batch.
+        instructions: The first is that of most batches.
         seed: The same seed gives the same batches.
     """
 
@@ -102,6 +104,7 @@ class Batches:
         *,
         keywords: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         sizes: Sizes | None = None,
+        instructions: Sequence[str] = INSTRUCTIONS,
         seed: int = 0,
     ) -> None:
         self._pictures = [picture for picture in pictures if picture.id in rendered]
@@ -116,7 +119,7 @@ class Batches:
         self._by_concept = list(by_concept.values())
         self._keywords = keywords or {}
         self._sizes = sizes or Sizes()
-        self._seed = seed
+        self._instructions, self._seed = instructions, seed
         self._profile = checkpoint.profile
         self._texts = Texts(checkpoint)
 
@@ -129,7 +132,9 @@ class Batches:
         chosen = self._choose(changes, rng)
         place = {n: at for at, n in enumerate(chosen)}
         changes = [c for c in changes if c.source in place and c.target in place]
-        instruction = rng.choice(INSTRUCTIONS) if rng.random() < 0.27 else INSTRUCTIONS[0]
+        instruction = (
+            rng.choice(self._instructions) if rng.random() < 0.27 else self._instructions[0]
+        )
         views = rng.sample(chosen, min(sizes.views, len(chosen)))
         named = rng.sample(chosen, min(sizes.named, len(chosen)))
         pictures = self._pictures_of(chosen, None, instruction, rng, generator)
@@ -161,6 +166,17 @@ class Batches:
             texts=len(texts),
             targets=torch.tensor([*(at for _, at in queries), *(at for at, _ in texts)]),
         )
+
+    def views(self, chosen: Sequence[int], instruction: str, rng: random.Random) -> list[Features]:
+        """Views of pictures, most of them damaged, all of one size.
+
+        Args:
+            chosen: Places in the pictures.
+            instruction: System message.
+            rng: Of size and damage.
+        """
+        generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        return self._pictures_of(chosen, None, instruction, rng, generator)
 
     def _choose(self, changes: Sequence[captions.Change], rng: random.Random) -> list[int]:
         """Pictures of a batch: both ends of the changes, then one each of random concepts."""

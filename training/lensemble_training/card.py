@@ -25,7 +25,8 @@ class Facts:
         pictures: Trained on.
         held_out: Not trained on.
         concepts: Held out.
-        steps: Of training.
+        steps: In which a query learnt to mean one picture.
+        variant_steps: In which, after that, a picture learnt to mean its concept.
         seed: Of weights and batches.
         hours: That the steps took.
         machine: On what.
@@ -38,6 +39,7 @@ class Facts:
     held_out: int
     concepts: int
     steps: int
+    variant_steps: int
     seed: int
     hours: float
     machine: str

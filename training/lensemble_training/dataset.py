@@ -1,9 +1,10 @@
 """Writes the evaluation dataset that `lensemble eval` reads: pictures, queries, judgments.
 
-Four tasks: a name to its picture, in every language; a damaged picture to its own; a picture to
-the other variants of its concept; and a picture with words ("the same, but with dark skin") to the
-one that is meant. Three splits: `held_out` searches held-out pictures only, `trained` those trained
-on, `all` everything; of the latter two, and of damaged pictures and changes, a sample is asked for.
+Four tasks: a name to its picture, in every language; a damaged picture to its own; a picture, under
+an instruction that says so, to the other variants of its concept; and a picture with words ("the
+same, but with dark skin") to the one that is meant. Three splits: `held_out` searches held-out
+pictures only, `trained` those trained on, `all` everything; of the latter two, and of damaged
+pictures and changes, a sample is asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from lensemble_training.render import on_white
 
 TEXT, DAMAGED = "text to picture", "picture to picture"
 VARIANTS, FUSED = "picture to variants", "picture and text to picture"
+SAME_THING = "Find pictures of the same thing."
+"""The instruction under which a picture means every picture of its concept."""
 SIZE = 64
 DAMAGED_SIZE = 96
 SAMPLES = {"trained": 300, "all": 300}
@@ -147,6 +150,7 @@ def _variants(
             query = {
                 "_id": f"variants-{picture.id}",
                 "image": f"images/{picture.id}.webp",
+                "instruction": SAME_THING,
                 "task": VARIANTS,
                 "exclude": [picture.id],
             }

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import random
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
+from lensemble.preprocess import Preprocessor
 from lensemble.profile import Profile
 from lensemble.server import TritonServer
 from lensemble_client import Client
@@ -29,97 +27,28 @@ from lensemble_evaluation.evaluate import Evaluation, evaluate
 from lensemble_evaluation.plots import plot
 from lensemble_export.convert import convert
 from lensemble_export.random_checkpoint import write_random_checkpoint
-from lensemble_training.batches import Batches
+from lensemble_training.batches import INSTRUCTIONS, Batches
 from lensemble_training.card import Facts, card
-from lensemble_training.concepts import Picture, load_pictures
+from lensemble_training.concepts import Picture
+from lensemble_training.dataset import SAME_THING
+from lensemble_training.lesson import Instances, Variants
+from lensemble_training.plan import (
+    INSTANCES,
+    KEPT,
+    Data,
+    Plan,
+    fingerprint,
+    tokenizer_corpus,
+    trained_on,
+    variants_fingerprint,
+)
 from lensemble_training.publish import MAX_PIXELS, MIN_PIXELS, limit_pixels, publish
-from lensemble_training.render import render
-from lensemble_training.sources import Keywords, font_file, keywords
-from lensemble_training.train import Recipe, Trainer
-from lensemble_training.watch import recall
+from lensemble_training.train import Trainer
+from lensemble_training.watch import clean, embed, recall
 
 SHAPE = "emoji"
 FACTS_FILE = "training.json"
-KEPT_BACK_SHARE = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Everything that is trained on and asked for.
-
-    Attributes:
-        pictures: Those that the font shows.
-        rendered: Picture id -> (128, 128, 4) uint8 RGBA.
-        words: Picture id -> language -> keywords.
-        font: sha256 of the font file, in hexadecimal.
-    """
-
-    pictures: list[Picture]
-    rendered: Mapping[str, NDArray[np.uint8]]
-    words: Keywords
-    font: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run depends on besides the data.
-
-    Attributes:
-        recipe: How to train.
-        seed: Of weights and batches.
-        validate: Whether a tenth of the training concepts is kept back, too.
-    """
-
-    recipe: Recipe
-    seed: int = 0
-    validate: bool = False
-
-
-def load_data(work: Path) -> Data:
-    """Pictures, names and keywords.
-
-    Args:
-        work: Folder in which fetched packages are kept.
-
-    Raises:
-        InvalidInputError: Font or keywords cannot be had.
-    """
-    font = font_file(work)
-    pictures = load_pictures()
-    rendered = render(pictures, font, progress=True)
-    shown = [picture for picture in pictures if picture.id in rendered]
-    sha256 = hashlib.sha256(font.read_bytes()).hexdigest()
-    return Data(shown, rendered, keywords(work, shown), sha256)
-
-
-def trained_on(pictures: Sequence[Picture], plan: Plan) -> tuple[list[Picture], list[Picture]]:
-    """What a run trains on, and what it keeps back to be watched.
-
-    Args:
-        pictures: All.
-        plan: Of the run.
-
-    Returns:
-        Pictures of both kinds; held-out ones are in neither.
-    """
-    seen = [picture for picture in pictures if not picture.held_out]
-    if not plan.validate:
-        return seen, []
-    concepts = sorted({picture.concept for picture in seen})
-    count = round(KEPT_BACK_SHARE * len(concepts))
-    kept_back = set(random.Random(plan.seed).sample(concepts, count))
-    return (
-        [picture for picture in seen if picture.concept not in kept_back],
-        [picture for picture in seen if picture.concept in kept_back],
-    )
-
-
-def tokenizer_corpus(chosen: Sequence[Picture], words: Keywords) -> list[str]:
-    """What the tokenizer's merges are learnt from: names and keywords of what is trained on."""
-    corpus = [name for picture in chosen for name in picture.names.values()]
-    for picture in chosen:
-        corpus += [word for listed in words[picture.id].values() for word in listed]
-    return corpus
+Watch = Callable[[Encoder, Checkpoint], str]
 
 
 def train(data: Data, plan: Plan, work: Path, device: str, out: Path) -> str:
@@ -141,25 +70,39 @@ def train(data: Data, plan: Plan, work: Path, device: str, out: Path) -> str:
         InvalidInputError: `out` holds something else than a checkpoint.
     """
     chosen, watched = trained_on(data.pictures, plan)
-    run = work / f"run-{_fingerprint(data, plan, chosen)}"
-    checkpoint = Checkpoint.open(_initial(run, tokenizer_corpus(chosen, data.words), plan.seed))
-    settings = Settings(checkpoint=checkpoint.folder, dtype="fp32")
-    encoder = Encoder.load(checkpoint, settings, device)
-    batches = Batches(chosen, data.rendered, checkpoint, keywords=data.words, seed=plan.seed)
-    trainer = Trainer(encoder, batches, plan.recipe, run)
+    run = work / f"run-{fingerprint(data, plan, chosen)}"
     groups = {"trained": random.Random(plan.seed).sample(chosen, 300), "kept back": watched}
 
-    def watch() -> str:
+    def watch(encoder: Encoder, checkpoint: Checkpoint) -> str:
         return ", ".join(
             f"{name} {recall(encoder, checkpoint, group, data.rendered)}"
             for name, group in groups.items()
             if group
         )
 
-    trainer.run(watch)
+    first = run / "first"
+    if not (first / FACTS_FILE).is_file():
+        _first_lesson(data, plan, chosen, run, device, watch)
+    facts = _facts(first)
+    encoder, seconds = _second_lesson(data, plan, chosen, run, device, watch)
     if plan.validate:
-        return watch()
-    profile = publish(encoder, checkpoint.folder, out, min(plan.recipe.dimensions))
+        return watch(encoder, Checkpoint.open(first))
+    profile = publish(encoder, first, out, min(plan.recipe.dimensions))
+    _write_facts(out, replace(facts, hours=round(facts.hours + seconds / 3600, 2)))
+    return f"{out}: {profile.hash}"
+
+
+def _first_lesson(
+    data: Data, plan: Plan, chosen: Sequence[Picture], run: Path, device: str, watch: Watch
+) -> None:
+    """From random weights to `run / first`."""
+    checkpoint = Checkpoint.open(_initial(run, tokenizer_corpus(chosen, data.words), plan.seed))
+    encoder = _encoder(checkpoint, device)
+    batches = Batches(chosen, data.rendered, checkpoint, keywords=data.words, seed=plan.seed)
+    lesson = Instances(encoder, batches, plan.recipe.dimensions)
+    trainer = Trainer(encoder, lesson, plan.recipe, run)
+    trainer.run(lambda: watch(encoder, checkpoint))
+    publish(encoder, checkpoint.folder, run / "first", min(plan.recipe.dimensions))
     held_out = [picture for picture in data.pictures if picture.held_out]
     facts = Facts(
         parameters=sum(tensor.numel() for tensor in encoder.model.parameters()),
@@ -167,14 +110,50 @@ def train(data: Data, plan: Plan, work: Path, device: str, out: Path) -> str:
         held_out=len(held_out),
         concepts=len({picture.concept for picture in held_out}),
         steps=plan.recipe.steps,
+        variant_steps=plan.variants.steps,
         seed=plan.seed,
         hours=round(trainer.seconds / 3600, 2),
         machine=_machine(encoder.device),
         font=data.font,
         emoji=version("emoji"),
     )
-    (out / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=1) + "\n", "utf-8")
-    return f"{out}: {profile.hash}"
+    _write_facts(run / "first", facts)
+
+
+def _second_lesson(
+    data: Data, plan: Plan, chosen: Sequence[Picture], run: Path, device: str, watch: Watch
+) -> tuple[Encoder, float]:
+    """From `run / first` to what is published; the encoder, and the seconds that it took."""
+    checkpoint = Checkpoint.open(run / "first")
+    encoder, teacher = _encoder(checkpoint, device), _encoder(checkpoint, device)
+    batches = Batches(
+        chosen,
+        data.rendered,
+        checkpoint,
+        keywords=data.words,
+        sizes=KEPT,
+        instructions=[other for other in INSTRUCTIONS if other != SAME_THING],
+        seed=plan.seed,
+    )
+    documents = embed(teacher, Preprocessor(checkpoint), clean(chosen, data.rendered))
+    lesson = Variants(
+        encoder,
+        teacher,
+        batches,
+        torch.from_numpy(documents),
+        [picture.concept for picture in chosen],
+        plan.variants.dimensions,
+        seed=plan.seed,
+    )
+    trainer = Trainer(
+        encoder, lesson, plan.variants, run / f"variants-{variants_fingerprint(plan)}"
+    )
+    trainer.run(lambda: watch(encoder, checkpoint))
+    return encoder, trainer.seconds
+
+
+def _encoder(checkpoint: Checkpoint, device: str) -> Encoder:
+    return Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), device)
 
 
 def evaluate_checkpoint(checkpoint: Path, dataset: Path) -> list[Evaluation]:
@@ -192,7 +171,7 @@ def evaluate_checkpoint(checkpoint: Path, dataset: Path) -> list[Evaluation]:
         LensembleError: The server fails.
     """
     profile, facts = Profile.load(checkpoint), _facts(checkpoint)
-    lengths = sorted({*Recipe().dimensions, profile.dimension})
+    lengths = sorted({*INSTANCES.dimensions, profile.dimension})
     loaded = [load_dataset(dataset, split) for split in splits(dataset)]
     evaluations = []
     with (
@@ -218,14 +197,8 @@ def _facts(checkpoint: Path) -> Facts:
         ) from error
 
 
-def _fingerprint(data: Data, plan: Plan, chosen: Sequence[Picture]) -> str:
-    """Short hash of all that a run depends on, so that no other run is resumed in its place."""
-    said = {
-        "plan": asdict(plan),
-        "font": data.font,
-        "pictures": [(picture.id, picture.names, data.words[picture.id]) for picture in chosen],
-    }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+def _write_facts(folder: Path, facts: Facts) -> None:
+    (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=1) + "\n", "utf-8")
 
 
 def _initial(run: Path, corpus: Sequence[str], seed: int) -> Path:

@@ -12,15 +12,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from lensemble import packing
 from lensemble.encoder import Encoder
-from lensemble.precision import cpu_has_bf16
-from lensemble_training.batches import Batch
-from lensemble_training.objective import Objective
+from lensemble_training.forward import has_bf16
 
 STATE_FILE = "state.pt"
 TABLES = (
@@ -82,7 +78,7 @@ class Trainer:
 
     Args:
         encoder: Its weights, float32, on the device to train on.
-        batches: Step -> batch.
+        lesson: Step -> loss with its graph; its own parameters are trained, too.
         recipe: How.
         folder: Where states are saved; None saves none.
     """
@@ -90,21 +86,20 @@ class Trainer:
     def __init__(
         self,
         encoder: Encoder,
-        batches: Callable[[int], Batch],
+        lesson: nn.Module,
         recipe: Recipe,
         folder: Path | None = None,
     ) -> None:
-        self._encoder, self._batches, self._recipe = encoder, batches, recipe
+        self._encoder, self._lesson, self._recipe = encoder, lesson, recipe
         self._folder = folder
-        self._bf16 = encoder.device.type == "cuda" or cpu_has_bf16()
+        self._bf16 = has_bf16(encoder)
         self.step = 0
         self.seconds = 0.0  # spent on the steps so far, in earlier runs too
-        self.objective = Objective(recipe.dimensions).to(encoder.device)
         encoder.model.requires_grad_(True)
         named = dict(encoder.model.named_parameters())
         matrices = [p for name, p in named.items() if p.ndim == 2 and name not in TABLES]
         tables = [p for name, p in named.items() if p.ndim == 2 and name in TABLES]
-        rest = [*(p for p in named.values() if p.ndim != 2), *self.objective.parameters()]
+        rest = [*(p for p in named.values() if p.ndim != 2), *lesson.parameters()]
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(
                 matrices,
@@ -154,14 +149,13 @@ class Trainer:
             Its loss.
         """
         began = time.monotonic()
-        batch = self._batches(self.step)
-        loss = self.loss(batch)
+        loss: torch.Tensor = self._lesson(self.step)
         for optimizer in self._optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = self._recipe.rate(self.step)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [*self._encoder.model.parameters(), *self.objective.parameters()]
+        parameters = [*self._encoder.model.parameters(), *self._lesson.parameters()]
         nn.utils.clip_grad_norm_(parameters, self._recipe.clip)
         with contextlib.nullcontext() if self._bf16 else _WholePrecision():
             for optimizer in self._optimizers:
@@ -169,25 +163,6 @@ class Trainer:
         self.step += 1
         self.seconds += time.monotonic() - began
         return float(loss.detach())
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """The loss of a batch, with its graph."""
-        device = self._encoder.device
-        packed = packing.pack(batch.items, self._encoder.geometry)
-        kernel: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if device.type == "cpu":
-            # Half of the tokens are the prompt's beginning, the same in every item.
-            packed = packing.share_prefix(
-                packed, packing.common_prefix(batch.items, self._encoder.geometry)
-            )
-            # PyTorch's fused attention is slow backwards where sequences are short.
-            kernel = sdpa_kernel(SDPBackend.MATH)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16), kernel:
-            vectors = self._encoder.differentiable(packed)
-        loss: torch.Tensor = self.objective(
-            vectors.float(), batch.pictures, batch.texts, batch.targets.to(device)
-        )
-        return loss
 
     def _save(self) -> None:
         if self._folder is None:
@@ -197,7 +172,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "model": self._encoder.model.state_dict(),
-            "objective": self.objective.state_dict(),
+            "lesson": self._lesson.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
         part = self._folder / f"{STATE_FILE}.part"
@@ -211,7 +186,7 @@ class Trainer:
             self._folder / STATE_FILE, map_location=self._encoder.device, weights_only=True
         )
         self._encoder.model.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
+        self._lesson.load_state_dict(state["lesson"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]

@@ -1,4 +1,4 @@
-"""How training goes: recall of clean pictures by their names, in this process."""
+"""How training goes: what clean pictures and their names find, in this process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,34 @@ from lensemble.preprocess import Preprocessor
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Item
 from lensemble_training.concepts import Picture
-from lensemble_training.dataset import SIZE
+from lensemble_training.dataset import SAME_THING, SIZE
 from lensemble_training.render import on_white
 
 LANGUAGES = ("en", "es")
+
+
+def embed(encoder: Encoder, preprocess: Preprocessor, items: Sequence[Item]) -> NDArray[np.float32]:
+    """Vectors of items.
+
+    Returns:
+        (N, D) float32, unit length.
+
+    Raises:
+        LensembleError: An item cannot be embedded.
+    """
+    return np.stack(_sound(encoder.encode([preprocess(item) for item in items])))
+
+
+def clean(
+    pictures: Sequence[Picture],
+    rendered: Mapping[str, NDArray[np.uint8]],
+    instruction: str | None = None,
+) -> list[Item]:
+    """The pictures as they are, one item each."""
+    return [
+        Item.of(image=on_white(rendered[picture.id], SIZE), instruction=instruction)
+        for picture in pictures
+    ]
 
 
 def recall(
@@ -26,7 +50,7 @@ def recall(
     rendered: Mapping[str, NDArray[np.uint8]],
     k: int = 10,
 ) -> str:
-    """Share of names whose picture is among the first k of `pictures`, per language.
+    """Capped recall at k among `pictures`: names by language, and variants.
 
     Args:
         encoder: In training.
@@ -36,18 +60,28 @@ def recall(
         k: How far to look.
     """
     preprocess = Preprocessor(checkpoint)
-
-    def embed(items: Sequence[Item]) -> NDArray[np.float32]:
-        return np.stack(_sound(encoder.encode([preprocess(item) for item in items])))
-
-    corpus = embed([Item.of(image=on_white(rendered[p.id], SIZE)) for p in pictures])
+    corpus = embed(encoder, preprocess, clean(pictures, rendered))
     found = []
     for language in LANGUAGES:
-        queries = embed([Item.of(picture.names[language]) for picture in pictures])
-        scores = queries @ corpus.T
+        names = [Item.of(picture.names[language]) for picture in pictures]
+        scores = embed(encoder, preprocess, names) @ corpus.T
         ranks = (scores > np.diag(scores)[:, None]).sum(axis=1)
         found.append(f"{language} {(ranks < k).mean():.3f}")
+    queries = embed(encoder, preprocess, clean(pictures, rendered, SAME_THING))
+    found.append(f"variants {_variants(queries @ corpus.T, pictures, k):.3f}")
     return " ".join(found)
+
+
+def _variants(scores: NDArray[np.float32], pictures: Sequence[Picture], k: int) -> float:
+    """Mean over pictures with variants of their share of the first k, of those that can be."""
+    concepts = np.array([picture.concept for picture in pictures])
+    relevant = concepts[:, None] == concepts
+    np.fill_diagonal(relevant, False)  # its own is neither sought nor in the way
+    np.fill_diagonal(scores, -np.inf)
+    first = np.argsort(-scores, axis=1)[:, :k]
+    counts = relevant.sum(axis=1)
+    hits = np.take_along_axis(relevant, first, axis=1).sum(axis=1)
+    return float((hits[counts > 0] / np.minimum(counts[counts > 0], k)).mean())
 
 
 def _sound(results: Sequence[Embedding | LensembleError]) -> list[Embedding]:

@@ -1,0 +1,44 @@
+"""Items to vectors with a graph, the way that is fast backwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lensemble import packing
+from lensemble.encoder import Encoder
+from lensemble.features import Features
+from lensemble.precision import cpu_has_bf16
+
+
+def has_bf16(encoder: Encoder) -> bool:
+    """Whether training computes in bfloat16 where the encoder is.
+
+    A CPU without such instructions multiplies bfloat16 matrices a hundred times slower.
+    """
+    return encoder.device.type == "cuda" or cpu_has_bf16()
+
+
+def vectors(encoder: Encoder, items: Sequence[Features]) -> torch.Tensor:
+    """Vectors of items, with the graph that made them.
+
+    Args:
+        encoder: On the device to compute on.
+        items: N.
+
+    Returns:
+        (N, D) float32, unit length.
+    """
+    packed = packing.pack(items, encoder.geometry)
+    kernel: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if encoder.device.type == "cpu":
+        # Half of the tokens are the prompt's beginning, the same in every item.
+        packed = packing.share_prefix(packed, packing.common_prefix(items, encoder.geometry))
+        # PyTorch's fused attention is slow backwards where sequences are short.
+        kernel = sdpa_kernel(SDPBackend.MATH)
+    enabled = has_bf16(encoder)
+    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=enabled), kernel:
+        return encoder.differentiable(packed).float()
