@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from lensemble.checkpoint import fingerprint
 from lensemble.index.create import BACKUP_FILE, check_target, put_in_place
 from lensemble.index.snapshot import FOLDER, DamagedError, Snapshot, newest_change, sync
 from lensemble.index.store import FILE, Store
+from lensemble.index.workspace import workspace
 from lensemble_client.errors import InvalidInputError, StorageError
 
 VECTORS_FILE, ITEMS_FILE = "vectors.npy", "items.jsonl"
@@ -82,33 +82,35 @@ def back_up(folder: Path, out: Path) -> int:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInputError(f"{str(out)!r} holds something; give a new folder", field="backup")
     out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        made.chmod(0o755)
-        with Store.open(folder) as store:
-            store.copy_to(made / FILE)
-        with Store.open(made) as copy:
-            copy.verify()
-            items, current = len(copy), copy.snapshot
-            try:
-                if current:
-                    shutil.copytree(folder / FOLDER / current, made / FOLDER / current)
-            except OSError:  # compacted away meanwhile, or damaged: the store is enough
-                shutil.rmtree(made / FOLDER, ignore_errors=True)
-                copy.set_snapshot("")
-        files = fingerprint(made, _files(made))
-        (made / BACKUP_FILE).write_text(json.dumps({"items": items, "files": files}) + "\n")
-        for path in (*made.rglob("*"), made):
-            sync(path)
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
+        with workspace(out) as made:
+            items = _copy(folder, made)
+            if out.exists():
+                out.rmdir()
+            made.rename(out)
         sync(out.parent)
     except OSError as error:
         raise StorageError(f"cannot write {str(out)!r}: {error}", field="backup") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    return items
+
+
+def _copy(folder: Path, made: Path) -> int:
+    """A backup in a folder, on the disk; says how many items are in it."""
+    with Store.open(folder) as store:
+        store.copy_to(made / FILE)
+    with Store.open(made) as copy:
+        copy.verify()
+        items, current = len(copy), copy.snapshot
+        try:
+            if current:
+                shutil.copytree(folder / FOLDER / current, made / FOLDER / current)
+        except OSError:  # compacted away meanwhile, or damaged: the store is enough
+            shutil.rmtree(made / FOLDER, ignore_errors=True)
+            copy.set_snapshot("")
+    files = fingerprint(made, _files(made))
+    (made / BACKUP_FILE).write_text(json.dumps({"items": items, "files": files}) + "\n")
+    for path in (*made.rglob("*"), made):
+        sync(path)
     return items
 
 
@@ -136,25 +138,21 @@ def restore(backup: Path, folder: Path) -> int:
         ) from error
     folder = folder.resolve()
     check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        made.chmod(0o755)
-        for name in expected:
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(backup / name, made / name)
-            sync(made / name)
-        if fingerprint(made, expected) != expected:
-            raise StorageError(
-                f"{str(backup)!r} is damaged: a checksum is wrong; take another backup",
-                field="backup",
-            )
-        put_in_place(made, folder)
-        sync(folder.parent)
+        with workspace(folder) as made:
+            for name in expected:
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(backup / name, made / name)
+                sync(made / name)
+            if fingerprint(made, expected) != expected:
+                raise StorageError(
+                    f"{str(backup)!r} is damaged: a checksum is wrong; take another backup",
+                    field="backup",
+                )
+            put_in_place(made, folder)
+            sync(folder.parent)
     except OSError as error:
         raise StorageError(f"cannot restore {str(folder)!r}: {error}", field="index") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return int(said["items"])
 
 

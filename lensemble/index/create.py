@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from lensemble.index.plan import Plan
 from lensemble.index.records import Upsert
 from lensemble.index.snapshot import FOLDER
 from lensemble.index.store import FILE, Store
+from lensemble.index.workspace import workspace
 from lensemble.profile import Profile
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
@@ -69,20 +68,18 @@ def write_index(
         raise InvalidInputError(f"id {twice!r} stands twice", field="index")
     folder = folder.resolve()
     check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        made.chmod(0o755)
-        with Store.create(made, profile, vectors.shape[1], plan) as store:
-            store.set_fields(fields)
-            items = zip(ids, vectors, documents, digests or [""] * len(ids), strict=True)
-            for result in store.write([Upsert(*item) for item in items]):
-                if isinstance(result, LensembleError):
-                    raise result
-        compact(made, threads=threads)
-        put_in_place(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with workspace(folder) as made:
+            with Store.create(made, profile, vectors.shape[1], plan) as store:
+                store.set_fields(fields)
+                items = zip(ids, vectors, documents, digests or [""] * len(ids), strict=True)
+                for result in store.write([Upsert(*item) for item in items]):
+                    if isinstance(result, LensembleError):
+                        raise result
+            compact(made, threads=threads)
+            put_in_place(made, folder)
+    except OSError as error:
+        raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
 
 
 def ensure_index(folder: Path, profile: Profile) -> None:
@@ -102,22 +99,22 @@ def ensure_index(folder: Path, profile: Profile) -> None:
         return
     folder = folder.resolve()
     check_target(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with Store.create(made, profile, profile.dimension):
-            pass
-        # Only if nobody was faster: a link does not replace.
-        with contextlib.suppress(FileExistsError):
-            os.link(made / FILE, folder / FILE)
+        folder.mkdir(parents=True, exist_ok=True)
+        with workspace(folder) as made:
+            with Store.create(made, profile, profile.dimension):
+                pass
+            # Only if nobody was faster: a link does not replace.
+            with contextlib.suppress(FileExistsError):
+                os.link(made / FILE, folder / FILE)
     except OSError as error:
         raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def put_in_place(made: Path, folder: Path) -> None:
-    """Puts a finished folder where an index belongs, in one step; one that stands there goes.
+    """Puts a finished folder where an index belongs, in one step.
+
+    One that stands there is then where the finished one was.
 
     Raises:
         StorageError: The file system cannot exchange two folders.
@@ -133,7 +130,6 @@ def put_in_place(made: Path, folder: Path) -> None:
             "that folder first",
             field="index",
         )
-    shutil.rmtree(made)
 
 
 def check_target(folder: Path) -> None:
