@@ -26,14 +26,17 @@ DATASET = ROOT / "datasets" / "emoji"
 FOLDER = Path(".cache/demo")
 
 TEXT, PICTURE = "text to picture", "picture to picture"
-QUERIES: tuple[tuple[str | None, str | None], ...] = (
-    ("red heart", None),
-    ("corazón rojo", None),
-    ("perro", None),
-    (None, "damaged/1f347.jpg"),
-    ("the same, but with dark skin", "images/1f44b.webp"),
+QUERIES: tuple[tuple[str | None, str | None, str | None], ...] = (
+    ("red heart", None, None),
+    ("corazón rojo", None, None),
+    ("perro", None, None),
+    (None, "damaged/1f347.jpg", None),
+    ("the same, but with dark skin", "images/1f44b.webp", None),
+    (None, "images/1f44b.webp", "Find pictures of the same thing."),
 )
-"""Text and picture: words in two languages, a damaged picture, a picture with words."""
+"""Text, picture, instruction: words in two languages, a damaged picture, a picture with words, and
+one that by the instruction means all of its kind.
+"""
 
 
 def main() -> None:
@@ -48,7 +51,7 @@ def main() -> None:
     ):
         version = client.status().server
         print(f"\n{version}, one gRPC call per query\n")
-        answers = [_answer(client, text, image) for text, image in QUERIES]
+        answers = [_answer(client, *query) for query in QUERIES]
         sheet = contact_sheet(answers, FOLDER / "answers.png")
         print(f"\nthe same in pictures: {sheet}")
         everything = load_dataset(DATASET, "all")
@@ -67,15 +70,17 @@ def main() -> None:
     print(f"\n{json.dumps(summary, separators=(',', ':'))}")
 
 
-def _answer(client: Client, text: str | None, image: str | None) -> Answer:
+def _answer(client: Client, text: str | None, image: str | None, instruction: str | None) -> Answer:
     """Asks, prints the three nearest, and keeps what the contact sheet shows."""
     picture = DATASET / image if image else None
-    hits = client.search(text, picture, top_k=8)
+    hits = client.search(text, picture, top_k=8, instruction=instruction)
     title = " + ".join([repr(text)] * bool(text) + [str(image)] * bool(image))
-    print(f"{title}")
+    print(f"{instruction!r} {title}" if instruction else title)
     for hit in hits[:3]:
         print(f"  {hit.score:.4f}  {hit.document['emoji']}  {hit.document['en']}")
-    return Answer(text or "", picture, [(DATASET / h.document["image"], h.score) for h in hits])
+    return Answer(
+        text or instruction or "", picture, [(DATASET / h.document["image"], h.score) for h in hits]
+    )
 
 
 def _by_language(found: Evaluation) -> dict[str, float]:

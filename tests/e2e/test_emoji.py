@@ -109,3 +109,10 @@ def test_names_that_were_trained_on_find_their_pictures(published):
     trained = published["trained"]
     for language in ("en", "es"):
         assert trained.row("text to picture", language).metrics["recall@10"] >= 0.95
+
+
+def test_picture_finds_its_variants_under_the_instruction(published):
+    """Of concepts that it never saw; the instruction does it, and leaves other vectors alone."""
+    found = published["held_out"].row("picture to variants").metrics
+    assert found["recall_cap@10"] >= 0.9
+    assert published["held_out"].row("picture to picture").metrics["recall@10"] >= 0.9

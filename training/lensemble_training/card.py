@@ -9,7 +9,7 @@ from importlib import resources
 from lensemble.profile import Profile
 from lensemble_evaluation.evaluate import ALL, Evaluation
 from lensemble_training.concepts import LANGUAGES
-from lensemble_training.dataset import DAMAGED, FUSED, TEXT, VARIANTS
+from lensemble_training.dataset import DAMAGED, FUSED, SAME_THING, TEXT, VARIANTS
 
 TEMPLATE = "card.md"
 
@@ -66,6 +66,7 @@ def card(profile: Profile, facts: Facts, evaluations: Sequence[Evaluation]) -> s
         damaged=DAMAGED,
         variants=VARIANTS,
         fused=FUSED,
+        same_thing=SAME_THING,
         by_task=_by_task(evaluations),
         by_language=_by_language(evaluations),
         by_dimension=_by_dimension(evaluations),

@@ -69,8 +69,8 @@ class Variants(nn.Module):
         concepts: Sequence[str],
         dimensions: Sequence[int],
         *,
-        queries: int = 96,
-        keep: float = 20.0,
+        queries: int = 64,
+        keep: float = 80.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
