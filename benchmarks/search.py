@@ -1,6 +1,6 @@
 """Search: kinds of index and their peers, the server against FAISS itself, writes beside searches.
 
-    python -m benchmarks.search [--quick] [--save] [--corpora 10k,100k] [--kinds exact,ivf]
+    python -m benchmarks.search [--quick] [--save [NAME]] [--corpora 10k,100k] [--kinds exact,ivf]
 
 For each corpus of clustered vectors (`search_data`):
 
@@ -59,7 +59,7 @@ def main() -> None:
     summary = results.summary(largest)
     summary["seconds"] = round(time.monotonic() - began, 1)
     if given.save:
-        save(results, summary, {"pace": asdict(pace), "kinds": plans})
+        save(given.save, results, summary, {"pace": asdict(pace), "kinds": plans})
     print(f"\n{json.dumps(summary, separators=(',', ':'))}")
 
 
@@ -68,7 +68,11 @@ def _arguments() -> tuple[dict[str, tuple[str, ...]], Pace, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="small corpora, few rounds")
     parser.add_argument(
-        "--save", action="store_true", help="write benchmarks/results/search.json and search.png"
+        "--save",
+        nargs="?",
+        const="search",
+        metavar="NAME",
+        help="write benchmarks/results/NAME.json and .png; NAME is search if it is not given",
     )
     parser.add_argument("--corpora", help=f"some of {','.join(CORPORA)}")
     parser.add_argument("--kinds", help=f"some of {','.join((*KINDS, *PEERS))}, for all corpora")

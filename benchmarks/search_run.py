@@ -171,10 +171,13 @@ def run(
     return results
 
 
-def save(results: Results, summary: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+def save(
+    name: str, results: Results, summary: Mapping[str, Any], params: Mapping[str, Any]
+) -> None:
     """Writes everything that was measured, and the picture.
 
     Args:
+        name: Of both files.
         results: What was measured.
         summary: The closing line.
         params: What it was run with.
@@ -188,8 +191,8 @@ def save(results: Results, summary: Mapping[str, Any], params: Mapping[str, Any]
         "rows": asdict(results),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "search.json").write_text(json.dumps(content, indent=1) + "\n")
-    plot(results.points, RESULTS / "search.png")
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    plot(results.points, RESULTS / f"{name}.png")
 
 
 def _versions() -> dict[str, str | None]:

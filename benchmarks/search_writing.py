@@ -27,6 +27,7 @@ from lensemble_client import Client
 
 _QUIET_TIMEOUT_S = 300.0
 _SETTLE_S = 1.0
+_WRITER_NICE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,9 @@ def writer(url: str, profile: str, corpus: Corpus) -> Iterator[Writer]:
         corpus: What the index holds.
     """
     command = [sys.executable, "-m", "benchmarks.search_writer", url, profile, corpus.name]
+    # It stands for clients on other machines: its own work must not keep the server's searches
+    # waiting for a core that it would not have there.
+    command = ["nice", "-n", str(_WRITER_NICE), *command]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
