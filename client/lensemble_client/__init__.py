@@ -7,9 +7,19 @@ Typical use:
     with Client("grpc://127.0.0.1:8001") as client:
         vector = client.embed(image="bumper.jpg")
         hits = client.search("parachoques abollado", top_k=5)
+
+`AsyncClient` has the same calls for asyncio.
 """
 
-from lensemble_client.client import Client, Embedding, Hit, Status, Stored
+from lensemble_client.aio import AsyncClient
+from lensemble_client.aio_transport import (
+    AsyncGrpcTransport,
+    AsyncHttpTransport,
+    AsyncTransport,
+)
+from lensemble_client.calls import Embedding, Hit, Stored
+from lensemble_client.client import Client, Status
+from lensemble_client.embedder import Qwen3VLEmbedder
 from lensemble_client.errors import (
     CancelledError,
     DeadlineExceededError,
@@ -23,9 +33,14 @@ from lensemble_client.errors import (
     StorageError,
 )
 from lensemble_client.items import Item, Picture, Record
+from lensemble_client.retry import Retry
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
 
 __all__ = [
+    "AsyncClient",
+    "AsyncGrpcTransport",
+    "AsyncHttpTransport",
+    "AsyncTransport",
     "CancelledError",
     "Client",
     "DeadlineExceededError",
@@ -41,8 +56,10 @@ __all__ = [
     "NotReadyError",
     "OverloadedError",
     "Picture",
+    "Qwen3VLEmbedder",
     "ReadOnlyError",
     "Record",
+    "Retry",
     "Status",
     "StorageError",
     "Stored",

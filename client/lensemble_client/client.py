@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lensemble_client import contract
+from lensemble_client.calls import Embedding, Hit, Stored
 from lensemble_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from lensemble_client.searching import Embedding, Hit, Searching
-from lensemble_client.storing import Stored, Storing
+from lensemble_client.errors import LensembleError
+from lensemble_client.searching import Searching
+from lensemble_client.storing import Storing
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
@@ -50,3 +52,11 @@ class Client(Searching, Storing):
             self._transport.version(timeout_s),
             {name: self._transport.ready(name, timeout_s) for name in contract.MODELS},
         )
+
+    def health(self, timeout_s: float | None = None) -> bool:
+        """Whether the server can embed now; False if it cannot be reached."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return self._transport.ready(contract.EMBED.name, timeout_s)
+        except LensembleError:
+            return False

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from lensemble_client import contract
-from lensemble_client.connection import Connection, given, json_text
+from lensemble_client import calls, contract
+from lensemble_client.batches import TEXTS, batches
+from lensemble_client.calls import Embedding, Hit, Looking
+from lensemble_client.connection import IN_FLIGHT, Connection, map_batches
 from lensemble_client.errors import LensembleError
-from lensemble_client.items import Item, Picture, Rows, to_rows
-from lensemble_client.transport import Parameters
-
-Embedding = NDArray[np.float32]
-"""One vector (D,), float32, unit length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One item of the corpus that a search found.
-
-    Attributes:
-        id: The id under which the caller stored it.
-        score: Inner product of unit vectors, -1 to 1; bigger is nearer.
-        document: The JSON document stored with it.
-    """
-
-    id: str
-    score: float
-    document: dict[str, Any]
+from lensemble_client.items import Item, Picture
 
 
 class Searching(Connection):
@@ -65,43 +41,44 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        return self._embed(item, given(dimensions=dimensions), timeout_s)
+        return self._run(calls.embed([item], dimensions), timeout_s)[0]
 
     def embed_many(
         self,
         items: Iterable[Item],
         *,
         dimensions: int | None = None,
-        concurrency: int = 16,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
         timeout_s: float | None = None,
         progress: bool = False,
     ) -> list[Embedding | LensembleError]:
-        """Embeds many items, several calls at a time; the server batches them.
+        """Embeds any number of items: N in, N out, in the same order.
 
-        One item's error takes that item's place in the result and leaves the others alone.
+        Texts share requests; items with pictures have one each, and the server joins them. One
+        item's error takes that item's place in the result and leaves the others alone.
 
         Args:
-            items: What to embed.
+            items: What to embed; read as it is worked on, so it may be a generator.
             dimensions: Matryoshka length of the vectors; the profile's full one if None.
-            concurrency: Calls under way at a time.
-            timeout_s: Seconds for each call.
+            concurrency: Requests under way at a time.
+            batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
+            timeout_s: Seconds for each request.
             progress: Whether to show a progress bar on standard error.
 
         Returns:
-            For each item, in order, its vector (D,) or its error.
+            For each item its vector (D,) or its error.
         """
-        items = list(items)
-        parameters = given(dimensions=dimensions)
-
-        def one(item: Item) -> Embedding | LensembleError:
-            try:
-                return self._embed(item, parameters, timeout_s)
-            except LensembleError as error:
-                return error
-
-        with ThreadPoolExecutor(max(1, min(concurrency, len(items)))) as pool:
-            results = pool.map(one, items)
-            return list(tqdm(results, "embed", len(items), unit="item", disable=not progress))
+        return map_batches(
+            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            lambda batch: self._run_items(
+                batch, lambda some: calls.embed(some, dimensions), timeout_s
+            ),
+            label="embed",
+            total=len(items) if isinstance(items, Sized) else None,
+            in_flight=concurrency,
+            progress=progress,
+        )
 
     def search(
         self,
@@ -136,9 +113,51 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        parameters = _searching(top_k, filter, exclude, min_score, dimensions=dimensions)
-        answer = self.infer(contract.SEARCH, to_rows([item]), parameters, timeout_s)
-        return _hits(answer)
+        looking = Looking(top_k, filter, exclude, min_score)
+        return self._run(calls.search([item], looking, dimensions), timeout_s)[0]
+
+    def search_many(
+        self,
+        items: Iterable[Item],
+        *,
+        top_k: int = contract.DEFAULT_TOP_K,
+        filter: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        min_score: float | None = None,
+        dimensions: int | None = None,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
+        timeout_s: float | None = None,
+        progress: bool = False,
+    ) -> list[list[Hit] | LensembleError]:
+        """Searches for any number of items: N in, N out, in the same order.
+
+        Args:
+            items: What to search for; read as it is worked on, so it may be a generator.
+            top_k: As in `search`.
+            filter: As in `search`.
+            exclude: As in `search`.
+            min_score: As in `search`.
+            dimensions: As in `search`.
+            concurrency: As in `embed_many`.
+            batch_size: As in `embed_many`.
+            timeout_s: Seconds for each request.
+            progress: Whether to show a progress bar on standard error.
+
+        Returns:
+            For each item its hits, nearest first, or its error.
+        """
+        looking = Looking(top_k, filter, exclude, min_score)
+        return map_batches(
+            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            lambda batch: self._run_items(
+                batch, lambda some: calls.search(some, looking, dimensions), timeout_s
+            ),
+            label="search",
+            total=len(items) if isinstance(items, Sized) else None,
+            in_flight=concurrency,
+            progress=progress,
+        )
 
     def search_vector(
         self,
@@ -169,9 +188,8 @@ class Searching(Connection):
         Raises:
             LensembleError: Any class of the tree in `errors`.
         """
-        rows = {contract.EMBEDDING.name: np.array([vector], np.float32)}
-        parameters = _searching(top_k, filter, exclude, min_score, profile=profile)
-        return _hits(self.infer(contract.FAISS, rows, parameters, timeout_s))
+        looking = Looking(top_k, filter, exclude, min_score)
+        return self._run(calls.search_vector(vector, looking, profile), timeout_s)[0]
 
     def more_like(
         self,
@@ -200,37 +218,5 @@ class Searching(Connection):
             NotFoundError: There is no such item.
             LensembleError: Any class of the tree in `errors`.
         """
-        rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
-        parameters = _searching(top_k, filter, exclude, min_score, like=id)
-        return _hits(self.infer(contract.FAISS, rows, parameters, timeout_s))
-
-    def _embed(self, item: Item, parameters: Parameters, timeout_s: float | None) -> Embedding:
-        answer = self.infer(contract.EMBED, to_rows([item]), parameters, timeout_s)
-        vector: Embedding = answer[contract.EMBEDDING.name][0]
-        return vector
-
-
-def _searching(
-    top_k: int,
-    filter_: Mapping[str, Any] | None,
-    exclude: Sequence[str],
-    min_score: float | None,
-    **more: str | int | None,
-) -> Parameters:
-    return given(
-        top_k=top_k,
-        filter=json_text(filter_, contract.FILTER) if filter_ else None,
-        exclude=json_text(list(exclude), contract.EXCLUDE) if exclude else None,
-        min_score=None if min_score is None else repr(float(min_score)),
-        **more,
-    )
-
-
-def _hits(answer: Rows) -> list[Hit]:
-    """Hits of the one row that was asked for."""
-    columns = (answer[tensor.name][0].tolist() for tensor in contract.HITS)
-    return [
-        Hit(id_.decode(), score, json.loads(document))
-        for id_, score, document in zip(*columns, strict=True)
-        if id_ != contract.NO_ID
-    ]
+        looking = Looking(top_k, filter, exclude, min_score)
+        return self._run(calls.more_like(id, looking), timeout_s)[0]

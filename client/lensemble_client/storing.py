@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from lensemble_client import contract
-from lensemble_client.connection import Connection, json_text
-from lensemble_client.errors import InvalidInputError, LensembleError, NotFoundError
-from lensemble_client.items import Item, Picture, Record, Rows, to_rows
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One item of the corpus as it is stored.
-
-    Attributes:
-        id: The caller's own.
-        document: The JSON document.
-        embedding: (D,) float32, unit length.
-        sequence: The number of the change that wrote it.
-        digest: Of what it was made from; empty if not known.
-    """
-
-    id: str
-    document: dict[str, Any]
-    embedding: NDArray[np.float32]
-    sequence: int
-    digest: str
+from lensemble_client import calls
+from lensemble_client.calls import Stored
+from lensemble_client.connection import IN_FLIGHT, Connection, map_batches
+from lensemble_client.errors import LensembleError, NotFoundError
+from lensemble_client.items import Item, Picture, Record
 
 
 class Storing(Connection):
@@ -70,16 +47,15 @@ class Storing(Connection):
             ReadOnlyError: The server takes no writes.
             LensembleError: Any class of the tree in `errors`.
         """
-        return self._ingest(
-            Record(id, Item.of(text, image, instruction), document or {}), timeout_s
-        )
+        record = Record(id, Item.of(text, image, instruction), document or {})
+        return self._run(calls.ingest(record), timeout_s)
 
     def ingest_many(
         self,
         records: Iterable[Record],
         *,
         resume: bool = True,
-        concurrency: int = 16,
+        concurrency: int = IN_FLIGHT,
         timeout_s: float | None = None,
         progress: bool = False,
     ) -> list[int | LensembleError]:
@@ -98,31 +74,24 @@ class Storing(Connection):
         Returns:
             For each item, in order, its sequence number or its error.
         """
-        total = len(records) if isinstance(records, Sized) else None
 
-        def one(record: Record) -> int | LensembleError:
+        def one(batch: list[tuple[int, Record]]) -> list[int | LensembleError]:
+            ((_, record),) = batch
             try:
                 if resume and (there := self._unchanged(record, timeout_s)):
-                    return there
-                return self._ingest(record, timeout_s)
+                    return [there]
+                return [self._run(calls.ingest(record), timeout_s)]
             except LensembleError as error:
-                return error
+                return [error]
 
-        results: list[int | LensembleError] = []
-        with (
-            ThreadPoolExecutor(max(1, concurrency)) as pool,
-            tqdm(desc="ingest", total=total, unit="item", disable=not progress) as bar,
-        ):
-            waiting: deque[Future[int | LensembleError]] = deque()
-            for record in records:
-                waiting.append(pool.submit(one, record))
-                if len(waiting) >= 2 * concurrency:
-                    results.append(waiting.popleft().result())
-                    bar.update()
-            for future in waiting:
-                results.append(future.result())
-                bar.update()
-        return results
+        return map_batches(
+            ([entry] for entry in enumerate(records)),
+            one,
+            label="ingest",
+            total=len(records) if isinstance(records, Sized) else None,
+            in_flight=concurrency,
+            progress=progress,
+        )
 
     def upsert(
         self,
@@ -154,18 +123,8 @@ class Storing(Connection):
             InvalidInputError: An item is at fault, or the profile is another one.
             LensembleError: Any class of the tree in `errors`.
         """
-        said = [{}] * len(ids) if documents is None else documents
-        if not len(ids) == len(vectors) == len(said):
-            raise InvalidInputError(
-                f"{len(ids)} ids, {len(vectors)} vectors, {len(said)} documents", field="vectors"
-            )
-        sequences: list[int] = []
-        for start in range(0, len(ids), contract.MAX_BATCH_SIZE):
-            part = slice(start, start + contract.MAX_BATCH_SIZE)
-            rows = _store_rows(ids[part], vectors[part], said[part])
-            answer = self.infer(contract.STORE, rows, {contract.PROFILE: profile}, timeout_s)
-            sequences += answer[contract.SEQUENCE.name][:, 0].tolist()
-        return sequences
+        made = calls.upsert(ids, vectors, documents, profile)
+        return [sequence for call in made for sequence in self._run(call, timeout_s)]
 
     def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
         """Removes items; on return no search finds them.
@@ -181,13 +140,8 @@ class Storing(Connection):
             ReadOnlyError: The server takes no writes.
             LensembleError: Any class of the tree in `errors`.
         """
-        sequences: list[int] = []
-        for start in range(0, len(ids), contract.MAX_BATCH_SIZE):
-            rows = _store_rows(ids[start : start + contract.MAX_BATCH_SIZE])
-            said = {contract.OPERATION: contract.DELETE}
-            answer = self.infer(contract.STORE, rows, said, timeout_s)
-            sequences += answer[contract.SEQUENCE.name][:, 0].tolist()
-        return sequences
+        made = calls.delete(ids)
+        return [sequence for call in made for sequence in self._run(call, timeout_s)]
 
     def get(self, id: str, *, timeout_s: float | None = None) -> Stored:
         """Reads one stored item.
@@ -200,7 +154,7 @@ class Storing(Connection):
             NotFoundError: There is no such item.
             LensembleError: Any class of the tree in `errors`.
         """
-        stored = self._stored(id, timeout_s)
+        stored = self._run(calls.get(id), timeout_s)
         if stored is None:
             raise NotFoundError(f"no item {id!r} in the index", field="id")
         return stored
@@ -212,62 +166,10 @@ class Storing(Connection):
             NotReadyError: The server has no index.
             LensembleError: Any class of the tree in `errors`.
         """
-        said = {contract.OPERATION: contract.STATS}
-        answer = self.infer(contract.STORE, _store_rows([""]), said, timeout_s)
-        found: dict[str, Any] = json.loads(answer[contract.STORED_DOCUMENT.name][0, 0])
-        return found
-
-    def _ingest(self, record: Record, timeout_s: float | None) -> int:
-        rows = {**to_rows([record.item]), **_named_rows([record.id], [record.document])}
-        said = {contract.DIGEST: record.digest()}
-        answer = self.infer(contract.INGEST, rows, said, timeout_s)
-        return int(answer[contract.SEQUENCE.name][0, 0])
+        return self._run(calls.stats(), timeout_s)
 
     def _unchanged(self, record: Record, timeout_s: float | None) -> int:
         """The sequence number of a stored item that is the same; 0 if there is none."""
-        stored = self._stored(record.id, timeout_s)
+        stored = self._run(calls.get(record.id), timeout_s)
         same = stored is not None and stored.digest == record.digest()
         return stored.sequence if stored is not None and same else 0
-
-    def _stored(self, id_: str, timeout_s: float | None) -> Stored | None:
-        answer = self.infer(
-            contract.STORE, _store_rows([id_]), {contract.OPERATION: contract.GET}, timeout_s
-        )
-        sequence = int(answer[contract.SEQUENCE.name][0, 0])
-        if not sequence:
-            return None
-        return Stored(
-            id_,
-            json.loads(answer[contract.STORED_DOCUMENT.name][0, 0]),
-            answer[contract.STORED_EMBEDDING.name][0],
-            sequence,
-            answer[contract.STORED_DIGEST.name][0, 0].decode(),
-        )
-
-
-def _named_rows(ids: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Rows:
-    """`id` and `document`, (B, 1) objects of bytes."""
-    said = [json_text(document, contract.DOCUMENT.name).encode() for document in documents]
-    return {
-        contract.ID.name: np.array([[_encoded(id_)] for id_ in ids], np.object_),
-        contract.DOCUMENT.name: np.array([[one] for one in said], np.object_),
-    }
-
-
-def _encoded(id_: str) -> bytes:
-    try:
-        return id_.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{id_!r} is not valid Unicode", field="id") from error
-
-
-def _store_rows(
-    ids: Sequence[str],
-    vectors: NDArray[np.float32] | None = None,
-    documents: Sequence[Mapping[str, Any]] | None = None,
-) -> Rows:
-    """Inputs of `store`; where it needs no vector, one of length 0."""
-    rows = _named_rows(ids, [{}] * len(ids) if documents is None else documents)
-    none = np.empty((len(ids), 0), np.float32)
-    rows[contract.EMBEDDING.name] = none if vectors is None else np.asarray(vectors, np.float32)
-    return rows

@@ -1,0 +1,317 @@
+"""The client for asyncio: the calls of `Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble_client import calls, contract
+from lensemble_client.aio_transport import AsyncGrpcTransport, AsyncHttpTransport, AsyncTransport
+from lensemble_client.batches import TEXTS, Numbered, batches, in_order, one_by_one, one_each
+from lensemble_client.calls import Call, Embedding, Hit, Looking, Stored
+from lensemble_client.client import Status
+from lensemble_client.connection import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_URL,
+    IN_FLIGHT,
+    address,
+)
+from lensemble_client.errors import LensembleError, NotFoundError
+from lensemble_client.items import Item, Picture, Record
+from lensemble_client.retry import Retry
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class AsyncClient:
+    """Talks to one Lensemble server, on one event loop; an asynchronous context manager.
+
+    Every call may be cancelled: the server is told, and stops working on it where it can.
+
+    Args:
+        url: As of `Client`.
+        timeout_s: As of `Client`.
+        retry: As of `Client`.
+        transport: Used instead of one made from `url`.
+
+    Raises:
+        InvalidInputError: As of `Client`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: Retry = DEFAULT_RETRY,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self._transport = transport if transport is not None else _transport(url)
+        self._timeout_s, self._retry = timeout_s, retry
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._transport.close()
+
+    async def embed(
+        self,
+        text: str | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        *,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Embedding:
+        """See `Client.embed`."""
+        item = Item.of(text, image, instruction)
+        return (await self._run(calls.embed([item], dimensions), timeout_s))[0]
+
+    async def embed_many(
+        self,
+        items: Iterable[Item],
+        *,
+        dimensions: int | None = None,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
+        timeout_s: float | None = None,
+    ) -> list[Embedding | LensembleError]:
+        """See `Client.embed_many`."""
+        return await map_batches(
+            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            lambda batch: self._run_items(
+                batch, lambda some: calls.embed(some, dimensions), timeout_s
+            ),
+            concurrency,
+        )
+
+    async def search(
+        self,
+        text: str | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        *,
+        top_k: int = contract.DEFAULT_TOP_K,
+        filter: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        min_score: float | None = None,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        """See `Client.search`."""
+        item = Item.of(text, image, instruction)
+        looking = Looking(top_k, filter, exclude, min_score)
+        return (await self._run(calls.search([item], looking, dimensions), timeout_s))[0]
+
+    async def search_many(
+        self,
+        items: Iterable[Item],
+        *,
+        top_k: int = contract.DEFAULT_TOP_K,
+        filter: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        min_score: float | None = None,
+        dimensions: int | None = None,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
+        timeout_s: float | None = None,
+    ) -> list[list[Hit] | LensembleError]:
+        """See `Client.search_many`."""
+        looking = Looking(top_k, filter, exclude, min_score)
+        return await map_batches(
+            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            lambda batch: self._run_items(
+                batch, lambda some: calls.search(some, looking, dimensions), timeout_s
+            ),
+            concurrency,
+        )
+
+    async def search_vector(
+        self,
+        vector: Sequence[float] | Embedding,
+        *,
+        top_k: int = contract.DEFAULT_TOP_K,
+        filter: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        min_score: float | None = None,
+        profile: str | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        """See `Client.search_vector`."""
+        looking = Looking(top_k, filter, exclude, min_score)
+        return (await self._run(calls.search_vector(vector, looking, profile), timeout_s))[0]
+
+    async def more_like(
+        self,
+        id: str,
+        *,
+        top_k: int = contract.DEFAULT_TOP_K,
+        filter: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        min_score: float | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        """See `Client.more_like`."""
+        looking = Looking(top_k, filter, exclude, min_score)
+        return (await self._run(calls.more_like(id, looking), timeout_s))[0]
+
+    async def ingest(
+        self,
+        id: str,
+        text: str | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        *,
+        document: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """See `Client.ingest`."""
+        record = Record(id, Item.of(text, image, instruction), document or {})
+        return await self._run(calls.ingest(record), timeout_s)
+
+    async def ingest_many(
+        self,
+        records: Iterable[Record],
+        *,
+        resume: bool = True,
+        concurrency: int = IN_FLIGHT,
+        timeout_s: float | None = None,
+    ) -> list[int | LensembleError]:
+        """See `Client.ingest_many`."""
+
+        async def one(batch: list[tuple[int, Record]]) -> list[int | LensembleError]:
+            ((_, record),) = batch
+            try:
+                if resume:
+                    stored = await self._run(calls.get(record.id), timeout_s)
+                    if stored is not None and stored.digest == record.digest():
+                        return [stored.sequence]
+                sequence = await self._run(calls.ingest(record), timeout_s)
+                return [sequence]
+            except LensembleError as error:
+                return [error]
+
+        return await map_batches(([entry] for entry in enumerate(records)), one, concurrency)
+
+    async def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        profile: str,
+        timeout_s: float | None = None,
+    ) -> list[int]:
+        """See `Client.upsert`."""
+        made = calls.upsert(ids, vectors, documents, profile)
+        return [sequence for call in made for sequence in await self._run(call, timeout_s)]
+
+    async def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
+        """See `Client.delete`."""
+        made = calls.delete(ids)
+        return [sequence for call in made for sequence in await self._run(call, timeout_s)]
+
+    async def get(self, id: str, *, timeout_s: float | None = None) -> Stored:
+        """See `Client.get`."""
+        stored = await self._run(calls.get(id), timeout_s)
+        if stored is None:
+            raise NotFoundError(f"no item {id!r} in the index", field="id")
+        return stored
+
+    async def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """See `Client.stats`."""
+        return await self._run(calls.stats(), timeout_s)
+
+    async def status(self, timeout_s: float | None = None) -> Status:
+        """See `Client.status`."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        version = await self._transport.version(timeout_s)
+        ready = [self._transport.ready(name, timeout_s) for name in contract.MODELS]
+        return Status(
+            version, dict(zip(contract.MODELS, await asyncio.gather(*ready), strict=True))
+        )
+
+    async def health(self, timeout_s: float | None = None) -> bool:
+        """See `Client.health`."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return await self._transport.ready(contract.EMBED.name, timeout_s)
+        except LensembleError:
+            return False
+
+    async def _run(self, call: Call[T], timeout_s: float | None) -> T:
+        """As `Connection._run`."""
+        left = self._timeout_s if timeout_s is None else timeout_s
+        end = time.monotonic() + left
+        waits = self._retry.waits()
+        while True:
+            try:
+                rows = await self._transport.infer(call.model, call.rows, call.parameters, left)
+                return call.read(rows)
+            except LensembleError as error:
+                wait = next(waits, None)
+                left = end - time.monotonic() - (wait or 0)
+                if wait is None or left <= 0 or not self._retry.worth(error, writes=call.writes):
+                    raise
+                await asyncio.sleep(wait)
+
+    async def _run_items(
+        self, batch: Numbered, make: Callable[[list[Item]], Call[list[T]]], timeout_s: float | None
+    ) -> list[T | LensembleError]:
+        """As `Connection._run_items`."""
+        try:
+            found = await self._run(make([item for _, item in batch]), timeout_s)
+            return [*one_each(found, batch)]
+        except LensembleError as error:
+            if not one_by_one(error, batch):
+                return [error] * len(batch)
+        return [(await self._run_items([one], make, timeout_s))[0] for one in batch]
+
+
+async def map_batches(
+    batches: Iterable[list[tuple[int, E]]],
+    work: Callable[[list[tuple[int, E]]], Awaitable[list[T]]],
+    in_flight: int,
+) -> list[T]:
+    """As `connection.map_batches`: takes batches as there is room for them.
+
+    If the caller is cancelled, so is all that is under way.
+    """
+    found: dict[int, T] = {}
+    waiting = iter(batches)
+
+    async def worker() -> None:
+        for batch in waiting:  # one iterator for all: each batch goes to one of them
+            for (number, _), result in zip(batch, await work(batch), strict=True):
+                found[number] = result
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, in_flight)):
+                group.create_task(worker())
+    except BaseExceptionGroup as errors:  # of the caller's own iterator, most likely
+        raise errors.exceptions[0] from None
+    return in_order(found)
+
+
+def _transport(url: str) -> AsyncTransport:
+    scheme, place = address(url)
+    return (AsyncGrpcTransport if scheme == "grpc" else AsyncHttpTransport)(place)

@@ -1,0 +1,123 @@
+"""`Qwen3VLEmbedder`: pictures with a context in words -> vectors, for code that wants just that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble_client.calls import Embedding
+from lensemble_client.client import Client
+from lensemble_client.connection import DEFAULT_URL
+from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.items import Item, Picture
+
+
+class Qwen3VLEmbedder:
+    """Embeds pictures with their context through a Lensemble server; a context manager.
+
+    Args:
+        url: Of the server, `grpc://host:port` or `http://host:port`.
+        instruction: Replaces the profile's instruction.
+        dimensions: Matryoshka length of the vectors; the profile's full one if None.
+        client: Used instead of one made from `url`; it stays open.
+        options: Of `Client`, such as `timeout_s`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        instruction: str | None = None,
+        dimensions: int | None = None,
+        client: Client | None = None,
+        **options: Any,
+    ) -> None:
+        self._client = client if client is not None else Client(url, **options)
+        self._owned = client is None
+        self._instruction, self._dimensions = instruction, dimensions
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        if self._owned:
+            self._client.close()
+
+    def generate_embedding(
+        self, image_path: Picture | None = None, text_context: str | None = None
+    ) -> Embedding:
+        """One vector of a picture, of its context, or of both together.
+
+        Args:
+            image_path: Path to a picture; encoded bytes and Pillow images will do, too.
+            text_context: What is known about it.
+
+        Returns:
+            (D,) float32, unit length.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
+        return self._client.embed(
+            text_context, image_path, instruction=self._instruction, dimensions=self._dimensions
+        )
+
+    def generate_batch_embeddings(
+        self,
+        image_paths: Sequence[Picture | None],
+        text_contexts: Sequence[str | None] | None = None,
+        *,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """The vectors of many, worked on side by side.
+
+        Args:
+            image_paths: N pictures; None where there is only a context.
+            text_contexts: N contexts; None gives none to any.
+            progress: Whether to show a progress bar on standard error.
+
+        Returns:
+            (N, D) float32, unit length, in the same order.
+
+        Raises:
+            InvalidInputError: Lengths differ, or an item is at fault: its place is named. To keep
+                the others, use `Client.embed_many`.
+            LensembleError: Any class of the tree in `errors`.
+        """
+        contexts = [None] * len(image_paths) if text_contexts is None else text_contexts
+        if len(contexts) != len(image_paths):
+            raise InvalidInputError(
+                f"{len(image_paths)} pictures, {len(contexts)} contexts", field="text_contexts"
+            )
+        items = []
+        for n, (picture, text) in enumerate(zip(image_paths, contexts, strict=True)):
+            try:
+                items.append(Item.of(text, picture, self._instruction))
+            except LensembleError as error:
+                raise _placed(error, n) from error
+        found = self._client.embed_many(items, dimensions=self._dimensions, progress=progress)
+        vectors = []
+        for n, result in enumerate(found):
+            if isinstance(result, LensembleError):
+                raise _placed(result, n) from result
+            vectors.append(result)
+        return np.stack(vectors) if vectors else np.empty((0, self._dimensions or 0), np.float32)
+
+
+def _placed(error: LensembleError, n: int) -> LensembleError:
+    """The same error, with the place of its item."""
+    field = f"[{n}].{error.field}" if error.field else f"[{n}]"
+    return type(error)(error.message, field=field)

@@ -1,0 +1,46 @@
+"""What is worth another try, and how long to wait before it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lensemble_client.errors import LensembleError, NotReadyError, OverloadedError
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Tries, with waits that grow and are drawn at random: callers do not come back all at once.
+
+    "Full jitter": Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
+
+    Attributes:
+        tries: In all; 1 tries once.
+        first_s: Longest wait before the second try, in seconds; it doubles with each.
+        most_s: Longest wait.
+    """
+
+    tries: int = 3
+    first_s: float = 0.1
+    most_s: float = 2.0
+
+    def waits(self) -> Iterator[float]:
+        """Seconds to wait before each further try."""
+        for n in range(self.tries - 1):
+            yield random.uniform(0, min(self.most_s, self.first_s * 2**n))
+
+    @staticmethod
+    def worth(error: LensembleError, *, writes: bool) -> bool:
+        """Whether the same call may do better, and cannot do harm.
+
+        A call that was refused for load did nothing. One that lost its server may have been done:
+        to read again is safe; to write again might undo what somebody else wrote since.
+
+        Args:
+            error: Of the call.
+            writes: Whether the call changes anything.
+        """
+        return isinstance(error, OverloadedError) or (
+            isinstance(error, NotReadyError) and not writes
+        )

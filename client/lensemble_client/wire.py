@@ -1,0 +1,67 @@
+"""Rows to and from `tritonclient`, and its errors to ours; the same for all four of its clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lensemble_client import contract
+from lensemble_client.errors import DeadlineExceededError, LensembleError, NotReadyError, from_wire
+from lensemble_client.items import Rows
+
+Parameters = Mapping[str, str | int | bool]
+"""Request parameters."""
+
+_TRITON_DTYPES = {
+    "STRING": "BYTES",
+    "INT32": "INT32",
+    "INT64": "INT64",
+    "UINT8": "UINT8",
+    "FP32": "FP32",
+}
+
+
+def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
+    """The rows as `InferInput` of one of tritonclient's modules, in binary."""
+    made = []
+    for tensor in model.inputs:
+        if tensor.name in rows:
+            array = rows[tensor.name]
+            value = triton.InferInput(tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype])
+            value.set_data_from_numpy(array)
+            made.append(value)
+    return made
+
+
+def arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
+    """Output name -> array (B, ...) of an `InferResult`.
+
+    Raises:
+        InternalError: One is missing.
+    """
+    found: Rows = {}
+    for tensor in outputs:
+        array = result.as_numpy(tensor.name)
+        if array is None:
+            raise from_wire("INTERNAL", f"the answer has no output {tensor.name!r}")
+        found[tensor.name] = np.asarray(array)
+    return found
+
+
+def translated(error: Exception, timeout_s: float) -> LensembleError:
+    """Maps what tritonclient and its libraries raise to the tree of `errors`."""
+    from tritonclient.utils import InferenceServerException
+
+    if isinstance(error, InferenceServerException):
+        mapped = from_wire(error.status(), error.message() or "no message")
+        if isinstance(mapped, DeadlineExceededError):
+            return DeadlineExceededError(f"no answer within {timeout_s:g} s")
+        return mapped
+    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+        return DeadlineExceededError(f"no answer within {timeout_s:g} s")
+    if isinstance(error, OSError):
+        return NotReadyError(f"cannot reach the server: {error}")
+    return NotReadyError(f"no Lensemble server answers there ({type(error).__name__}: {error})")
