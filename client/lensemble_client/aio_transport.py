@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from lensemble_client import contract
+from lensemble_client.errors import InvalidInputError, from_wire
 from lensemble_client.items import Rows
 from lensemble_client.wire import Parameters, arrays, inputs, translated
+
+_JSON_SIZE = "Inference-Header-Content-Length"
+"""Header: bytes of JSON before the binary tensors (KServe, "Binary Tensor Data Extension")."""
 
 
 class AsyncTransport(Protocol):
@@ -83,15 +91,20 @@ class AsyncGrpcTransport:
 class AsyncHttpTransport:
     """The KServe v2 protocol over HTTP, tensors in binary.
 
+    tritonclient writes and reads the bodies; aiohttp carries them, as tritonclient's own client for
+    asyncio warns of every body beyond 1 MiB.
+
     Args:
         address: `host:port`, without scheme.
     """
 
     def __init__(self, address: str) -> None:
-        import tritonclient.http.aio as triton
+        import aiohttp
+        import tritonclient.http as triton
 
-        self._triton, self._address = triton, address
-        self._opened: Any = None
+        self._aiohttp, self._triton = aiohttp, triton
+        self._url = f"http://{address}/v2"
+        self._session: Any = None
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -101,43 +114,82 @@ class AsyncHttpTransport:
             self._triton.InferRequestedOutput(tensor.name, binary_data=True)
             for tensor in model.outputs
         ]
-        result = await self._call(
-            "infer",
-            timeout_s,
-            model.name,
-            inputs(self._triton, model, rows),
-            outputs=outputs,
-            parameters=dict(parameters),
+        body, json_size = self._triton.InferenceServerClient.generate_request_body(
+            inputs(self._triton, model, rows), outputs=outputs, parameters=dict(parameters)
         )
+        headers = {} if json_size is None else {_JSON_SIZE: str(json_size)}
+        answer, size = await self._call(
+            "POST", f"models/{model.name}/infer", timeout_s, body, headers
+        )
+        try:
+            result = self._triton.InferenceServerClient.parse_response_body(
+                answer, header_length=None if size is None else int(size)
+            )
+        except Exception as error:
+            raise translated(error, timeout_s) from error
         return arrays(result, model.outputs)
 
     async def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
-        return bool(await self._call("is_model_ready", timeout_s, model))
+        try:
+            await self._call("GET", f"models/{model}/ready", timeout_s)
+        except InvalidInputError:  # Triton's word for "not now"
+            return False
+        return True
 
     async def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
-        metadata = await self._call("get_server_metadata", timeout_s)
-        return f"{metadata['name']} {metadata['version']}"
+        answer, _ = await self._call("GET", "", timeout_s)
+        try:
+            metadata = json.loads(answer)
+            return f"{metadata['name']} {metadata['version']}"
+        except (ValueError, KeyError, TypeError) as error:
+            raise translated(error, timeout_s) from error
 
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
-        if self._opened is not None:
-            await self._opened.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def _call(self, method: str, timeout_s: float, *args: Any, **options: Any) -> Any:
-        """Calls a method of the client; the timeout is for all of it.
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, str | None]:
+        """One HTTP request: the answer's body, and how much of it is JSON.
 
-        The library's own limits are for each read and write, which a slow answer in pieces passes,
-        and for connections at a time, of which callers say how many they want.
+        The timeout is for all of it; aiohttp's own are for each read and write, which a slow answer
+        in pieces passes. Callers say how many calls they want at a time.
         """
-        if self._opened is None:  # belongs to the loop that runs now
-            self._opened = self._triton.InferenceServerClient(
-                self._address, conn_limit=0, conn_timeout=None
+        if self._session is None:  # belongs to the loop that runs now
+            self._session = self._aiohttp.ClientSession(
+                connector=self._aiohttp.TCPConnector(limit=0),
+                timeout=self._aiohttp.ClientTimeout(total=None),
             )
         try:
-            return await asyncio.wait_for(
-                getattr(self._opened, method)(*args, **options), timeout_s
-            )
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    method,
+                    f"{self._url}/{path}".rstrip("/"),
+                    data=None if body is None else io.BytesIO(body),
+                    headers=headers,
+                ) as response,
+            ):
+                answer = await response.read()
         except Exception as error:
             raise translated(error, timeout_s) from error
+        if response.status != HTTPStatus.OK:
+            raise from_wire(str(response.status), _said(answer))
+        return answer, response.headers.get(_JSON_SIZE)
+
+
+def _said(answer: bytes) -> str:
+    """Triton's message in an answer that is none."""
+    try:
+        return str(json.loads(answer)["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer[:200].decode(errors="replace") or "no message"

@@ -122,7 +122,7 @@ def test_asyncio_writes(checkpoint, tmp_path):
             assert (await client.delete(["copy", "none"]))[1] == 0
             assert (await client.stats())["count"] == 40
 
-    settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", writes=True)
+    settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", writes="on")
     with TritonServer(settings) as running:
         asyncio.run(write(running.grpc_url))
 
