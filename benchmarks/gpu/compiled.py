@@ -24,7 +24,7 @@ def main() -> None:
     step = arguments(__doc__)
     rows = []
     for mode in (None, *MODES[: 1 if step.dry else None]):
-        encoder = step.encoder("bf16")
+        encoder = step.encoder()
         if mode is not None:
             tower = encoder.model.language_model
             tower.forward = torch.compile(tower.forward, mode=mode, dynamic=False)

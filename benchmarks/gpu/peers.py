@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,16 @@ from benchmarks.reference import Reference, padded
 from lensemble.pipeline import Pipeline
 from lensemble_client import Item
 
+TORCH_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
 
 class OnDevice(Reference):
-    """The reference in bf16 on the device that is measured."""
+    """The reference on the device and in the dtype that are measured."""
 
-    def __init__(self, checkpoint: Path, device: torch.device) -> None:
-        super().__init__(checkpoint)
-        self.model = self.model.to(device=device, dtype=torch.bfloat16)
-        self.device = device
+    def __init__(self, step: Step) -> None:
+        super().__init__(step.checkpoint())
+        self.model = self.model.to(device=step.device, dtype=TORCH_DTYPES[step.dtype])
+        self.device = step.device
 
     def batch(self, items: list[Item]) -> NDArray[np.float32]:
         """Vectors (B, D) of one padded batch, from encoded bytes on."""
@@ -47,16 +48,17 @@ def picture(item: Item) -> Image.Image | None:
     return Image.open(io.BytesIO(item.images[0])).convert("RGB") if item.images else None
 
 
-def sentence_transformers(source: Path, device: torch.device) -> Callable[[list[Item]], object]:
+def sentence_transformers(step: Step) -> Callable[[list[Item]], object]:
     """`SentenceTransformer.encode` on the same weights; raises where the library cannot."""
     from sentence_transformers import SentenceTransformer, models
 
     transformer = models.Transformer(
-        str(source), model_kwargs={"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+        str(step.source()),
+        model_kwargs={"dtype": TORCH_DTYPES[step.dtype], "attn_implementation": "sdpa"},
     )
     pooling = models.Pooling(transformer.get_word_embedding_dimension(), "lasttoken")
     model = SentenceTransformer(
-        modules=[transformer, pooling, models.Normalize()], device=str(device)
+        modules=[transformer, pooling, models.Normalize()], device=str(step.device)
     )
 
     def encode(items: list[Item]) -> object:
@@ -72,8 +74,8 @@ def sentence_transformers(source: Path, device: torch.device) -> Callable[[list[
 
 def compare(step: Step, items: list[Item], name: str) -> dict[str, object]:
     """Items per second of each contender on one set, and ratios to the best peer."""
-    pipeline = Pipeline(step.settings("bf16"))
-    reference = OnDevice(step.checkpoint(), step.device)
+    pipeline = Pipeline(step.settings())
+    reference = OnDevice(step)
     contenders: dict[str, Callable[[], object]] = {
         "packed": lambda: pipeline.embed(items),
         "padded": lambda: [reference.batch(items[n : n + 8]) for n in range(0, len(items), 8)],
@@ -81,7 +83,7 @@ def compare(step: Step, items: list[Item], name: str) -> dict[str, object]:
     }
     not_run = {}
     try:
-        encode = sentence_transformers(step.source(), step.device)
+        encode = sentence_transformers(step)
         encode(items[:2])
         contenders["sentence_transformers"] = lambda: encode(items)
     except Exception as error:  # whatever the installed version cannot do is part of the result

@@ -46,7 +46,7 @@ def alone(step: Step, items: Sequence[Item]) -> float:
     """Items per second of the encoder on features that are ready."""
     preprocess = Preprocessor(Checkpoint.open(step.checkpoint()))
     features = [preprocess(item) for item in items]
-    encoder = step.encoder("bf16")
+    encoder = step.encoder()
     rate = len(items) / step.seconds(partial(encoder.encode, features), repeats=5)
     del encoder
     gc.collect()
@@ -109,7 +109,7 @@ def main() -> None:
     for instances in counts:
         copy = repository(step.work / "repository", instances)
         with (
-            TritonServer(step.settings("bf16"), repository=copy) as server,
+            TritonServer(step.settings(), repository=copy) as server,
             Client(server.grpc_url) as client,
         ):
             for name, items in sets.items():

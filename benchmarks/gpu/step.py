@@ -20,6 +20,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
 from lensemble.features import Features
+from lensemble.precision import cpu_has_bf16
 from lensemble_export.convert import convert
 from lensemble_export.random_checkpoint import write_random_checkpoint
 from lensemble_export.shapes import SHAPES
@@ -46,6 +47,11 @@ class Step:
         """Where the model runs."""
         return torch.device("cpu" if self.dry else "cuda")
 
+    @property
+    def dtype(self) -> str:
+        """What is measured: bf16; fp32 in a dry run on a CPU that would take minutes for bf16."""
+        return "fp32" if self.dry and not cpu_has_bf16() else "bf16"
+
     def source(self) -> Path:
         """A checkpoint with random weights in Hugging Face format; made if it is missing."""
         folder = self.work / f"{self.shape}-source"
@@ -60,12 +66,14 @@ class Step:
             convert(str(self.source()), folder)
         return folder
 
-    def settings(self, dtype: str = "bf16") -> Settings:
-        """Settings of the measured encoder."""
-        return Settings(checkpoint=self.checkpoint(), dtype=dtype, device=self.device.type)
+    def settings(self, dtype: str | None = None) -> Settings:
+        """Settings of the measured encoder, in `dtype` unless another one is given."""
+        return Settings(
+            checkpoint=self.checkpoint(), dtype=dtype or self.dtype, device=self.device.type
+        )
 
-    def encoder(self, dtype: str = "bf16") -> Encoder:
-        """The encoder that is measured."""
+    def encoder(self, dtype: str | None = None) -> Encoder:
+        """The encoder that is measured, in `dtype` unless another one is given."""
         return Encoder.load(
             Checkpoint.open(self.checkpoint()), self.settings(dtype), str(self.device)
         )

@@ -214,7 +214,7 @@ def test_second_lesson_teaches_variants_and_leaves_the_rest(encoder, checkpoint,
         lesson = Variants(
             learner, teacher, batches, documents, shapes, DIMENSIONS, queries=24, keep=keep
         )
-        Trainer(learner, lesson, Recipe(steps=30, learning_rate=1e-3)).run(progress=False)
+        Trainer(learner, lesson, Recipe(steps=10, learning_rate=2e-3)).run(progress=False)
         with torch.no_grad():
             assert torch.equal(vectors(teacher, usual), before)
             moved[keep] = apart(vectors(learner, usual), before, DIMENSIONS).item()
