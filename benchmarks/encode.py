@@ -145,10 +145,10 @@ def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, o
             return list(pool.map(ask, bodies))
 
         def served() -> list[object]:
-            return list(client.embed_many(items, concurrency=CALLERS))
+            return list(client.embed_many(items, concurrency=CALLERS, batch_size=1))
 
         def served_default() -> list[object]:
-            return list(default_client.embed_many(items, concurrency=CALLERS))
+            return list(default_client.embed_many(items, concurrency=CALLERS, batch_size=1))
 
         seconds = in_turn(
             {"naive": naive, "served": served, "served_default": served_default}, rounds

@@ -45,11 +45,13 @@ def test_bad_item_is_refused_with_its_field(client, name):
         raise error
 
 
-def test_bad_items_do_not_touch_the_good_ones(client):
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_bad_items_do_not_touch_the_good_ones(client, batch_size):
+    """Neither in a request of their own nor in one that they share."""
     good = [Item(f"text {n}") for n in range(20)]
     expected = client.embed_many(good, concurrency=1)
     mixed = [item for n, item in enumerate(good) for item in (item, [*BAD.values()][n % 7][0])]
-    results = client.embed_many(mixed, concurrency=32)
+    results = client.embed_many(mixed, concurrency=32, batch_size=batch_size)
     assert all(isinstance(result, InvalidInputError) for result in results[1::2])
     for one, other in zip(expected, results[::2], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
@@ -168,7 +170,7 @@ def test_threads_leave_nothing_open_behind(server, protocol):
     before = descriptors()
     with Client(url) as client:
         for _ in range(6):
-            client.embed_many([Item("x")] * 16, concurrency=8)
+            client.embed_many([Item("x")] * 16, concurrency=8, batch_size=1)
         assert descriptors() <= before + 8 + 4, "connections, and those of an event loop"
     gc.collect()
     assert descriptors() <= before + 1

@@ -42,7 +42,8 @@ def test_other_profiles_and_precisions(checkpoints, expected, profile, dtype):
 def test_vector_alone_equals_vector_among_32_callers(client):
     items = mixed_batch()
     alone = [client.embed(i.text, i.images or None, instruction=i.instruction) for i in items]
-    for together in (client.embed_many(items, concurrency=32) for _ in range(3)):
+    for batch_size in (1, 1, 4, 32):
+        together = client.embed_many(items, concurrency=32, batch_size=batch_size)
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
 
@@ -97,7 +98,7 @@ def test_texts_and_pictures_share_batches(server):
             return model.inference_count, model.execution_count
 
         before = counts()
-        results = client.embed_many(mixed_batch() * 4, concurrency=32)
+        results = client.embed_many(mixed_batch() * 4, concurrency=32, batch_size=1)
         items, calls = (now - then for now, then in zip(counts(), before, strict=True))
     assert items == len(results) == 128
     assert items / calls > 2
