@@ -114,7 +114,7 @@ def main() -> None:
         ):
             for name, items in sets.items():
                 for number in callers:
-                    calls = 16 if step.dry else max(64, 16 * number)
+                    calls = 8 if step.dry else max(64, 16 * number)
                     measured = load(client, items, number, calls)
                     row: dict[str, object] = {
                         "set": name,
