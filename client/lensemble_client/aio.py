@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -25,7 +24,7 @@ from lensemble_client.connection import (
 )
 from lensemble_client.errors import LensembleError, NotFoundError
 from lensemble_client.items import Item, Picture, Record
-from lensemble_client.retry import Retry
+from lensemble_client.retry import Retry, Tries
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -96,7 +95,7 @@ class AsyncClient:
     ) -> list[Embedding | LensembleError]:
         """See `Client.embed_many`."""
         return await map_batches(
-            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            batches(items, batch_size),
             lambda batch: self._run_items(
                 batch, lambda some: calls.embed(some, dimensions), timeout_s
             ),
@@ -137,7 +136,7 @@ class AsyncClient:
         """See `Client.search_many`."""
         looking = Looking(top_k, filter, exclude, min_score)
         return await map_batches(
-            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            batches(items, batch_size),
             lambda batch: self._run_items(
                 batch, lambda some: calls.search(some, looking, dimensions), timeout_s
             ),
@@ -202,8 +201,8 @@ class AsyncClient:
             try:
                 if resume:
                     stored = await self._run(calls.get(record.id), timeout_s)
-                    if stored is not None and stored.digest == record.digest():
-                        return [stored.sequence]
+                    if there := calls.unchanged(stored, record):
+                        return [there]
                 sequence = await self._run(calls.ingest(record), timeout_s)
                 return [sequence]
             except LensembleError as error:
@@ -259,19 +258,15 @@ class AsyncClient:
 
     async def _run(self, call: Call[T], timeout_s: float | None) -> T:
         """As `Connection._run`."""
-        left = self._timeout_s if timeout_s is None else timeout_s
-        end = time.monotonic() + left
-        waits = self._retry.waits()
+        tries = Tries(self._retry, self._timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
-                rows = await self._transport.infer(call.model, call.rows, call.parameters, left)
+                rows = await self._transport.infer(
+                    call.model, call.rows, call.parameters, tries.left_s
+                )
                 return call.read(rows)
             except LensembleError as error:
-                wait = next(waits, None)
-                left = end - time.monotonic() - (wait or 0)
-                if wait is None or left <= 0 or not self._retry.worth(error, writes=call.writes):
-                    raise
-                await asyncio.sleep(wait)
+                await asyncio.sleep(tries.wait_after(error, writes=call.writes))
 
     async def _run_items(
         self, batch: Numbered, make: Callable[[list[Item]], Call[list[T]]], timeout_s: float | None

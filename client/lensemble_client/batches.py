@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from lensemble_client import contract
 from lensemble_client.errors import (
     InternalError,
     LensembleError,
@@ -31,11 +32,12 @@ def batches(items: Iterable[Item], texts: int = TEXTS) -> Iterator[Numbered]:
 
     Args:
         items: Any number; read as batches are taken.
-        texts: At most so many in a request.
+        texts: At most so many in a request; as many as one holds, if that is less, and at least 1.
 
     Returns:
         Items with their places; every item once.
     """
+    texts = min(max(1, texts), contract.MAX_BATCH_SIZE)
     waiting: Numbered = []
     size = 0
     for number, item in enumerate(items):

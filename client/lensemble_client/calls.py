@@ -110,7 +110,11 @@ class Looking:
 
 
 def embed(items: Sequence[Item], dimensions: int | None) -> Call[list[Embedding]]:
-    """Items -> their vectors."""
+    """Embeds 1 to `contract.MAX_BATCH_SIZE` items; gives the vector (D,) of each.
+
+    Raises:
+        InvalidInputError: An item is empty.
+    """
     return Call(
         contract.EMBED,
         to_rows(items),
@@ -122,7 +126,11 @@ def embed(items: Sequence[Item], dimensions: int | None) -> Call[list[Embedding]
 def search(
     items: Sequence[Item], looking: Looking, dimensions: int | None
 ) -> Call[list[list[Hit]]]:
-    """Items -> the hits of each."""
+    """Searches for 1 to `contract.MAX_BATCH_SIZE` items; gives the hits of each, nearest first.
+
+    Raises:
+        InvalidInputError: An item is empty, or filter or ids cannot be written as JSON.
+    """
     parameters = looking.parameters(dimensions=dimensions)
     return Call(contract.SEARCH, to_rows(items), parameters, _hits)
 
@@ -130,19 +138,31 @@ def search(
 def search_vector(
     vector: Sequence[float] | Embedding, looking: Looking, profile: str | None
 ) -> Call[list[list[Hit]]]:
-    """A vector -> its hits, of the one row."""
+    """Searches for a vector (D,); gives one row of hits, nearest first.
+
+    Raises:
+        InvalidInputError: Filter or ids cannot be written as JSON.
+    """
     rows = {contract.EMBEDDING.name: np.array([vector], np.float32)}
     return Call(contract.FAISS, rows, looking.parameters(profile=profile), _hits)
 
 
 def more_like(id_: str, looking: Looking) -> Call[list[list[Hit]]]:
-    """A stored item -> its neighbours, of the one row."""
+    """Searches for the neighbours of a stored item; gives one row of hits, nearest first.
+
+    Raises:
+        InvalidInputError: Filter or ids cannot be written as JSON.
+    """
     rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
     return Call(contract.FAISS, rows, looking.parameters(like=id_), _hits)
 
 
 def ingest(record: Record) -> Call[int]:
-    """A record -> the sequence number of the change that stored it."""
+    """Embeds and stores a record; gives the sequence number of the change.
+
+    Raises:
+        InvalidInputError: The item is empty, or id or document cannot be written.
+    """
     rows = {**to_rows([record.item]), **_named([record.id], [record.document])}
     parameters = {contract.DIGEST: record.digest()}
     return Call(contract.INGEST, rows, parameters, lambda found: _sequences(found)[0], True)
@@ -154,7 +174,7 @@ def upsert(
     documents: Sequence[Mapping[str, Any]] | None,
     profile: str,
 ) -> list[Call[list[int]]]:
-    """Vectors -> sequence numbers, in as many calls as are needed.
+    """Stores vectors (N, D) float32; gives sequence numbers, in as many calls as are needed.
 
     Raises:
         InvalidInputError: Lengths differ, or an id or a document cannot be written.
@@ -177,7 +197,11 @@ def upsert(
 
 
 def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
-    """Ids -> sequence numbers of their removal, in as many calls as are needed."""
+    """Removes items; gives sequence numbers, in as many calls as are needed.
+
+    Raises:
+        InvalidInputError: An id is not valid Unicode.
+    """
     said = {contract.OPERATION: contract.DELETE}
     return [
         Call(contract.STORE, _store_rows(ids[part]), said, _sequences, True)
@@ -186,7 +210,11 @@ def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
 
 
 def get(id_: str) -> Call[Stored | None]:
-    """An id -> what is stored under it; None if nothing is."""
+    """Reads what is stored under an id; gives None if nothing is.
+
+    Raises:
+        InvalidInputError: The id is not valid Unicode.
+    """
 
     def read(rows: Rows) -> Stored | None:
         (sequence,) = _sequences(rows)
@@ -204,13 +232,18 @@ def get(id_: str) -> Call[Stored | None]:
 
 
 def stats() -> Call[dict[str, Any]]:
-    """What the index is."""
+    """Asks what the index is; gives a JSON object."""
 
     def read(rows: Rows) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(rows[contract.STORED_DOCUMENT.name][0, 0])
         return found
 
     return Call(contract.STORE, _store_rows([""]), {contract.OPERATION: contract.STATS}, read)
+
+
+def unchanged(stored: Stored | None, record: Record) -> int:
+    """The sequence number of what is stored, if it was made from this very record; else 0."""
+    return stored.sequence if stored is not None and stored.digest == record.digest() else 0
 
 
 def given(**values: str | int | None) -> Parameters:

@@ -17,7 +17,7 @@ from lensemble_client.batches import Numbered, in_order, one_by_one, one_each
 from lensemble_client.calls import Call
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item, Rows
-from lensemble_client.retry import Retry
+from lensemble_client.retry import Retry, Tries
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
 from lensemble_client.wire import Parameters
 
@@ -92,19 +92,13 @@ class Connection:
 
     def _run(self, call: Call[T], timeout_s: float | None) -> T:
         """Carries a call, with as many tries as it may have and as there is time for."""
-        left = self._timeout_s if timeout_s is None else timeout_s
-        end = time.monotonic() + left
-        waits = self._retry.waits()
+        tries = Tries(self._retry, self._timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
-                rows = self._transport.infer(call.model, call.rows, call.parameters, left)
+                rows = self._transport.infer(call.model, call.rows, call.parameters, tries.left_s)
                 return call.read(rows)
             except LensembleError as error:
-                wait = next(waits, None)
-                left = end - time.monotonic() - (wait or 0)
-                if wait is None or left <= 0 or not self._retry.worth(error, writes=call.writes):
-                    raise
-                time.sleep(wait)
+                time.sleep(tries.wait_after(error, writes=call.writes))
 
     def _run_items(
         self, batch: Numbered, make: Callable[[list[Item]], Call[list[T]]], timeout_s: float | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,3 +45,37 @@ class Retry:
         return isinstance(error, OverloadedError) or (
             isinstance(error, NotReadyError) and not writes
         )
+
+
+class Tries:
+    """The tries of one call: how long the next may take, and how long to wait before it.
+
+    Args:
+        retry: How many, and with what waits.
+        timeout_s: Seconds for all of them together.
+
+    Attributes:
+        left_s: Seconds that the next try may take.
+    """
+
+    def __init__(self, retry: Retry, timeout_s: float) -> None:
+        self.left_s = timeout_s
+        self._retry, self._waits = retry, retry.waits()
+        self._end = time.monotonic() + timeout_s
+
+    def wait_after(self, error: LensembleError, *, writes: bool) -> float:
+        """Seconds to wait before the next try.
+
+        Args:
+            error: Of the last try.
+            writes: Whether the call changes anything.
+
+        Raises:
+            LensembleError: That very error, if there is no next try.
+        """
+        wait = next(self._waits, None)
+        left_s = self._end - time.monotonic() - (wait or 0)
+        if wait is None or left_s <= 0 or not self._retry.worth(error, writes=writes):
+            raise error
+        self.left_s = left_s
+        return wait

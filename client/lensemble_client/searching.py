@@ -70,7 +70,7 @@ class Searching(Connection):
             For each item its vector (D,) or its error.
         """
         return map_batches(
-            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            batches(items, batch_size),
             lambda batch: self._run_items(
                 batch, lambda some: calls.embed(some, dimensions), timeout_s
             ),
@@ -149,7 +149,7 @@ class Searching(Connection):
         """
         looking = Looking(top_k, filter, exclude, min_score)
         return map_batches(
-            batches(items, min(max(1, batch_size), contract.MAX_BATCH_SIZE)),
+            batches(items, batch_size),
             lambda batch: self._run_items(
                 batch, lambda some: calls.search(some, looking, dimensions), timeout_s
             ),

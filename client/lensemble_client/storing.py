@@ -78,8 +78,10 @@ class Storing(Connection):
         def one(batch: list[tuple[int, Record]]) -> list[int | LensembleError]:
             ((_, record),) = batch
             try:
-                if resume and (there := self._unchanged(record, timeout_s)):
-                    return [there]
+                if resume:
+                    stored = self._run(calls.get(record.id), timeout_s)
+                    if there := calls.unchanged(stored, record):
+                        return [there]
                 return [self._run(calls.ingest(record), timeout_s)]
             except LensembleError as error:
                 return [error]
@@ -167,9 +169,3 @@ class Storing(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         return self._run(calls.stats(), timeout_s)
-
-    def _unchanged(self, record: Record, timeout_s: float | None) -> int:
-        """The sequence number of a stored item that is the same; 0 if there is none."""
-        stored = self._run(calls.get(record.id), timeout_s)
-        same = stored is not None and stored.digest == record.digest()
-        return stored.sequence if stored is not None and same else 0

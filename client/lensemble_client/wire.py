@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,16 @@ _TRITON_DTYPES = {
 
 
 def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
-    """The rows as `InferInput` of one of tritonclient's modules, in binary."""
+    """The rows as inputs of a request, in binary.
+
+    Args:
+        triton: `tritonclient.grpc`, `.grpc.aio` or `.http`.
+        model: That is run.
+        rows: Input name -> array (B, ...); what the model does not take is left out.
+
+    Returns:
+        `InferInput` of that module.
+    """
     made = []
     for tensor in model.inputs:
         if tensor.name in rows:
@@ -37,7 +45,14 @@ def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
 
 
 def arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
-    """Output name -> array (B, ...) of an `InferResult`.
+    """Reads an answer.
+
+    Args:
+        result: `InferResult` of any of tritonclient's modules.
+        outputs: That were asked for.
+
+    Returns:
+        Output name -> array (B, ...).
 
     Raises:
         InternalError: One is missing.
@@ -60,7 +75,7 @@ def translated(error: Exception, timeout_s: float) -> LensembleError:
         if isinstance(mapped, DeadlineExceededError):
             return DeadlineExceededError(f"no answer within {timeout_s:g} s")
         return mapped
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+    if isinstance(error, TimeoutError):
         return DeadlineExceededError(f"no answer within {timeout_s:g} s")
     if isinstance(error, OSError):
         return NotReadyError(f"cannot reach the server: {error}")

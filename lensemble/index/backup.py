@@ -53,7 +53,7 @@ def verify(folder: Path) -> Report:
         StorageError: The store is damaged. A damaged snapshot is reported: it can be made again.
     """
     newest = newest_change(folder)
-    with Store.open(folder) as store, store.reading():
+    with Store.open(folder) as store:
         rows, items, current = store.verify(), len(store), store.snapshot
         sequence = store.sequence
     damage = ""
