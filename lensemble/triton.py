@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from lensemble.config import Settings
@@ -21,6 +23,9 @@ from lensemble_client import contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 
 logger = logging.getLogger(__name__)
+
+INFO_METRIC = "lensemble_model_info"
+_published: list[Any] = []
 
 
 def load(
@@ -51,7 +56,9 @@ def load(
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
     if device == "cuda":
         device = f"cuda:{args['model_instance_device_id']}"
-    return stage(settings, device)
+    made = stage(settings, device)
+    _publish(made, args["model_name"])
+    return made
 
 
 def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
@@ -64,6 +71,7 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     Returns:
         One response per request, in order.
     """
+    start = time.perf_counter()
     calls = [_read(stage, request) for request in requests]
     refused = [any(isinstance(row, LensembleError) for row in call) for call in calls]
     sound = [row for call, bad in zip(calls, refused, strict=True) for row in call if not bad]
@@ -72,8 +80,9 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     except Exception:
         logger.exception("%s failed", stage.model.name)
         ran = iter([InternalError("the model failed; its log says why")] * len(sound))
+    worked_ms = (time.perf_counter() - start) * 1000
     return [
-        _response(stage, call if bad else [next(ran) for _ in call])
+        _response(stage, call if bad else [next(ran) for _ in call], worked_ms)
         for call, bad in zip(calls, refused, strict=True)
     ]
 
@@ -95,13 +104,15 @@ def _read(stage: Stage[Any, Any], request: Any) -> list[Any]:
         return [InternalError("the request could not be read; the model's log says why")]
 
 
-def _response(stage: Stage[Any, Any], results: list[Any]) -> Any:
+def _response(stage: Stage[Any, Any], results: list[Any], worked_ms: float) -> Any:
     for row, result in enumerate(results):
         if isinstance(result, LensembleError):
             where = f" (row {row} of {len(results)})" if len(results) > 1 else ""
             return pb_utils.InferenceResponse(error=_error(result, where))
     try:
         written = stage.write(results)
+        if stage.model.time is not None:
+            written[stage.model.time.name] = np.full((len(results), 1), worked_ms, np.float32)
         tensors = [
             pb_utils.Tensor(tensor.name, written[tensor.name]) for tensor in stage.model.outputs
         ]
@@ -124,6 +135,19 @@ def _error(error: LensembleError, where: str) -> Any:
     }
     code = codes.get(error.grpc_status, pb_utils.TritonError.INTERNAL)
     return pb_utils.TritonError(error.to_wire() + where, code)
+
+
+def _publish(stage: Stage[Any, Any], model: str) -> None:
+    """Puts what the stage says of itself among Triton's metrics, as a gauge that is always 1."""
+    if stage.about:
+        family = pb_utils.MetricFamily(
+            name=INFO_METRIC,
+            description="What serves: its labels say it.",
+            kind=pb_utils.MetricFamily.GAUGE,
+        )
+        metric = family.Metric(labels={"triton_model": model, **stage.about})
+        metric.set(1)
+        _published.append((family, metric))  # it is gone from the metrics when collected
 
 
 class _TritonLog(logging.Handler):

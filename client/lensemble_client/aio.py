@@ -78,28 +78,30 @@ class AsyncClient:
         *,
         instruction: str | None = None,
         dimensions: int | None = None,
+        embedder: str = contract.NATIVE,
         timeout_s: float | None = None,
     ) -> Embedding:
         """See `Client.embed`."""
         item = Item.of(text, image, instruction)
-        return (await self._run(calls.embed([item], dimensions), timeout_s))[0]
+        return (await self.run(calls.embed([item], dimensions, embedder), timeout_s))[0]
 
     async def embed_many(
         self,
         items: Iterable[Item],
         *,
         dimensions: int | None = None,
+        embedder: str = contract.NATIVE,
         concurrency: int = IN_FLIGHT,
         batch_size: int = TEXTS,
         timeout_s: float | None = None,
     ) -> list[Embedding | LensembleError]:
         """See `Client.embed_many`."""
-        return await map_batches(
-            batches(items, batch_size),
-            lambda batch: self._run_items(
-                batch, lambda some: calls.embed(some, dimensions), timeout_s
-            ),
-            concurrency,
+        return await self.run_many(
+            items,
+            lambda some: calls.embed(some, dimensions, embedder),
+            concurrency=concurrency,
+            batch_size=batch_size,
+            timeout_s=timeout_s,
         )
 
     async def search(
@@ -118,7 +120,7 @@ class AsyncClient:
         """See `Client.search`."""
         item = Item.of(text, image, instruction)
         looking = Looking(top_k, filter, exclude, min_score)
-        return (await self._run(calls.search([item], looking, dimensions), timeout_s))[0]
+        return (await self.run(calls.search([item], looking, dimensions), timeout_s))[0]
 
     async def search_many(
         self,
@@ -135,12 +137,12 @@ class AsyncClient:
     ) -> list[list[Hit] | LensembleError]:
         """See `Client.search_many`."""
         looking = Looking(top_k, filter, exclude, min_score)
-        return await map_batches(
-            batches(items, batch_size),
-            lambda batch: self._run_items(
-                batch, lambda some: calls.search(some, looking, dimensions), timeout_s
-            ),
-            concurrency,
+        return await self.run_many(
+            items,
+            lambda some: calls.search(some, looking, dimensions),
+            concurrency=concurrency,
+            batch_size=batch_size,
+            timeout_s=timeout_s,
         )
 
     async def search_vector(
@@ -156,7 +158,7 @@ class AsyncClient:
     ) -> list[Hit]:
         """See `Client.search_vector`."""
         looking = Looking(top_k, filter, exclude, min_score)
-        return (await self._run(calls.search_vector(vector, looking, profile), timeout_s))[0]
+        return (await self.run(calls.search_vector(vector, looking, profile), timeout_s))[0]
 
     async def more_like(
         self,
@@ -170,7 +172,7 @@ class AsyncClient:
     ) -> list[Hit]:
         """See `Client.more_like`."""
         looking = Looking(top_k, filter, exclude, min_score)
-        return (await self._run(calls.more_like(id, looking), timeout_s))[0]
+        return (await self.run(calls.more_like(id, looking), timeout_s))[0]
 
     async def ingest(
         self,
@@ -184,7 +186,7 @@ class AsyncClient:
     ) -> int:
         """See `Client.ingest`."""
         record = Record(id, Item.of(text, image, instruction), document or {})
-        return await self._run(calls.ingest(record), timeout_s)
+        return (await self.run(calls.ingest(record), timeout_s))[0]
 
     async def ingest_many(
         self,
@@ -200,11 +202,10 @@ class AsyncClient:
             ((_, record),) = batch
             try:
                 if resume:
-                    stored = await self._run(calls.get(record.id), timeout_s)
+                    stored = await self.run(calls.get(record.id), timeout_s)
                     if there := calls.unchanged(stored, record):
                         return [there]
-                sequence = await self._run(calls.ingest(record), timeout_s)
-                return [sequence]
+                return [*await self.run(calls.ingest(record), timeout_s)]
             except LensembleError as error:
                 return [error]
 
@@ -221,23 +222,23 @@ class AsyncClient:
     ) -> list[int]:
         """See `Client.upsert`."""
         made = calls.upsert(ids, vectors, documents, profile)
-        return [sequence for call in made for sequence in await self._run(call, timeout_s)]
+        return [sequence for call in made for sequence in await self.run(call, timeout_s)]
 
     async def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
         """See `Client.delete`."""
         made = calls.delete(ids)
-        return [sequence for call in made for sequence in await self._run(call, timeout_s)]
+        return [sequence for call in made for sequence in await self.run(call, timeout_s)]
 
     async def get(self, id: str, *, timeout_s: float | None = None) -> Stored:
         """See `Client.get`."""
-        stored = await self._run(calls.get(id), timeout_s)
+        stored = await self.run(calls.get(id), timeout_s)
         if stored is None:
             raise NotFoundError(f"no item {id!r} in the index", field="id")
         return stored
 
     async def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """See `Client.stats`."""
-        return await self._run(calls.stats(), timeout_s)
+        return await self.run(calls.stats(), timeout_s)
 
     async def status(self, timeout_s: float | None = None) -> Status:
         """See `Client.status`."""
@@ -256,8 +257,16 @@ class AsyncClient:
         except LensembleError:
             return False
 
-    async def _run(self, call: Call[T], timeout_s: float | None) -> T:
-        """As `Connection._run`."""
+    async def run(self, call: Call[T], timeout_s: float | None = None) -> T:
+        """Carries a call of `calls`, with as many tries as it may have and as there is time for.
+
+        Args:
+            call: What to run.
+            timeout_s: Seconds for all tries together; None takes the client's.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
         tries = Tries(self._retry, self._timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
@@ -268,12 +277,36 @@ class AsyncClient:
             except LensembleError as error:
                 await asyncio.sleep(tries.wait_after(error, writes=call.writes))
 
+    async def run_many(
+        self,
+        items: Iterable[Item],
+        make: Callable[[list[Item]], Call[list[T]]],
+        *,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
+        timeout_s: float | None = None,
+    ) -> list[T | LensembleError]:
+        """Carries a call for each batch of items: N in, N out, in the same order.
+
+        Args:
+            items: As in `embed_many`.
+            make: Items -> the call of `calls` that gives one result for each.
+            concurrency: As in `embed_many`.
+            batch_size: As in `embed_many`.
+            timeout_s: Seconds for each request.
+        """
+        return await map_batches(
+            batches(items, batch_size),
+            lambda batch: self._run_items(batch, make, timeout_s),
+            concurrency,
+        )
+
     async def _run_items(
         self, batch: Numbered, make: Callable[[list[Item]], Call[list[T]]], timeout_s: float | None
     ) -> list[T | LensembleError]:
         """As `Connection._run_items`."""
         try:
-            found = await self._run(make([item for _, item in batch]), timeout_s)
+            found = await self.run(make([item for _, item in batch]), timeout_s)
             return [*one_each(found, batch)]
         except LensembleError as error:
             if not one_by_one(error, batch):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError, from_wire
 from lensemble_client.items import Rows
-from lensemble_client.wire import Parameters, arrays, inputs, translated
+from lensemble_client.wire import Parameters, arrays, inputs, outputs, translated
 
 _JSON_SIZE = "Inference-Header-Content-Length"
 """Header: bytes of JSON before the binary tensors (KServe, "Binary Tensor Data Extension")."""
@@ -53,10 +53,14 @@ class AsyncGrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        made = inputs(self._triton, model, rows)
+        made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
         try:
             result = await self._client().infer(
-                model.name, made, parameters=dict(parameters), client_timeout=timeout_s
+                model.name,
+                made,
+                outputs=wanted,
+                parameters=dict(parameters),
+                client_timeout=timeout_s,
             )
         except Exception as error:
             raise translated(error, timeout_s) from error
@@ -110,12 +114,10 @@ class AsyncHttpTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        outputs = [
-            self._triton.InferRequestedOutput(tensor.name, binary_data=True)
-            for tensor in model.outputs
-        ]
         body, json_size = self._triton.InferenceServerClient.generate_request_body(
-            inputs(self._triton, model, rows), outputs=outputs, parameters=dict(parameters)
+            inputs(self._triton, model, rows),
+            outputs=outputs(self._triton, model),
+            parameters=dict(parameters),
         )
         headers = {} if json_size is None else {_JSON_SIZE: str(json_size)}
         answer, size = await self._call(

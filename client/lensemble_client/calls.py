@@ -20,6 +20,14 @@ from lensemble_client.wire import Parameters
 
 T = TypeVar("T")
 
+_WRITE = contract.STORE.giving(contract.SEQUENCE)
+_READ = contract.STORE.giving(
+    contract.SEQUENCE,
+    contract.STORED_DOCUMENT,
+    contract.STORED_DIGEST,
+    contract.STORED_EMBEDDING,
+)
+
 Embedding = NDArray[np.float32]
 """One vector (D,), float32, unit length."""
 
@@ -56,6 +64,22 @@ class Stored:
     embedding: NDArray[np.float32]
     sequence: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[T]):
+    """A result, and what it took.
+
+    Attributes:
+        result: Of one item.
+        tokens: Of its prompt, pictures included; 0 where nothing was encoded.
+        times_ms: Stage (`preprocess`, `encode`, `search`, `store`) -> milliseconds that it worked
+            on the batch that the item was in, without any waiting.
+    """
+
+    result: T
+    tokens: int
+    times_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +133,16 @@ class Looking:
         )
 
 
-def embed(items: Sequence[Item], dimensions: int | None) -> Call[list[Embedding]]:
+def embed(
+    items: Sequence[Item], dimensions: int | None, embedder: str = contract.NATIVE
+) -> Call[list[Embedding]]:
     """Embeds 1 to `contract.MAX_BATCH_SIZE` items; gives the vector (D,) of each.
 
     Raises:
-        InvalidInputError: An item is empty.
+        InvalidInputError: An item is empty, or there is no such embedder.
     """
     return Call(
-        contract.EMBED,
+        embedder_called(embedder).giving(contract.EMBEDDING),
         to_rows(items),
         given(dimensions=dimensions),
         lambda rows: list(rows[contract.EMBEDDING.name]),
@@ -132,7 +158,7 @@ def search(
         InvalidInputError: An item is empty, or filter or ids cannot be written as JSON.
     """
     parameters = looking.parameters(dimensions=dimensions)
-    return Call(contract.SEARCH, to_rows(items), parameters, _hits)
+    return Call(contract.SEARCH.giving(*contract.HITS), to_rows(items), parameters, _hits)
 
 
 def search_vector(
@@ -144,7 +170,8 @@ def search_vector(
         InvalidInputError: Filter or ids cannot be written as JSON.
     """
     rows = {contract.EMBEDDING.name: np.array([vector], np.float32)}
-    return Call(contract.FAISS, rows, looking.parameters(profile=profile), _hits)
+    parameters = looking.parameters(profile=profile)
+    return Call(contract.FAISS.giving(*contract.HITS), rows, parameters, _hits)
 
 
 def more_like(id_: str, looking: Looking) -> Call[list[list[Hit]]]:
@@ -154,18 +181,19 @@ def more_like(id_: str, looking: Looking) -> Call[list[list[Hit]]]:
         InvalidInputError: Filter or ids cannot be written as JSON.
     """
     rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
-    return Call(contract.FAISS, rows, looking.parameters(like=id_), _hits)
+    parameters = looking.parameters(like=id_)
+    return Call(contract.FAISS.giving(*contract.HITS), rows, parameters, _hits)
 
 
-def ingest(record: Record) -> Call[int]:
-    """Embeds and stores a record; gives the sequence number of the change.
+def ingest(record: Record) -> Call[list[int]]:
+    """Embeds and stores a record; gives the one sequence number of the change.
 
     Raises:
         InvalidInputError: The item is empty, or id or document cannot be written.
     """
     rows = {**to_rows([record.item]), **_named([record.id], [record.document])}
     parameters = {contract.DIGEST: record.digest()}
-    return Call(contract.INGEST, rows, parameters, lambda found: _sequences(found)[0], True)
+    return Call(contract.INGEST.giving(contract.SEQUENCE), rows, parameters, _sequences, True)
 
 
 def upsert(
@@ -186,7 +214,7 @@ def upsert(
         )
     return [
         Call(
-            contract.STORE,
+            _WRITE,
             _store_rows(ids[part], vectors[part], said[part]),
             {contract.PROFILE: profile},
             _sequences,
@@ -204,8 +232,7 @@ def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
     """
     said = {contract.OPERATION: contract.DELETE}
     return [
-        Call(contract.STORE, _store_rows(ids[part]), said, _sequences, True)
-        for part in _parts(len(ids))
+        Call(_WRITE, _store_rows(ids[part]), said, _sequences, True) for part in _parts(len(ids))
     ]
 
 
@@ -228,7 +255,7 @@ def get(id_: str) -> Call[Stored | None]:
             rows[contract.STORED_DIGEST.name][0, 0].decode(),
         )
 
-    return Call(contract.STORE, _store_rows([id_]), {contract.OPERATION: contract.GET}, read)
+    return Call(_READ, _store_rows([id_]), {contract.OPERATION: contract.GET}, read)
 
 
 def stats() -> Call[dict[str, Any]]:
@@ -238,7 +265,41 @@ def stats() -> Call[dict[str, Any]]:
         found: dict[str, Any] = json.loads(rows[contract.STORED_DOCUMENT.name][0, 0])
         return found
 
-    return Call(contract.STORE, _store_rows([""]), {contract.OPERATION: contract.STATS}, read)
+    return Call(_READ, _store_rows([""]), {contract.OPERATION: contract.STATS}, read)
+
+
+def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
+    """The same call, with what it took beside each result."""
+    whole = contract.MODELS[call.model.name]
+    named = {tensor.name: tensor for tensor in whole.outputs}
+    extra = [tensor for tensor in (contract.TOKENS, *contract.TIMES) if tensor.name in named]
+
+    def read(rows: Rows) -> list[Measured[T]]:
+        results = call.read(rows)
+        times = {
+            tensor.name.removesuffix("_ms"): float(rows[tensor.name][0, 0])
+            for tensor in extra
+            if tensor in contract.TIMES
+        }
+        counts = rows.get(contract.TOKENS.name)
+        tokens = [0] * len(results) if counts is None else counts[:, 0].tolist()
+        return [Measured(*one, times) for one in zip(results, tokens, strict=True)]
+
+    asked = call.model.giving(*call.model.outputs, *extra)
+    return Call(asked, call.rows, call.parameters, read, call.writes)
+
+
+def embedder_called(name: str) -> contract.Model:
+    """The ensemble of an embedder.
+
+    Raises:
+        InvalidInputError: There is none of that name.
+    """
+    if name not in contract.EMBEDDERS:
+        raise InvalidInputError(
+            f"{name!r}; expected one of {', '.join(contract.EMBEDDERS)}", field="embedder"
+        )
+    return contract.EMBEDDERS[name]
 
 
 def unchanged(stored: Stored | None, record: Record) -> int:

@@ -10,9 +10,9 @@ and `image_grid_thw` with zero rows. The grid and the ids tell what is real.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 """Written into every config.pbtxt; a model refuses to load under another one."""
 
 MAX_BATCH_SIZE = 64
@@ -69,6 +69,8 @@ class Model:
         outputs: Tensors it gives.
         parameters: Request parameters that it reads.
         steps: For an ensemble, the models it runs in order.
+        time: The output that says how long its work took; None for an ensemble, which has those of
+            its steps.
     """
 
     name: str
@@ -76,6 +78,11 @@ class Model:
     outputs: tuple[Tensor, ...]
     parameters: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
+    time: Tensor | None = None
+
+    def giving(self, *outputs: Tensor) -> Model:
+        """The same model, of which only these outputs are asked for."""
+        return replace(self, outputs=outputs)
 
 
 TEXT = Tensor("text", "STRING", (1,), optional=True)
@@ -84,6 +91,8 @@ INSTRUCTION = Tensor("instruction", "STRING", (1,), optional=True)
 INPUT_IDS = Tensor("input_ids", "INT32", (-1,))
 PATCHES = Tensor("patches", "UINT8", (-1, PATCH_VALUES))
 IMAGE_GRID_THW = Tensor("image_grid_thw", "INT32", (-1, 3))
+TOKENS = Tensor("tokens", "INT32", (1,))
+"""How many tokens the item's prompt has, pictures included: what usage is counted in."""
 EMBEDDING = Tensor("embedding", "FP32", (-1,))
 IDS = Tensor("ids", "STRING", (-1,))
 SCORES = Tensor("scores", "FP32", (-1,))
@@ -95,6 +104,13 @@ SEQUENCE = Tensor("sequence", "INT64", (1,))
 STORED_DOCUMENT = Tensor("stored_document", "STRING", (1,))
 STORED_DIGEST = Tensor("stored_digest", "STRING", (1,))
 STORED_EMBEDDING = Tensor("stored_embedding", "FP32", (-1,))
+
+PREPROCESS_MS = Tensor("preprocess_ms", "FP32", (1,))
+ENCODE_MS = Tensor("encode_ms", "FP32", (1,))
+SEARCH_MS = Tensor("search_ms", "FP32", (1,))
+STORE_MS = Tensor("store_ms", "FP32", (1,))
+"""Milliseconds that the stage worked on the batch that the item was in, without any waiting."""
+TIMES = (PREPROCESS_MS, ENCODE_MS, SEARCH_MS, STORE_MS)
 
 DIMENSIONS = "dimensions"
 """Request parameter, int: Matryoshka length of the vector; the profile's full one if absent."""
@@ -134,23 +150,38 @@ SEARCHING = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
 PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST)
 
-PREPROCESS = Model("preprocess", ITEM, FEATURES)
-QWEN3_VL = Model("qwen3_vl", FEATURES, (EMBEDDING,), (DIMENSIONS,))
-FAISS = Model("faiss", (EMBEDDING,), HITS, (*SEARCHING, LIKE, PROFILE))
+PREPROCESS = Model("preprocess", ITEM, (*FEATURES, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS)
+QWEN3_VL = Model("qwen3_vl", FEATURES, (EMBEDDING, ENCODE_MS), (DIMENSIONS,), time=ENCODE_MS)
+FAISS = Model(
+    "faiss", (EMBEDDING,), (*HITS, SEARCH_MS), (*SEARCHING, LIKE, PROFILE), time=SEARCH_MS
+)
 STORE = Model(
     "store",
     (EMBEDDING, ID, DOCUMENT),
-    (SEQUENCE, STORED_DOCUMENT, STORED_DIGEST, STORED_EMBEDDING),
+    (SEQUENCE, STORED_DOCUMENT, STORED_DIGEST, STORED_EMBEDDING, STORE_MS),
     (OPERATION, DIGEST, PROFILE),
+    time=STORE_MS,
 )
-EMBED = Model("embed", ITEM, (EMBEDDING,), (DIMENSIONS,), ("preprocess", "qwen3_vl"))
+EMBED = Model(
+    "embed",
+    ITEM,
+    (EMBEDDING, TOKENS, PREPROCESS_MS, ENCODE_MS),
+    (DIMENSIONS,),
+    ("preprocess", "qwen3_vl"),
+)
 # Without the query's embedding: Triton cannot leave out an output that a later step needs, so
 # asking for `ids` alone would fail.
-SEARCH = Model("search", ITEM, HITS, SEARCHING, ("preprocess", "qwen3_vl", "faiss"))
+SEARCH = Model(
+    "search",
+    ITEM,
+    (*HITS, TOKENS, PREPROCESS_MS, ENCODE_MS, SEARCH_MS),
+    SEARCHING,
+    ("preprocess", "qwen3_vl", "faiss"),
+)
 INGEST = Model(
     "ingest",
     (*ITEM, ID, DOCUMENT),
-    (SEQUENCE,),
+    (SEQUENCE, TOKENS, PREPROCESS_MS, ENCODE_MS, STORE_MS),
     (DIGEST,),
     ("preprocess", "qwen3_vl", "store"),
 )
@@ -158,3 +189,8 @@ INGEST = Model(
 MODELS = {
     model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, STORE, EMBED, SEARCH, INGEST)
 }
+
+NATIVE = "native"
+EMBEDDERS = {NATIVE: EMBED}
+"""The ensembles that embed, by the name that a caller chooses them by: the same inputs, the same
+outputs."""

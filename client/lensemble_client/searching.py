@@ -23,6 +23,7 @@ class Searching(Connection):
         *,
         instruction: str | None = None,
         dimensions: int | None = None,
+        embedder: str = contract.NATIVE,
         timeout_s: float | None = None,
     ) -> Embedding:
         """Embeds one item: a text, one or several pictures, or both.
@@ -32,6 +33,7 @@ class Searching(Connection):
             image: Encoded bytes, path, or Pillow image; or several of them.
             instruction: Replaces the profile's instruction.
             dimensions: Matryoshka length of the vector; the profile's full one if None.
+            embedder: Which one, of `contract.EMBEDDERS`; the server must have been started with it.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -41,13 +43,14 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        return self._run(calls.embed([item], dimensions), timeout_s)[0]
+        return self._run(calls.embed([item], dimensions, embedder), timeout_s)[0]
 
     def embed_many(
         self,
         items: Iterable[Item],
         *,
         dimensions: int | None = None,
+        embedder: str = contract.NATIVE,
         concurrency: int = IN_FLIGHT,
         batch_size: int = TEXTS,
         timeout_s: float | None = None,
@@ -61,6 +64,7 @@ class Searching(Connection):
         Args:
             items: What to embed; read as it is worked on, so it may be a generator.
             dimensions: Matryoshka length of the vectors; the profile's full one if None.
+            embedder: As in `embed`.
             concurrency: Requests under way at a time.
             batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
             timeout_s: Seconds for each request.
@@ -72,7 +76,7 @@ class Searching(Connection):
         return map_batches(
             batches(items, batch_size),
             lambda batch: self._run_items(
-                batch, lambda some: calls.embed(some, dimensions), timeout_s
+                batch, lambda some: calls.embed(some, dimensions, embedder), timeout_s
             ),
             label="embed",
             total=len(items) if isinstance(items, Sized) else None,

@@ -48,7 +48,7 @@ class Storing(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         record = Record(id, Item.of(text, image, instruction), document or {})
-        return self._run(calls.ingest(record), timeout_s)
+        return self._run(calls.ingest(record), timeout_s)[0]
 
     def ingest_many(
         self,
@@ -82,7 +82,7 @@ class Storing(Connection):
                     stored = self._run(calls.get(record.id), timeout_s)
                     if there := calls.unchanged(stored, record):
                         return [there]
-                return [self._run(calls.ingest(record), timeout_s)]
+                return [*self._run(calls.ingest(record), timeout_s)]
             except LensembleError as error:
                 return [error]
 

@@ -16,7 +16,7 @@ from lensemble_client import contract
 from lensemble_client.aio_transport import AsyncHttpTransport
 from lensemble_client.errors import NotReadyError
 from lensemble_client.items import Rows
-from lensemble_client.wire import Parameters, arrays, inputs, translated
+from lensemble_client.wire import Parameters, arrays, inputs, outputs, translated
 
 __all__ = ["GrpcTransport", "HttpTransport", "Parameters", "Transport"]
 
@@ -72,10 +72,14 @@ class GrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        made = inputs(self._triton, model, rows)
+        made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
         try:
             result = self._client.infer(
-                model.name, made, parameters=dict(parameters), client_timeout=timeout_s
+                model.name,
+                made,
+                outputs=wanted,
+                parameters=dict(parameters),
+                client_timeout=timeout_s,
             )
         except Exception as error:
             raise translated(error, timeout_s) from error

@@ -44,6 +44,19 @@ def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
     return made
 
 
+def outputs(triton: Any, model: contract.Model) -> list[Any]:
+    """The outputs of a model as those that a request asks for, over HTTP in binary.
+
+    Args:
+        triton: As of `inputs`.
+        model: That is run.
+
+    Returns:
+        `InferRequestedOutput` of that module.
+    """
+    return [triton.InferRequestedOutput(tensor.name) for tensor in model.outputs]
+
+
 def arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
     """Reads an answer.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from lensemble.stages.stage import Parameters, Stage, whole_number
 from lensemble_client import contract
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Rows
+
+if TYPE_CHECKING:
+    from lensemble.encoder import Encoder
 
 EncodeRow = tuple[Features, int | None]
 
@@ -32,6 +36,7 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
         transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
+        self.about = describe(self._encoder)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
         """See `Stage.read`."""
@@ -48,3 +53,19 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""
         return {contract.EMBEDDING.name: np.stack(results)}
+
+
+def describe(encoder: Encoder) -> dict[str, str]:
+    """What an operator wants to know of an encoder."""
+    import torch
+
+    device, profile = encoder.device, encoder.profile
+    return {
+        "model": profile.model_id,
+        "profile": profile.hash,
+        "dimension": str(profile.dimension),
+        "min_dimension": str(profile.min_dimension),
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features, fill
@@ -42,4 +44,5 @@ class PreprocessStage(Stage[Item, Features]):
 
     def write(self, results: Sequence[Features]) -> Rows:
         """See `Stage.write`."""
-        return fill(results)
+        tokens = np.array([[len(features.input_ids)] for features in results], np.int32)
+        return {**fill(results), contract.TOKENS.name: tokens}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -31,9 +32,11 @@ class Stage(Generic[Row, Result]):
 
     Attributes:
         model: What it takes and gives.
+        about: What its operator wants to know of it, for Triton's metrics: name -> value.
     """
 
     model: contract.Model
+    about: Mapping[str, str] = MappingProxyType({})
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Row | LensembleError]:
         """The rows of one request, each read or refused.
