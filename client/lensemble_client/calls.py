@@ -75,11 +75,13 @@ class Measured(Generic[T]):
         tokens: Of its prompt, pictures included; 0 where nothing was encoded.
         times_ms: Stage (`preprocess`, `encode`, `search`, `store`) -> milliseconds that it worked
             on the batch that the item was in, without any waiting.
+        profile: Hash of the profile that a vector was made under; empty for other results.
     """
 
     result: T
     tokens: int
     times_ms: Mapping[str, float]
+    profile: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,12 @@ def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
     """The same call, with what it took beside each result."""
     whole = contract.MODELS[call.model.name]
     named = {tensor.name: tensor for tensor in whole.outputs}
-    extra = [tensor for tensor in (contract.TOKENS, *contract.TIMES) if tensor.name in named]
+    extra = [
+        tensor
+        for tensor in (contract.TOKENS, contract.MADE_UNDER, *contract.TIMES)
+        if tensor.name in named
+    ]
+    made_under = contract.MADE_UNDER in extra
 
     def read(rows: Rows) -> list[Measured[T]]:
         results = call.read(rows)
@@ -283,7 +290,8 @@ def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
         }
         counts = rows.get(contract.TOKENS.name)
         tokens = [0] * len(results) if counts is None else counts[:, 0].tolist()
-        return [Measured(*one, times) for one in zip(results, tokens, strict=True)]
+        profile = rows[contract.MADE_UNDER.name][0, 0].decode() if made_under else ""
+        return [Measured(*one, times, profile) for one in zip(results, tokens, strict=True)]
 
     asked = call.model.giving(*call.model.outputs, *extra)
     return Call(asked, call.rows, call.parameters, read, call.writes)

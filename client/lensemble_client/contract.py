@@ -94,6 +94,8 @@ IMAGE_GRID_THW = Tensor("image_grid_thw", "INT32", (-1, 3))
 TOKENS = Tensor("tokens", "INT32", (1,))
 """How many tokens the item's prompt has, pictures included: what usage is counted in."""
 EMBEDDING = Tensor("embedding", "FP32", (-1,))
+MADE_UNDER = Tensor("profile", "STRING", (1,))
+"""Hash of the profile that the embedding was made under: what it may be compared with."""
 IDS = Tensor("ids", "STRING", (-1,))
 SCORES = Tensor("scores", "FP32", (-1,))
 DOCUMENTS = Tensor("documents", "STRING", (-1,))
@@ -151,7 +153,9 @@ SEARCHING = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST)
 
 PREPROCESS = Model("preprocess", ITEM, (*FEATURES, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS)
-QWEN3_VL = Model("qwen3_vl", FEATURES, (EMBEDDING, ENCODE_MS), (DIMENSIONS,), time=ENCODE_MS)
+QWEN3_VL = Model(
+    "qwen3_vl", FEATURES, (EMBEDDING, MADE_UNDER, ENCODE_MS), (DIMENSIONS,), time=ENCODE_MS
+)
 FAISS = Model(
     "faiss", (EMBEDDING,), (*HITS, SEARCH_MS), (*SEARCHING, LIKE, PROFILE), time=SEARCH_MS
 )
@@ -165,7 +169,7 @@ STORE = Model(
 EMBED = Model(
     "embed",
     ITEM,
-    (EMBEDDING, TOKENS, PREPROCESS_MS, ENCODE_MS),
+    (EMBEDDING, MADE_UNDER, TOKENS, PREPROCESS_MS, ENCODE_MS),
     (DIMENSIONS,),
     ("preprocess", "qwen3_vl"),
 )

@@ -52,7 +52,11 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
 
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""
-        return {contract.EMBEDDING.name: np.stack(results)}
+        profile = self._encoder.profile.hash.encode()
+        return {
+            contract.EMBEDDING.name: np.stack(results),
+            contract.MADE_UNDER.name: np.full((len(results), 1), profile, np.object_),
+        }
 
 
 def describe(encoder: Encoder) -> dict[str, str]:
