@@ -177,6 +177,16 @@ class TritonServer:
             raise InternalError("the server is not running")
         return self._process.wait()
 
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs.
+
+        Raises:
+            InternalError: It was not started.
+        """
+        if self._process is None:
+            raise InternalError("the server is not running")
+        return self._process.poll()
+
     def log_tail(self) -> str:
         """The errors in the log, and its last lines."""
         try:

@@ -1,4 +1,4 @@
-"""Command line: `lensemble up | embed | search | ingest | get | delete | eval | status | index`."""
+"""Command line: `lensemble up | embed | search | ingest | get | delete | eval | status | index | keys`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lensemble_client import contract
+from lensemble_client import cli_gateway, contract
 from lensemble_client.cli_index import add_commands as add_index_commands
 from lensemble_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from lensemble_client.corpus import find_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Record
 
+if TYPE_CHECKING:
+    from lensemble.gateway.server import GatewayServer
+    from lensemble.server import TritonServer
+
 URL_VARIABLE = "LENSEMBLE_URL"
+_WATCH_S = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
     up.add_argument("--dtype", help="auto, fp32 or bf16")
     up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
+    cli_gateway.add_options(up)
     up.set_defaults(run=_up)
 
     embed = commands.add_parser("embed", help="print the vector of a text, pictures, or both")
@@ -126,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     delete.set_defaults(run=_delete)
 
     add_index_commands(commands)
+    cli_gateway.add_commands(commands)
     return parser
 
 
@@ -321,20 +329,32 @@ def _up(given: argparse.Namespace) -> int:
             tritonserver=given.tritonserver,
         )
         print("starting ...", file=sys.stderr)
-        with server:
+        with server, cli_gateway.gateway(given, server.grpc_url, server.metrics_url) as gateway:
             for url in (server.grpc_url, server.http_url, server.metrics_url):
                 print(url, flush=True)
+            if gateway is not None:
+                print(f"gateway: {gateway.url}", flush=True)
             print(f"log: {server.log_file}\nCtrl-C stops it.", file=sys.stderr, flush=True)
             try:
-                status = server.wait()
+                return _watch(server, gateway)
             except KeyboardInterrupt:
                 print("stopping ...", file=sys.stderr)
                 return 0
+
+
+def _watch(server: TritonServer, gateway: GatewayServer | None) -> int:
+    """Waits until one of them ends by itself, and says so."""
+    while True:
+        if (status := server.poll()) is not None:
             print(
                 f"error: tritonserver ended with status {status}:\n{server.log_tail()}",
                 file=sys.stderr,
             )
             return 1
+        if gateway is not None and (status := gateway.poll()) is not None:
+            print(f"error: the gateway ended with status {status}", file=sys.stderr)
+            return 1
+        time.sleep(_WATCH_S)
 
 
 def _missing(extra: str, error: ImportError) -> int:
