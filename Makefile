@@ -14,7 +14,7 @@ demo: $(VENV)/.made
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/.made
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.made
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

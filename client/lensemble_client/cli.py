@@ -1,4 +1,4 @@
-"""Command line: `lensemble up | embed | search | ingest | get | delete | eval | status | index | keys`."""
+"""Command line: `lensemble up | embed | search | ingest | eval | status | index | keys | ...`."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from lensemble.gateway.guard import Guard
 from lensemble.gateway.models import described
 from lensemble.gateway.remote import Remote
 from lensemble.gateway.service import Service
+from lensemble_client import AsyncClient
 from lensemble_client.errors import InvalidInputError, LensembleError
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer}}
@@ -38,6 +39,7 @@ class Gateway:
     Args:
         settings: What it needs to know.
         remote: Fetches pictures; None makes one from the settings.
+        client: Of Triton; None makes one from the settings.
 
     Attributes:
         api: The application behind the guard.
@@ -46,9 +48,14 @@ class Gateway:
         InvalidInputError: A setting cannot be used.
     """
 
-    def __init__(self, settings: GatewaySettings, remote: Remote | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        remote: Remote | None = None,
+        client: AsyncClient | None = None,
+    ) -> None:
         check(settings)
-        service = Service(settings, remote)
+        service = Service(settings, remote, client)
         self.api = _api(service)
         self._guard = Guard(self.api, settings, service.metrics)
 

@@ -20,7 +20,7 @@ RETRY_S = 1
 """`Retry-After`, in seconds, where nothing better is known."""
 
 _TAGS = {"text", "parts", "part", "content", "item"}
-"""What `schemas` calls the forms of an item; they mean nothing to a caller, unless they are the field."""
+"""What `schemas` calls the forms of an item; they mean nothing to a caller, but at the end."""
 _NOWHERE = ("body", "query", "path", "one", "many", "tokens")
 
 

@@ -31,6 +31,7 @@ class Service:
     Args:
         settings: Of the gateway.
         remote: Fetches pictures; None makes one from the settings.
+        client: Of Triton; None makes one from the settings.
 
     Attributes:
         client: Of Triton.
@@ -43,9 +44,14 @@ class Service:
         InvalidInputError: An address cannot be one.
     """
 
-    def __init__(self, settings: GatewaySettings, remote: Remote | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        remote: Remote | None = None,
+        client: AsyncClient | None = None,
+    ) -> None:
         self.settings = settings
-        self.client = AsyncClient(settings.triton, timeout_s=settings.timeout_s)
+        self.client = client or AsyncClient(settings.triton, timeout_s=settings.timeout_s)
         self._remote = remote or Remote(
             settings.remote_hosts, settings.remote_bytes, settings.remote_s
         )
