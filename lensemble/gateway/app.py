@@ -22,7 +22,7 @@ from lensemble.gateway.models import described
 from lensemble.gateway.remote import Remote
 from lensemble.gateway.service import Service
 from lensemble_client import AsyncClient
-from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer}}
 _CODES = {
@@ -133,6 +133,12 @@ def _api(service: Service) -> FastAPI:
         code = _CODES.get(HTTPStatus(error.status_code), "bad_request")
         refused = RefusedError(error.status_code, code, str(error.detail))
         return _problem(refused, error.status_code, dict(error.headers or {}))
+
+    @api.exception_handler(Exception)
+    async def fault(_: Request, error: Exception) -> Response:
+        # Its text may hold anything; the guard writes it into the log, with the request's id.
+        fault = InternalError("the gateway failed; its log says why")
+        return _problem(fault, fault.http_status, {})
 
     return api
 

@@ -25,6 +25,10 @@ REDIRECTS = 3
 
 _PORT = 443
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_LOCAL = tuple(
+    ipaddress.ip_network(one)
+    for one in ("::/96", "64:ff9b:1::/48")  # IPv4-compatible (RFC 4291), local NAT64 (RFC 8215)
+)
 _INSIDE_CLOUDS = {ipaddress.ip_address("168.63.129.16")}
 """Public by its number, but Azure's own service for its machines."""
 
@@ -45,7 +49,11 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None:
             found = inner
-        elif found.teredo is not None or found.is_site_local:
+        elif (
+            found.teredo is not None
+            or found.is_site_local
+            or any(found in network for network in _LOCAL)
+        ):
             return False
     return found.is_global and not found.is_multicast and found not in _INSIDE_CLOUDS
 

@@ -1,0 +1,134 @@
+"""A gateway without Triton: vectors and hits that can be computed by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+
+from lensemble.gateway.app import Gateway
+from lensemble.gateway.config import GatewaySettings
+from lensemble.gateway.remote import Remote
+from lensemble_client import AsyncClient, Retry, contract
+from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.items import Item, Rows, from_rows
+
+PICTURE = b"\x89PNG not a real one"
+DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
+
+
+def vector_of(item: Item, length: int = 4) -> np.ndarray:
+    """(letters, pictures, letters of the instruction, 1) at unit length."""
+    words, instruction = item.text or "", item.instruction or ""
+    raw = np.array([len(words), len(item.images), len(instruction), 1], np.float32)[:length]
+    return raw / np.linalg.norm(raw)
+
+
+class FakeTriton:
+    """An `AsyncTransport`; a text `bad` is refused, `gone` is a server that is not ready.
+
+    Attributes:
+        calls: Names of the models that were run.
+        hold: If set, calls wait for it.
+        cancelled: Calls that were given up.
+        stored: Id -> document.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.parameters: list[dict[str, Any]] = []
+        self.hold: asyncio.Event | None = None
+        self.cancelled = 0
+        self.error: LensembleError | None = None
+        self.stored: dict[str, dict[str, Any]] = {}
+
+    async def infer(
+        self, model: contract.Model, rows: Rows, parameters: Any, timeout_s: float
+    ) -> Rows:
+        self.calls.append(model.name)
+        self.parameters.append(dict(parameters))
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        made = self._store(rows, parameters) if model.name == "store" else self._run(model, rows)
+        return {tensor.name: made[tensor.name] for tensor in model.outputs}
+
+    def _run(self, model: contract.Model, rows: Rows) -> Rows:
+        if model.name == "faiss":
+            return self._hits(len(rows["embedding"]))
+        items = from_rows({name: rows.get(name) for name in ("text", "image", "instruction")})
+        for item in items:
+            if isinstance(item, LensembleError):
+                raise item
+            if item.text == "bad":
+                raise InvalidInputError("it is bad", field="text")
+        found: Rows = {
+            "embedding": np.stack([vector_of(item) for item in items]),
+            "profile": np.full((len(items), 1), b"sha256:0", np.object_),
+            "tokens": np.array([[len(item.text or "") + 10 * len(item.images)] for item in items]),
+            **self._hits(len(items)),
+        }
+        if model.name == "ingest":
+            for row in range(len(items)):
+                self.stored[rows["id"][row, 0].decode()] = json.loads(rows["document"][row, 0])
+            found["sequence"] = np.array([[len(self.stored)]] * len(items))
+        return found
+
+    def _hits(self, count: int) -> Rows:
+        times = {time.name: np.full((count, 1), 1.5, np.float32) for time in contract.TIMES}
+        return {
+            "ids": np.array([[b"one", b"two"]] * count, np.object_),
+            "scores": np.array([[0.5, 0.25]] * count, np.float32),
+            "documents": np.array([[b'{"image": "one.png"}', b"{}"]] * count, np.object_),
+            **times,
+        }
+
+    def _store(self, rows: Rows, parameters: Any) -> Rows:
+        ids = [row[0].decode() for row in rows["id"]]
+        if parameters["operation"] == "delete":
+            return {
+                "sequence": np.array([[int(self.stored.pop(i, None) is not None)] for i in ids])
+            }
+        document = self.stored.get(ids[0], {})
+        return {
+            "sequence": np.array([[int(ids[0] in self.stored)]]),
+            "stored_document": np.array([[json.dumps(document).encode()]], np.object_),
+            "stored_digest": np.array([[b""]], np.object_),
+            "stored_embedding": np.array([[0.0, 1.0]], np.float32),
+        }
+
+    async def ready(self, model: str, timeout_s: float) -> bool:
+        return self.error is None
+
+    async def version(self, timeout_s: float) -> str:
+        return "fake 1"
+
+    async def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def gateway(
+    triton: FakeTriton | None = None, remote: Remote | None = None, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway in this process, in front of a fake Triton."""
+    made = GatewaySettings(metrics="http://127.0.0.1:9/metrics", access_log=False, **settings)
+    client = AsyncClient(transport=triton or FakeTriton(), retry=Retry(tries=1))
+    app = Gateway(made, remote, client)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.api.router.lifespan_context(app.api),
+        httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
+    ):
+        yield http
