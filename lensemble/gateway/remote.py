@@ -8,11 +8,12 @@ changes nothing; each redirect is checked as the first URL was.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -116,7 +117,8 @@ class Remote:
             try:
                 async with self._opened().get(url, allow_redirects=False) as answer:
                     if answer.status not in _MOVED:
-                        return await self._read(url, answer)
+                        with _cut_off(answer):
+                            return await self._read(url, answer)
                     moved = answer.headers.get("Location", "")
             except LensembleError:
                 raise
@@ -194,6 +196,17 @@ _MOVED = {
 
 class _NotAllowedError(Exception):
     """A name leads inside the network."""
+
+
+@contextlib.contextmanager
+def _cut_off(answer: aiohttp.ClientResponse) -> Iterator[None]:
+    """On failure, drops the connection without TLS's goodbye, which a slow host may draw out."""
+    try:
+        yield
+    except BaseException:
+        if answer.connection is not None and answer.connection.transport is not None:
+            cast(asyncio.Transport, answer.connection.transport).abort()
+        raise
 
 
 def _read_url(said: str) -> URL:
