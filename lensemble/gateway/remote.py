@@ -13,7 +13,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -205,7 +205,7 @@ def _cut_off(answer: aiohttp.ClientResponse) -> Iterator[None]:
         yield
     except BaseException:
         if answer.connection is not None and answer.connection.transport is not None:
-            cast(asyncio.Transport, answer.connection.transport).abort()
+            answer.connection.transport.abort()
         raise
 
 
