@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
@@ -147,8 +147,8 @@ def stream_batches(
     batches: Iterable[list[tuple[int, E]]],
     work: Callable[[list[tuple[int, E]]], list[T]],
     in_flight: int,
-) -> Iterator[T]:
-    """Works on batches with threads, and gives each result as soon as it and all before it are there.
+) -> Generator[T]:
+    """Works on batches with threads; gives each result once it and all before it are there.
 
     At most `2 * in_flight` batches are held at a time, and the results that wait for an earlier
     place. Nothing is taken before the first result is asked for; closing the generator waits for

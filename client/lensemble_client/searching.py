@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from lensemble_client import calls, contract
@@ -93,7 +93,7 @@ class Searching(Connection):
         concurrency: int = IN_FLIGHT,
         batch_size: int = TEXTS,
         timeout_s: float | None = None,
-    ) -> Iterator[Measured[Embedding] | LensembleError]:
+    ) -> Generator[Measured[Embedding] | LensembleError]:
         """Embeds items without an end: results come, in order, while later items are read.
 
         Memory does not grow with their number: at most `2 * concurrency` requests are held, and
