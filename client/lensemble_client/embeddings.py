@@ -238,17 +238,19 @@ class _Run:
                     asked.append(None)
                     yield item
 
-        results = self._client.embed_stream(
-            items(),
-            dimensions=self._dimensions,
-            embedder=self._embedder,
-            concurrency=self._concurrency,
-        )
-        for result in results:
-            while (unread := asked.popleft()) is not None:
-                yield unread, False
-            self.sent += 1
-            yield result, True
+        with closing(
+            self._client.embed_stream(
+                items(),
+                dimensions=self._dimensions,
+                embedder=self._embedder,
+                concurrency=self._concurrency,
+            )
+        ) as results:
+            for result in results:
+                while (unread := asked.popleft()) is not None:
+                    yield unread, False
+                self.sent += 1
+                yield result, True
         yield from ((unread, False) for unread in asked if unread is not None)
 
     def _kept(self, row: Wanted, result: Result, was_sent: bool) -> int | LensembleError:
