@@ -177,7 +177,7 @@ def test_template():
     assert Template("{a}: {b c} {{}}{a}").of({"a": None, "b c": 3}) == ": 3 {}"
     assert Template("{a}").of({"a": "{b}"}) == "{b}"
     for wrong in ("{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a", "{a:{b}}", "}"):
-        with pytest.raises(InvalidInputError, match="^text: "):
+        with pytest.raises(InvalidInputError, match=r"^text: "):
             Template(wrong)
     with pytest.raises(InvalidInputError, match="the template names 'x'; the row has 'a', 'b'"):
         Template("{a} {x}").of({"a": 1, "b": 2})
