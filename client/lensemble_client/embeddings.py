@@ -40,12 +40,11 @@ from lensemble_client.errors import (
 )
 from lensemble_client.items import Item
 from lensemble_client.journal import Journal, Making, put, sync, write_whole
-from lensemble_client.sources import Refused, Source, Wanted, check_size, document_text
+from lensemble_client.sources import INDEX_FIELD, Refused, Source, Wanted, check_size
 
 FORMAT = 1
 NPY, METADATA, PARQUET = "embeddings.npy", "metadata.json", "embeddings.parquet"
 FAILED, MANIFEST, WORK = "failed.json", "manifest.json", "work"
-INDEX_FIELD = "embedding_index"
 _ROWS = "rows.jsonl"
 _AT_A_TIME = 4096
 """Rows that are looked at together: what is known of them is not held back by what is not."""
@@ -297,7 +296,7 @@ def _written(
                 failed += 1
             else:
                 assert isinstance(row, Wanted)
-                said = document_text({**row.entry.document, INDEX_FIELD: len(places)})
+                said = f'{row.text[:-1]}, "{INDEX_FIELD}": {len(places)}}}'
                 kept.write(f"{said}\n")
                 places.append(found)
             content.update(f"{found!r} {said}\n".encode())

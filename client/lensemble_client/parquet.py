@@ -24,6 +24,19 @@ _AT_A_TIME = 1024
 """Rows in a batch that is read; also of a row group that is written, with their vectors."""
 
 
+def count(path: Path) -> int:
+    """How many rows a file has.
+
+    Raises:
+        InvalidInputError: It cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
+
+
 def rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file, by name of column; a few are in memory at a time.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, TypeVar
 
 from lensemble_client import contract
 from lensemble_client.corpus import Entry, find_entries, strings
@@ -27,8 +27,12 @@ from lensemble_client.errors import InvalidInputError
 
 IMAGE_FIELDS = ("crop_path", "image", "image_path", "path", "file")
 """Where a picture's path is looked for, if nobody says; the first that the first row has."""
+INDEX_FIELD = "embedding_index"
+"""Field that the rows get beside their vectors."""
 ID = "_id"
 """Field of the id in the rows of a folder, and wherever it is there."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,13 @@ class Wanted:
         where: Of the source, such as `line 3`.
         entry: What is embedded; its document is the whole row.
         digest: Of what the vector depends on, 16 bytes (`digest_of`).
+        text: The row as JSON (`document_text`), without an `embedding_index` from before.
     """
 
     where: str
     entry: Entry
     digest: bytes
+    text: str
 
 
 class Template:
@@ -165,8 +171,7 @@ class Source:
             first = _whole(self._entries[0])
         else:
             self.base = path.parent
-            self._rows = _reader(path)
-            self.total = sum(1 for _ in self._rows())  # finds what is wrong with the whole file
+            self._rows, self.total = _reader(path)
             good = next((row.fields for row in self._rows() if not row.error), None)
             if good is None:
                 raise InvalidInputError(f"{str(path)!r} has no row to embed", field="source")
@@ -190,14 +195,17 @@ class Source:
         try:
             if row.error:
                 raise InvalidInputError(row.error)
-            document_text(fields)
+            if INDEX_FIELD in fields:
+                fields = {name: one for name, one in fields.items() if name != INDEX_FIELD}
+            text = document_text(fields)
             entry = self._entry(fields, id_) if entry is None else replace(entry, document=fields)
             if self._template is not None:
                 entry = replace(entry, text=self._template.of(fields) or None)
             if entry.text is None and not entry.images:
                 raise InvalidInputError("the row has neither a text nor a picture")
-            entry = replace(entry, instruction=entry.instruction or self._instruction)
-            return Wanted(row.where, entry, digest_of(entry, self.base))
+            if self._instruction and not entry.instruction:
+                entry = replace(entry, instruction=self._instruction)
+            return Wanted(row.where, entry, digest_of(entry, self.base), text)
         except InvalidInputError as error:
             return Refused(row.where, id_, error)
 
@@ -328,29 +336,30 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime | date | time) else str(value)
 
 
-def _reader(path: Path) -> Callable[[], Iterator[Row]]:
-    """What reads a file's rows; called again, it begins again."""
+def _reader(path: Path) -> tuple[Callable[[], Iterator[Row]], int]:
+    """What reads a file's rows, from the beginning whenever it is called; and how many there are.
+
+    Counting them finds what is wrong with the file as a whole.
+    """
     kind = path.suffix.lower()
     if kind == ".parquet":
         from lensemble_client import parquet
 
-        return lambda: (
-            Row(f"row {number}", fields) for number, fields in enumerate(parquet.rows(path), 1)
-        )
+        return lambda: _parquet(parquet.rows(path)), parquet.count(path)
     if kind == ".json":
         rows = _json(path)
-        return lambda: iter(rows)
+        return lambda: iter(rows), len(rows)
     if kind in (".jsonl", ".ndjson"):
-        return lambda: _guarded(path, _json_lines)
+        return lambda: _guarded(path, _json_lines), _count(_guarded(path, _lines))
     if kind == ".csv":
-        return lambda: _guarded(path, _csv)
+        return lambda: _guarded(path, _csv), _count(_guarded(path, _csv))
     raise InvalidInputError(
         f"{str(path)!r}; expected .json, .jsonl, .csv, .parquet, or a folder", field="source"
     )
 
 
-def _guarded(path: Path, read: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
-    """Rows; what is wrong with the file, as an error that names it."""
+def _guarded(path: Path, read: Callable[[Path], Iterator[T]]) -> Iterator[T]:
+    """What is read; what is wrong with the file, as an error that names it."""
     try:
         yield from read(path)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
@@ -370,18 +379,28 @@ def _json(path: Path) -> list[Row]:
     return [_object(f"row {number}", one) for number, one in enumerate(said, start=1)]
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _parquet(found: Iterator[dict[str, Any]]) -> Iterator[Row]:
+    return (Row(f"row {number}", fields) for number, fields in enumerate(found, start=1))
+
+
+def _count(found: Iterator[object]) -> int:
+    return sum(1 for _ in found)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"line {number}"
-            try:
-                said = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield Row(where, {}, f"not JSON: {error}")
-            else:
-                yield _object(where, said)
+        yield from ((n, line) for n, line in enumerate(file, start=1) if not line.isspace())
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        where = f"line {number}"
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield Row(where, {}, f"not JSON: {error}")
+        else:
+            yield _object(where, said)
 
 
 def _object(where: str, said: object) -> Row:

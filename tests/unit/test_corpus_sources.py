@@ -173,6 +173,11 @@ def test_fields_are_guessed_or_named(folder):
         source({"t": "x"}, text="{t}")
 
 
+def test_an_index_from_before_is_not_kept(folder):
+    (row,) = Source(write(folder, "json", [{**ROWS[0], "embedding_index": 7}]))
+    assert row.text == json.dumps(ROWS[0])
+
+
 def test_template():
     assert Template("{a}: {b c} {{}}{a}").of({"a": None, "b c": 3}) == ": 3 {}"
     assert Template("{a}").of({"a": "{b}"}) == "{b}"
