@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lensemble_client.errors import InvalidInputError
 
@@ -20,6 +20,31 @@ FILE_NAME = "profile.json"
 FORMAT = 1
 
 Pooling = Literal["last_token", "mean"]
+
+
+class Identity(Protocol):
+    """What an index keeps of the profile that its vectors were made under."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def hash(self) -> str:
+        """What is compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownProfile:
+    """A profile of which no more is known than its identity, as of vectors that a server made.
+
+    Attributes:
+        hash: As the server says it beside every vector.
+        name: For people; the server does not say it.
+    """
+
+    hash: str
+    name: str = "unnamed"
 
 
 @dataclass(frozen=True, slots=True)

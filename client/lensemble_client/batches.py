@@ -18,6 +18,9 @@ TEXTS = 32
 """Texts in one request. One request per text costs more for its journey than for its work."""
 TEXT_BYTES = 1024 * 1024
 """UTF-8 bytes of the texts in one request, about: all rows are filled up to the longest."""
+APART = 1024
+"""Items that may stand between the first text of a request and the last: the results that come
+after a text wait for it, where they are wanted in order."""
 
 T = TypeVar("T")
 Numbered = list[tuple[int, Item]]
@@ -41,6 +44,9 @@ def batches(items: Iterable[Item], texts: int = TEXTS) -> Iterator[Numbered]:
     waiting: Numbered = []
     size = 0
     for number, item in enumerate(items):
+        if waiting and number - waiting[0][0] >= APART:
+            yield waiting
+            waiting, size = [], 0
         if item.images:
             yield [(number, item)]
             continue

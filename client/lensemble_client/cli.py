@@ -1,10 +1,13 @@
-"""Command line: `lensemble up | embed | search | ingest | eval | status | index | keys | ...`."""
+"""Command line: `lensemble up | embed | search | ingest | eval | status | index | ...`.
+
+`cli_index` has the actions of `lensemble index`, `cli_corpus` those of `lensemble corpus`,
+`cli_gateway` those of `lensemble keys`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensemble_client import cli_gateway, contract
+from lensemble_client.cli_corpus import add_commands as add_corpus_commands
 from lensemble_client.cli_index import add_commands as add_index_commands
-from lensemble_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
+from lensemble_client.cli_parts import add_server, condition, missing, print_hits
+from lensemble_client.client import Client
 from lensemble_client.corpus import find_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Record
@@ -23,7 +28,6 @@ if TYPE_CHECKING:
     from lensemble.gateway.server import GatewayServer
     from lensemble.server import TritonServer
 
-URL_VARIABLE = "LENSEMBLE_URL"
 _WATCH_S = 0.2
 
 
@@ -103,11 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--baseline", type=Path, help="JSON of an earlier run to compare with")
     evaluate.add_argument("--json", type=Path, help="file to write the figures to")
     evaluate.add_argument("--plots", type=Path, help="folder to write plots to")
-    _add_server(evaluate)
+    add_server(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     status = commands.add_parser("status", help="say which models can serve now")
-    _add_server(status)
+    add_server(status)
     status.set_defaults(run=_status)
 
     ingest = commands.add_parser(
@@ -118,39 +122,31 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("source", type=Path, help="as for `index build`")
     ingest.add_argument("--concurrency", type=int, default=16, help="calls under way at a time")
     ingest.add_argument("--again", action="store_true", help="send what is stored already, too")
-    _add_server(ingest)
+    add_server(ingest)
     ingest.set_defaults(run=_ingest)
 
     get = commands.add_parser("get", help="print a stored item's document")
     get.add_argument("id")
     get.add_argument("--vector", action="store_true", help="and its vector")
-    _add_server(get)
+    add_server(get)
     get.set_defaults(run=_get)
 
     delete = commands.add_parser("delete", help="remove stored items")
     delete.add_argument("ids", nargs="+", metavar="ID")
-    _add_server(delete)
+    add_server(delete)
     delete.set_defaults(run=_delete)
 
+    add_corpus_commands(commands)
     add_index_commands(commands)
     cli_gateway.add_commands(commands)
     return parser
-
-
-def _add_server(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--url",
-        default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
-        help=f"grpc://host:port or http://host:port (default: {URL_VARIABLE}, or {DEFAULT_URL})",
-    )
-    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds")
 
 
 def _add_item(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="?", help="text of the item")
     parser.add_argument("--image", action="append", help="picture file; may be given again")
     parser.add_argument("--instruction", help="replaces the profile's instruction")
-    _add_server(parser)
+    add_server(parser)
 
 
 def _embed(given: argparse.Namespace) -> int:
@@ -165,7 +161,7 @@ def _embed(given: argparse.Namespace) -> int:
 def _search(given: argparse.Namespace) -> int:
     asked = {
         "top_k": given.top_k,
-        "filter": _condition(given.filter),
+        "filter": condition(given.filter),
         "exclude": given.exclude,
         "min_score": given.min_score,
     }
@@ -182,23 +178,8 @@ def _search(given: argparse.Namespace) -> int:
                 dimensions=given.dimensions,
                 **asked,
             )
-    for rank, hit in enumerate(hits, start=1):
-        document = json.dumps(hit.document, ensure_ascii=False)
-        if given.json:
-            print(f'{{"id": {json.dumps(hit.id)}, "score": {hit.score}, "document": {document}}}')
-        else:
-            print(f"{rank:3}  {hit.score:7.4f}  {hit.id}  {document}")
+    print_hits(((hit.id, hit.score, hit.document) for hit in hits), as_json=given.json)
     return 0
-
-
-def _condition(text: str | None) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text) if text else None
-    except ValueError as error:
-        raise InvalidInputError(f"{text!r} is not JSON: {error}", field="filter") from error
-    if not isinstance(found, dict | None):
-        raise InvalidInputError(f"{text!r}; expected a JSON object", field="filter")
-    return found
 
 
 def _ingest(given: argparse.Namespace) -> int:
@@ -271,7 +252,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     except OSError as error:
         raise InvalidInputError(f"cannot write there: {error}", field="output") from error
     except ImportError as error:
-        return _missing("eval", error)
+        return missing("eval", error)
     with Client(given.url, timeout_s=given.timeout) as client:
         evaluation = evaluate(
             client,
@@ -316,7 +297,7 @@ def _up(given: argparse.Namespace) -> int:
         from lensemble.config import Settings
         from lensemble.server import TritonServer, stop_on_signals
     except ImportError as error:
-        return _missing("local-server", error)
+        return missing("local-server", error)
     settings = Settings.from_env(
         checkpoint=given.checkpoint, index=given.index, dtype=given.dtype, writes=given.writes
     )
@@ -355,11 +336,6 @@ def _watch(server: TritonServer, gateway: GatewayServer | None) -> int:
             print(f"error: the gateway ended with status {status}", file=sys.stderr)
             return 1
         time.sleep(_WATCH_S)
-
-
-def _missing(extra: str, error: ImportError) -> int:
-    print(f"error: {error}; run `pip install 'lensemble[{extra}]'`", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

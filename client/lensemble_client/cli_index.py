@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lensemble_client.cli_parts import missing
 from lensemble_client.errors import InvalidInputError, LensembleError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     build.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
     build.add_argument("--dtype", help="auto, fp32 or bf16")
     build.add_argument("--skip-bad", action="store_true", help="leave out what cannot be read")
-    _add_plan(build)
+    add_plan(build)
 
     stats = _action(actions, "stats", _stats, "print what an index is and takes, as JSON")
     stats.add_argument("index", type=Path)
@@ -45,7 +46,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     compact = _action(actions, "compact", _compact, "make the next snapshot, of another kind too")
     compact.add_argument("index", type=Path)
-    _add_plan(compact)
+    add_plan(compact)
 
     snapshot = _action(actions, "snapshot", _snapshot, "write a backup while others write")
     snapshot.add_argument("index", type=Path)
@@ -74,24 +75,33 @@ def _action(
     text: str,
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=_needing_more(run))
+    parser.set_defaults(run=needing_more(run, "export,eval"))
     return parser
 
 
-def _needing_more(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def needing_more(
+    run: Callable[[argparse.Namespace], int], extras: str
+) -> Callable[[argparse.Namespace], int]:
+    """A command that says which extras it needs, where they are not there.
+
+    Args:
+        run: The command.
+        extras: Names with commas between.
+    """
+
     def command(given: argparse.Namespace) -> int:
         # Before FAISS is imported: its threads would spin while they wait for each other.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             return run(given)
         except ImportError as error:
-            print(f"error: {error}; run `pip install 'lensemble[export,eval]'`", file=sys.stderr)
-            return 1
+            return missing(extras, error)
 
     return command
 
 
-def _add_plan(parser: argparse.ArgumentParser) -> None:
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Adds how an index is to be searched."""
     parser.add_argument("--kind", choices=KINDS, help="how to search; auto goes by size and recall")
     parser.add_argument("--recall", type=float, help="recall@10 to reach, measured (default 0.99)")
     parser.add_argument("--memory-mb", type=int, help="that the index may take")
@@ -101,8 +111,12 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fields", help="of documents, that filters use much: make,year")
 
 
-def _plan(given: argparse.Namespace) -> Plan | None:
-    """The plan that options ask for; None if they ask for none."""
+def plan_of(given: argparse.Namespace) -> Plan | None:
+    """The plan that options ask for; None if they ask for none.
+
+    Raises:
+        InvalidInputError: They do not fit together.
+    """
     from lensemble.index.plan import Plan
 
     said = {
@@ -124,14 +138,15 @@ def _numbers(pairs: list[str]) -> dict[str, int]:
         raise InvalidInputError(f"{pairs}; expected NAME=NUMBER", field="set") from error
 
 
-def _fields(given: argparse.Namespace) -> list[str] | None:
+def fields_of(given: argparse.Namespace) -> list[str] | None:
+    """The fields that `--fields` names; None if it is not given."""
     return None if given.fields is None else [one for one in given.fields.split(",") if one]
 
 
 def _build(given: argparse.Namespace) -> int:
     from lensemble_export.__main__ import run_index
 
-    run_index(given, plan=_plan(given), fields=_fields(given) or ())
+    run_index(given, plan=plan_of(given), fields=fields_of(given) or ())
     return 0
 
 
@@ -172,7 +187,7 @@ def _compact(given: argparse.Namespace) -> int:
     from lensemble.index.compact import compact
     from lensemble.index.store import Store
 
-    plan, fields = _plan(given), _fields(given)
+    plan, fields = plan_of(given), fields_of(given)
     if fields is not None:
         with Store.open(given.index) as store:
             store.set_fields(fields)

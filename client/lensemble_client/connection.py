@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from lensemble_client import contract
-from lensemble_client.batches import Numbered, in_order, one_by_one, one_each
+from lensemble_client.batches import Numbered, one_by_one, one_each
 from lensemble_client.calls import Call
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item, Rows
@@ -135,30 +135,57 @@ def map_batches(
     Returns:
         The results in the order of the places.
     """
+    results: list[T] = []
+    with tqdm(desc=label, total=total, unit="item", disable=not progress) as bar:
+        for result in stream_batches(batches, work, in_flight):
+            results.append(result)
+            bar.update(1)
+    return results
+
+
+def stream_batches(
+    batches: Iterable[list[tuple[int, E]]],
+    work: Callable[[list[tuple[int, E]]], list[T]],
+    in_flight: int,
+) -> Generator[T]:
+    """Works on batches with threads; gives each result once it and all before it are there.
+
+    At most `2 * in_flight` batches are held at a time, and the results that wait for an earlier
+    place. Nothing is taken before the first result is asked for; closing the generator waits for
+    what is under way, and begins nothing more.
+
+    Args:
+        batches: Items with their places: each place from 0 on in one batch.
+        work: A batch -> one result for each of its items.
+        in_flight: Batches at a time.
+
+    Returns:
+        The results in the order of the places.
+    """
+    in_flight = max(1, in_flight)
     found: dict[int, T] = {}
-    running: deque[tuple[list[tuple[int, E]], Future[list[T]]]] = deque()
-    with (
-        ThreadPoolExecutor(max(1, in_flight)) as pool,
-        tqdm(desc=label, total=total, unit="item", disable=not progress) as bar,
-    ):
+    due = 0
+    running: deque[tuple[list[int], Future[list[T]]]] = deque()
 
-        def take() -> None:
-            batch, future = running.popleft()
-            for (number, _), result in zip(batch, future.result(), strict=True):
-                found[number] = result
-            bar.update(len(batch))
+    def take() -> Iterator[T]:
+        nonlocal due
+        places, future = running.popleft()
+        found.update(zip(places, future.result(), strict=True))
+        while due in found:
+            due += 1
+            yield found.pop(due - 1)
 
+    with ThreadPoolExecutor(in_flight) as pool:
         try:
             for batch in batches:
-                running.append((batch, pool.submit(work, batch)))
+                running.append(([place for place, _ in batch], pool.submit(work, batch)))
                 if len(running) >= 2 * in_flight:
-                    take()
+                    yield from take()
             while running:
-                take()
+                yield from take()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C waits for what is under way
             raise
-    return in_order(found)
 
 
 def address(url: str) -> tuple[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from lensemble_client import calls, contract
 from lensemble_client.batches import TEXTS, batches
-from lensemble_client.calls import Embedding, Hit, Looking
-from lensemble_client.connection import IN_FLIGHT, Connection, map_batches
+from lensemble_client.calls import Embedding, Hit, Looking, Measured
+from lensemble_client.connection import IN_FLIGHT, Connection, map_batches, stream_batches
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Item, Picture
 
@@ -82,6 +82,43 @@ class Searching(Connection):
             total=len(items) if isinstance(items, Sized) else None,
             in_flight=concurrency,
             progress=progress,
+        )
+
+    def embed_stream(
+        self,
+        items: Iterable[Item],
+        *,
+        dimensions: int | None = None,
+        embedder: str = contract.NATIVE,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
+        timeout_s: float | None = None,
+    ) -> Generator[Measured[Embedding] | LensembleError]:
+        """Embeds items without an end: results come, in order, while later items are read.
+
+        Memory does not grow with their number: at most `2 * concurrency` requests are held, and
+        the results that wait for an earlier item.
+
+        Args:
+            items: As in `embed_many`; read when results are asked for.
+            dimensions: As in `embed_many`.
+            embedder: As in `embed`.
+            concurrency: As in `embed_many`.
+            batch_size: As in `embed_many`.
+            timeout_s: Seconds for each request.
+
+        Returns:
+            For each item its vector (D,) with what it took, and the profile that it was made under;
+            or its error.
+        """
+        return stream_batches(
+            batches(items, batch_size),
+            lambda batch: self._run_items(
+                batch,
+                lambda some: calls.measured(calls.embed(some, dimensions, embedder)),
+                timeout_s,
+            ),
+            concurrency,
         )
 
     def search(

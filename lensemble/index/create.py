@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from lensemble.index.records import Upsert
 from lensemble.index.snapshot import FOLDER
 from lensemble.index.store import FILE, Store
 from lensemble.index.workspace import workspace
-from lensemble.profile import Profile
+from lensemble.profile import Identity, Profile
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
+_WRITE_ROWS = 4096
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 BACKUP_FILE = "backup.json"
 """Stands in a backup, beside what an index has."""
@@ -29,7 +31,7 @@ _FIRST_FORMAT = {"manifest.json", "index.faiss", "items.jsonl"}
 
 def write_index(
     folder: Path,
-    profile: Profile,
+    profile: Identity,
     vectors: NDArray[np.float32],
     ids: Sequence[str],
     documents: Sequence[str],
@@ -42,6 +44,9 @@ def write_index(
     """Writes an index and its first snapshot; an index that stands there is replaced.
 
     A server that has the replaced one open goes over to the new one with its next search.
+
+    Vectors may be mapped from a file: they are written some thousands at a time. The snapshot is
+    then made of all of them in memory.
 
     Args:
         folder: Missing, empty, or an index.
@@ -63,9 +68,11 @@ def write_index(
         raise InvalidInputError(
             f"{len(vectors)} vectors, {len(ids)} ids, {len(documents)} documents", field="index"
         )
-    if len(set(ids)) != len(ids):
-        twice = next(id_ for n, id_ in enumerate(ids) if id_ in ids[:n])
-        raise InvalidInputError(f"id {twice!r} stands twice", field="index")
+    seen: set[str] = set()
+    for id_ in ids:
+        if id_ in seen:
+            raise InvalidInputError(f"id {id_!r} stands twice", field="index")
+        seen.add(id_)
     folder = folder.resolve()
     check_target(folder)
     try:
@@ -73,9 +80,11 @@ def write_index(
             with Store.create(made, profile, vectors.shape[1], plan) as store:
                 store.set_fields(fields)
                 items = zip(ids, vectors, documents, digests or [""] * len(ids), strict=True)
-                for result in store.write([Upsert(*item) for item in items]):
-                    if isinstance(result, LensembleError):
-                        raise result
+                # Nobody sees it before it is in place, so it need not be one transaction.
+                while part := list(itertools.islice(items, _WRITE_ROWS)):
+                    for result in store.write([Upsert(*item) for item in part]):
+                        if isinstance(result, LensembleError):
+                            raise result
             compact(made, threads=threads)
             put_in_place(made, folder)
     except OSError as error:

@@ -27,7 +27,7 @@ from lensemble.index.plan import Plan
 from lensemble.index.reader import FILE, FORMAT, Purged, Reader, State, item_check
 from lensemble.index.records import Change, Delete, Upsert, checked
 from lensemble.index.sqlite import connect, storage_error, transaction
-from lensemble.profile import Profile
+from lensemble.profile import Identity
 from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
 
 __all__ = ["FILE", "FORMAT", "Purged", "Store"]
@@ -70,7 +70,7 @@ class Store(Reader):
 
     @classmethod
     def create(
-        cls, folder: Path, profile: Profile, dimension: int, plan: Plan | None = None
+        cls, folder: Path, profile: Identity, dimension: int, plan: Plan | None = None
     ) -> Self:
         """Makes an empty store.
 

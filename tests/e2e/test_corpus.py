@@ -1,0 +1,108 @@
+"""crops_metadata.json -> embeddings -> index -> answers, by command and through the server."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lensemble.config import Settings
+from lensemble.profile import Profile
+from lensemble.stages.search import SearchStage
+from lensemble_client import Client
+from lensemble_client.cli import main
+from tests.pictures import encode, textured
+
+pytestmark = pytest.mark.e2e
+NAMES = ["a", "b", "broken", "c", "gone", "d"]
+DAMAGES = ["dent", "scratch", "dent", "crack", "dent", "dent"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "crops").mkdir()
+    for n, name in enumerate(NAMES):
+        if name != "gone":
+            (folder / f"crops/{name}.png").write_bytes(encode(textured(64 + 8 * n, 64, n)))
+    (folder / "crops/broken.png").write_bytes(b"no picture")
+    rows = [
+        {"crop_path": f"crops/{name}.png", "damage_type": damage, "year": 2015 + n}
+        for n, (name, damage) in enumerate(zip(NAMES, DAMAGES, strict=True))
+    ]
+    (folder / "crops_metadata.json").write_text(json.dumps(rows))
+    return folder
+
+
+def run(capsys, *arguments):
+    status = main(["corpus", *map(str, arguments)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_from_rows_to_answers(folder, server, checkpoint, capsys, monkeypatch):
+    monkeypatch.setenv("LENSEMBLE_URL", server.grpc_url)
+    out, index = folder / "out", folder / "index"
+    command = ("embed", folder / "crops_metadata.json", out, "--text", "a {damage_type}")
+    status, said, errors = run(capsys, *command)
+    assert status == 1, "some rows failed"
+    assert said == f"4 of 6 rows embedded, 256 dimensions -> {out} (5 sent to the server)\n"
+    assert f"error: row 3, '{folder}/crops/broken.png': image[0]: not a picture" in errors
+    assert f"error: row 5, '{folder}/crops/gone.png': image[0]: cannot read" in errors
+
+    vectors = np.load(out / "embeddings.npy", mmap_mode="r")
+    rows = json.loads((out / "metadata.json").read_text())
+    assert [(row["crop_path"], row["embedding_index"], row["year"]) for row in rows] == [
+        ("crops/a.png", 0, 2015),
+        ("crops/b.png", 1, 2016),
+        ("crops/c.png", 2, 2018),
+        ("crops/d.png", 3, 2020),
+    ]
+    with Client(server.http_url) as client:
+        for row, vector in zip(rows, vectors, strict=True):
+            alone = client.embed(f"a {row['damage_type']}", folder / row["crop_path"])
+            np.testing.assert_allclose(alone, vector, atol=1e-5)
+
+    status, said, _ = run(capsys, *command)
+    assert (status, said.split(";")[0]) == (1, f"{out} is as it was: nothing has changed")
+    assert "(0 sent to the server)" in said
+
+    assert run(capsys, "index", out, index) == (0, f"4 items -> {index}\n", "")
+    queried = ("query", index, "a crack", "--image", folder / "crops/c.png", "-k", 2)
+    status, said, _ = run(capsys, *queried)
+    assert status == 0
+    first, _second = said.splitlines()
+    assert first.split()[:3] == ["1", "1.0000", "crops/c.png"]
+    asked = ("--filter", '{"damage_type": "dent", "year": {"$gt": 2016}}', "--json")
+    _, said, _ = run(capsys, *queried, *asked)
+    (hit,) = map(json.loads, said.splitlines())
+    assert (hit["id"], hit["document"]["embedding_index"]) == ("crops/d.png", 3)
+
+    # What a server of that checkpoint loads it with takes it, and finds the same.
+    stage = SearchStage(Settings(checkpoint=checkpoint, index=index), "cpu")
+    (found,) = stage.run(stage.read({"embedding": np.array(vectors[1:2])}, {"top_k": 1}))
+    assert (found[0].id, round(found[0].score, 4)) == ("crops/b.png", 1.0)
+
+
+def test_shorter_vectors_and_another_profile(folder, server, checkpoints, capsys):
+    out, index = folder / "short", folder / "short_index"
+    path = folder / "rows.csv"
+    path.write_text("id,make\n1,seat\n2,opel\n")
+    url = ("--url", server.grpc_url)
+    command = ("embed", path, out, "--text", "{make}", "--dimensions", "64", *url)
+    assert run(capsys, *command)[0] == 0
+    assert run(capsys, "index", out, index, "--kind", "exact", "--fields", "make")[0] == 0
+    status, said, _ = run(capsys, "query", index, "opel", "-k", 1, *url)
+    assert (status, said.split()[:3]) == (0, ["1", "1.0000", "2"])
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["profile"] == Profile.load(checkpoints["qwen3-vl-embedding"]).hash
+    other = Profile.load(checkpoints["qwen3-vl-mean"]).hash
+    (out / "manifest.json").write_text(json.dumps({**manifest, "profile": other}))
+    assert run(capsys, "index", out, index)[0] == 0
+    status, _, errors = run(capsys, "query", index, "opel", *url)
+    assert status == 1
+    assert f"built under profile 'unnamed' {other}" in errors
+    status, _, errors = run(capsys, "embed", path, out, "--text", "{make}", *url)
+    assert (status, "error: dimensions: " in errors) == (1, True)
+    command = ("embed", path, folder / "o", "--text", "{make}", "--dimensions", "9", *url)
+    status, _, errors = run(capsys, *command)
+    assert (status, "error: dimensions: 9; profile" in errors) == (1, True)
