@@ -76,7 +76,7 @@ class ChatServer:
         """
         if self._url is None:
             raise RefusedError(
-                HTTPStatus.NOT_IMPLEMENTED,
+                HTTPStatus.NOT_FOUND,
                 "no_chat_server",
                 "no chat server is set; start the gateway with LENSEMBLE_GATEWAY_CHAT",
             )
@@ -88,7 +88,7 @@ class ChatServer:
         Raises:
             NotReadyError: The chat server cannot be reached.
             DeadlineExceededError: It is silent for too long.
-            RefusedError: There is none, or it refuses the gateway itself.
+            RefusedError: None is set, it refuses the gateway itself, or it fails.
         """
         async with self._asked(turn) as answer:
             return answer.status, await answer.read(), answer.content_type
@@ -103,7 +103,7 @@ class ChatServer:
         Raises:
             NotReadyError: The chat server cannot be reached.
             DeadlineExceededError: It is silent for too long.
-            RefusedError: There is none, or it refuses the gateway itself.
+            RefusedError: None is set, it refuses the gateway itself, or it fails.
         """
         if not turn.get("stream"):
             status, body, kind = await self.whole(turn)
@@ -141,6 +141,12 @@ class ChatServer:
                         HTTPStatus.BAD_GATEWAY,
                         "chat_server_refused",
                         "the chat server refuses the gateway's key (LENSEMBLE_GATEWAY_CHAT_KEY)",
+                    )
+                if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise RefusedError(
+                        HTTPStatus.BAD_GATEWAY,
+                        "chat_server_failed",
+                        f"the chat server failed with status {answer.status}; its log says why",
                     )
                 yield answer
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from lensemble.gateway.schemas import RagRequest, SearchRequest
-from lensemble.gateway.search import found_for, shown
+from lensemble.gateway.schemas import RagRequest
+from lensemble.gateway.search import how, shown
 from lensemble.gateway.service import Service, Timed, answer, trace_of, until_gone
-from lensemble_client import contract
+from lensemble_client import calls, contract
 from lensemble_client.calls import Hit, Measured
 from lensemble_client.items import Item
 
@@ -57,11 +57,10 @@ def router(service: Service) -> APIRouter:
         trace = trace_of(request)
         with Timed(trace, "read"):
             question = await until_gone(request, service.inputs.item(body.input, body.instruction))
-        asked = {
-            name: getattr(body, name)
-            for name in ("input", "top_k", "filter", "exclude", "min_score", "instruction")
-        }
-        (found,) = await found_for(service, SearchRequest.model_construct(**asked), request)
+        (found,) = await until_gone(
+            request,
+            service.run([question], lambda some: calls.search(some, how(body), None), trace),
+        )
         assert isinstance(found, Measured)  # one item that fails is raised
         sources = [
             Source.of(n, hit, service.settings.pictures, service.settings.picture_field)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from lensemble.gateway.config import PREFIX, GatewaySettings
+from lensemble.server import free_port
 from lensemble_client.errors import DeadlineExceededError, InternalError
 
 START_TIMEOUT_S = 30.0
@@ -39,7 +39,7 @@ class GatewayServer:
     """
 
     def __init__(self, settings: GatewaySettings, log: IO[bytes] | None = None) -> None:
-        port = settings.port or _free_port(settings.host)
+        port = settings.port or free_port()
         self._settings = settings.model_copy(update={"port": port})
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http://{host}:{port}"
@@ -118,11 +118,3 @@ class GatewayServer:
                 return True
         except (urllib.error.URLError, OSError):
             return False
-
-
-def _free_port(host: str) -> int:
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(kind) as taken:
-        taken.bind((host, 0))
-        port: int = taken.getsockname()[1]
-        return port

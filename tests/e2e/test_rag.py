@@ -1,0 +1,150 @@
+"""Chat and RAG through the gateway, with a real chat server and the real Triton behind it."""
+
+import base64
+import json
+
+import httpx
+import openai
+import pytest
+
+from lensemble.config import Settings
+from lensemble.gateway.config import GatewaySettings
+from lensemble.gateway.server import GatewayServer
+from lensemble.server import TritonServer
+from lensemble_client import Client
+from tests.chat_server import ChatServer, write_chat_checkpoint
+from tests.pictures import encode, textured
+
+pytestmark = pytest.mark.e2e
+PICTURES = {name: encode(textured(64, 64, seed=n)) for n, name in enumerate(("one", "two"))}
+
+
+def data_url(picture):
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat") / "tiny-chat"
+    write_chat_checkpoint(folder)
+    with ChatServer(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(chat, checkpoint, tmp_path_factory):
+    """The gateway's; its index has two pictures, one of them outside the folder of pictures."""
+    folder = tmp_path_factory.mktemp("rag")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "one.png").write_bytes(PICTURES["one"])
+    (folder / "two.png").write_bytes(PICTURES["two"])
+    settings = Settings(checkpoint=checkpoint, index=folder / "index", dtype="fp32", writes="on")
+    with TritonServer(settings) as triton:
+        with Client(triton.grpc_url) as client:
+            for name, path in (("one", "one.png"), ("two", "../two.png")):
+                document = {"image": path, "damage": f"{name} dent"}
+                client.ingest(name, image=PICTURES[name], document=document)
+        made = GatewaySettings(
+            triton=triton.grpc_url,
+            metrics=triton.metrics_url,
+            port=0,
+            chat=chat.url,
+            chat_model=chat.model,
+            pictures=folder / "pictures",
+        )
+        with GatewayServer(made) as running:
+            yield running.url
+
+
+@pytest.fixture
+def http(url):
+    with httpx.Client(base_url=url, timeout=60) as made:
+        yield made
+
+
+def events(stream):
+    lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def test_turns_go_on_as_they_are(http, chat):
+    content = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": data_url(PICTURES["one"])}},
+    ]
+    body = {"messages": [{"role": "user", "content": content}], "max_tokens": 8}
+    direct = httpx.post(
+        f"{chat.url}/chat/completions", json={"model": chat.model, **body}, timeout=60
+    ).json()
+    for path in ("/v1/chat/completions", "/qwen3/chat/completions"):
+        answer = http.post(path, json=body)  # the gateway names the model
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"] == direct["choices"]
+        assert answer.json()["usage"] == direct["usage"]
+        assert "chat;dur=" in answer.headers["server-timing"]
+    with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        said = [event["choices"][0]["delta"].get("content") or "" for event in events(stream)]
+    assert len(said) > 3
+    assert "".join(said) == direct["choices"][0]["message"]["content"]
+
+
+def test_openais_client_chats_through_it(url, chat):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="any")
+    turn = [{"role": "user", "content": "Hello"}]
+    whole = client.chat.completions.create(model=chat.model, messages=turn, max_tokens=6)
+    pieces = client.chat.completions.create(
+        model=chat.model, messages=turn, max_tokens=6, stream=True
+    )
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    assert text == whole.choices[0].message.content
+    client.close()
+
+
+def test_chat_servers_own_refusal_comes_through(http):
+    body = {"model": "another", "messages": [{"role": "user", "content": "a"}]}
+    assert http.post("/v1/chat/completions", json=body).status_code == 400
+
+
+def test_answer_comes_with_its_sources(http):
+    question = {"image": data_url(PICTURES["one"]), "text": "What damage is it?"}
+    body = {"input": question, "top_k": 2, "max_tokens": 8}
+    answer = http.post("/v1/rag", json=body)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert said["choices"][0]["message"]["content"]
+    assert [source["number"] for source in said["sources"]] == [1, 2]
+    first, second = said["sources"]
+    assert (first["id"], first["document"]["damage"], first["picture"]) == ("one", "one dent", True)
+    # `../two.png` is a picture, but outside of the folder: it is not shown to anybody.
+    assert (second["id"], second["picture"]) == ("two", False)
+    assert first["score"] > second["score"]
+    timing = answer.headers["server-timing"]
+    assert all(f"{stage};dur=" in timing for stage in ("encode", "search", "chat"))
+
+    fewer = http.post("/v1/rag", json={**body, "top_k": 1}).json()
+    # One source less to read: its text is gone from the prompt.
+    assert fewer["usage"]["prompt_tokens"] < said["usage"]["prompt_tokens"]
+    none = http.post("/v1/rag", json={**body, "filter": {"damage": "other"}}).json()
+    assert none["sources"] == []
+    # Without the source's picture, its text and the question's picture remain.
+    assert none["usage"]["prompt_tokens"] < fewer["usage"]["prompt_tokens"]
+
+
+def test_stream_starts_with_its_sources(http):
+    body = {"input": "one dent", "max_tokens": 8, "stream": True, "exclude": ["two"]}
+    with http.stream("POST", "/v1/rag", json=body) as stream:
+        assert stream.status_code == 200
+        first, *rest = events(stream)
+    assert [source["id"] for source in first["sources"]] == ["one"]
+    assert first["choices"][0]["delta"]["content"] == ""
+    assert any(event["choices"][0]["delta"].get("content") for event in rest)
+    whole = http.post("/v1/rag", json={**body, "stream": False}).json()
+    said = "".join(event["choices"][0]["delta"].get("content") or "" for event in rest)
+    assert said == whole["choices"][0]["message"]["content"]
+
+
+def test_question_that_cannot_be_read_is_refused_before_the_chat_server_is_asked(http):
+    answer = http.post("/v1/rag", json={"input": {"image": "data:image/png;base64,AAAA"}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image[0]")
+    assert http.post("/v1/rag", json={"question": "a"}).status_code == 400
