@@ -59,12 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
     up.add_argument("--dtype", help="auto, fp32 or bf16")
+    up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
+    up.add_argument(
+        "--sentence",
+        help="folder or hub id of a sentence-transformers model: serve the embedder `hybrid`, too",
+    )
+    up.add_argument("--chat-url", help="OpenAI-compatible server that describes pictures for it")
+    up.add_argument("--chat-model", help="name of the model there; LENSEMBLE_CHAT_KEY has its key")
     up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
     up.set_defaults(run=_up)
 
     embed = commands.add_parser("embed", help="print the vector of a text, pictures, or both")
     _add_item(embed)
     embed.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
+    embed.add_argument("--embedder", choices=contract.EMBEDDERS, default=contract.NATIVE)
     embed.set_defaults(run=_embed)
 
     search = commands.add_parser("search", help="print the nearest items of the corpus")
@@ -148,7 +156,11 @@ def _add_item(parser: argparse.ArgumentParser) -> None:
 def _embed(given: argparse.Namespace) -> int:
     with Client(given.url, timeout_s=given.timeout) as client:
         vector = client.embed(
-            given.text, given.image, instruction=given.instruction, dimensions=given.dimensions
+            given.text,
+            given.image,
+            instruction=given.instruction,
+            dimensions=given.dimensions,
+            embedder=given.embedder,
         )
     print(json.dumps(vector.tolist()))
     return 0
@@ -297,9 +309,11 @@ def _lengths(given: str | None) -> list[int]:
 def _status(given: argparse.Namespace) -> int:
     with Client(given.url, timeout_s=given.timeout) as client:
         status = client.status()
+        embedders = client.embedders()
     print(status.server)
     for name, ready in status.models.items():
         print(f"  {name:12} {'ready' if ready else 'NOT ready'}")
+    print(f"embedders: {', '.join(embedders) or 'none'}")
     return 0 if all(status.models.values()) else 1
 
 
@@ -310,7 +324,14 @@ def _up(given: argparse.Namespace) -> int:
     except ImportError as error:
         return _missing("local-server", error)
     settings = Settings.from_env(
-        checkpoint=given.checkpoint, index=given.index, dtype=given.dtype, writes=given.writes
+        checkpoint=given.checkpoint,
+        index=given.index,
+        dtype=given.dtype,
+        writes=given.writes,
+        clip=given.clip,
+        sentence=given.sentence,
+        chat_url=given.chat_url,
+        chat_model=given.chat_model,
     )
     with stop_on_signals():
         server = TritonServer(

@@ -23,6 +23,7 @@ ALLOWED = {
     "training/lensemble_training": OURS - {"benchmarks", "tests"},
     "export/lensemble_export": {"lensemble_export", "lensemble", "lensemble_client"},
     "model_repository": {"lensemble"},
+    "embedders": {"lensemble"},
 }
 HEAVY = (
     "torch",
