@@ -1,4 +1,4 @@
-"""Command line: `lensemble up | embed | search | ingest | get | delete | eval | status | index`."""
+"""Command line: `lensemble COMMAND`; `lensemble --help` lists the commands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lensemble_client import contract
+from lensemble_client.cli_compare import add_command as add_compare_command
+from lensemble_client.cli_compare import check_outputs
 from lensemble_client.cli_index import add_commands as add_index_commands
 from lensemble_client.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Client
 from lensemble_client.corpus import find_entries
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         default="embed",
         help="embed: rank here, exactly; search: let the server's index rank",
     )
+    evaluate.add_argument("--embedder", choices=contract.EMBEDDERS, default=contract.NATIVE)
     evaluate.add_argument("--dimensions", help="Matryoshka lengths, such as 64,128,2048")
     evaluate.add_argument("--concurrency", type=int, default=16, help="calls under way at a time")
     evaluate.add_argument("--baseline", type=Path, help="JSON of an earlier run to compare with")
@@ -133,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_server(delete)
     delete.set_defaults(run=_delete)
 
+    add_compare_command(commands, URL_VARIABLE)
     add_index_commands(commands)
     return parser
 
@@ -264,24 +268,14 @@ def _evaluate(given: argparse.Namespace) -> int:
     baseline = report.load(given.baseline) if given.baseline else None
     if baseline is not None:
         report.check_baseline(baseline, dataset.name, dataset.split)
-    # What cannot be written is better said before everything is embedded.
-    try:
-        for folder in filter(None, (given.json and given.json.parent, given.plots)):
-            folder.mkdir(parents=True, exist_ok=True)
-        if given.json:
-            given.json.touch()
-        if given.plots:
-            from lensemble_evaluation.plots import plot
-    except OSError as error:
-        raise InvalidInputError(f"cannot write there: {error}", field="output") from error
-    except ImportError as error:
-        return _missing("eval", error)
+    check_outputs(given.json, given.plots)
     with Client(given.url, timeout_s=given.timeout) as client:
         evaluation = evaluate(
             client,
             dataset,
             through=given.through,
             dimensions=dimensions,
+            embedder=given.embedder,
             concurrency=given.concurrency,
             progress=True,
         )
@@ -289,6 +283,8 @@ def _evaluate(given: argparse.Namespace) -> int:
     if given.json:
         report.save(evaluation, given.json)
     if given.plots:
+        from lensemble_evaluation.plots import plot
+
         print(*plot(evaluation, given.plots), sep="\n")
     return 0
 

@@ -246,6 +246,8 @@ NATIVE, HYBRID, CLIP_EMBEDDER = "native", "hybrid", "clip"
 EMBEDDERS = {NATIVE: EMBED, HYBRID: EMBED_HYBRID, CLIP_EMBEDDER: EMBED_CLIP}
 """The ensembles that embed, by the name that a caller chooses them by: the same inputs, the same
 outputs."""
+INSTRUCTED = (NATIVE,)
+"""The embedders that take an instruction; the others refuse it."""
 OPTIONAL = {
     HYBRID: (HYBRID_PREPROCESS, DESCRIBE, SENTENCE, EMBED_HYBRID),
     CLIP_EMBEDDER: (CLIP_PREPROCESS, CLIP, EMBED_CLIP),

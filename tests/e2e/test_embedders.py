@@ -72,7 +72,7 @@ def test_same_tensors_of_each(client, embedder):
     assert rows["tokens"].shape == rows["preprocess_ms"].shape == (3, 1)
     assert (rows["tokens"] > 0).all()
     assert rows["profile"][0, 0].startswith(b"sha256:")
-    measured = client._run(calls.measured(calls.embed(some, None, embedder)), 30)
+    measured = client.run(calls.measured(calls.embed(some, None, embedder)), 30)
     assert [one.tokens > 0 for one in measured] == [True] * 3
     assert set(measured[0].times_ms) == {"preprocess", "encode"}
 
@@ -190,7 +190,7 @@ def test_what_was_not_trained_is_refused(client, embedder):
 def test_chat_tokens_are_counted(client, chat):
     unseen = coloured("white", np.random.default_rng().integers(100, 900))
     call = calls.measured(calls.embed([Item(images=(unseen,))], None, "hybrid"))
-    first, again = (client._run(call, 30)[0].tokens for _ in range(2))
+    first, again = (client.run(call, 30)[0].tokens for _ in range(2))
     assert first == again + TOKENS  # what is remembered costs nothing
     assert len(chat.bodies) == 1
 
