@@ -7,13 +7,19 @@ writes them, the models read them, and a compose file sets them by hand.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError
 
 PREFIX = "LENSEMBLE_"
+DESCRIBE_PROMPT = (
+    "Describe what is shown in one or two plain sentences, for a search index: things, actions, "
+    "colours, and any writing. Answer with the description alone."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,19 @@ class Settings:
         writes: `on` lets callers write to the index, and makes an empty one where none is.
         compact_rows: Items written or removed since the last snapshot that start the next one; 0
             never does.
+        clip: Folder or hub id (`name@revision` pins it) of a `CLIPModel`; None leaves the embedder
+            `clip` out.
+        sentence: Folder or hub id of a sentence-transformers model; None leaves the embedder
+            `hybrid` out.
+        chat_url: Base URL of an OpenAI-compatible server, such as http://127.0.0.1:9000/v1;
+            `hybrid` needs it, and `chat_model`.
+        chat_model: Name of the model there that describes pictures.
+        chat_key: Sent to that server as a bearer token; None sends none. A secret: neither logged
+            nor part of this object's text.
+        describe_prompt: What the chat model is asked about pictures.
+        describe_tokens: Longest description, in the chat model's tokens.
+        chat_timeout_s: Seconds for a description, with all tries.
+        chat_concurrency: Descriptions asked for at a time.
     """
 
     checkpoint: Path
@@ -43,6 +62,15 @@ class Settings:
     threads: int = 0
     writes: str = "off"
     compact_rows: int = 20_000
+    clip: str | None = None
+    sentence: str | None = None
+    chat_url: str | None = None
+    chat_model: str | None = None
+    chat_key: str | None = field(default=None, repr=False)
+    describe_prompt: str = DESCRIBE_PROMPT
+    describe_tokens: int = 128
+    chat_timeout_s: float = 30.0
+    chat_concurrency: int = 8
 
     def __post_init__(self) -> None:
         choices = {"device": ("auto", "cpu", "cuda"), "dtype": DTYPES, "writes": ("off", "on")}
@@ -54,6 +82,35 @@ class Settings:
         for name in ("batch_tokens", "batch_patches", "threads", "compact_rows"):
             if (value := getattr(self, name)) < 0:
                 raise InvalidInputError(f"{value} is negative", field=f"{PREFIX}{name.upper()}")
+        for name in ("describe_tokens", "chat_timeout_s", "chat_concurrency"):
+            if not (value := getattr(self, name)) > 0:
+                raise InvalidInputError(
+                    f"{value}; expected more than 0", field=f"{PREFIX}{name.upper()}"
+                )
+        if self.sentence is not None:
+            self._check_chat()
+
+    def _check_chat(self) -> None:
+        for name in ("chat_url", "chat_model"):
+            if getattr(self, name) is None:
+                raise InvalidInputError(
+                    "not set; the embedder `hybrid` (LENSEMBLE_SENTENCE) needs it",
+                    field=f"{PREFIX}{name.upper()}",
+                )
+        parts = urlsplit(self.chat_url or "")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            # Without the URL: there may be a password in it.
+            raise InvalidInputError(
+                "not a URL that can be used; expected such as http://127.0.0.1:9000/v1, without a "
+                "name or password (LENSEMBLE_CHAT_KEY has the key)",
+                field=f"{PREFIX}CHAT_URL",
+            )
+
+    @property
+    def embedders(self) -> tuple[str, ...]:
+        """Embedders beside the native one, of `contract.OPTIONAL`."""
+        wanted = {contract.HYBRID: self.sentence, contract.CLIP_EMBEDDER: self.clip}
+        return tuple(name for name, model in wanted.items() if model is not None)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
@@ -67,17 +124,18 @@ class Settings:
         Raises:
             InvalidInputError: `LENSEMBLE_CHECKPOINT` is missing, or a value cannot be used.
         """
-        found: dict[str, Path | int | str] = {}
-        for field in fields(cls):
-            variable = f"{PREFIX}{field.name.upper()}"
-            option = given.get(field.name)
+        found: dict[str, Path | float | str] = {}
+        for setting in fields(cls):
+            name = setting.name
+            variable = f"{PREFIX}{name.upper()}"
+            option = given.get(name)
             if value := str(environ.get(variable, "") if option is None else option).strip():
+                parse = _PARSERS.get(name, str)
                 try:
-                    found[field.name] = _PARSERS.get(field.name, str)(value)
+                    found[name] = parse(value)
                 except ValueError as error:
-                    raise InvalidInputError(
-                        f"{value!r} is not a whole number", field=variable
-                    ) from error
+                    kind = "a number" if parse is float else "a whole number"
+                    raise InvalidInputError(f"{value!r} is not {kind}", field=variable) from error
         if "checkpoint" not in found:
             raise InvalidInputError(
                 "not set (nor --checkpoint); expected the folder of a serving checkpoint",
@@ -87,7 +145,7 @@ class Settings:
 
     def to_env(self) -> dict[str, str]:
         """The environment variables that `from_env` reads back into these settings."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
         return {
             f"{PREFIX}{name.upper()}": str(value)
             for name, value in values.items()
@@ -101,11 +159,14 @@ class Settings:
 
 
 DTYPES = ("auto", "fp32", "bf16")
-_PARSERS = {
+_PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "checkpoint": Path,
     "index": Path,
     "batch_tokens": int,
     "batch_patches": int,
     "threads": int,
     "compact_rows": int,
+    "describe_tokens": int,
+    "chat_timeout_s": float,
+    "chat_concurrency": int,
 }

@@ -24,6 +24,7 @@ from lensemble.config import Settings
 from lensemble.features import Features
 from lensemble.pooling import normalize, pool
 from lensemble.profile import ImageProfile
+from lensemble.together import is_out_of_memory
 from lensemble_client import contract
 from lensemble_client.errors import InternalError, LensembleError, OverloadedError
 
@@ -274,7 +275,7 @@ def _cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
 
 
 def _failed_alone(item: Features, error: Exception) -> LensembleError:
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return OverloadedError(
             f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
             "fit into memory, even alone; send a smaller picture",
@@ -282,10 +283,3 @@ def _failed_alone(item: Features, error: Exception) -> LensembleError:
         )
     logger.error("an item failed alone", exc_info=error)
     return InternalError(f"encoding failed: {type(error).__name__}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # On CPUs PyTorch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )

@@ -5,7 +5,8 @@ float32 rows in which every still frame stands twice. Here a row is the 768 uint
 16x16 patch; scaling, the second frame and the patch embedding are one Linear in the encoder.
 
 As in the reference, EXIF orientation is ignored: the pixels are taken as they are stored. Unlike
-it, transparency of any kind lies on white, not only RGBA, and 16-bit grey keeps its range.
+it, transparency of any kind lies on white, not only RGBA, and 16-bit grey keeps its range. The
+other embedders read the same files under the same limits, and turn them upright.
 """
 
 from __future__ import annotations
@@ -15,22 +16,34 @@ import binascii
 import io
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lensemble.profile import ImageProfile
 from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WITHOUT_RANGE = ("I", "F")  # 32-bit whole numbers and floats: white could be any value
 _DATA_URL = b"data:"
+# EXIF 2.32, tag 274: where row 0 and column 0 of the stored pixels lie.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load_image(
@@ -145,6 +158,20 @@ def to_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
         raise InvalidInputError(f"a damaged {picture.format} file: {error}", field=field) from error
 
 
+def upright(picture: Image.Image, rgb: Image.Image) -> Image.Image:
+    """Turns pixels as the picture's EXIF orientation says, for models whose reference does.
+
+    Args:
+        picture: As opened, with what its file says of it.
+        rgb: Its pixels as they are stored.
+    """
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged note about the pixels does not damage the pixels
+        turn = None
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 def smart_resize(height: int, width: int, profile: ImageProfile) -> tuple[int, int]:
     """The size at which the model sees a picture: multiples of 32, within the pixel limits.
 
@@ -183,6 +210,8 @@ def resize(rgb: Image.Image, height: int, width: int) -> torch.Tensor:
     Returns:
         (3, height, width) uint8.
     """
+    import torch  # seconds, and who only reads pictures needs none of it
+
     pixels: NDArray[Any] = np.array(rgb)  # a copy: Pillow's memory is read-only
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)  # channels last in memory, as it should be
     if tensor.shape[1:] == (height, width):

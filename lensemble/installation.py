@@ -70,3 +70,10 @@ def model_repository() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "model_repository"
     return inside if inside.is_dir() else package.parent / "model_repository"
+
+
+def embedder_repository(embedder: str) -> Path:
+    """The folder of models of an embedder of `contract.OPTIONAL`; it lies as `model_repository`."""
+    package = Path(__file__).resolve().parent
+    inside = package / "embedder_repositories"
+    return (inside if inside.is_dir() else package.parent / "embedders") / embedder

@@ -29,8 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lensemble.config import Settings
-from lensemble.installation import find_tritonserver, model_repository
+from lensemble.config import PREFIX, Settings
+from lensemble.installation import embedder_repository, find_tritonserver, model_repository
 from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, InternalError, InvalidInputError
 
@@ -55,7 +55,8 @@ class TritonServer:
         address: Where to listen. Anything but loopback is for NVIDIA's images only.
         tritonserver: The program; None looks for one.
         repository: Folder of models; None takes the one that comes with the package. A copy of that
-            one may have other instance counts or batching settings.
+            one may have other instance counts or batching settings. The models of other embedders
+            come from the package.
         start_timeout_s: Seconds until the models must be ready.
 
     Attributes:
@@ -201,6 +202,10 @@ class TritonServer:
         command = [
             str(self._installation.binary),
             f"--model-repository={self._repository}",
+            *(
+                f"--model-repository={embedder_repository(embedder)}"
+                for embedder in self._settings.embedders
+            ),
             f"--grpc-address={self._address}",
             f"--grpc-port={grpc}",
             f"--http-address={self._address}",
@@ -230,9 +235,9 @@ class TritonServer:
         return target.parent
 
     def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, **self._settings.to_env()}
-        if self._settings.index is None:
-            environment.pop("LENSEMBLE_INDEX", None)
+        # Not the variables of a setting that is None here: the models would read them.
+        inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
+        environment = {**inherited, **self._settings.to_env()}
         # The stub finds its packages through the first `python` of the virtual environment.
         environment["VIRTUAL_ENV"] = sys.prefix
         environment["PATH"] = os.pathsep.join([f"{sys.prefix}/bin", os.environ.get("PATH", "")])
@@ -245,7 +250,8 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        waiting = list(contract.MODELS)
+        others = [contract.OPTIONAL[embedder] for embedder in self._settings.embedders]
+        waiting = [*contract.MODELS, *(model.name for models in others for model in models)]
         while waiting:
             assert self._process is not None
             if (status := self._process.poll()) is not None:

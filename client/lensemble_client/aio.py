@@ -249,6 +249,14 @@ class AsyncClient:
             version, dict(zip(contract.MODELS, await asyncio.gather(*ready), strict=True))
         )
 
+    async def embedders(self, timeout_s: float | None = None) -> tuple[str, ...]:
+        """See `Client.embedders`."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        models = contract.EMBEDDERS
+        ready = [self._transport.ready(model.name, timeout_s) for model in models.values()]
+        found = zip(models, await asyncio.gather(*ready), strict=True)
+        return tuple(name for name, is_ready in found if is_ready)
+
     async def health(self, timeout_s: float | None = None) -> bool:
         """See `Client.health`."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s

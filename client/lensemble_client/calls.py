@@ -272,7 +272,7 @@ def stats() -> Call[dict[str, Any]]:
 
 def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
     """The same call, with what it took beside each result."""
-    whole = contract.MODELS[call.model.name]
+    whole = contract.ALL_MODELS[call.model.name]
     named = {tensor.name: tensor for tensor in whole.outputs}
     extra = [
         tensor

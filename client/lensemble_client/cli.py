@@ -1,7 +1,6 @@
-"""Command line: `lensemble up | embed | search | ingest | eval | status | index | ...`.
+"""Command line: `lensemble COMMAND`; `lensemble --help` lists the commands.
 
-`cli_index` has the actions of `lensemble index`, `cli_corpus` those of `lensemble corpus`,
-`cli_gateway` those of `lensemble keys`.
+`cli_index`, `cli_corpus`, `cli_compare` and `cli_gateway` have commands of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lensemble_client import cli_gateway, contract
+from lensemble_client.cli_compare import add_command as add_compare_command
+from lensemble_client.cli_compare import check_outputs
 from lensemble_client.cli_corpus import add_commands as add_corpus_commands
 from lensemble_client.cli_index import add_commands as add_index_commands
 from lensemble_client.cli_parts import add_server, condition, missing, print_hits
@@ -69,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
     up.add_argument("--dtype", help="auto, fp32 or bf16")
+    up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
+    up.add_argument(
+        "--sentence",
+        help="folder or hub id of a sentence-transformers model: serve the embedder `hybrid`, too",
+    )
+    up.add_argument("--chat-url", help="OpenAI-compatible server that describes pictures for it")
+    up.add_argument("--chat-model", help="name of the model there; LENSEMBLE_CHAT_KEY has its key")
     up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
     cli_gateway.add_options(up)
     up.set_defaults(run=_up)
@@ -76,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     embed = commands.add_parser("embed", help="print the vector of a text, pictures, or both")
     _add_item(embed)
     embed.add_argument("--dimensions", type=int, help="Matryoshka length; full if left out")
+    embed.add_argument("--embedder", choices=contract.EMBEDDERS, default=contract.NATIVE)
     embed.set_defaults(run=_embed)
 
     search = commands.add_parser("search", help="print the nearest items of the corpus")
@@ -102,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         default="embed",
         help="embed: rank here, exactly; search: let the server's index rank",
     )
+    evaluate.add_argument("--embedder", choices=contract.EMBEDDERS, default=contract.NATIVE)
     evaluate.add_argument("--dimensions", help="Matryoshka lengths, such as 64,128,2048")
     evaluate.add_argument("--concurrency", type=int, default=16, help="calls under way at a time")
     evaluate.add_argument("--baseline", type=Path, help="JSON of an earlier run to compare with")
@@ -136,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add_server(delete)
     delete.set_defaults(run=_delete)
 
+    add_compare_command(commands)
     add_corpus_commands(commands)
     add_index_commands(commands)
     cli_gateway.add_commands(commands)
@@ -152,7 +163,11 @@ def _add_item(parser: argparse.ArgumentParser) -> None:
 def _embed(given: argparse.Namespace) -> int:
     with Client(given.url, timeout_s=given.timeout) as client:
         vector = client.embed(
-            given.text, given.image, instruction=given.instruction, dimensions=given.dimensions
+            given.text,
+            given.image,
+            instruction=given.instruction,
+            dimensions=given.dimensions,
+            embedder=given.embedder,
         )
     print(json.dumps(vector.tolist()))
     return 0
@@ -241,24 +256,14 @@ def _evaluate(given: argparse.Namespace) -> int:
     baseline = report.load(given.baseline) if given.baseline else None
     if baseline is not None:
         report.check_baseline(baseline, dataset.name, dataset.split)
-    # What cannot be written is better said before everything is embedded.
-    try:
-        for folder in filter(None, (given.json and given.json.parent, given.plots)):
-            folder.mkdir(parents=True, exist_ok=True)
-        if given.json:
-            given.json.touch()
-        if given.plots:
-            from lensemble_evaluation.plots import plot
-    except OSError as error:
-        raise InvalidInputError(f"cannot write there: {error}", field="output") from error
-    except ImportError as error:
-        return missing("eval", error)
+    check_outputs(given.json, given.plots)
     with Client(given.url, timeout_s=given.timeout) as client:
         evaluation = evaluate(
             client,
             dataset,
             through=given.through,
             dimensions=dimensions,
+            embedder=given.embedder,
             concurrency=given.concurrency,
             progress=True,
         )
@@ -266,6 +271,8 @@ def _evaluate(given: argparse.Namespace) -> int:
     if given.json:
         report.save(evaluation, given.json)
     if given.plots:
+        from lensemble_evaluation.plots import plot
+
         print(*plot(evaluation, given.plots), sep="\n")
     return 0
 
@@ -286,9 +293,11 @@ def _lengths(given: str | None) -> list[int]:
 def _status(given: argparse.Namespace) -> int:
     with Client(given.url, timeout_s=given.timeout) as client:
         status = client.status()
+        embedders = client.embedders()
     print(status.server)
     for name, ready in status.models.items():
         print(f"  {name:12} {'ready' if ready else 'NOT ready'}")
+    print(f"embedders: {', '.join(embedders) or 'none'}")
     return 0 if all(status.models.values()) else 1
 
 
@@ -299,7 +308,14 @@ def _up(given: argparse.Namespace) -> int:
     except ImportError as error:
         return missing("local-server", error)
     settings = Settings.from_env(
-        checkpoint=given.checkpoint, index=given.index, dtype=given.dtype, writes=given.writes
+        checkpoint=given.checkpoint,
+        index=given.index,
+        dtype=given.dtype,
+        writes=given.writes,
+        clip=given.clip,
+        sentence=given.sentence,
+        chat_url=given.chat_url,
+        chat_model=given.chat_model,
     )
     with stop_on_signals():
         server = TritonServer(

@@ -53,6 +53,19 @@ class Client(Searching, Storing):
             {name: self._transport.ready(name, timeout_s) for name in contract.MODELS},
         )
 
+    def embedders(self, timeout_s: float | None = None) -> tuple[str, ...]:
+        """The embedders that can serve now, of `contract.EMBEDDERS`.
+
+        Raises:
+            NotReadyError: The server cannot be reached.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return tuple(
+            name
+            for name, model in contract.EMBEDDERS.items()
+            if self._transport.ready(model.name, timeout_s)
+        )
+
     def health(self, timeout_s: float | None = None) -> bool:
         """Whether the server can embed now; False if it cannot be reached."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s

@@ -90,8 +90,16 @@ class Connection:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return self._transport.infer(model, rows, parameters, timeout_s)
 
-    def _run(self, call: Call[T], timeout_s: float | None) -> T:
-        """Carries a call, with as many tries as it may have and as there is time for."""
+    def run(self, call: Call[T], timeout_s: float | None = None) -> T:
+        """Carries a call of `calls`, with as many tries as it may have and as there is time for.
+
+        Args:
+            call: What to run.
+            timeout_s: Seconds for all tries together; None takes the connection's.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
         tries = Tries(self._retry, self._timeout_s if timeout_s is None else timeout_s)
         while True:
             try:
@@ -105,7 +113,7 @@ class Connection:
     ) -> list[T | LensembleError]:
         """The result of each item of a batch; if the batch fails, of each by itself."""
         try:
-            found = self._run(make([item for _, item in batch]), timeout_s)
+            found = self.run(make([item for _, item in batch]), timeout_s)
             return [*one_each(found, batch)]
         except LensembleError as error:
             if not one_by_one(error, batch):

@@ -69,8 +69,8 @@ class Model:
         outputs: Tensors it gives.
         parameters: Request parameters that it reads.
         steps: For an ensemble, the models it runs in order.
-        time: The output that says how long its work took; None for an ensemble, which has those of
-            its steps.
+        time: The output that says how long its work took; None if it has none, as an ensemble,
+            which has those of its steps.
     """
 
     name: str
@@ -106,6 +106,19 @@ SEQUENCE = Tensor("sequence", "INT64", (1,))
 STORED_DOCUMENT = Tensor("stored_document", "STRING", (1,))
 STORED_DIGEST = Tensor("stored_digest", "STRING", (1,))
 STORED_EMBEDDING = Tensor("stored_embedding", "FP32", (-1,))
+
+PIXELS = Tensor("pixels", "UINT8", (-1, -1, -1, 3))
+"""An item's pictures as CLIP sees them, but for scale and mean: pictures, height, width, RGB."""
+PICTURES = Tensor("pictures", "INT32", (1,))
+"""How many of `pixels` are the item's; the others are filling."""
+OWN_TEXT = Tensor("own_text", "STRING", (1,))
+"""The item's text; empty if it has none."""
+JPEGS = Tensor("jpegs", "STRING", (-1,))
+"""An item's pictures as the chat model is shown them; empty bytes are filling."""
+DESCRIPTION = Tensor("description", "STRING", (1,))
+"""What the chat model says of an item's pictures; empty if it has none."""
+CHAT_TOKENS = Tensor("chat_tokens", "INT32", (1,))
+"""What the chat server counted for it; 0 if it was not asked, or does not count."""
 
 PREPROCESS_MS = Tensor("preprocess_ms", "FP32", (1,))
 ENCODE_MS = Tensor("encode_ms", "FP32", (1,))
@@ -193,8 +206,52 @@ INGEST = Model(
 MODELS = {
     model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, STORE, EMBED, SEARCH, INGEST)
 }
+"""What every server has."""
 
-NATIVE = "native"
-EMBEDDERS = {NATIVE: EMBED}
+CLIP_PREPROCESS = Model(
+    "clip_preprocess",
+    ITEM,
+    (INPUT_IDS, PIXELS, PICTURES, TOKENS, PREPROCESS_MS),
+    time=PREPROCESS_MS,
+)
+CLIP = Model(
+    "clip",
+    (INPUT_IDS, PIXELS, PICTURES),
+    (EMBEDDING, MADE_UNDER, ENCODE_MS),
+    (DIMENSIONS,),
+    time=ENCODE_MS,
+)
+EMBED_CLIP = Model("embed_clip", ITEM, EMBED.outputs, (DIMENSIONS,), ("clip_preprocess", "clip"))
+
+HYBRID_PREPROCESS = Model("hybrid_preprocess", ITEM, (OWN_TEXT, JPEGS))
+DESCRIBE = Model(
+    "describe", (OWN_TEXT, JPEGS), (DESCRIPTION, CHAT_TOKENS, PREPROCESS_MS), time=PREPROCESS_MS
+)
+SENTENCE = Model(
+    "sentence",
+    (OWN_TEXT, DESCRIPTION, CHAT_TOKENS),
+    (EMBEDDING, MADE_UNDER, TOKENS, ENCODE_MS),
+    (DIMENSIONS,),
+    time=ENCODE_MS,
+)
+EMBED_HYBRID = Model(
+    "embed_hybrid",
+    ITEM,
+    EMBED.outputs,
+    (DIMENSIONS,),
+    ("hybrid_preprocess", "describe", "sentence"),
+)
+
+NATIVE, HYBRID, CLIP_EMBEDDER = "native", "hybrid", "clip"
+EMBEDDERS = {NATIVE: EMBED, HYBRID: EMBED_HYBRID, CLIP_EMBEDDER: EMBED_CLIP}
 """The ensembles that embed, by the name that a caller chooses them by: the same inputs, the same
 outputs."""
+INSTRUCTED = (NATIVE,)
+"""The embedders that take an instruction; the others refuse it."""
+OPTIONAL = {
+    HYBRID: (HYBRID_PREPROCESS, DESCRIBE, SENTENCE, EMBED_HYBRID),
+    CLIP_EMBEDDER: (CLIP_PREPROCESS, CLIP, EMBED_CLIP),
+}
+"""Embedder -> the models that a server has only if it was started with that embedder."""
+ALL_MODELS = MODELS | {model.name: model for models in OPTIONAL.values() for model in models}
+"""What a server may have."""

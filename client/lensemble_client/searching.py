@@ -43,7 +43,7 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        return self._run(calls.embed([item], dimensions, embedder), timeout_s)[0]
+        return self.run(calls.embed([item], dimensions, embedder), timeout_s)[0]
 
     def embed_many(
         self,
@@ -155,7 +155,7 @@ class Searching(Connection):
         """
         item = Item.of(text, image, instruction)
         looking = Looking(top_k, filter, exclude, min_score)
-        return self._run(calls.search([item], looking, dimensions), timeout_s)[0]
+        return self.run(calls.search([item], looking, dimensions), timeout_s)[0]
 
     def search_many(
         self,
@@ -230,7 +230,7 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         looking = Looking(top_k, filter, exclude, min_score)
-        return self._run(calls.search_vector(vector, looking, profile), timeout_s)[0]
+        return self.run(calls.search_vector(vector, looking, profile), timeout_s)[0]
 
     def more_like(
         self,
@@ -260,4 +260,4 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         looking = Looking(top_k, filter, exclude, min_score)
-        return self._run(calls.more_like(id, looking), timeout_s)[0]
+        return self.run(calls.more_like(id, looking), timeout_s)[0]

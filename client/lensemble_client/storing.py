@@ -48,7 +48,7 @@ class Storing(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         record = Record(id, Item.of(text, image, instruction), document or {})
-        return self._run(calls.ingest(record), timeout_s)[0]
+        return self.run(calls.ingest(record), timeout_s)[0]
 
     def ingest_many(
         self,
@@ -79,10 +79,10 @@ class Storing(Connection):
             ((_, record),) = batch
             try:
                 if resume:
-                    stored = self._run(calls.get(record.id), timeout_s)
+                    stored = self.run(calls.get(record.id), timeout_s)
                     if there := calls.unchanged(stored, record):
                         return [there]
-                return [*self._run(calls.ingest(record), timeout_s)]
+                return [*self.run(calls.ingest(record), timeout_s)]
             except LensembleError as error:
                 return [error]
 
@@ -126,7 +126,7 @@ class Storing(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         made = calls.upsert(ids, vectors, documents, profile)
-        return [sequence for call in made for sequence in self._run(call, timeout_s)]
+        return [sequence for call in made for sequence in self.run(call, timeout_s)]
 
     def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
         """Removes items; on return no search finds them.
@@ -143,7 +143,7 @@ class Storing(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         made = calls.delete(ids)
-        return [sequence for call in made for sequence in self._run(call, timeout_s)]
+        return [sequence for call in made for sequence in self.run(call, timeout_s)]
 
     def get(self, id: str, *, timeout_s: float | None = None) -> Stored:
         """Reads one stored item.
@@ -156,7 +156,7 @@ class Storing(Connection):
             NotFoundError: There is no such item.
             LensembleError: Any class of the tree in `errors`.
         """
-        stored = self._run(calls.get(id), timeout_s)
+        stored = self.run(calls.get(id), timeout_s)
         if stored is None:
             raise NotFoundError(f"no item {id!r} in the index", field="id")
         return stored
@@ -168,4 +168,4 @@ class Storing(Connection):
             NotReadyError: The server has no index.
             LensembleError: Any class of the tree in `errors`.
         """
-        return self._run(calls.stats(), timeout_s)
+        return self.run(calls.stats(), timeout_s)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from lensemble_client import contract
 from lensemble_client.client import Client
 from lensemble_client.corpus import Entry
 from lensemble_client.errors import InvalidInputError
@@ -47,6 +48,7 @@ class Evaluation:
         server: Name and version.
         corpus: Items that were searched.
         rows: Metrics.
+        embedder: Which one, of `contract.EMBEDDERS`.
     """
 
     dataset: str
@@ -55,6 +57,7 @@ class Evaluation:
     server: str
     corpus: int
     rows: list[Row]
+    embedder: str = contract.NATIVE
 
     def row(self, task: str, language: str = ALL, dimensions: int | None = None) -> Row:
         """The row of a group; of the longest vectors if no length is given.
@@ -82,6 +85,7 @@ def evaluate(
     *,
     through: Through = "embed",
     dimensions: Sequence[int] = (),
+    embedder: str = contract.NATIVE,
     concurrency: int = 16,
     progress: bool = False,
 ) -> Evaluation:
@@ -92,15 +96,21 @@ def evaluate(
         dataset: What to ask.
         through: `embed` ranks here, exactly; `search` lets the server's index rank.
         dimensions: Matryoshka lengths, for `embed`; empty is the full one.
+        embedder: Which one, of `contract.EMBEDDERS`; `search` has the native one only.
         concurrency: Calls under way at a time.
         progress: Whether to show progress bars.
 
     Raises:
-        InvalidInputError: `concurrency` is below 1.
+        InvalidInputError: `concurrency` is below 1, or `search` is to use another embedder.
         LensembleError: See `rank`.
     """
     if concurrency < 1:
         raise InvalidInputError(f"{concurrency}; expected 1 or more", field="concurrency")
+    if through == "search" and embedder != contract.NATIVE:
+        raise InvalidInputError(
+            f"{embedder!r}; the server's index is searched with {contract.NATIVE!r} only",
+            field="embedder",
+        )
     server = client.status().server
     if through == "search":
         per_length = {
@@ -108,8 +118,26 @@ def evaluate(
         }
     else:
         per_length = rank.by_embedding(
-            client, dataset, dimensions, concurrency=concurrency, progress=progress
+            client,
+            dataset,
+            dimensions,
+            embedder=embedder,
+            concurrency=concurrency,
+            progress=progress,
         )
+    rows = rows_of(dataset, per_length)
+    return Evaluation(
+        dataset.name, dataset.split, through, server, len(dataset.corpus), rows, embedder
+    )
+
+
+def rows_of(dataset: Dataset, per_length: Mapping[int, Sequence[metrics.Ranks]]) -> list[Row]:
+    """Metrics per task and language.
+
+    Args:
+        dataset: What was asked.
+        per_length: Length of the vectors -> per query the ranks (R,) of its relevant items.
+    """
     rows = []
     for length, ranks in per_length.items():
         groups = defaultdict(list)
@@ -121,7 +149,7 @@ def evaluate(
             Row(task, language, length, len(values), metrics.mean(values))
             for (task, language), values in groups.items()
         ]
-    return Evaluation(dataset.name, dataset.split, through, server, len(dataset.corpus), rows)
+    return rows
 
 
 def _groups(query: Entry) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Recall by dimension and by language, as PNG files."""
+"""Recall by dimension and by language, and embedders side by side, as PNG files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from lensemble_evaluation.compare import Comparison
 from lensemble_evaluation.evaluate import ALL, Evaluation
 
 METRIC = "recall_cap@10"
@@ -78,3 +79,62 @@ def _figure(evaluation: Evaluation) -> tuple[Figure, mpl.axes.Axes]:
 def _saved(figure: Figure, path: Path) -> Path:
     figure.savefig(path)
     return path
+
+
+def plot_comparison(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draws embedders side by side: quality by task, latency, throughput, server time.
+
+    Args:
+        comparison: What was measured.
+        folder: Where to write; made if it is missing.
+
+    Returns:
+        The file; none if no embedder has figures.
+    """
+    done = [(one, one.cost) for one in comparison.embedders if one.cost is not None]
+    if not done:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [one.embedder for one, _ in done]
+    with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}):
+        figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+        quality, latency, rate, server = figure.subplots(2, 2).flat
+        figure.suptitle(
+            f"{comparison.dataset}, {comparison.split} ({comparison.corpus} items, "
+            f"{comparison.queries} queries)"
+        )
+        tasks = list(dict.fromkeys(row.task for row in done[0][0].quality))
+        of = {
+            (one.embedder, row.task): row.metrics["ndcg@10"]
+            for one, _ in done
+            for row in one.quality
+            if row.language == ALL
+        }
+        _bars(quality, tasks, names, [[of[name, task] for task in tasks] for name in names])
+        quality.set_ylim(0, 1)
+        quality.set_ylabel("ndcg@10")
+        points = list(done[0][1].latency_ms)
+        _bars(latency, points, names, [list(cost.latency_ms.values()) for _, cost in done])
+        latency.set_ylabel("ms per call, one at a time")
+        medians = [cost.items_per_s["median"] for _, cost in done]
+        spread = [
+            [cost.items_per_s["median"] - cost.items_per_s["least"] for _, cost in done],
+            [cost.items_per_s["most"] - cost.items_per_s["median"] for _, cost in done],
+        ]
+        rate.bar(names, medians, yerr=spread, capsize=4)
+        rate.set_ylabel(f"items/s, {comparison.concurrency} calls under way")
+        server.bar(names, [cost.server_s_per_1000 for _, cost in done])
+        server.set_ylabel("seconds of the server for 1,000 items")
+    return [_saved(figure, folder / f"{comparison.split}-compare.png")]
+
+
+def _bars(
+    axes: mpl.axes.Axes, groups: list[str], names: list[str], values: list[list[float]]
+) -> None:
+    """Bars of each name, in groups."""
+    width = 0.8 / len(names)
+    for n, (name, heights) in enumerate(zip(names, values, strict=True)):
+        axes.bar([place + n * width for place in range(len(groups))], heights, width, label=name)
+    middle = width * (len(names) - 1) / 2
+    axes.set_xticks([place + middle for place in range(len(groups))], groups)
+    axes.legend()

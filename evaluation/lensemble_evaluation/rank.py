@@ -33,6 +33,7 @@ def by_embedding(
     dataset: Dataset,
     dimensions: Sequence[int],
     *,
+    embedder: str = contract.NATIVE,
     concurrency: int = 16,
     progress: bool = False,
 ) -> dict[int, list[Ranks]]:
@@ -45,6 +46,7 @@ def by_embedding(
         client: Of a running server.
         dataset: What to ask.
         dimensions: Lengths; an empty list is the full one only.
+        embedder: Which one, of `contract.EMBEDDERS`.
         concurrency: Calls under way at a time.
         progress: Whether to show progress bars.
 
@@ -60,17 +62,19 @@ def by_embedding(
     def embed(entries: Sequence[Entry], what: str) -> NDArray[np.float32]:
         def one(entry: Entry) -> Embedding:
             item = entry.item()
-            return client.embed(item.text, item.images, instruction=item.instruction)
+            return client.embed(
+                item.text, item.images, instruction=item.instruction, embedder=embedder
+            )
 
         return np.stack(_each(entries, one, concurrency, what if progress else None))
 
     first = dataset.queries[0].item()
     for length in dimensions:  # the server says what it gives, before everything is embedded
-        client.embed(first.text, first.images, dimensions=length)
+        client.embed(first.text, first.images, dimensions=length, embedder=embedder)
     corpus = embed(dataset.corpus, "corpus")
     queries = embed(dataset.queries, "queries")
     return {
-        length: _exact(dataset, cut(queries, length), cut(corpus, length))
+        length: exact(dataset, cut(queries, length), cut(corpus, length))
         for length in sorted(set(dimensions)) or [corpus.shape[1]]
     }
 
@@ -138,9 +142,19 @@ def cut(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
     return unit
 
 
-def _exact(
+def exact(
     dataset: Dataset, queries: NDArray[np.float32], corpus: NDArray[np.float32]
 ) -> list[Ranks]:
+    """Ranks by exact search.
+
+    Args:
+        dataset: What was asked.
+        queries: (Q, D) float32, unit length, in the dataset's order.
+        corpus: (N, D) float32, unit length, in the dataset's order.
+
+    Returns:
+        Per query the ranks (R,) of its relevant items, in the order of `qrels`.
+    """
     row_of = {entry.id: row for row, entry in enumerate(dataset.corpus)}
     ids = np.array([entry.id for entry in dataset.corpus])
     all_ranks = []

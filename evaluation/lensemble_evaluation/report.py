@@ -20,7 +20,7 @@ def table(evaluation: Evaluation, baseline: Evaluation | None = None) -> str:
     """
     lines = [
         f"{evaluation.dataset}, split {evaluation.split}: {evaluation.corpus} items searched "
-        f"through {evaluation.through}, {evaluation.server}",
+        f"through {evaluation.through}, {evaluation.embedder}, {evaluation.server}",
         "",
     ]
     width = 16 if baseline else 14

@@ -6,10 +6,18 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from lensemble.installation import model_repository
+from lensemble.installation import embedder_repository, model_repository
 from lensemble_client import contract
 
-FOLDERS = sorted(path for path in model_repository().iterdir() if path.is_dir())
+REPOSITORIES = {
+    model_repository(): list(contract.MODELS),
+    **{
+        embedder_repository(embedder): [model.name for model in models]
+        for embedder, models in contract.OPTIONAL.items()
+    },
+}
+FOLDERS = {path.name: path for folder in REPOSITORIES for path in folder.iterdir() if path.is_dir()}
+FIRST = ("preprocess", "clip_preprocess", "hybrid_preprocess")  # of an ensemble
 
 
 def parse(folder: Path) -> model_config_pb2.ModelConfig:
@@ -17,9 +25,9 @@ def parse(folder: Path) -> model_config_pb2.ModelConfig:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-CONFIGS = {folder.name: parse(folder) for folder in FOLDERS}
-STEPS = [name for name, model in contract.MODELS.items() if not model.steps]
-ENSEMBLES = [name for name, model in contract.MODELS.items() if model.steps]
+CONFIGS = {name: parse(folder) for name, folder in FOLDERS.items()}
+STEPS = [name for name, model in contract.ALL_MODELS.items() if not model.steps]
+ENSEMBLES = [name for name, model in contract.ALL_MODELS.items() if model.steps]
 
 
 def described(tensors, with_optional=True):
@@ -39,13 +47,35 @@ def meant(tensors):
     return [(tensor.name, tensor.dtype, tensor.dims, tensor.optional) for tensor in tensors]
 
 
-def test_repository_holds_the_contracts_models():
-    assert [folder.name for folder in FOLDERS] == sorted(contract.MODELS)
+@pytest.mark.parametrize("repository", REPOSITORIES, ids=lambda folder: folder.name)
+def test_repository_holds_the_contracts_models(repository):
+    found = {path.name for path in repository.iterdir() if path.is_dir()}
+    assert found == set(REPOSITORIES[repository])
 
 
-@pytest.mark.parametrize("name", contract.MODELS)
+def test_every_embedder_is_the_same_from_outside():
+    assert len(contract.ALL_MODELS) == sum(map(len, REPOSITORIES.values()))  # no name twice
+    for model in contract.EMBEDDERS.values():
+        native = contract.EMBED
+        assert (model.inputs, model.outputs) == (native.inputs, native.outputs)
+        assert model.parameters == native.parameters
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_no_ensemble_gives_a_tensor_that_a_later_step_takes(name):
+    """Triton 2.51 waits for ever if such an output is not asked for."""
+    taken = {tensor for step in contract.ALL_MODELS[name].steps for tensor in _inputs(step)}
+    given = {tensor.name for tensor in contract.ALL_MODELS[name].outputs}
+    assert not given & taken
+
+
+def _inputs(step):
+    return {tensor.name for tensor in contract.ALL_MODELS[step].inputs}
+
+
+@pytest.mark.parametrize("name", contract.ALL_MODELS)
 def test_tensors_are_the_contracts(name):
-    config, model = CONFIGS[name], contract.MODELS[name]
+    config, model = CONFIGS[name], contract.ALL_MODELS[name]
     assert config.name == name
     assert config.max_batch_size == contract.MAX_BATCH_SIZE
     assert described(config.input) == meant(model.inputs)
@@ -58,7 +88,7 @@ def test_contract_version_is_stated(name):
     assert stated == str(contract.CONTRACT_VERSION)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name != "preprocess"])
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in FIRST])
 def test_batched_models_have_ragged_and_required_inputs(name):
     """One variable input without the flag, or one optional input, and nothing batches."""
     config = CONFIGS[name]
@@ -68,7 +98,7 @@ def test_batched_models_have_ragged_and_required_inputs(name):
         assert not tensor.optional
 
 
-@pytest.mark.parametrize("name", contract.MODELS)
+@pytest.mark.parametrize("name", contract.ALL_MODELS)
 def test_settings_that_harm_on_triton_2_51_are_absent(name):
     config = CONFIGS[name]
     batching = config.dynamic_batching
@@ -79,12 +109,12 @@ def test_settings_that_harm_on_triton_2_51_are_absent(name):
 
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_ensemble_maps_resolve(name):
-    config, model = CONFIGS[name], contract.MODELS[name]
+    config, model = CONFIGS[name], contract.ALL_MODELS[name]
     steps = config.ensemble_scheduling.step
     assert tuple(step.model_name for step in steps) == model.steps
     known = {tensor.name: tensor for tensor in model.inputs}
     for step in steps:
-        stage = contract.MODELS[step.model_name]
+        stage = contract.ALL_MODELS[step.model_name]
         inputs = {tensor.name: tensor for tensor in stage.inputs}
         outputs = {tensor.name: tensor for tensor in stage.outputs}
         assert dict(step.input_map) == {name: name for name in inputs}
@@ -97,9 +127,9 @@ def test_ensemble_maps_resolve(name):
     assert all(known[tensor.name] == tensor for tensor in model.outputs)
 
 
-@pytest.mark.parametrize("name", contract.MODELS)
+@pytest.mark.parametrize("name", contract.ALL_MODELS)
 def test_version_folder_exists_and_model_py_is_thin(name):
-    version = model_repository() / name / "1"
+    version = FOLDERS[name] / "1"
     assert version.is_dir()
     model = version / "model.py"
     assert model.exists() == (name in STEPS)

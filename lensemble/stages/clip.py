@@ -1,0 +1,80 @@
+"""`clip`: what CLIP reads -> unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble.config import Settings
+from lensemble.embedders import source
+from lensemble.embedders.clip_preprocess import ClipFeatures
+from lensemble.stages.stage import Parameters, Stage, whole_number
+from lensemble_client import contract
+from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_client.items import Rows
+
+
+class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
+    """What CLIP reads -> unit vectors."""
+
+    model = contract.CLIP
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        import torch
+        from transformers.utils import logging as transformers_logging
+
+        from lensemble.embedders.clip import ClipEncoder
+
+        transformers_logging.disable_progress_bar()  # it has no place in a server's log
+        torch.set_num_threads(settings.cpu_threads)
+        self._encoder = ClipEncoder(settings, device)
+        self.about = about(contract.CLIP_EMBEDDER, settings.clip or "", self._encoder)
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[ClipFeatures | LensembleError]:
+        """See `Stage.read`."""
+        asked = whole_number(parameters, contract.DIMENSIONS)
+        source.check_dimensions(asked, self._encoder.dimension, contract.CLIP_EMBEDDER)
+        columns = [rows[tensor.name] for tensor in self.model.inputs]
+        return [self._row(*row) for row in zip(*columns, strict=True)]
+
+    def _row(
+        self, ids: NDArray[Any], pixels: NDArray[Any], pictures: NDArray[Any]
+    ) -> ClipFeatures | LensembleError:
+        count = int(pictures[0])
+        if not 0 <= count <= len(pixels):
+            return InvalidInputError(
+                f"{count}, and there are {len(pixels)}", field=contract.PICTURES.name
+            )
+        features = ClipFeatures(ids[ids != contract.FILL_ID], pixels[:count], 0)
+        try:
+            self._encoder.check(features)
+        except LensembleError as error:
+            return error
+        return features
+
+    def run(self, rows: Sequence[ClipFeatures]) -> Sequence[NDArray[np.float32] | LensembleError]:
+        """See `Stage.run`."""
+        return self._encoder.encode(rows)
+
+    def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
+        """See `Stage.write`."""
+        profile = self._encoder.profile.encode()
+        return {
+            contract.EMBEDDING.name: np.stack(results),
+            contract.MADE_UNDER.name: np.full((len(results), 1), profile, np.object_),
+        }
+
+
+def about(embedder: str, model: str, encoder: Any) -> dict[str, str]:
+    """What an operator wants to know of an encoder that has a profile, a dimension and a dtype."""
+    return {
+        "embedder": embedder,
+        "model": model,
+        "profile": encoder.profile,
+        "dimension": str(encoder.dimension),
+        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "device": str(encoder.device),
+    }

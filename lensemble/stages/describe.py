@@ -1,0 +1,46 @@
+"""`describe`: pictures -> descriptions, by a chat model elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lensemble.config import Settings
+from lensemble.embedders.chat import Description, Shown
+from lensemble.embedders.describe import Describer
+from lensemble.stages.stage import Parameters, Stage
+from lensemble_client import contract
+from lensemble_client.errors import LensembleError
+from lensemble_client.items import Rows
+
+
+class DescribeStage(Stage[Shown, Description]):
+    """Pictures -> descriptions."""
+
+    model = contract.DESCRIBE
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        self._describe = Describer(settings)
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Shown | LensembleError]:
+        """See `Stage.read`."""
+        texts, jpegs = (rows[tensor.name] for tensor in self.model.inputs)
+        return [
+            (bytes(text[0]).decode("utf-8", "replace"), tuple(bytes(one) for one in row if one))
+            for text, row in zip(texts, jpegs, strict=True)
+        ]
+
+    def run(self, rows: Sequence[Shown]) -> Sequence[Description | LensembleError]:
+        """See `Stage.run`."""
+        return self._describe(rows)
+
+    def write(self, results: Sequence[Description]) -> Rows:
+        """See `Stage.write`."""
+        texts = np.array([[one.text.encode()] for one in results], np.object_)
+        tokens = np.array([[one.tokens] for one in results], np.int32)
+        return {contract.DESCRIPTION.name: texts, contract.CHAT_TOKENS.name: tokens}
+
+    def close(self) -> None:
+        """See `Stage.close`."""
+        self._describe.close()

@@ -1,0 +1,58 @@
+"""`sentence`: texts and descriptions -> unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lensemble.config import Settings
+from lensemble.embedders import source
+from lensemble.embedders.sentence import Made, Said, SentenceEncoder
+from lensemble.stages.clip import about
+from lensemble.stages.stage import Parameters, Stage, whole_number
+from lensemble_client import contract
+from lensemble_client.errors import LensembleError
+from lensemble_client.items import Rows
+
+
+class SentenceStage(Stage[Said, Made]):
+    """Texts and descriptions -> unit vectors."""
+
+    model = contract.SENTENCE
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        import torch
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # it has no place in a server's log
+        torch.set_num_threads(settings.cpu_threads)
+        self._encoder = SentenceEncoder(settings, device)
+        self.about = about(contract.HYBRID, settings.sentence or "", self._encoder)
+
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Said | LensembleError]:
+        """See `Stage.read`."""
+        asked = whole_number(parameters, contract.DIMENSIONS)
+        source.check_dimensions(asked, self._encoder.dimension, contract.HYBRID)
+        columns = [rows[tensor.name] for tensor in self.model.inputs]
+        return [
+            Said(_text(text[0]), _text(description[0]), int(tokens[0]))
+            for text, description, tokens in zip(*columns, strict=True)
+        ]
+
+    def run(self, rows: Sequence[Said]) -> Sequence[Made | LensembleError]:
+        """See `Stage.run`."""
+        return self._encoder.encode(rows)
+
+    def write(self, results: Sequence[Made]) -> Rows:
+        """See `Stage.write`."""
+        profile = self._encoder.profile.encode()
+        return {
+            contract.EMBEDDING.name: np.stack([one.vector for one in results]),
+            contract.MADE_UNDER.name: np.full((len(results), 1), profile, np.object_),
+            contract.TOKENS.name: np.array([[one.tokens] for one in results], np.int32),
+        }
+
+
+def _text(value: bytes) -> str:
+    return bytes(value).decode("utf-8", "replace")

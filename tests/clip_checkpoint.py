@@ -1,0 +1,77 @@
+"""A CLIP checkpoint of the real architecture with small, random weights, made on the spot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+)
+
+CORPUS = Path(__file__).parents[1] / "export" / "lensemble_export" / "corpus.txt"
+SIDE, PATCH, DIMENSION, MAX_TOKENS = 64, 16, 32, 77
+
+
+def write_clip_checkpoint(folder: Path) -> Path:
+    """Model, tokenizer and image processor, as `save_pretrained` lays them out."""
+    tokenizer = _tokenizer()
+    tower = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    config = CLIPConfig(
+        text_config={
+            **tower,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": MAX_TOKENS,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={**tower, "image_size": SIDE, "patch_size": PATCH},
+        projection_dim=DIMENSION,
+    )
+    torch.manual_seed(0)
+    model = CLIPModel(config)
+    with torch.no_grad():  # as initialised, all items look alike
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.15)
+    model.save_pretrained(folder)
+    # Square here, 224 in real ones.
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> CLIPTokenizer:
+    """Byte-level BPE with `</w>`, trained as CLIP's own is; what begins and ends a text last."""
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    like = CLIPTokenizer().backend_tokenizer
+    bpe.normalizer, bpe.pre_tokenizer = like.normalizer, like.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        end_of_word_suffix="</w>",
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train([str(CORPUS)], trainer)
+    said = json.loads(bpe.to_str())["model"]
+    vocab = dict(said["vocab"])
+    for word in (*(f"{one}</w>" for one in sorted(pre_tokenizers.ByteLevel.alphabet())),):
+        vocab.setdefault(word, len(vocab))  # so that no text needs the unknown token
+    for token in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[token] = len(vocab)
+    merges = [tuple(pair) for pair in said["merges"]]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)

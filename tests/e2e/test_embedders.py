@@ -1,0 +1,209 @@
+"""All three embedders of one real server: the same call, the same tensors."""
+
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lensemble_client import (
+    Client,
+    InternalError,
+    InvalidInputError,
+    Item,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    calls,
+    contract,
+)
+from lensemble_client.cli import main
+from lensemble_client.items import to_rows
+from lensemble_client.retry import Retry
+from tests.clip_checkpoint import DIMENSION
+from tests.fake_chat_server import COLOURS, TOKENS, plain
+from tests.pictures import encode, textured
+
+pytestmark = pytest.mark.e2e
+
+LENGTHS = {"native": 256, "hybrid": 384, "clip": DIMENSION}
+EMBEDDERS = sorted(LENGTHS)
+
+
+@pytest.fixture(autouse=True)
+def obliging(chat):
+    chat.reset()
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(everything, request):
+    url = everything.grpc_url if request.param == "grpc" else everything.http_url
+    with Client(url, retry=Retry(tries=1)) as made:
+        yield made
+
+
+def coloured(colour, n=0):
+    """Another picture for each n, of the same colour."""
+    return encode(plain(colour, 40 + n))
+
+
+def items():
+    found = [Item(f"a {colour} text of {'many ' * n}words") for n, colour in enumerate(COLOURS)]
+    found += [Item(images=(coloured(colour),)) for colour in COLOURS]
+    found += [Item("both", (encode(textured(50, 40 + n), "JPEG"),) * (1 + n)) for n in range(3)]
+    return found
+
+
+def test_all_are_there(client, everything, capsys):
+    assert client.embedders() == ("native", "hybrid", "clip")
+    assert set(client.status().models) == set(contract.MODELS)
+    assert main(["status", "--url", everything.grpc_url]) == 0
+    assert "embedders: native, hybrid, clip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("embedder", EMBEDDERS)
+def test_same_tensors_of_each(client, embedder):
+    model = contract.EMBEDDERS[embedder]
+    some = [Item("a text"), Item("red", (coloured("red"),)), Item(images=(coloured("blue"),) * 2)]
+    rows = client.infer(model, to_rows(some), {}, 30)
+    assert list(rows) == [tensor.name for tensor in contract.EMBED.outputs]
+    assert rows["embedding"].shape == (3, LENGTHS[embedder])
+    np.testing.assert_allclose(np.linalg.norm(rows["embedding"], axis=1), 1, atol=1e-5)
+    assert rows["tokens"].shape == rows["preprocess_ms"].shape == (3, 1)
+    assert (rows["tokens"] > 0).all()
+    assert rows["profile"][0, 0].startswith(b"sha256:")
+    measured = client.run(calls.measured(calls.embed(some, None, embedder)), 30)
+    assert [one.tokens > 0 for one in measured] == [True] * 3
+    assert set(measured[0].times_ms) == {"preprocess", "encode"}
+
+
+def test_profiles_differ_and_are_published(client, everything):
+    profiles = {
+        name: client.infer(model, to_rows([Item("a")]), {}, 30)["profile"][0, 0].decode()
+        for name, model in contract.EMBEDDERS.items()
+    }
+    assert len(set(profiles.values())) == 3
+    with urllib.request.urlopen(everything.metrics_url) as answer:
+        metrics = answer.read().decode()
+    for name in ("hybrid", "clip"):
+        (line,) = [line for line in metrics.splitlines() if f'embedder="{name}"' in line]
+        assert line.startswith("lensemble_model_info{")
+        assert profiles[name] in line
+        assert f'dimension="{LENGTHS[name]}"' in line
+
+
+@pytest.mark.parametrize("embedder", EMBEDDERS)
+def test_alone_equals_in_company(client, embedder):
+    alone = [client.embed(item.text, item.images or None, embedder=embedder) for item in items()]
+    for batch_size in (1, 32):
+        together = client.embed_many(
+            items(), embedder=embedder, concurrency=24, batch_size=batch_size
+        )
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["clip", "describe", "sentence"])
+def test_texts_and_pictures_share_batches(everything, chat, model):
+    import tritonclient.grpc as triton
+
+    chat.delay_s = 0.02
+    embedder = "clip" if model == "clip" else "hybrid"
+    with (
+        triton.InferenceServerClient(everything.grpc_url.split("//")[1]) as raw,
+        Client(everything.grpc_url) as client,
+    ):
+
+        def counts():
+            (found,) = raw.get_inference_statistics(model).model_stats
+            return found.inference_count, found.execution_count
+
+        before = counts()
+        asked = [
+            one
+            for n in range(60)
+            for one in (Item(f"text {n}"), Item(images=(coloured("red", n),)))
+        ]
+        results = client.embed_many(asked, embedder=embedder, concurrency=32, batch_size=1)
+        done, executed = (now - then for now, then in zip(counts(), before, strict=True))
+    assert done == len(results) == 120
+    assert not [one for one in results if not isinstance(one, np.ndarray)]
+    assert done / executed > 2
+
+
+def test_pictures_are_found_by_what_is_said_of_them(client, chat):
+    """Real MiniLM: a description in words is near a query in words."""
+    chat.reset()
+    queries = client.embed_many([Item(f"something {c}") for c in COLOURS], embedder="hybrid")
+    pictures = client.embed_many([Item(images=(coloured(c),)) for c in COLOURS], embedder="hybrid")
+    scores = np.stack(queries) @ np.stack(pictures).T
+    assert scores.argmax(axis=1).tolist() == list(range(len(COLOURS)))
+
+
+@pytest.mark.parametrize("embedder", EMBEDDERS)
+def test_bad_item_fails_alone(client, embedder):
+    some = [Item("good"), Item(images=(b"broken",)), Item(images=(coloured("green"),))]
+    good, bad, other = client.embed_many(some, embedder=embedder)
+    assert len(good) == len(other) == LENGTHS[embedder]
+    assert isinstance(bad, InvalidInputError)
+    assert bad.field == "image[0]"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (500, NotReadyError),
+        (429, OverloadedError),
+        (422, InvalidInputError),
+        ("empty", InternalError),
+    ],
+)
+def test_failing_chat_server_fails_its_pictures_only(client, chat, fault, error):
+    chat.failing = {"yellow": fault}
+    unseen = np.random.default_rng().integers(100, 900)  # nothing is remembered of it
+    some = [
+        Item("words"),
+        Item(images=(coloured("yellow", unseen),)),
+        Item(images=(coloured("red"),)),
+    ]
+    words, yellow, red = client.embed_many(some, embedder="hybrid")
+    assert len(words) == len(red) == 384
+    assert isinstance(yellow, error)
+    assert "the chat server http://127.0.0.1:" in str(yellow)
+    with ThreadPoolExecutor(2) as pool:
+        others = [
+            pool.submit(client.embed, None, coloured("yellow"), embedder=name)
+            for name in ("native", "clip")
+        ]
+        assert [len(one.result()) for one in others] == [256, DIMENSION]
+
+
+@pytest.mark.parametrize("embedder", ["hybrid", "clip"])
+def test_what_was_not_trained_is_refused(client, embedder):
+    with pytest.raises(InvalidInputError, match=r"instruction: the embedder .* takes none"):
+        client.embed("a", instruction="find", embedder=embedder)
+    with pytest.raises(InvalidInputError, match=r"dimensions: 16; .* not trained to be cut"):
+        client.embed("a", dimensions=16, embedder=embedder)
+    assert len(client.embed("a", dimensions=LENGTHS[embedder], embedder=embedder))
+
+
+def test_chat_tokens_are_counted(client, chat):
+    unseen = coloured("white", np.random.default_rng().integers(100, 900))
+    call = calls.measured(calls.embed([Item(images=(unseen,))], None, "hybrid"))
+    first, again = (client.run(call, 30)[0].tokens for _ in range(2))
+    assert first == again + TOKENS  # what is remembered costs nothing
+    assert len(chat.bodies) == 1
+
+
+def test_command_takes_an_embedder(everything, capsys):
+    import json
+
+    assert main(["embed", "words", "--embedder", "clip", "--url", everything.grpc_url]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == DIMENSION
+
+
+def test_server_without_it_says_so(server):
+    with Client(server.grpc_url) as client:
+        assert client.embedders() == ("native",)
+        with pytest.raises(NotFoundError, match="embed_clip"):
+            client.embed("a", embedder="clip")
