@@ -25,6 +25,7 @@ from lensemble_client.connection import (
 from lensemble_client.errors import LensembleError, NotFoundError
 from lensemble_client.items import Item, Picture, Record
 from lensemble_client.retry import Retry, Tries
+from lensemble_client.shared_transport import AsyncSharedMemoryTransport, pool
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -39,6 +40,7 @@ class AsyncClient:
         url: As of `Client`.
         timeout_s: As of `Client`.
         retry: As of `Client`.
+        shared_memory: As of `Client`.
         transport: Used instead of one made from `url`.
 
     Raises:
@@ -51,9 +53,10 @@ class AsyncClient:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
+        shared_memory: bool = False,
         transport: AsyncTransport | None = None,
     ) -> None:
-        self._transport = transport if transport is not None else _transport(url)
+        self._transport = transport if transport is not None else _transport(url, shared_memory)
         self._timeout_s, self._retry = timeout_s, retry
 
     async def __aenter__(self) -> Self:
@@ -348,6 +351,7 @@ async def map_batches(
     return in_order(found)
 
 
-def _transport(url: str) -> AsyncTransport:
+def _transport(url: str, shared_memory: bool) -> AsyncTransport:
     scheme, place = address(url)
-    return (AsyncGrpcTransport if scheme == "grpc" else AsyncHttpTransport)(place)
+    made: AsyncTransport = (AsyncGrpcTransport if scheme == "grpc" else AsyncHttpTransport)(place)
+    return AsyncSharedMemoryTransport(made, pool(scheme, place)) if shared_memory else made

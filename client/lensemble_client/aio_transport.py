@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError, from_wire
 from lensemble_client.items import Rows
-from lensemble_client.wire import Parameters, arrays, inputs, outputs, translated
+from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, said, translated
 
 _JSON_SIZE = "Inference-Header-Content-Length"
 """Header: bytes of JSON before the binary tensors (KServe, "Binary Tensor Data Extension")."""
@@ -22,7 +22,7 @@ class AsyncTransport(Protocol):
     """Carries calls to a Triton server, on one event loop."""
 
     async def infer(
-        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
 
@@ -50,7 +50,7 @@ class AsyncGrpcTransport:
         self._opened: Any = None
 
     async def infer(
-        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
@@ -111,7 +111,7 @@ class AsyncHttpTransport:
         self._session: Any = None
 
     async def infer(
-        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         body, json_size = self._triton.InferenceServerClient.generate_request_body(
@@ -185,13 +185,5 @@ class AsyncHttpTransport:
         except Exception as error:
             raise translated(error, timeout_s) from error
         if response.status != HTTPStatus.OK:
-            raise from_wire(str(response.status), _said(answer))
+            raise from_wire(str(response.status), said(answer))
         return answer, response.headers.get(_JSON_SIZE)
-
-
-def _said(answer: bytes) -> str:
-    """Triton's message in an answer that is none."""
-    try:
-        return str(json.loads(answer)["error"])
-    except (ValueError, KeyError, TypeError):
-        return answer[:200].decode(errors="replace") or "no message"

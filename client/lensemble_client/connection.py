@@ -18,6 +18,7 @@ from lensemble_client.calls import Call
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item, Rows
 from lensemble_client.retry import Retry, Tries
+from lensemble_client.shared_transport import SharedMemoryTransport, pool
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
 from lensemble_client.wire import Parameters
 
@@ -38,6 +39,8 @@ class Connection:
         url: `grpc://host:port` or `http://host:port`.
         timeout_s: Seconds that a call may take with all its tries, unless the call says otherwise.
         retry: How often to try what may do better; `Retry(tries=1)` never tries again.
+        shared_memory: Whether large inputs go through memory shared with a server on this machine
+            (`shared_memory`). Where that cannot be, they go over the wire.
         transport: Used instead of one made from `url`.
 
     Raises:
@@ -50,9 +53,10 @@ class Connection:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
+        shared_memory: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        self._transport = transport if transport is not None else _transport(url)
+        self._transport = transport if transport is not None else _transport(url, shared_memory)
         self._timeout_s, self._retry = timeout_s, retry
 
     def __enter__(self) -> Self:
@@ -215,6 +219,7 @@ def address(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _transport(url: str) -> Transport:
+def _transport(url: str, shared_memory: bool) -> Transport:
     scheme, place = address(url)
-    return (GrpcTransport if scheme == "grpc" else HttpTransport)(place)
+    made: Transport = GrpcTransport(place) if scheme == "grpc" else HttpTransport(place)
+    return SharedMemoryTransport(made, pool(scheme, place)) if shared_memory else made

@@ -16,7 +16,7 @@ from lensemble_client import contract
 from lensemble_client.aio_transport import AsyncHttpTransport
 from lensemble_client.errors import NotReadyError
 from lensemble_client.items import Rows
-from lensemble_client.wire import Parameters, arrays, inputs, outputs, translated
+from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, translated
 
 __all__ = ["GrpcTransport", "HttpTransport", "Parameters", "Transport"]
 
@@ -27,13 +27,13 @@ class Transport(Protocol):
     """Carries one call to a Triton server. Safe to use from several threads."""
 
     def infer(
-        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """Runs a model.
 
         Args:
             model: What to run; its outputs are all asked for.
-            rows: Input name -> array (B, ...).
+            rows: Input name -> array (B, ...), or where it lies in shared memory.
             parameters: Request parameters.
             timeout_s: Seconds after which the call fails.
 
@@ -69,7 +69,7 @@ class GrpcTransport:
         self._client = triton.InferenceServerClient(address)
 
     def infer(
-        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
@@ -123,7 +123,7 @@ class HttpTransport:
         self._end = weakref.finalize(self, _close, self._transport, self._loop, thread)
 
     def infer(
-        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         return self._await(self._transport.infer(model, rows, parameters, timeout_s))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, LensembleError, NotReadyError, from_wire
@@ -13,6 +16,27 @@ from lensemble_client.items import Rows
 
 Parameters = Mapping[str, str | int | bool]
 """Request parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An array that lies in memory which the server has mapped.
+
+    Attributes:
+        region: Under which name.
+        offset: Where in it, in bytes.
+        size: In bytes, in the protocol's binary form.
+        shape: (B, ...).
+    """
+
+    region: str
+    offset: int
+    size: int
+    shape: tuple[int, ...]
+
+
+Sent: TypeAlias = Mapping[str, NDArray[Any] | Placed]
+"""Inputs of a request: `Rows`, of which some may lie in shared memory."""
 
 _TRITON_DTYPES = {
     "STRING": "BYTES",
@@ -23,7 +47,7 @@ _TRITON_DTYPES = {
 }
 
 
-def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
+def inputs(triton: Any, model: contract.Model, rows: Sent) -> list[Any]:
     """The rows as inputs of a request, in binary.
 
     Args:
@@ -39,7 +63,10 @@ def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
         if tensor.name in rows:
             array = rows[tensor.name]
             value = triton.InferInput(tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype])
-            value.set_data_from_numpy(array)
+            if isinstance(array, Placed):
+                value.set_shared_memory(array.region, array.size, array.offset)
+            else:
+                value.set_data_from_numpy(array)
             made.append(value)
     return made
 
@@ -77,6 +104,14 @@ def arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
             raise from_wire("INTERNAL", f"the answer has no output {tensor.name!r}")
         found[tensor.name] = np.asarray(array)
     return found
+
+
+def said(answer: bytes) -> str:
+    """Triton's message in an HTTP answer that is none."""
+    try:
+        return str(json.loads(answer)["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer[:200].decode(errors="replace") or "no message"
 
 
 def translated(error: Exception, timeout_s: float) -> LensembleError:
