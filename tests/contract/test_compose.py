@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
 import lensemble
 from lensemble.config import Settings
+from lensemble.gateway.app import check
+from lensemble.gateway.config import GatewaySettings
 
 ROOT = Path(__file__).parents[2]
-TRITON = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["triton"]
+SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+TRITON, GATEWAY = SERVICES["triton"], SERVICES["gateway"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
@@ -27,7 +31,28 @@ def test_versions_agree_and_are_new_enough():
 
 
 def test_nothing_is_published_beyond_loopback():
-    assert all(port.startswith("127.0.0.1:") for port in TRITON["ports"])
+    for service in SERVICES.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def test_gateway_is_set_up_with_keys_and_finds_triton():
+    found = GatewaySettings.from_env(GATEWAY["environment"])
+    check(found)
+    assert found.host == "0.0.0.0" and found.keys is not None
+    mounted = [volume.split(":")[1] for volume in GATEWAY["volumes"]]
+    assert str(found.keys.parent) in mounted
+    published = {port.rsplit(":", 1)[1] for port in TRITON["ports"]}
+    for url in (found.triton, found.metrics):
+        assert urlsplit(url).hostname == "triton"
+        assert str(urlsplit(url).port) in published
+    assert GATEWAY["ports"] == [f"127.0.0.1:{found.port}:{found.port}"]
+    assert GATEWAY["read_only"] and GATEWAY["cap_drop"] == ["ALL"]
+    assert GATEWAY["image"] == f"lensemble-gateway:{lensemble.__version__}"
+
+
+def test_every_service_is_a_target_of_the_dockerfile():
+    targets = re.findall(r"^FROM .+ AS (\w+)$", DOCKERFILE, re.MULTILINE)
+    assert {service["build"]["target"] for service in SERVICES.values()} == set(targets)
 
 
 def test_image_holds_what_is_copied_into_it():
