@@ -21,7 +21,7 @@ from lensemble.gateway.guard import Guard
 from lensemble.gateway.models import described
 from lensemble.gateway.remote import Remote
 from lensemble.gateway.service import Service
-from lensemble_client import AsyncClient
+from lensemble_client import AsyncClient, contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer}}
@@ -98,8 +98,8 @@ def _api(service: Service) -> FastAPI:
     async def health() -> Response:
         """Whether requests can be served now, and on what."""
         ready = await service.models.ready()
-        native = next(iter(await service.models.serving()), None)
-        labels = native.labels if native and ready else {}
+        serving = {about.name: about.labels for about in await service.models.serving()}
+        labels = serving.get(contract.NATIVE, {}) if ready else {}
         content = {
             "status": "ok" if ready else "unavailable",
             "model_loaded": ready,
