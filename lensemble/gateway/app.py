@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import lensemble
 from lensemble.gateway import embeddings, items, rag, search
@@ -22,7 +23,12 @@ from lensemble.gateway.models import described
 from lensemble.gateway.remote import Remote
 from lensemble.gateway.service import Service
 from lensemble_client import AsyncClient, contract
-from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
+from lensemble_client.errors import (
+    CancelledError,
+    InternalError,
+    InvalidInputError,
+    LensembleError,
+)
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer}}
 _CODES = {
@@ -30,6 +36,7 @@ _CODES = {
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
     HTTPStatus.REQUEST_TIMEOUT: "body_too_slow",
+    HTTPStatus.TOO_MANY_REQUESTS: "overloaded",
 }
 
 
@@ -133,6 +140,10 @@ def _api(service: Service) -> FastAPI:
         code = _CODES.get(HTTPStatus(error.status_code), "bad_request")
         refused = RefusedError(error.status_code, code, str(error.detail))
         return _problem(refused, error.status_code, dict(error.headers or {}))
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
+        return await ours(_, CancelledError("the caller is gone"))
 
     @api.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> Response:

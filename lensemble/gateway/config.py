@@ -43,6 +43,7 @@ class GatewaySettings(BaseModel):
         in_flight: Requests under way at a time; one more is refused with 429.
         per_minute: Requests of one key in a minute; 0 sets no limit.
         body_bytes: Of one request.
+        held_bytes: Of all requests under way; one that would pass it is refused with 429.
         body_s: Seconds that a caller may take to send one.
         items: In one request.
         timeout_s: Seconds for one request's work in Triton.
@@ -71,6 +72,7 @@ class GatewaySettings(BaseModel):
     in_flight: PositiveInt = 64
     per_minute: NonNegativeInt = 0
     body_bytes: PositiveInt = 64 * 1024 * 1024
+    held_bytes: PositiveInt = 1024 * 1024 * 1024
     body_s: PositiveFloat = 30.0
     items: PositiveInt = 256
     timeout_s: PositiveFloat = 60.0

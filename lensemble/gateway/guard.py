@@ -56,6 +56,7 @@ class Guard:
         self._rate = MovingWindowRateLimiter(MemoryStorage())
         self._per_minute = RateLimitItemPerMinute(max(1, settings.per_minute))
         self._in_flight = 0
+        self._held = 0  # bytes of their bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -119,6 +120,7 @@ class Guard:
             await self._app(scope, self._counted(receive, trace), send)
         finally:
             self._in_flight -= 1
+            self._held -= trace.body_bytes
             self._metrics.in_flight.set(self._in_flight)
 
     async def _check(self, scope: Scope, headers: Headers, trace: Trace) -> None:
@@ -177,10 +179,19 @@ class Guard:
                     HTTPStatus.REQUEST_TIMEOUT,
                     f"the body did not come within {self._settings.body_s:g} s",
                 ) from None
-            trace.body_bytes += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            trace.body_bytes += size
+            self._held += size
             if trace.body_bytes > self._settings.body_bytes:
                 self._metrics.refuse("body_too_large")
                 raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large())
+            if self._held > self._settings.held_bytes:
+                self._metrics.refuse("overloaded")
+                raise HTTPException(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "the requests under way are too large together; try again later",
+                    after(RETRY_S),
+                )
             whole = not message.get("more_body", False)
             return message
 

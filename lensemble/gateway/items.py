@@ -58,6 +58,8 @@ def router(service: Service) -> APIRouter:
         """
         trace = trace_of(request)
         with Timed(trace, "read"):
+            # All of it first: who waits for the caller to go would take pieces of it away.
+            await request.body()
             records = await until_gone(request, _records(service, request))
         found = await until_gone(request, _stored(service, records, trace))
         tokens = sum(one.tokens for one in found if isinstance(one, Measured))

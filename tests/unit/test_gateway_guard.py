@@ -182,6 +182,26 @@ def test_body_has_a_limit_whether_or_not_its_length_is_told():
     asyncio.run(ask())
 
 
+def test_bodies_of_all_requests_have_a_limit_together():
+    async def ask():
+        triton = FakeTriton()
+        triton.hold = asyncio.Event()
+        async with gateway(triton, held_bytes=150) as http:
+            first = asyncio.create_task(http.post("/v1/embeddings", json={"input": "a" * 80}))
+            while not triton.calls:
+                await asyncio.sleep(0.01)
+            refused = await http.post("/v1/embeddings", json={"input": "b" * 80})
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"] == "1"
+            assert refused.json()["error"]["code"] == "overloaded"
+            triton.hold.set()
+            assert (await first).status_code == 200
+            again = await http.post("/v1/embeddings", json={"input": "b" * 80})
+            assert again.status_code == 200, "what is done is held no more"
+
+    asyncio.run(ask())
+
+
 def test_body_must_come_in_time():
     async def slow():
         yield b"{"

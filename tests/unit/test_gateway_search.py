@@ -121,6 +121,25 @@ def test_later_of_two_items_with_one_id_wins():
     assert triton.stored == {"a": {"n": 29}}
 
 
+def test_bodies_in_pieces_arrive_whole():
+    """A watcher for the caller's going must not take pieces of the body."""
+    items = [{"id": str(n), "text": "x" * 50} for n in range(100)]
+    body = json.dumps({"items": items}).encode()
+
+    async def pieces():
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+            await asyncio.sleep(0)
+
+    triton = FakeTriton()
+    assert ask("POST", "/v1/items", triton, content=pieces()).status_code == 200
+    assert len(triton.stored) == 100
+    triton = FakeTriton()
+    form = {"id": "a", "text": "x" * 100_000}
+    answer = ask("POST", "/v1/items", triton, data=form, files={"image": ("a", PICTURE * 20_000)})
+    assert answer.json()["usage"]["total_tokens"] == 100_010
+
+
 def test_form_with_files():
     triton = FakeTriton()
     form = {"id": "a/b", "document": '{"n": 1}', "text": "x"}
