@@ -1,5 +1,6 @@
 """What README.md says to type, typed: against the real server, word for word but for the ports."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,9 @@ import pytest
 
 from benchmarks.photos import read_photo
 from lensemble.config import Settings
+from lensemble.gateway import keys
+from lensemble.gateway.config import GatewaySettings
+from lensemble.gateway.server import GatewayServer
 from lensemble.index import MAX_ID_BYTES
 from lensemble.index.records import MAX_DOCUMENT_BYTES
 from lensemble.server import TritonServer
@@ -74,8 +78,20 @@ def test_commands_run(typed, server, tmp_path):
     assert "triton 2.51.0" in out
 
 
+def test_gateway_answers(typed, server, tmp_path):
+    (block,) = [b for b in typed("bash") if "/v1/embeddings" in b]
+    key = keys.add(tmp_path / "keys.json", "me", "write")
+    settings = GatewaySettings(
+        triton=server.grpc_url, metrics=server.metrics_url, port=0, keys=tmp_path / "keys.json"
+    )
+    with GatewayServer(settings) as gateway:
+        block = block.replace("http://127.0.0.1:8080", gateway.url)
+        answer = json.loads(run(["bash", "-ec", block], tmp_path, KEY=key))
+    assert [len(entry["embedding"]) for entry in answer["data"]] == [64, 64]
+
+
 def test_curl_answers(typed, tmp_path):
-    (block,) = [b for b in typed("bash") if "curl" in b]
+    (block,) = [b for b in typed("bash") if "/infer" in b]
     out = run(["bash", "-ec", block], tmp_path)
     assert '"error"' not in out
     assert [name in out for name in ('"ids"', '"scores"', '"embedding"')] == [True] * 3
