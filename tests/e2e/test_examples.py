@@ -1,4 +1,4 @@
-"""The scripts of `examples/`, run as their docstrings say, against the real server and gateway."""
+"""The scripts of `examples/` and the commands of docs/api.md, against real server and gateway."""
 
 import json
 import re
@@ -162,6 +162,27 @@ def test_ask_with_sources(url, photos, direct):
     ]
     said = run("ask_with_sources", "", "--url", url, status=1)
     assert said == "error: the item is empty; give a text, a picture, or both\n"
+
+
+def test_commands_of_api_docs(url):
+    """In the page's order, word for word but for the port: none is refused."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    commands = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert len(commands) > 15
+    for command in commands:
+        ran = subprocess.run(
+            ["bash", "-c", command.replace("http://127.0.0.1:8080", url)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ran.returncode == 0, command
+        if "/metrics" in command:
+            assert "lensemble_gateway_requests_total{" in ran.stdout
+        else:
+            said = json.loads(ran.stdout)
+            assert "error" not in said and "detail" not in said, f"{command}\n{ran.stdout}"
 
 
 def test_every_example_is_run_here_and_is_short():
