@@ -1,0 +1,54 @@
+"""Stores a folder of pictures, then searches it by words and by picture.
+
+A server that takes writes (the index is made if it is missing):
+
+    lensemble up --checkpoint checkpoints/emoji --index data/photos --writes
+
+    python examples/search_photos.py datasets/emoji/damaged --words "red heart"
+
+After a break, run it again: what is stored already is not sent again.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from lensemble_client import Client, Item, LensembleError, Record
+
+KINDS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+parser = argparse.ArgumentParser(description="Store a folder of pictures and search it.")
+parser.add_argument("folder", type=Path)
+parser.add_argument("--words", default="red heart", help="what to search for")
+parser.add_argument("--like", type=Path, help="picture to search for (default: the first one)")
+parser.add_argument("-k", "--top-k", type=int, default=3)
+parser.add_argument("--url", default="grpc://127.0.0.1:8001")
+given = parser.parse_args()
+
+paths = sorted(path for path in given.folder.rglob("*") if path.suffix.lower() in KINDS)
+sent: list[Path] = []
+
+
+def records() -> Iterator[Record]:
+    """The pictures, read as their turn comes."""
+    for path in paths:
+        try:
+            item = Item.of(image=path)
+        except LensembleError as error:  # empty, or not ours to read
+            print(f"error: {path.name}: {error}")
+            continue
+        sent.append(path)
+        yield Record(path.relative_to(given.folder).as_posix(), item, {"file": path.name})
+
+
+with Client(given.url) as client:
+    results = dict(zip(sent, client.ingest_many(records()), strict=True))
+    stored = [path for path, result in results.items() if isinstance(result, int)]
+    for path in results.keys() - stored:
+        print(f"error: {path.name}: {results[path]}")
+    print(f"{len(stored)} of {len(paths)} pictures stored")
+    for query in (given.words, *([given.like] if given.like else stored[:1])):
+        words, picture = (query, None) if isinstance(query, str) else (None, query)
+        print(query if words else query.name)
+        for hit in client.search(words, picture, top_k=given.top_k):
+            print(f"  {hit.score:.4f}  {hit.id}")
