@@ -154,7 +154,10 @@ class ChatServer:
                 f"the chat server was silent for {self._silent_s:g} s"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise NotReadyError(f"the chat server cannot be reached ({error})") from error
+            # Where it stands is none of the caller's business.
+            raise NotReadyError(
+                f"the chat server cannot be reached ({type(error).__name__})"
+            ) from error
 
 
 async def _stream(

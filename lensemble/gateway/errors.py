@@ -96,6 +96,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> InvalidInputError:
         message, more = message.removeprefix("Value error, "), ""
     elif first["type"] == "extra_forbidden":
         message = "there is no such field here"
+    elif first["loc"] == ("body",) and first["type"] == "model_attributes_type":
+        message = "the body is not a JSON object; send one, with `Content-Type: application/json`"
     elif first["type"] == "json_invalid":
         message, field = f"the body is not JSON: {first['ctx']['error']}", ""
     elif first["type"] == "missing":

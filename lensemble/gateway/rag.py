@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def _event(model: str, id_: str, sources: list[dict[str, Any]]) -> bytes:
     said = {
         "id": id_,
         "object": "chat.completion.chunk",
-        "created": 0,
+        "created": int(time.time()),
         "model": model,
         "choices": [
             {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}

@@ -89,6 +89,7 @@ def test_no_chat_server_is_said_so():
         assert answer.json()["error"]["code"] == "no_chat_server"
     gone = ask("/v1/chat/completions", {"model": "m"}, chat="http://127.0.0.1:9/v1")
     assert gone.json()["error"]["code"] == "not_ready"
+    assert "127.0.0.1" not in gone.text
     for raw in ({"messages": []}, []):
         assert ask("/v1/chat/completions", raw, chat="http://127.0.0.1:9").status_code == 400
 

@@ -170,6 +170,16 @@ def test_refusal_names_the_field(case):
     assert not triton.calls
 
 
+def test_body_without_its_type_is_told_what_to_send():
+    async def ask():
+        async with gateway() as http:
+            return await http.post("/v1/embeddings", content=b'{"input": "a"}')
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 400
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 def test_token_ids_come_with_advice():
     said = post("/v1/embeddings", {"input": [[1, 2]]}).json()["error"]["message"]
     assert "check_embedding_ctx_length=False" in said
