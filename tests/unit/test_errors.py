@@ -4,7 +4,8 @@ import pytest
 from lensemble_client import errors
 from lensemble_client.errors import LensembleError, from_wire
 
-CLASSES = [cls for cls in LensembleError.__subclasses__()]
+# The gateway has one of its own, which crosses no wire of ours.
+CLASSES = [cls for cls in LensembleError.__subclasses__() if cls.__module__ == errors.__name__]
 
 
 def test_tree_in_docstring_names_every_class():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lensemble_client.corpus import Entry
 from lensemble_evaluation import metrics
 from lensemble_evaluation.dataset import Dataset
-from lensemble_evaluation.rank import _exact
+from lensemble_evaluation.rank import exact
 
 OF_TREC_EVAL = {
     "recall_1": "recall@1",
@@ -33,7 +33,7 @@ def test_metrics_are_those_of_trec_eval(data):
     )
     dataset = Dataset("d", "test", [Entry(i) for i in ids], [Entry("q")], {"q": relevance})
     # One-dimensional "vectors": the inner product is the score.
-    (ranks,) = _exact(dataset, np.ones((1, 1), np.float32), np.array([scores], np.float32).T)
+    (ranks,) = exact(dataset, np.ones((1, 1), np.float32), np.array([scores], np.float32).T)
     found = metrics.of_query(ranks, list(relevance.values()))
     evaluator = pytrec_eval.RelevanceEvaluator({"q": relevance}, set(OF_TREC_EVAL))
     run = {"q": {id_: float(score) for id_, score in zip(ids, scores, strict=True)}}
