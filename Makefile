@@ -14,7 +14,7 @@ demo: $(VENV)/.made
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/.made
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.made
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -26,7 +26,7 @@ from lensemble.gateway.server import GatewayServer
 from lensemble.server import TritonServer, stop_on_signals
 
 CALLERS = (1, 16, 64)
-_FULL = (5, 3.0)
+_FULL = (3, 2.0)
 _QUICK = (2, 1.0)
 """Rounds, and seconds of each way in a round."""
 
