@@ -1,10 +1,8 @@
 # NVIDIA's Triton with this package beside it. Older than 26.06 lacks published security fixes.
 ARG TRITON=26.08
 
-# The gateway: no Triton, no torch, no model.
-FROM python:3.12-slim AS gateway
-ENV PYTHONDONTWRITEBYTECODE=1
-WORKDIR /opt/lensemble
+# What both images install.
+FROM scratch AS source
 COPY pyproject.toml README.md LICENSE ./
 COPY lensemble lensemble
 COPY client client
@@ -13,6 +11,12 @@ COPY evaluation evaluation
 COPY export export
 COPY training training
 COPY model_repository model_repository
+
+# The gateway: no Triton, no torch, no model.
+FROM python:3.12-slim AS gateway
+ENV PYTHONDONTWRITEBYTECODE=1
+WORKDIR /opt/lensemble
+COPY --from=source / ./
 RUN pip install --no-cache-dir '.[gateway]' && useradd --system gateway
 USER gateway
 EXPOSE 8080
@@ -21,14 +25,7 @@ CMD ["python", "-m", "lensemble.gateway"]
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /opt/lensemble
-COPY pyproject.toml README.md LICENSE ./
-COPY lensemble lensemble
-COPY client client
-COPY embedders embedders
-COPY evaluation evaluation
-COPY export export
-COPY training training
-COPY model_repository model_repository
+COPY --from=source / ./
 # The image's Python backend is built for NumPy 1.
 RUN pip install --no-cache-dir '.[serve,export,hybrid]' 'numpy<2'
 

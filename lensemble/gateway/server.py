@@ -1,7 +1,7 @@
 """Starts and stops the gateway as a process of its own, beside a server.
 
-with TritonServer(...) as triton, GatewayServer(GatewaySettings(triton=triton.grpc_url)) as gateway:
-requests.post(f"{gateway.url}/v1/embeddings", json={"input": "hello"})
+with GatewayServer(GatewaySettings(triton="grpc://127.0.0.1:8001")) as gateway:
+httpx.post(f"{gateway.url}/v1/embeddings", json={"input": "hello"})
 """
 
 from __future__ import annotations

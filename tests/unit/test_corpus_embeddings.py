@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lensemble_client import (
@@ -262,8 +264,6 @@ def test_a_damaged_vector_is_made_again(corpus):
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_killed_at_any_sync_the_next_run_goes_on(corpus, monkeypatch, kind):
     """A process that ends at its n-th sync, without a word; then another finishes the work."""
-    if kind == "parquet":
-        pytest.importorskip("pyarrow", exc_type=ImportError)
     monkeypatch.setattr(journal_module, "_SYNC_ROWS", 3)
     monkeypatch.setattr(module, "_AT_A_TIME", 4)
     corpus.run()
@@ -333,8 +333,6 @@ def test_full_disk_is_said_and_what_was_synced_is_kept(corpus, monkeypatch):
 
 
 def test_parquet_has_rows_and_vectors_in_columns(corpus, monkeypatch):
-    pa = pytest.importorskip("pyarrow", exc_type=ImportError)
-    pq = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
     from lensemble_client import parquet
 
     monkeypatch.setattr(parquet, "_AT_A_TIME", 3)

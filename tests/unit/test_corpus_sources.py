@@ -4,6 +4,8 @@ import json
 import math
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lensemble_client import InvalidInputError
@@ -26,8 +28,6 @@ def folder(tmp_path):
 
 
 def parquet_of(path, rows):
-    pa = pytest.importorskip("pyarrow", exc_type=ImportError)
-    pq = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
@@ -140,8 +140,6 @@ def test_broken_rows_of_csv(tmp_path):
     ],
 )
 def test_what_is_wrong_with_the_whole_file_is_said_first(tmp_path, name, content, said):
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow", exc_type=ImportError)
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidInputError, match=said):

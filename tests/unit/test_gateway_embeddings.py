@@ -206,7 +206,7 @@ def test_first_users_shape():
         assert post("/qwen3/embeddings", body).status_code == 400
 
 
-def test_large_picture_is_decoded_beside_the_loop():
+def test_large_picture_arrives_whole():
     big = b"x" * 400_000
     url = f"data:image/png;base64,{base64.b64encode(big).decode()}"
     answer = post("/v1/embeddings", {"input": {"image": url}})
