@@ -4,8 +4,7 @@
 
 Short texts, each caller in a closed loop, in a process of its own beside the server on the same
 cores. The ways take turns in every round; a ratio is of one round, then the median of all. Two
-models: `small`, whose encoder costs next to nothing, so that the ways themselves are compared, and
-`emoji`, the demo's.
+models: `small`, with random weights, and `emoji`, the demo's.
 """
 
 from __future__ import annotations
@@ -120,7 +119,6 @@ def main() -> None:
         print(table(name, figures))
     small, emoji = results["small"], results["emoji"]
     keys: Figures = {
-        # Where the gateway shows most: the model that costs least.
         "gateway_over_grpc_throughput": small["gateway_over_grpc_throughput_64"],
         "embed_many_over_loop": small["embed_many_over_loop"],
         "gateway_over_grpc_throughput_emoji": emoji["gateway_over_grpc_throughput_64"],

@@ -5,9 +5,12 @@ import weakref
 import numpy as np
 import torch
 
+from lensemble import packing
 from lensemble.encoder import Encoder
 from lensemble.features import Features
-from lensemble_client import InternalError, InvalidInputError, OverloadedError
+from lensemble_client import InternalError, InvalidInputError, Item, OverloadedError
+from tests.conftest import EMBEDDING, MEAN
+from tests.parity.cases import mixed_batch
 
 
 class FakeEncoder(Encoder):
@@ -21,7 +24,7 @@ class FakeEncoder(Encoder):
         self._batch_patches = budgets.get("batch_patches", 32_768)
 
     def forward(self, packed):
-        lengths = packed.cu_seqlens.diff()
+        lengths = packed.cu_seqlens.diff() + packed.cu_seqlens[0]  # what all begin with is shared
         self.sizes.append(len(lengths))
         if packed.input_ids.numel() > self.room:
             raise torch.OutOfMemoryError("no room")
@@ -52,7 +55,7 @@ def test_results_keep_their_order_over_micro_batches(pipeline):
 
 def test_micro_batch_that_does_not_fit_is_halved(pipeline):
     encoder = FakeEncoder(pipeline.encoder, room=12)
-    assert lengths(encoder.encode([text(5)] * 8)) == [5] * 8
+    assert lengths(encoder.encode([text(5, 20 + n) for n in range(8)])) == [5] * 8
     assert encoder.sizes == [8, 4, 2, 2, 4, 2, 2]
 
 
@@ -105,3 +108,25 @@ def test_dimensions_cut_and_normalise_again(pipeline):
 
 def test_nothing_gives_nothing(pipeline):
     assert pipeline.encoder.encode([]) == []
+
+
+def test_what_all_prompts_begin_with_is_computed_once(pipeline):
+    encoder, items = pipeline.encoder, mixed_batch()
+    features = [pipeline.preprocess(item) for item in items if item.instruction is None]
+    apart = packing.pack(features, encoder.geometry)
+    shared = encoder.pack(features)
+    count = int(shared.cu_seqlens[0])
+    # At least system message and user's header.
+    assert count >= 15
+    assert shared.input_ids.shape[1] == apart.input_ids.shape[1] - count * (len(features) - 1)
+    torch.testing.assert_close(
+        encoder.forward(shared), encoder.forward(apart), atol=2e-6, rtol=1e-5
+    )
+
+
+def test_an_item_alone_and_the_mean_of_all_tokens_share_nothing(pipelines):
+    items = [Item("door"), Item("bumper")]
+    for profile, some in ((EMBEDDING, items[:1]), (MEAN, items)):
+        pipeline = pipelines[profile]
+        packed = pipeline.encoder.pack([pipeline.preprocess(item) for item in some])
+        assert packed.cu_seqlens[0] == 0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensemble import packing
+from lensemble import attention, packing
 from lensemble.features import Features
 from lensemble_client import InvalidInputError
 
@@ -100,3 +100,26 @@ def test_features_that_would_break_the_model_are_refused(change, reason):
 def test_micro_batches_keep_both_budgets(tokens, patches, expected):
     items = [item(4), item(4), item(2, (2, 4), 1), item(5, (2, 4), 1)]
     assert packing.micro_batches(items, tokens, patches) == expected
+
+
+def test_common_prefix_leaves_a_token_of_each_and_every_picture():
+    assert packing.common_prefix([item(3), item(5)], GEOMETRY) == 2
+    assert packing.common_prefix([item(5), item(5, (2, 2))], GEOMETRY) == 4
+    # Pictures of one size, one way only to tell them apart: their pixels.
+    pictures = [item(2, (4, 4)), item(2, (4, 4))]
+    count = packing.common_prefix(pictures, GEOMETRY)
+    first = int(np.flatnonzero(pictures[0].input_ids == GEOMETRY.image_token_id)[0])
+    assert count == first
+    packed = packing.pack(pictures, GEOMETRY)
+    with pytest.raises(ValueError, match=f"a picture is among the first {first + 1} tokens"):
+        packing.share_prefix(packed, first + 1)
+    assert packing.share_prefix(packed, count).cu_seqlens[0] == count
+
+
+def test_shared_prefix_is_for_cpus_and_for_what_cannot_see_ahead():
+    shared = packing.share_prefix(packing.pack([item(3), item(5)], GEOMETRY), 2)
+    with pytest.raises(ValueError, match="a shared prefix is for CPUs"):
+        shared.to(torch.device("meta"))
+    heads = torch.ones(1, 2, shared.input_ids.shape[1], 8)
+    with pytest.raises(ValueError, match="a shared prefix is for causal attention"):
+        attention._per_segment(heads, heads, heads, shared.cu_seqlens, None, causal=False)

@@ -9,7 +9,6 @@ import torch
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from lensemble import attention, packing
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
@@ -221,40 +220,6 @@ def test_second_lesson_teaches_variants_and_leaves_the_rest(encoder, checkpoint,
             found = vectors(learner, asked)
         assert variants(found, documents, relevant, own, DIMENSIONS) < unlearnt
     assert moved[2.0] < 0.5 * moved[0.0]
-
-
-def test_shared_prefix_changes_nothing(encoder, batches):
-    items = batches(1).items
-    packed = packing.pack(items, encoder.geometry)
-    count = packing.common_prefix(items, encoder.geometry)
-    shared = packing.share_prefix(packed, count)
-    # At least system message and user's header: the prompt's beginning.
-    assert count >= 15
-    assert shared.input_ids.shape[1] == packed.input_ids.shape[1] - count * (len(items) - 1)
-    torch.testing.assert_close(
-        encoder.forward(shared), encoder.forward(packed), atol=2e-6, rtol=1e-5
-    )
-    with pytest.raises(ValueError, match="a shared prefix is for CPUs"):
-        shared.to(torch.device("meta"))
-    heads = torch.ones(1, 2, shared.input_ids.shape[1], 8)
-    with pytest.raises(ValueError, match="a shared prefix is for causal attention"):
-        attention._per_segment(heads, heads, heads, shared.cu_seqlens, None, causal=False)
-
-
-def test_common_prefix_leaves_a_token_of_each_and_every_picture():
-    from tests.unit.test_packing import GEOMETRY, item
-
-    assert packing.common_prefix([item(3), item(5)], GEOMETRY) == 2
-    assert packing.common_prefix([item(5), item(5, (2, 2))], GEOMETRY) == 4
-    # Pictures of one size, one way only to tell them apart: their pixels.
-    pictures = [item(2, (4, 4)), item(2, (4, 4))]
-    count = packing.common_prefix(pictures, GEOMETRY)
-    first = int(np.flatnonzero(pictures[0].input_ids == GEOMETRY.image_token_id)[0])
-    assert count == first
-    packed = packing.pack(pictures, GEOMETRY)
-    with pytest.raises(ValueError, match=f"a picture is among the first {first + 1} tokens"):
-        packing.share_prefix(packed, first + 1)
-    assert packing.share_prefix(packed, count).cu_seqlens[0] == count
 
 
 def test_gradient_reaches_both_towers_and_every_merger(encoder, batches):

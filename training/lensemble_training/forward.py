@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lensemble import packing
 from lensemble.encoder import Encoder
 from lensemble.features import Features
 from lensemble.precision import cpu_has_bf16
@@ -32,11 +31,9 @@ def vectors(encoder: Encoder, items: Sequence[Features]) -> torch.Tensor:
     Returns:
         (N, D) float32, unit length.
     """
-    packed = packing.pack(items, encoder.geometry)
+    packed = encoder.pack(items)
     kernel: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if encoder.device.type == "cpu":
-        # Half of the tokens are the prompt's beginning, the same in every item.
-        packed = packing.share_prefix(packed, packing.common_prefix(items, encoder.geometry))
         # PyTorch's fused attention is slow backwards where sequences are short.
         kernel = sdpa_kernel(SDPBackend.MATH)
     enabled = has_bf16(encoder)
