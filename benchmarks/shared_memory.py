@@ -1,6 +1,6 @@
 """Does shared memory pay? Pictures by shared memory and over gRPC, against the bundled server.
 
-    python -m benchmarks.shared_memory
+    python -m benchmarks.shared_memory [--save]
 
 Two kinds of requests: `embed` of a picture (a flat BMP, which costs the server the least that many
 bytes can), and bytes that are no picture, which the server refuses unread: the way there and back

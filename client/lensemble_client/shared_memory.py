@@ -11,10 +11,10 @@ the server has mapped it (until then, Python's resource tracker removes it). The
 mapping, of the pages that were used, until it ends or the next client with shared memory comes,
 which has the mappings of dead clients removed; the server refuses that as long as it reads there.
 
-It saves the way, not the work. On two busy cores a request of 5 MB that the server refuses unread
-took 9.4 ms instead of 24 ms, one of 1 MB 3.7 ms instead of 7.1 ms, and one of 100 KB as long as
-over the wire (`OMP_NUM_THREADS=1 python -m benchmarks.shared_memory --requests 12 --threads 2
---kinds refused`). Beside decoding and encoding on a CPU that is little; so it is off unless asked
+It saves the way, not the work. On two cores a request of 5 MB that the server refuses unread took
+6.6 ms instead of 43 ms, one of 1 MB 1.9 ms instead of 4.1 ms; but to embed a picture of 5 MB took
+28 ms instead of 41 ms, and one of 100 KB as long as over the wire (`OMP_NUM_THREADS=1 python -m
+benchmarks.shared_memory`; `benchmarks/results/shared_memory.json`). So it is off unless asked
 for. Outputs are small, and stay on the wire.
 """
 
