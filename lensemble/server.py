@@ -40,6 +40,7 @@ STOP_TIMEOUT_S = 20.0
 """Seconds that requests under way have to finish before the server is killed."""
 
 _POLL_S = 0.1
+_STACKS_S = 0.5
 _LOG_LINES = 30
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -262,11 +263,32 @@ class TritonServer:
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(
                     f"tritonserver was not ready within {self._start_timeout_s:g} s; still "
-                    f"waiting for {', '.join(waiting)}:\n{self.log_tail()}"
+                    f"waiting for {', '.join(waiting)}:\n{self.log_tail()}\n"
+                    f"{self._where_they_stand(waiting)}"
                 )
             waiting = [model for model in waiting if not self._is_ready(model)]
             if waiting:
                 time.sleep(_POLL_S)
+
+    def _where_they_stand(self, models: Sequence[str]) -> str:
+        """What the processes of these models are doing: their stacks, which they write to the log.
+
+        `lensemble.triton` has them do so on SIGUSR1; one that has not come so far dies of it, so
+        this is for a server that is given up.
+        """
+        import psutil  # the gateway, which imports this module, does not need it
+
+        assert self._process is not None
+        seen = self.log_file.stat().st_size
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                command = " ".join(process.cmdline())
+                if any(f"/{model}/" in command for model in models):
+                    process.send_signal(signal.SIGUSR1)
+        time.sleep(_STACKS_S)
+        with self.log_file.open(errors="replace") as log:
+            log.seek(seen)
+            return log.read()
 
     def _is_ready(self, model: str) -> bool:
         url = f"{self.http_url}/v2/models/{model}/ready"

@@ -8,8 +8,10 @@ call, and show each caller a file and line of the server.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import logging
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,6 +25,9 @@ from lensemble_client import contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 
 logger = logging.getLogger(__name__)
+
+# `kill -USR1` of a model's process writes its stacks to the server's log: where does it hang?
+faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 INFO_METRIC = "lensemble_model_info"
 _published: list[Any] = []

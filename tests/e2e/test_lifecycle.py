@@ -1,6 +1,7 @@
 """The server starts, says why it cannot, and leaves nothing behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from lensemble.config import Settings
-from lensemble.installation import find_tritonserver
+from lensemble.installation import find_tritonserver, model_repository
 from lensemble.server import TritonServer
 from lensemble_client import Client, DeadlineExceededError, InternalError, InvalidInputError
 from lensemble_client.cli import main
@@ -165,6 +166,24 @@ def test_start_that_takes_too_long_is_given_up(checkpoint):
     server = TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5)
     with pytest.raises(DeadlineExceededError, match=r"not ready within 0.5 s"):
         server.start()
+    assert_nothing_left(server)
+
+
+def test_model_that_hangs_at_the_start_says_where(checkpoint, tmp_path):
+    folder = shutil.copytree(model_repository(), tmp_path / "models")
+    (folder / "preprocess/1/model.py").write_text(
+        "import time\n"
+        "from lensemble import triton\n"
+        "class TritonPythonModel:\n"
+        "    def initialize(self, args):\n"
+        "        self.asleep()\n"
+        "    def asleep(self):\n"
+        "        time.sleep(600)\n"
+    )
+    server = TritonServer(Settings(checkpoint=checkpoint), repository=folder, start_timeout_s=15)
+    with pytest.raises(DeadlineExceededError, match=r"waiting for.* preprocess") as caught:
+        server.start()
+    assert 'preprocess/1/model.py", line 7 in asleep' in str(caught.value)
     assert_nothing_left(server)
 
 
