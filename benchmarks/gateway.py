@@ -4,7 +4,7 @@
 
 Short texts, each caller in a closed loop, in a process of its own beside the server on the same
 cores. The ways take turns in every round; a ratio is of one round, then the median of all. Two
-models: `small`, with random weights, and `emoji`, the demo's.
+models: `tiny`, with random weights, and `emoji`, the demo's.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ def main() -> None:
     given = parser.parse_args()
     rounds, seconds = _QUICK if given.quick else _FULL
     with stop_on_signals():
-        models = {"small": random_serving_checkpoint(), "emoji": Path("checkpoints/emoji")}
+        models = {"tiny": random_serving_checkpoint(), "emoji": Path("checkpoints/emoji")}
         results = {name: measure(folder, rounds, seconds) for name, folder in models.items()}
     for name, figures in results.items():
         print(table(name, figures))
-    small, emoji = results["small"], results["emoji"]
+    tiny, emoji = results["tiny"], results["emoji"]
     keys: Figures = {
-        "gateway_over_grpc_throughput": small["gateway_over_grpc_throughput_64"],
-        "embed_many_over_loop": small["embed_many_over_loop"],
+        "gateway_over_grpc_throughput": tiny["gateway_over_grpc_throughput_64"],
+        "embed_many_over_loop": tiny["embed_many_over_loop"],
         "gateway_over_grpc_throughput_emoji": emoji["gateway_over_grpc_throughput_64"],
         "embed_many_over_loop_emoji": emoji["embed_many_over_loop"],
     }

@@ -1,4 +1,4 @@
-"""The small Qwen3-VL with random weights that encoder benchmarks run on."""
+"""Qwen3-VL with random weights, in the shape that a benchmark asks for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from lensemble_export.random_checkpoint import write_random_checkpoint
 FOLDER = Path(".cache/random")
 
 
-def random_serving_checkpoint(folder: Path = FOLDER) -> Path:
-    """Path of its serving checkpoint; made if it is missing."""
-    serving = folder / "checkpoint"
+def random_serving_checkpoint(shape: str = "tiny", folder: Path = FOLDER) -> Path:
+    """Path of its serving checkpoint; made if it is missing.
+
+    Args:
+        shape: A key of `lensemble_export.shapes.SHAPES`.
+        folder: Where each shape has a folder.
+    """
+    serving = folder / shape / "checkpoint"
     if not (serving / "profile.json").is_file():
-        print("checkpoint: a small Qwen3-VL with random weights", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        write_random_checkpoint(folder / "source")
-        convert(str(folder / "source"), serving)
+        print(f"checkpoint: a Qwen3-VL of shape {shape} with random weights", file=sys.stderr)
+        shutil.rmtree(folder / shape, ignore_errors=True)
+        write_random_checkpoint(folder / shape / "source", shape)
+        convert(str(folder / shape / "source"), serving)
     return serving

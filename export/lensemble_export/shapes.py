@@ -1,6 +1,7 @@
-"""Shapes of Qwen3-VL by name: the published ones and two small ones.
+"""Shapes of Qwen3-VL by name: the published ones and three small ones.
 
-`tiny` is for tests; `emoji` is what `lensemble_training` trains.
+`tiny` is for tests; `emoji` is what `lensemble_training` trains; `small`, of about 100 million
+parameters, is for benchmarks on CPUs: arithmetic decides there, not what is around it.
 
 The numbers of 2B, 4B and 8B are those of the published `config.json` files of
 Qwen3-VL-{2B,4B,8B}-Instruct; the Embedding checkpoints share them. Without the weights they allow
@@ -83,6 +84,28 @@ SHAPES: dict[str, dict[str, Any]] = {
             "out_hidden_size": 192,
             "num_position_embeddings": 256,
             "deepstack_visual_indexes": [0, 1, 2],
+        },
+        "tie_word_embeddings": True,
+    },
+    "small": {
+        "text": {
+            "hidden_size": 512,
+            "num_hidden_layers": 14,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+            "intermediate_size": 1536,
+            "max_position_embeddings": 32_768,
+            "vocab_size": 8192,
+            "rope_parameters": _ROPE_64,
+        },
+        "vision": {
+            "hidden_size": 448,
+            "depth": 12,
+            "num_heads": 7,
+            "intermediate_size": 1792,
+            "out_hidden_size": 512,
+            "deepstack_visual_indexes": [2, 5, 8],
         },
         "tie_word_embeddings": True,
     },
