@@ -183,7 +183,7 @@ class Encoder:
             for n, result in zip(
                 indices, self._encode_part([items[n] for n in indices]), strict=True
             ):
-                results[n] = _cut(result, wanted[n])
+                results[n] = cut(result, wanted[n])
         return cast(list[Embedding | LensembleError], results)  # every place is filled by now
 
     def _encode_part(self, items: list[Features]) -> list[Embedding | LensembleError]:
@@ -282,7 +282,8 @@ def _add_visual(
     return hidden.index_add(1, positions, features[None].to(hidden.dtype))
 
 
-def _cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
+def cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
+    """A full vector (D,) cut to its first `dimensions` and normalised again; errors pass."""
     if isinstance(result, LensembleError) or dimensions in (None, len(result)):
         return result
     return normalize(torch.from_numpy(result[None, :dimensions].copy()))[0].numpy()

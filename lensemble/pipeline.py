@@ -27,7 +27,7 @@ class Pipeline:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.checkpoint = Checkpoint.open(settings.checkpoint)
-        self.preprocess = Preprocessor(self.checkpoint)
+        self.preprocess = Preprocessor(self.checkpoint, scaled=settings.jpeg == "scaled")
         self.encoder = Encoder.load(self.checkpoint, settings, device)
 
     def embed(

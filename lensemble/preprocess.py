@@ -20,9 +20,11 @@ class Preprocessor:
 
     Args:
         checkpoint: The serving checkpoint.
+        scaled: Whether large JPEGs are decoded smaller; see `load_image`.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, scaled: bool = False) -> None:
+        self._scaled = scaled
         self._image = checkpoint.profile.image
         self._prompt = Prompt(checkpoint.folder / TOKENIZER_FILE, checkpoint.profile)
 
@@ -34,7 +36,7 @@ class Preprocessor:
                 long.
         """
         loaded = [
-            load_image(image, self._image, f"{contract.IMAGE.name}[{n}]")
+            load_image(image, self._image, f"{contract.IMAGE.name}[{n}]", scaled=self._scaled)
             for n, image in enumerate(item.images)
         ]
         grids = [grid for _, grid in loaded]

@@ -31,6 +31,8 @@ faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 INFO_METRIC = "lensemble_model_info"
 _published: list[Any] = []
+_families: dict[str, Any] = {}
+_counted: dict[tuple[Any, ...], tuple[Any, float]] = {}
 
 
 def load(
@@ -63,6 +65,7 @@ def load(
         device = f"cuda:{args['model_instance_device_id']}"
     made = stage(settings, device)
     _publish(made, args["model_name"])
+    _count(made)
     return made
 
 
@@ -86,6 +89,7 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
         logger.exception("%s failed", stage.model.name)
         ran = iter([InternalError("the model failed; its log says why")] * len(sound))
     worked_ms = (time.perf_counter() - start) * 1000
+    _count(stage)
     return [
         _response(stage, call if bad else [next(ran) for _ in call], worked_ms)
         for call, bad in zip(calls, refused, strict=True)
@@ -153,6 +157,27 @@ def _publish(stage: Stage[Any, Any], model: str) -> None:
         metric = family.Metric(labels={"triton_model": model, **stage.about})
         metric.set(1)
         _published.append((family, metric))  # it is gone from the metrics when collected
+
+
+def _count(stage: Stage[Any, Any]) -> None:
+    """Brings Triton's metrics up to what the stage has counted."""
+    for counter in stage.counters():
+        key = (counter.name, *counter.labels.items())
+        if key not in _counted:
+            if counter.name not in _families:
+                _families[counter.name] = pb_utils.MetricFamily(
+                    name=counter.name,
+                    description=counter.help,
+                    kind=pb_utils.MetricFamily.COUNTER,
+                )
+            metric = _families[counter.name].Metric(
+                labels={"triton_model": stage.model.name, **counter.labels}
+            )
+            _counted[key] = (metric, 0.0)
+        metric, before = _counted[key]
+        if counter.value > before:
+            metric.increment(counter.value - before)
+            _counted[key] = (metric, counter.value)
 
 
 class _TritonLog(logging.Handler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features, unfill
-from lensemble.stages.stage import Parameters, Stage, whole_number
+from lensemble.repeats import Repeats
+from lensemble.stages.stage import Counter, Parameters, Stage, whole_number
 from lensemble_client import contract
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Rows
 
 if TYPE_CHECKING:
     from lensemble.encoder import Encoder
+
+_VECTORS = ("lensemble_vectors_total", "Vectors made: by the model, or known from an equal item.")
 
 EncodeRow = tuple[Features, int | None]
 
@@ -31,11 +35,13 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
         import torch
         from transformers.utils import logging as transformers_logging
 
-        from lensemble.encoder import Encoder
+        from lensemble.encoder import Encoder, cut
 
         transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
+        self._cut = cut
+        self._encode = Repeats(self._encoder.encode, settings.cache_mib * 1024**2)
         self.about = describe(self._encoder)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
@@ -48,7 +54,13 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
 
     def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:
         """See `Stage.run`."""
-        return self._encoder.encode([row for row, _ in rows], [asked for _, asked in rows])
+        vectors = self._encode([features for features, _ in rows])
+        return [self._cut(vector, asked) for vector, (_, asked) in zip(vectors, rows, strict=True)]
+
+    def counters(self) -> Sequence[Counter]:
+        """See `Stage.counters`."""
+        counts = self._encode.counts
+        return [Counter(*_VECTORS, {"source": key}, count) for key, count in asdict(counts).items()]
 
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""

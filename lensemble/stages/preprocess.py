@@ -26,7 +26,9 @@ class PreprocessStage(Stage[Item, Features]):
         from lensemble.preprocess import Preprocessor
 
         torch.set_num_threads(1)  # instances run side by side, one core each
-        self._preprocess = Preprocessor(Checkpoint.open(settings.checkpoint))
+        self._preprocess = Preprocessor(
+            Checkpoint.open(settings.checkpoint), scaled=settings.jpeg == "scaled"
+        )
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""

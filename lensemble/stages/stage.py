@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,22 @@ _FOREIGN_PARAMETERS = ("triton_", "binary_data", "sequence_", "x-", "traceparent
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 Parameters = Mapping[str, Any]
+
+
+class Counter(NamedTuple):
+    """A number that only grows, for Triton's metrics.
+
+    Attributes:
+        name: By Prometheus' rules; ends in `_total`.
+        help: One line.
+        labels: Name -> value.
+        value: Of now.
+    """
+
+    name: str
+    help: str
+    labels: Mapping[str, str]
+    value: float
 
 
 class Stage(Generic[Row, Result]):
@@ -53,6 +69,10 @@ class Stage(Generic[Row, Result]):
     def write(self, results: Sequence[Result]) -> Rows:
         """The output tensors of one request whose rows all succeeded."""
         raise NotImplementedError
+
+    def counters(self) -> Sequence[Counter]:
+        """What is counted, for Triton's metrics; the same ones every time."""
+        return ()
 
     def close(self) -> None:
         """Lets go of files and threads."""

@@ -109,6 +109,33 @@ def test_truncated_picture_is_refused(kind):
         image.load_image(data[: len(data) // 2], PROFILE, "image[0]")
 
 
+SMALL = ImageProfile(4096, 65_536, 16, 2, HALF, HALF)
+
+
+@pytest.mark.parametrize(
+    ("size", "decoded"),
+    # The model sees 288x224.
+    [((1600, 1200), (400, 300)), ((1000, 750), (500, 375)), ((500, 375), (500, 375))],
+)
+def test_scaled_decoding_never_goes_below_what_the_model_sees(size, decoded, monkeypatch):
+    data = encode(textured(*size), "JPEG")
+    full, grid = image.load_image(data, SMALL)
+    loaded, resize = [], image.resize
+    monkeypatch.setattr(
+        image, "resize", lambda rgb, *wanted: loaded.append(rgb.size) or resize(rgb, *wanted)
+    )
+    scaled, same_grid = image.load_image(data, SMALL, scaled=True)
+    assert loaded == [decoded]
+    assert same_grid == grid
+    assert np.abs(full.astype(int) - scaled).mean() < 2
+
+
+def test_scaled_decoding_is_for_jpeg_alone():
+    data = encode(textured(1000, 750), "PNG")
+    full, _ = image.load_image(data, SMALL)
+    assert (image.load_image(data, SMALL, scaled=True)[0] == full).all()
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says how large it is and has no pixels: it cannot be decoded."""
 

@@ -16,7 +16,7 @@ IDS = {token: n for n, token in enumerate(SPECIAL_TOKENS)}
 
 @pytest.mark.parametrize(
     ("shape", "parameters"),
-    [("tiny", 10.92e6), ("2b", 2.128e9), ("4b", 4.438e9), ("8b", 8.767e9)],
+    [("tiny", 10.92e6), ("small", 95.48e6), ("2b", 2.128e9), ("4b", 4.438e9), ("8b", 8.767e9)],
 )
 def test_shape_has_the_published_number_of_parameters(shape, parameters):
     with torch.device("meta"):
