@@ -23,7 +23,8 @@ EXPOSE 8080
 CMD ["python", "-m", "lensemble.gateway"]
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
-ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1
+# GOMP_SPINCOUNT: see lensemble/server.py.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000
 WORKDIR /opt/lensemble
 COPY --from=source / ./
 # The image's Python backend is built for NumPy 1.

@@ -4,8 +4,8 @@
 
 Through the real server with the demo's checkpoint, texts and pictures half and half. `embed_many`
 of so many items, and `search` (embed, then the nearest ten) by one caller over made-up vectors in
-the kind of index that `auto` picks. `exponent` is the slope between logarithms, from 256 items on: 1 is
-linear. Writes `benchmarks/results/growth.png` with `--save`.
+the kind of index that `auto` picks. `exponent` is the slope between logarithms from 256 items on: 1
+is linear. Writes `benchmarks/results/growth.png` with `--save`.
 """
 
 from __future__ import annotations

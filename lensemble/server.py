@@ -39,6 +39,9 @@ START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 20.0
 """Seconds that requests under way have to finish before the server is killed."""
 
+GOMP_SPINCOUNT = "1000"
+"""Turns that PyTorch's threads on CPUs wait for each other before they sleep."""
+
 _POLL_S = 0.1
 _STACKS_S = 0.5
 _LOG_LINES = 30
@@ -239,6 +242,9 @@ class TritonServer:
         # Not the variables of a setting that is None here: the models would read them.
         inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
         environment = {**inherited, **self._settings.to_env()}
+        # Threads of libgomp that wait for each other spin. Where others want their core too, a pass
+        # then takes ten times as long: docs/performance.md.
+        environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
         # The stub finds its packages through the first `python` of the virtual environment.
         environment["VIRTUAL_ENV"] = sys.prefix
         environment["PATH"] = os.pathsep.join([f"{sys.prefix}/bin", os.environ.get("PATH", "")])
