@@ -1,7 +1,7 @@
-# The two commands are `make demo` and `make test`.
+# The two commands are `make demo` and `make test`; `make bench` measures, in under ten minutes.
 # Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -15,6 +15,9 @@ demo: $(VENV)/.made
 
 test: $(VENV)/.made
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+bench: $(VENV)/.made
+	@$(BIN)/python -m benchmarks.bench
 
 lint: $(VENV)/.made
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

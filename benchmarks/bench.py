@@ -1,0 +1,51 @@
+"""`make bench`: the short set, each benchmark in a process of its own, in under ten minutes.
+
+    make bench
+
+Ends with one line of JSON: ratios of things measured in one run on this machine's cores. What each
+is: the docstrings of `benchmarks/{served,peers,preprocess}`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+Figures = dict[str, Any]
+
+
+def run(*arguments: str) -> Figures:
+    """A benchmark's closing line of JSON; what it prints before that is shown."""
+    print(f"\n$ python -m {' '.join(arguments)}", flush=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    *shown, last = ran.stdout.strip().splitlines()
+    print("\n".join(shown), flush=True)
+    figures: Figures = json.loads(last)
+    return figures
+
+
+def main() -> None:
+    """Runs them one after the other."""
+    preprocess = run("benchmarks.preprocess", "--quick")
+    served = run("benchmarks.served", "--quick")
+    peers = run("benchmarks.peers", "--quick")
+    demo, small = served["demo"], served["small"]
+    keys = {
+        "served_over_inprocess": small["served_over_inprocess"],
+        "served_over_inprocess_demo": demo["served_over_inprocess"],
+        "served_over_inprocess_demo_b32": demo["served_over_inprocess_b32"],
+        "served_over_naive": peers["demo"]["served_over_naive"],
+        "served_over_sentence_transformers": peers["demo"]["served_over_sentence_transformers"],
+        "p99_over_p50_at_80": demo["p99_over_p50_at_80"],
+        "search_over_embed": demo["search_over_embed"],
+        "pictures_per_s_per_core_preprocess": preprocess["pictures_per_s_per_core_preprocess"],
+    }
+    print(json.dumps(keys, separators=(",", ":")))
+
+
+if __name__ == "__main__":
+    main()
