@@ -20,12 +20,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import callers
+from benchmarks.in_process import BATCH, in_process
 from benchmarks.measure import finish
 from benchmarks.search_data import VECTORS, Corpus, clustered
 from benchmarks.workload import WORKLOADS
@@ -33,12 +33,9 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.index.create import write_index
 from lensemble.index.plan import Plan
-from lensemble.pipeline import Pipeline
 from lensemble.server import TritonServer, stop_on_signals
-from lensemble_client import Item
 
 CALLERS = 32
-BATCH = 32
 SHARE_OF_PEAK = 0.8
 CORPUS_ROWS = 100_000
 FOLDER = Path(".cache/served")
@@ -64,14 +61,6 @@ def index(checkpoint: Path, name: str) -> Path:
     return folder
 
 
-def in_process(pipeline: Pipeline, items: Sequence[Item], count: int) -> Figures:
-    """Items per second of one process that does nothing else."""
-    began = time.perf_counter()
-    for start in range(0, count, BATCH):
-        pipeline.embed([items[n % len(items)] for n in range(start, start + BATCH)])
-    return {"items_per_s": round(count / (time.perf_counter() - began), 2)}
-
-
 def measure(name: str, rounds: int, count: int) -> Figures:
     """All ways of one workload, by turns.
 
@@ -81,10 +70,7 @@ def measure(name: str, rounds: int, count: int) -> Figures:
         count: Items of one way in a round, a multiple of `BATCH`.
     """
     checkpoint = WORKLOADS[name].checkpoint()
-    items = WORKLOADS[name].items("mixed", callers.DISTINCT)
     settings = Settings(checkpoint=checkpoint, index=index(checkpoint, name))
-    pipeline = Pipeline(settings)
-    pipeline.embed(items[:BATCH])
     found: dict[str, list[Figures]] = {}
 
     def take(way: str, run: Callable[[], Figures]) -> Figures:
@@ -93,14 +79,14 @@ def measure(name: str, rounds: int, count: int) -> Figures:
         found.setdefault(way, []).append(figures)
         return figures
 
-    with TritonServer(settings) as server:
+    with in_process(name, callers.DISTINCT) as alone, TritonServer(settings) as server:
 
         def served(way: str, **options: float | bool) -> Figures:
             load: Figures = {"callers": CALLERS, "requests": count, **options}
             return take(way, lambda: callers.run(server.grpc_url, name, **load))
 
         for _ in range(rounds):
-            take("in_process", lambda: in_process(pipeline, items, count))
+            take("in_process", lambda: {"items_per_s": round(alone.items_per_s(count), 2)})
             peak = served("served")["items_per_s"]
             served("b32", items=BATCH, requests=count // BATCH)
             served("at_80", rate=SHARE_OF_PEAK * peak)
