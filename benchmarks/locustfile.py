@@ -17,10 +17,13 @@ grpc.experimental.gevent.init_gevent()
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.load.users import TimedUser  # noqa: E402
-from benchmarks.load.wiring import Steps  # noqa: E402
+from benchmarks.load.wiring import Steps, listen  # noqa: E402
 
 __all__ = ["Placeholder", "Steps"]
 
 
 class Placeholder(TimedUser):
     """Locust wants a class here; those of the scenario take its place once that is known."""
+
+
+listen()

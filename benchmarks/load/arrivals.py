@@ -8,6 +8,7 @@ every request has a time at which it was to start, and its latency is counted fr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class OpenLoop:
                 refuse(intended)
             else:
                 self.under_way += 1
-                self._spawn(lambda intended=intended: self._one(send, intended))
+                self._spawn(partial(self._one, send, intended))
 
     def _one(self, send: Callable[[float], object], intended: float) -> None:
         try:

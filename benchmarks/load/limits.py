@@ -39,17 +39,28 @@ def failures(scenario: Scenario, steps: Sequence[Figures]) -> list[Failure]:
     limits = scenario.limits
     found = []
     for step in steps:
-        level = step.get("share", step["level"])
+        level = step["share" if "share" in step else "level"]
         if limits.up_to is not None and level > limits.up_to:
             continue
-        for name, wanted in limits.model_dump(exclude={"up_to"}).items():
-            if wanted is None:
-                continue
+        for name, wanted in limits.model_dump(exclude={"up_to"}, exclude_none=True).items():
             bound, key = name.split("_", 1)
             value = step["kinds"][ALL][key]
-            if value is None or (value > wanted if bound == "max" else value < wanted):
+            if not kept(bound, value, wanted):
                 found.append(Failure(where_of(scenario, step), name, wanted, value))
     return found
+
+
+def kept(bound: str, value: float | None, wanted: float) -> bool:
+    """Whether a value keeps a limit; one that could not be measured does not.
+
+    Args:
+        bound: `max` or `min`.
+        value: Measured.
+        wanted: The limit.
+    """
+    if value is None:
+        return False
+    return value <= wanted if bound == "max" else value >= wanted
 
 
 def where_of(scenario: Scenario, step: Figures) -> str:

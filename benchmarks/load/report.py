@@ -32,7 +32,7 @@ Row = tuple[str, ...]
 
 def requests(outcome: Outcome) -> tuple[Row, list[Row]]:
     """Heading and rows of what callers saw: one row per step and kind."""
-    rows = []
+    rows: list[Row] = []
     for step in outcome.steps:
         for kind, found in step["kinds"].items():
             if kind == ALL and len(step["kinds"]) == 2:
@@ -45,7 +45,7 @@ def requests(outcome: Outcome) -> tuple[Row, list[Row]]:
 
 def models(outcome: Outcome) -> tuple[Row, list[Row]]:
     """Heading and rows of what Triton's models did: mean milliseconds of a request."""
-    rows = [
+    rows: list[Row] = [
         (where_of(outcome.scenario, step), model, *(_number(one[key]) for key in _MODEL_COLUMNS))
         for step in outcome.steps
         for model, one in step["server"].get("models", {}).items()
@@ -56,7 +56,7 @@ def models(outcome: Outcome) -> tuple[Row, list[Row]]:
 
 def processes(outcome: Outcome) -> tuple[Row, list[Row]]:
     """Heading and rows of what the processes used, shared memory and GPUs beside them."""
-    rows = []
+    rows: list[Row] = []
     for step in outcome.steps:
         load, server = where_of(outcome.scenario, step), step["server"]
         for name, one in server.get("processes", {}).items():
@@ -71,7 +71,7 @@ def processes(outcome: Outcome) -> tuple[Row, list[Row]]:
 
 def growth(outcome: Outcome) -> tuple[Row, list[Row]]:
     """Heading and rows of a soak."""
-    rows = [
+    rows: list[Row] = [
         (
             one.name,
             f"{one.before:.6g}",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,9 @@ def run(
     checkpoint = _items(scenario, out, items)
     if url is not None:
         there = triton or (url if scenario.protocol != "gateway" else None)
-        where = nullcontext(Target(url, Watched(there), "not started by this run"))
+        where: AbstractContextManager[Target] = nullcontext(
+            Target(url, Watched(there), "not started by this run")
+        )
     else:
         where = running(scenario, checkpoint, read(items).get(INDEX, []))
     with where as target:

@@ -25,6 +25,7 @@ from lensemble_client.errors import InvalidInputError
 FOLDER = Path(__file__).parents[1] / "scenarios"
 DISTINCT = 500
 """Fewest different items of a mix: what repeats could be answered from some cache."""
+_NEXT_STEP_S = 1.5
 
 Share = Annotated[float, Field(gt=0, le=2)]
 
@@ -161,6 +162,11 @@ class Scenario(_Strict):
             raise ValueError(
                 f"steps are given by {' and '.join(map(repr, given)) or 'no key'}; expected "
                 f"{' or '.join(map(repr, wanted))}, one of them, as loop = {self.loop!r}"
+            )
+        if len(self.users) > 1 and self.warm_up_s < _NEXT_STEP_S:
+            raise ValueError(
+                f"warm_up_s = {self.warm_up_s:g}: Locust adds users once a second, so that a step "
+                f"would be measured with those of the last one; use {_NEXT_STEP_S:g} or more"
             )
         if self.batch > 1 and any(action.name == "ingest" for action in self.actions):
             raise ValueError(f"batch = {self.batch}: 'ingest' stores one item per request; use 1")

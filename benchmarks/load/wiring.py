@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,37 +153,24 @@ class Steps(LoadTestShape):
         return wiring.tick(workers)
 
 
-@events.init_command_line_parser.add_listener
-def _options(parser: Any) -> None:
-    wiring.options(parser)
-
-
-@events.init.add_listener
 def _init(environment: Environment, **_: Any) -> None:
     try:
         wiring.init(environment)
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)
-        if environment.runner is not None:
-            environment.runner.quit()
         sys.exit(2)
 
 
-@events.test_start.add_listener
-def _begin(environment: Environment, **_: Any) -> None:
-    wiring.begin(environment)
-
-
-@events.report_to_master.add_listener
-def _report(client_id: str, data: dict[str, Any]) -> None:
-    wiring.report(data)
-
-
-@events.worker_report.add_listener
-def _reported(client_id: str, data: dict[str, Any]) -> None:
-    wiring.reported(client_id, data)
-
-
-@events.quitting.add_listener
-def _end(environment: Environment, **_: Any) -> None:
-    wiring.end(environment)
+def listen() -> None:
+    """Hooks everything in; to be called once, when the locustfile is loaded."""
+    # Locust calls with keywords of its own choice, and may add more.
+    hooks: list[tuple[Any, Callable[..., None]]] = [
+        (events.init_command_line_parser, lambda parser, **_: wiring.options(parser)),
+        (events.init, _init),
+        (events.test_start, lambda environment, **_: wiring.begin(environment)),
+        (events.report_to_master, lambda client_id, data, **_: wiring.report(data)),
+        (events.worker_report, lambda client_id, data, **_: wiring.reported(client_id, data)),
+        (events.quitting, lambda environment, **_: wiring.end(environment)),
+    ]
+    for event, hook in hooks:
+        event.add_listener(hook)
