@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.load.plan import Plan
+from benchmarks.load.scenario import Action
 
 _SEED = 2_026
 
@@ -47,6 +48,24 @@ def schedule(plan: Plan, arrivals: str, worker: int = 0, workers: int = 1) -> It
 
 def _gap(rng: np.random.Generator, rate: float) -> float:
     return float(rng.exponential(1 / rate))
+
+
+class Turns:
+    """Actions in turn, each as often as its weight says and as evenly as can be."""
+
+    def __init__(self, actions: tuple[Action, ...]) -> None:
+        self._actions = actions
+        self._credit = [0] * len(actions)
+
+    def next(self) -> Action:
+        """The next one."""
+        self._credit = [
+            credit + action.weight
+            for credit, action in zip(self._credit, self._actions, strict=True)
+        ]
+        chosen = self._credit.index(max(self._credit))
+        self._credit[chosen] -= sum(action.weight for action in self._actions)
+        return self._actions[chosen]
 
 
 class OpenLoop:

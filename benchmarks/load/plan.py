@@ -52,8 +52,9 @@ class Plan:
         return next((step for step in self.steps if step.begins_s <= at_s < step.to_s), None)
 
     def users_at(self, at_s: float) -> int:
-        """Users of a closed loop at that time; after the end, those of the last step."""
-        return int((self.at(at_s) or self.steps[-1]).level)
+        """Users of a closed loop at that time; in a rest, already those of the next step."""
+        ahead = (step for step in self.steps if at_s < step.to_s)
+        return int(next(ahead, self.steps[-1]).level)
 
     def measured(self, at_s: float) -> int | None:
         """Number of the step that what happens at that time counts for; None if for none."""

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load import processes, soak
 from benchmarks.load.corpus import INDEX, read
+from benchmarks.load.generator import measured
 from benchmarks.load.limits import Failure, failures
 from benchmarks.load.outcome import Figures
-from benchmarks.load.plan import Plan
 from benchmarks.load.scenario import Scenario
 from benchmarks.load.served import Target, running
 from benchmarks.load.tally import ALL
-from benchmarks.load.watch import Watch, Watched, between
+from benchmarks.load.watch import Watched, between
 from lensemble_client.errors import InternalError
-
-LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
-_START_S = 60.0
-_KILL_S = 5.0
-_LOG_LINES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +79,7 @@ def run(
             about["peak_requests_per_s"] = peak
             rates = [round(share * peak, 3) for share in shares]
             scenario = scenario.changed(shares=(), rates=rates)
-        began, steps, samples = _measured(scenario, target, out, items, workers)
+        began, steps, samples = measured(scenario, target, out, items, workers)
     for number, step in enumerate(steps):
         step["server"] = between(samples, began + step["from_s"], began + step["to_s"])
         if shares:
@@ -123,76 +114,8 @@ def _peak(scenario: Scenario, target: Target, out: Path, items: Path, workers: i
         rest_s=0.0,
     )
     print(f"load: the peak, with {scenario.peak.users} users", file=sys.stderr)
-    _, (step,), _ = _measured(closed, target, out, items, workers)
+    _, (step,), _ = measured(closed, target, out, items, workers)
     found = float(step["kinds"][ALL]["requests_per_s"])
     if not found:
         raise InternalError(f"nothing was answered while the peak was measured: {step['kinds']}")
     return found
-
-
-def _measured(
-    scenario: Scenario, target: Target, out: Path, items: Path, workers: int
-) -> tuple[float, list[Figures], list[dict[str, Any]]]:
-    """When Locust's clock began, what it found, and what was seen of the server meanwhile."""
-    said, result = out / "scenario.json", out / "locust.json"
-    said.write_text(scenario.model_dump_json(exclude_none=True))
-    result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
-    command += ["--scenario", str(said), "--items-file", str(items), "--result-file", str(result)]
-    command += ["--host", target.url, "--stop-timeout", f"{scenario.timeout_s + 5:g}"]
-    command += ["--only-summary", "--exit-code-on-error", "0"]
-    if workers > 1:
-        command += ["--processes", str(workers)]
-    limit_s = Plan(scenario).end_s + scenario.timeout_s * 2 + _START_S
-    watch = Watch(target.watched, min(scenario.watch_s, Plan(scenario).end_s / 10))
-    with _locust(command, out / "locust.log") as process, watch:
-        target.watched.pids["locust"] = process.pid
-        try:
-            process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            raise InternalError(
-                f"Locust did not end within {limit_s:g} s; its log's end:\n{_tail(out)}"
-            ) from None
-        finally:
-            target.watched.pids.pop("locust")
-    if not result.is_file():
-        raise InternalError(
-            f"Locust ended with status {process.returncode} and no result; its log's end:\n"
-            f"{_tail(out)}"
-        )
-    found = json.loads(result.read_text())
-    watch.save(out / "samples.jsonl")
-    return found["began"], found["steps"], watch.samples
-
-
-@contextmanager
-def _locust(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Locust with its workers; none of them is there afterwards."""
-    with log.open("wb") as lines:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops it
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_KILL_S)
-                except subprocess.TimeoutExpired:
-                    pass
-            # A gRPC channel that is closed with calls under way can ignore SIGTERM for ever.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
-
-
-def _tail(out: Path) -> str:
-    lines = (out / "locust.log").read_text(errors="replace").splitlines()
-    return "\n".join(lines[-_LOG_LINES:])

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import gevent
 from locust import User, task
 
-from benchmarks.load.arrivals import OpenLoop, schedule
-from benchmarks.load.connections import Connection, HttpError, connect
+from benchmarks.load.arrivals import OpenLoop, Turns, schedule
+from benchmarks.load.connection import Connection
+from benchmarks.load.connections import connect
 from benchmarks.load.corpus import Source, kind_of, size_of
+from benchmarks.load.gateway import HttpError
 from benchmarks.load.plan import Plan
 from benchmarks.load.scenario import Action, Scenario
 from benchmarks.load.tally import NOT_SENT, Done, Tallies
@@ -32,12 +34,12 @@ class Part:
         items: Mix -> items.
         worker: Which process of the run this is, from 0 on.
         workers: How many there are.
-        connections: Requests that one connection must be able to carry at a time.
 
     Attributes:
         plan: The clock's steps.
         tallies: What happened.
         under_way: Requests without an answer so far.
+        connections: Of all users; held until the process ends, as to close one may block them all.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Part:
         self.sources = {mix: Source(some, worker, workers) for mix, some in items.items()}
         self.places = max(1, scenario.in_flight // workers)
         self.under_way = 0
+        self.connections: list[Connection] = []
         self._began = time.perf_counter()
 
     def clock(self) -> float:
@@ -85,10 +88,7 @@ class TimedUser(User):
         scenario = self.part.scenario
         places = 1 if scenario.loop == "closed" else self.part.places
         self._connection = self.connection_to(self.part.url, places, scenario.timeout_s)
-
-    def on_stop(self) -> None:
-        """Closes the connection."""
-        self._connection.close()
+        self.part.connections.append(self._connection)
 
     def send(self, action: Action, intended_s: float) -> None:
         """Sends one request, and reports how it ended. Never raises what the request raised.
@@ -169,24 +169,6 @@ class ArrivingUser(TimedUser):
                 lambda at: self.refuse(chosen.next(), at),
             )
         gevent.sleep(_IDLE_S)
-
-
-class Turns:
-    """Actions in turn, each as often as its weight says and as evenly as can be."""
-
-    def __init__(self, actions: tuple[Action, ...]) -> None:
-        self._actions = actions
-        self._credit = [0] * len(actions)
-
-    def next(self) -> Action:
-        """The next one."""
-        self._credit = [
-            credit + action.weight
-            for credit, action in zip(self._credit, self._actions, strict=True)
-        ]
-        chosen = self._credit.index(max(self._credit))
-        self._credit[chosen] -= sum(action.weight for action in self._actions)
-        return self._actions[chosen]
 
 
 class GrpcUser(TimedUser):

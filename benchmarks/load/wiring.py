@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from benchmarks.load.limits import failures, table_of
 from benchmarks.load.outcome import figures
 from benchmarks.load.scenario import Scenario, load
 from benchmarks.load.users import Part, TimedUser, users_of
+from lensemble_client import Item
 from lensemble_client.errors import InvalidInputError
 
 _STATE = "lensemble_load"
@@ -31,7 +35,7 @@ class Wiring:
         self.scenario: Scenario | None = None
         self.part: Part | None = None
         self.began = 0.0
-        self._items: Path | None = None
+        self._items: dict[str, list[Item]] = {}
         self._over: dict[str, bool] = {}
 
     def options(self, parser: Any) -> None:
@@ -67,7 +71,8 @@ class Wiring:
         # It holds requests back until the slowest is answered or given up.
         environment.stop_timeout = max(environment.stop_timeout, self.scenario.timeout_s + 5)
         if not isinstance(environment.runner, MasterRunner):
-            self._items = Path(options.items_file or _made(self.scenario))
+            given = options.items_file
+            self._items = read(Path(given)) if given else _made(options.scenario)
 
     def begin(self, environment: Environment) -> None:
         """The clock starts; on a worker, a message later than on the master."""
@@ -76,10 +81,9 @@ class Wiring:
         runner = environment.runner
         worker = max(0, runner.worker_index) if isinstance(runner, WorkerRunner) else 0
         workers = options.expect_workers if isinstance(runner, WorkerRunner) else 1
-        items = read(self._items) if self._items is not None else {}
         url = environment.host or ""
         self.began = time.time()
-        self.part = TimedUser.part = Part(self.scenario, url, items, worker, workers)
+        self.part = TimedUser.part = Part(self.scenario, url, self._items, worker, workers)
 
     def tick(self, workers: int) -> tuple[int, float] | None:
         """Users that are to be there now, and how many to add per second; None at the end.
@@ -132,12 +136,29 @@ class Wiring:
         environment.process_exit_code = 1 if failed else 0
 
 
-def _made(scenario: Scenario) -> Path:
-    """Items of a scenario; a process of its own makes them."""
-    file = Path(".cache/load/items") / f"{scenario.name}.jsonl"
-    command = [sys.executable, "-m", "benchmarks.load.corpus", scenario.name, str(file)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return file
+def leave(environment: Environment, exit_code: int) -> None:
+    """Has this process end at once, when all is written.
+
+    A gRPC channel that is closed by a process which gevent has patched hangs for ever one time in
+    eight, even after its last call ended.
+    """
+    if not isinstance(environment.runner, MasterRunner):  # it has no channels, but workers to end
+        atexit.register(_end_now, exit_code)
+
+
+def _end_now(exit_code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+def _made(scenario: str) -> dict[str, list[Item]]:
+    """Items of a scenario, by name or path; a process of its own makes them."""
+    with tempfile.TemporaryDirectory(prefix="lensemble-load-") as folder:
+        file = Path(folder) / "items.jsonl"
+        command = [sys.executable, "-m", "benchmarks.load.corpus", scenario, str(file)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return read(file)
 
 
 wiring = Wiring()
@@ -159,6 +180,8 @@ def _init(environment: Environment, **_: Any) -> None:
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    on_quit: Any = environment.events.quit
+    on_quit.add_listener(lambda exit_code, **_: leave(environment, exit_code))
 
 
 def listen() -> None:
