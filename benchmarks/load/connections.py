@@ -14,6 +14,7 @@ from benchmarks.load.connection import Connection, check, new_id
 from benchmarks.load.gateway import GatewayConnection
 from lensemble_client import Client, Item, calls, contract
 from lensemble_client.connection import address
+from lensemble_client.errors import InvalidInputError
 from lensemble_client.items import Record, Rows
 from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, translated
 
@@ -90,6 +91,24 @@ class GreenHttpTransport:
         self._client.close()
 
 
+def check_url(protocol: str, url: str) -> None:
+    """Refuses the URL of another protocol.
+
+    Args:
+        protocol: `grpc`, `http` or `gateway`.
+        url: Of the server.
+
+    Raises:
+        InvalidInputError: It is none of the protocol's.
+    """
+    scheme, _ = address(url)
+    wanted = "grpc" if protocol == "grpc" else "http"
+    if scheme != wanted:
+        raise InvalidInputError(
+            f"{url!r} is not for protocol {protocol!r}; expected {wanted}://host:port", field="url"
+        )
+
+
 def connect(protocol: str, url: str, connections: int, timeout_s: float) -> Connection:
     """A connection to a server.
 
@@ -98,9 +117,6 @@ def connect(protocol: str, url: str, connections: int, timeout_s: float) -> Conn
         url: Of the server.
         connections: Requests that it must be able to carry at a time.
         timeout_s: Seconds that an answer may take.
-
-    Raises:
-        InvalidInputError: The URL is not one of the protocol's.
     """
     if protocol == "gateway":
         return GatewayConnection(url, connections, timeout_s)

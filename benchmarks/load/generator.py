@@ -45,7 +45,7 @@ def measured(
         what was seen of the server meanwhile.
 
     Raises:
-        InternalError: There was no result; the message has the end of Locust's log.
+        InternalError: There was no result, or not of all workers; the message has the end of Locust's log.
     """
     said, result = out / "scenario.json", out / "locust.json"
     said.write_text(scenario.model_dump_json(exclude_none=True))
@@ -70,6 +70,12 @@ def measured(
             f"end:\n{_tail(out)}"
         )
     found = json.loads(result.read_text())
+    if found["finished"] < workers:
+        raise InternalError(
+            f"{workers - found['finished']} of {workers} Locust processes died or still had "
+            f"requests under way in the end, so that figures would lack theirs; the log's end:\n"
+            f"{_tail(out)}"
+        )
     watch.save(out / "samples.jsonl")
     return found["began"], found["steps"], watch.samples
 

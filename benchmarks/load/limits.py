@@ -30,7 +30,8 @@ class Failure:
 def failures(scenario: Scenario, steps: Sequence[Figures]) -> list[Failure]:
     """All limits that a step did not keep.
 
-    A step in which nothing was answered keeps no limit on latency or throughput.
+    A step in which nothing was answered keeps no limit on latency or throughput, and one in which
+    no request began has failed whatever the limits.
 
     Args:
         scenario: With its limits.
@@ -39,6 +40,9 @@ def failures(scenario: Scenario, steps: Sequence[Figures]) -> list[Failure]:
     limits = scenario.limits
     found = []
     for step in steps:
+        if not step["kinds"][ALL]["started"]:
+            found.append(Failure(where_of(scenario, step), "min_started", 1, 0))
+            continue
         level = step["share" if "share" in step else "level"]
         if limits.up_to is not None and level > limits.up_to:
             continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.load import processes, soak
+from benchmarks.load.connections import check_url
 from benchmarks.load.corpus import INDEX, read
 from benchmarks.load.generator import measured
 from benchmarks.load.limits import Failure, failures
@@ -18,6 +19,7 @@ from benchmarks.load.scenario import Scenario
 from benchmarks.load.served import Target, running
 from benchmarks.load.tally import ALL
 from benchmarks.load.watch import Watched, between
+from lensemble_client.connection import address
 from lensemble_client.errors import InternalError
 
 
@@ -59,8 +61,13 @@ def run(
         workers: Locust processes.
 
     Raises:
-        LensembleError: The server did not start, or Locust failed; not of limits.
+        LensembleError: A URL cannot be used, the server did not start, or Locust failed; not of
+            limits.
     """
+    if url is not None:
+        check_url(scenario.protocol, url)
+    if triton is not None:
+        address(triton)
     out.mkdir(parents=True, exist_ok=True)
     items = out / "items.jsonl"
     checkpoint = _items(scenario, out, items)

@@ -17,6 +17,7 @@ from locust import LoadTestShape, events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
+from benchmarks.load.connections import check_url
 from benchmarks.load.corpus import read
 from benchmarks.load.limits import failures, table_of
 from benchmarks.load.outcome import figures
@@ -67,6 +68,8 @@ class Wiring:
                 "measure; use `python -m benchmarks.load`, or a scenario with rates",
                 field="scenario",
             )
+        if not options.worker:  # a worker hears it from the master
+            check_url(self.scenario.protocol, environment.host or "")
         environment.user_classes[:] = users_of(self.scenario)
         # It holds requests back until the slowest is answered or given up.
         environment.stop_timeout = max(environment.stop_timeout, self.scenario.timeout_s + 5)
@@ -128,7 +131,8 @@ class Wiring:
         options: Any = environment.parsed_options
         found = figures(self.scenario, self.part.plan, self.part.tallies)
         if options.result_file:
-            content = {"began": self.began, "steps": found}
+            finished = sum(self._over.values()) if self._over else int(self.part.over)
+            content = {"began": self.began, "finished": finished, "steps": found}
             Path(options.result_file).write_text(json.dumps(content))
         failed = failures(self.scenario, found)
         if failed:

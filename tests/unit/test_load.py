@@ -16,7 +16,7 @@ import pytest
 from benchmarks.load import scenario as scenarios
 from benchmarks.load import soak, statistics, watch
 from benchmarks.load.arrivals import OpenLoop, Turns, schedule
-from benchmarks.load.connections import TritonConnection
+from benchmarks.load.connections import TritonConnection, check_url
 from benchmarks.load.corpus import INDEX, Source, read, write
 from benchmarks.load.gateway import HttpError
 from benchmarks.load.latencies import Latencies
@@ -284,7 +284,7 @@ def test_workers_tallies_merge_to_what_one_process_would_have():
 
 def step_of(**values):
     found = {"p50_ms": 10.0, "p95_ms": 20.0, "p99_ms": 40.0, "p99_over_p50": 4.0}
-    found |= {"error_rate": 0.0, "items_per_s": 100.0, **values}
+    found |= {"error_rate": 0.0, "items_per_s": 100.0, "started": 9, **values}
     return {"level": 8, "kinds": {ALL: found}}
 
 
@@ -315,6 +315,20 @@ def test_errors_break_their_limit_and_the_table_says_where():
 def test_step_without_an_answer_keeps_no_limit():
     failed = failures(scenario(limits={"max_p99_ms": 1e6}), [step_of(p99_ms=None)])
     assert [one.found for one in failed] == [None] and "nothing" in table_of(failed)
+
+
+def test_step_in_which_nothing_began_fails_whatever_the_limits():
+    given = scenario(limits={"up_to": 1})
+    assert [one.limit for one in failures(given, [step_of(started=0)])] == ["min_started"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "url"),
+    [("grpc", "http://a:1"), ("http", "grpc://a:1"), ("gateway", "grpc://a:1"), ("grpc", "a:1")],
+)
+def test_url_of_another_protocol_is_refused(protocol, url):
+    with pytest.raises(InvalidInputError, match=rf"'{url}'.*expected"):
+        check_url(protocol, url)
 
 
 def test_limits_of_shares_go_by_the_share_not_by_the_rate():
