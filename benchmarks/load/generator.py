@@ -45,7 +45,7 @@ def measured(
         what was seen of the server meanwhile.
 
     Raises:
-        InternalError: There was no result, or not of all workers; the message has the end of Locust's log.
+        InternalError: There was no result, or not of all workers; the message has the log's end.
     """
     said, result = out / "scenario.json", out / "locust.json"
     said.write_text(scenario.model_dump_json(exclude_none=True))
