@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.load.outcome import Figures
 from benchmarks.load.run import Outcome
 from benchmarks.load.statistics import STAGES
 from benchmarks.load.tally import ALL
+from lensemble_client import contract
 
 _SIZE = (7.0, 4.0)
+_ENSEMBLES = {model.name for model in contract.ALL_MODELS.values() if model.steps}
+_LEAST_MS = 0.1
+_COLOURS = [f"C{n % 10}" for n in range(10)] + ["black", "gold", "navy", "lime", "silver"]
 _LINES = ("p50_ms", "p95_ms", "p99_ms")
 
 
@@ -60,26 +65,36 @@ def _latency(axes: Any, outcome: Outcome) -> bool:
     return True
 
 
-def _with_models(outcome: Outcome) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Level and models of each step that has statistics; ensembles have no time of their own."""
-    for step in outcome.steps:
-        found = step["server"].get("models", {})
-        models = {name: one for name, one in found.items() if one["executions"]}
+def steps_with_models(steps: Sequence[Figures]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Level and models of each step that has statistics.
+
+    Without ensembles: Triton gives them the sum of their steps, which would be drawn twice.
+
+    Args:
+        steps: As `Outcome` has them.
+    """
+    for step in steps:
+        models = {
+            name: one
+            for name, one in step["server"].get("models", {}).items()
+            if one["executions"] and name not in _ENSEMBLES
+        }
         if models:
             yield f"{step['level']:.4g}", models
 
 
 def _stages(axes: Any, outcome: Outcome) -> bool:
-    steps = list(_with_models(outcome))
+    steps = list(steps_with_models(outcome.steps))
     parts = {
         (model, stage): None
         for _, models in steps
         for model, one in models.items()
         for stage in STAGES
-        if one[f"{stage}_ms"]
+        if one[f"{stage}_ms"] >= _LEAST_MS
     }
     base = [0.0] * len(steps)
     levels = [level for level, _ in steps]
+    axes.set_prop_cycle(color=_COLOURS)
     for model, stage in parts:
         heights = [models.get(model, {}).get(f"{stage}_ms", 0.0) for _, models in steps]
         axes.bar(levels, heights, bottom=base, label=f"{model} {stage}")
@@ -91,7 +106,7 @@ def _stages(axes: Any, outcome: Outcome) -> bool:
 
 
 def _batches(axes: Any, outcome: Outcome) -> bool:
-    steps = list(_with_models(outcome))
+    steps = list(steps_with_models(outcome.steps))
     if not steps:
         return False
     level, models = steps[-1]
@@ -99,7 +114,7 @@ def _batches(axes: Any, outcome: Outcome) -> bool:
         sizes = {int(size): count for size, count in one["batches"].items()}
         items = sum(size * count for size, count in sizes.items()) or 1
         shares = [size * count / items for size, count in sizes.items()]
-        axes.plot(list(sizes), shares, marker="o", label=model)
+        axes.bar(list(sizes), shares, alpha=0.7, label=model)
     axes.set(
         xlabel="items in a batch",
         ylabel="share of items",
