@@ -31,10 +31,10 @@ def main() -> int:
     out = given.out or FOLDER / scenario.name
     outcome = run(scenario, out, url=given.url, triton=given.triton, workers=given.workers)
     save(outcome, out)
-    page(outcome, draw(outcome, out), out / "report.html")
     print(table(outcome))
     if outcome.failed:
         print(f"\n{table_of(outcome.failed)}")
+    page(outcome, draw(outcome, out), out / "report.html")
     print(f"\nreport: {out / 'report.html'}")
     print(json.dumps({**closing(outcome), "folder": str(out)}, separators=(",", ":")))
     return 1 if outcome.failed else 0

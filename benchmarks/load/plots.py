@@ -15,7 +15,6 @@ from lensemble_client import contract
 _SIZE = (7.0, 4.0)
 _ENSEMBLES = {model.name for model in contract.ALL_MODELS.values() if model.steps}
 _LEAST_MS = 0.1
-_COLOURS = [f"C{n % 10}" for n in range(10)] + ["black", "gold", "navy", "lime", "silver"]
 _LINES = ("p50_ms", "p95_ms", "p99_ms")
 
 
@@ -84,6 +83,8 @@ def steps_with_models(steps: Sequence[Figures]) -> Iterator[tuple[str, dict[str,
 
 
 def _stages(axes: Any, outcome: Outcome) -> bool:
+    from matplotlib import colormaps
+
     steps = list(steps_with_models(outcome.steps))
     parts = {
         (model, stage): None
@@ -94,7 +95,7 @@ def _stages(axes: Any, outcome: Outcome) -> bool:
     }
     base = [0.0] * len(steps)
     levels = [level for level, _ in steps]
-    axes.set_prop_cycle(color=_COLOURS)
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)  # ten would repeat themselves
     for model, stage in parts:
         heights = [models.get(model, {}).get(f"{stage}_ms", 0.0) for _, models in steps]
         axes.bar(levels, heights, bottom=base, label=f"{model} {stage}")

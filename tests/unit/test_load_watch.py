@@ -4,8 +4,15 @@ import pytest
 
 from benchmarks.load import scenario as scenarios
 from benchmarks.load import soak, statistics, watch
-from benchmarks.load.plots import steps_with_models
+from benchmarks.load.html import page
+from benchmarks.load.limits import Failure
+from benchmarks.load.outcome import figures
+from benchmarks.load.plan import Plan
+from benchmarks.load.plots import draw, steps_with_models
 from benchmarks.load.processes import name_of
+from benchmarks.load.report import save
+from benchmarks.load.run import Outcome
+from benchmarks.load.tally import ALL, Done, Tallies
 
 
 def model_stats(number, requests, executions, batches, queue_ms):
@@ -117,3 +124,31 @@ def test_ensembles_are_not_drawn_beside_their_own_steps():
     server = {"models": {name: {"executions": 3} for name in ("embed", "qwen3_vl", "search")}}
     steps = [{"level": 8, "server": server}, {"level": 9, "server": {}}]
     assert list(steps_with_models(steps)) == [("8", {"qwen3_vl": {"executions": 3}})]
+
+
+def test_report_is_one_page_with_all_plots_and_tables(tmp_path):
+    content = {"about": "<b>", "workload": "demo", "actions": [{"name": "embed"}], "users": [2]}
+    given = scenarios.parse({"name": "a test", **content}, "test")
+    plan = Plan(given)
+    tallies = Tallies(plan)
+    tallies.add(Done("embed text", 4.0, 4.0, 4.5))
+    tallies.add(Done("embed text", 4.0, 4.0, 4.5, error="OverloadedError"))
+    steps = figures(given, plan, tallies)
+    early = {"qwen3_vl": statistics._counts({})}
+    late = {"qwen3_vl": statistics._counts(model_stats(int, 50, 20, {1: 12, 4: 8}, 9))}
+    samples = [{**sample(1, 1), "models": early}, {**sample(9, 9), "models": late}]
+    steps[0]["server"] = watch.between(samples, 0, 10)
+    failed = [Failure("2 users", "max_p99_ms", 1, 500.0)]
+    outcome = Outcome(given, steps, {"server": "triton 1"}, failed, None)
+    plots = draw(outcome, tmp_path)
+    assert [plot.name for plot in plots] == ["latency.png", "stages.png", "batches.png"]
+    page(outcome, plots, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == 3
+    assert "&lt;b&gt;" in text and "<b>" not in text
+    assert all(word in text for word in ("OverloadedError: 1", "qwen3_vl", "max_p99_ms"))
+    save(outcome, tmp_path)
+    lines = (tmp_path / "result.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["2", "embed text"], ["2", ALL]]
+    steps[0]["server"] = {}
+    assert [plot.name for plot in draw(outcome, tmp_path)] == ["latency.png"]
