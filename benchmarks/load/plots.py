@@ -95,7 +95,7 @@ def _stages(axes: Any, outcome: Outcome) -> bool:
     }
     base = [0.0] * len(steps)
     levels = [level for level, _ in steps]
-    axes.set_prop_cycle(color=colormaps["tab20"].colors)  # ten would repeat themselves
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))  # ten would repeat themselves
     for model, stage in parts:
         heights = [models.get(model, {}).get(f"{stage}_ms", 0.0) for _, models in steps]
         axes.bar(levels, heights, bottom=base, label=f"{model} {stage}")
