@@ -19,7 +19,6 @@ from PIL import Image
 
 from benchmarks.mixed import WORDS
 from benchmarks.photos import PHOTOS, encoded, read_photo
-from benchmarks.random_model import random_serving_checkpoint
 from lensemble_client import Item
 
 DATASET = Path("datasets/emoji")
@@ -114,7 +113,13 @@ def _photographs(seed: int) -> Iterator[bytes]:
         yield encoded(cut.resize((width, height)))
 
 
+def _small_checkpoint() -> Path:
+    from benchmarks.random_model import random_serving_checkpoint  # torch, seconds of import
+
+    return random_serving_checkpoint("small")
+
+
 WORKLOADS = {
     "demo": Workload(lambda: Path("checkpoints/emoji"), _names, _emoji),
-    "small": Workload(lambda: random_serving_checkpoint("small"), _sentences, _photographs),
+    "small": Workload(_small_checkpoint, _sentences, _photographs),
 }

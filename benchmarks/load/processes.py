@@ -1,0 +1,128 @@
+"""The server's processes, its shared memory, and the GPU: what they use now."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SHARED_MEMORY = Path("/dev/shm")
+_MODEL = re.compile(r"/([^/]+)/\d+/model\.py$")
+_PREFIX = re.compile(r"shm-region-prefix-name=(\w+)")
+_BLOCK = 512
+_GPU = ("memory.used", "utilization.gpu", "power.draw")
+_GPU_TIMEOUT_S = 5
+
+
+def name_of(command: Iterable[str]) -> str | None:
+    """What a process is called in reports: the model that it runs, or its program.
+
+    Args:
+        command: Its command line.
+
+    Returns:
+        None if it is none of the server's, such as a helper that is there for a moment.
+    """
+    words = list(command)
+    for word in words:
+        if found := _MODEL.search(word):
+            return found.group(1)
+    if words and Path(words[0]).name == "tritonserver":
+        return "tritonserver"
+    return None
+
+
+def used(roots: Mapping[str, int | None]) -> dict[str, dict[str, float]]:
+    """What processes use, added up by name.
+
+    Args:
+        roots: Name -> process id, with all below it; `tritonserver` is split by model.
+
+    Returns:
+        Name -> `cpu_s` (since each began), `resident_bytes`, `files` (open), `processes`.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for root, pid in roots.items():
+        for process in _family(pid):
+            try:
+                name = name_of(process.cmdline()) if root == "tritonserver" else root
+                with process.oneshot():
+                    times = process.cpu_times()
+                    one = {
+                        "cpu_s": times.user + times.system,
+                        "resident_bytes": process.memory_info().rss,
+                        "files": process.num_fds(),
+                        "processes": 1,
+                    }
+            except psutil.Error:  # it ended meanwhile
+                continue
+            if name is not None:
+                sums = found.setdefault(name, dict.fromkeys(one, 0))
+                for key, value in one.items():
+                    sums[key] += value
+    return found
+
+
+def _family(pid: int | None) -> list[psutil.Process]:
+    if pid is None:
+        return []
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def shared_memory_prefix(pid: int) -> str:
+    """How the names of a server's segments begin; empty if it does not say."""
+    try:
+        found = _PREFIX.search(" ".join(psutil.Process(pid).cmdline()))
+    except psutil.Error:
+        return ""
+    return found.group(1) if found else ""
+
+
+def shared_memory(prefix: str) -> int:
+    """Bytes in memory of all segments whose name begins so."""
+    total = 0
+    for segment in SHARED_MEMORY.glob(f"{prefix}*"):
+        try:
+            total += segment.stat().st_blocks * _BLOCK
+        except OSError:  # it is gone
+            continue
+    return total
+
+
+def gpu() -> dict[str, float] | None:
+    """Of all GPUs together: `memory_mib`, `power_w`, and `utilization` (0 to 1, mean).
+
+    Returns:
+        None where there is no GPU.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S)
+        rows = [[float(value) for value in line.split(",")] for line in ran.stdout.splitlines()]
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    if ran.returncode or not rows:
+        return None
+    memory, utilization, power = (list(column) for column in zip(*rows, strict=True))
+    return {
+        "memory_mib": sum(memory),
+        "utilization": sum(utilization) / len(rows) / 100,
+        "power_w": sum(power),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The machine, for reports: `cores`, and `memory_gib`."""
+    memory = float(psutil.virtual_memory().total) / 2**30
+    return {"cores": psutil.cpu_count(), "memory_gib": round(memory, 1)}
