@@ -1,14 +1,16 @@
 """Which precision the weights are held in, and whether a CPU's bf16 may be trusted with them.
 
-GPUs compute in bf16. CPUs with bf16 instructions (AVX512-BF16, AMX, Arm BF16) do so about twice as
-fast as in fp32; there it is taken only where this very checkpoint gives the same vectors in both.
+GPUs compute in bf16. Of CPUs with bf16 instructions some are twice as fast in it as in fp32, others
+half as fast, so a product is timed. Where bf16 pays, it is taken only if this very checkpoint gives
+the same vectors in both.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +25,11 @@ logger = logging.getLogger(__name__)
 MIN_COSINE = 0.999
 """Between the vectors of `probe` in bf16 and in fp32; below it a CPU stays with fp32."""
 
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+MIN_GAIN = 1.25
+"""How many times as fast as fp32 a CPU must be in bf16; docs/decisions.md has what was measured."""
+
+_PRODUCT = (512, 1024, 1024)
+_ROUNDS = 8
 
 
 def candidates(wanted: str, device: torch.device) -> tuple[torch.dtype, ...]:
@@ -37,17 +43,28 @@ def candidates(wanted: str, device: torch.device) -> tuple[torch.dtype, ...]:
         return (torch.float32,)
     if wanted == "bf16" or device.type == "cuda":
         return (torch.bfloat16,)
-    return (torch.bfloat16, torch.float32) if cpu_has_bf16() else (torch.float32,)
+    return (torch.bfloat16, torch.float32) if bf16_pays() else (torch.float32,)
 
 
-def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU multiplies bf16 in hardware; False where that cannot be told."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    flags = (line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Feat")))
-    return bool(_BF16_FLAGS & set(next(flags, [])))
+@functools.cache
+def bf16_pays() -> bool:
+    """Whether this CPU, with the threads that PyTorch has now, multiplies faster in bf16."""
+    seconds = {dtype: _fastest(dtype) for dtype in (torch.bfloat16, torch.float32)}
+    gain = seconds[torch.float32] / seconds[torch.bfloat16]
+    logger.info("bf16 on this CPU is %.2f times as fast as fp32", gain)
+    return gain >= MIN_GAIN
+
+
+def _fastest(dtype: torch.dtype) -> float:
+    """Seconds of the fastest of several products: what disturbs only ever slows them down."""
+    rows, inner, columns = _PRODUCT
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype)
+    taken = []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        torch.nn.functional.linear(left, right)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def agree(

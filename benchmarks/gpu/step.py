@@ -20,7 +20,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
 from lensemble.features import Features
-from lensemble.precision import cpu_has_bf16
+from lensemble.precision import bf16_pays
 from lensemble_export.convert import convert
 from lensemble_export.random_checkpoint import write_random_checkpoint
 from lensemble_export.shapes import SHAPES
@@ -50,7 +50,7 @@ class Step:
     @property
     def dtype(self) -> str:
         """What is measured: bf16; fp32 in a dry run on a CPU that would take minutes for bf16."""
-        return "fp32" if self.dry and not cpu_has_bf16() else "bf16"
+        return "fp32" if self.dry and not bf16_pays() else "bf16"
 
     def source(self) -> Path:
         """A checkpoint with random weights in Hugging Face format; made if it is missing."""

@@ -12,7 +12,7 @@ BF16, FP32 = torch.bfloat16, torch.float32
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "has_bf16", "expected"),
+    ("wanted", "device", "pays", "expected"),
     [
         ("fp32", "cuda", True, (FP32,)),
         ("bf16", "cpu", False, (BF16,)),
@@ -21,25 +21,15 @@ BF16, FP32 = torch.bfloat16, torch.float32
         ("auto", "cpu", True, (BF16, FP32)),
     ],
 )
-def test_candidates_follow_setting_device_and_cpu(monkeypatch, wanted, device, has_bf16, expected):
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
+def test_candidates_follow_setting_device_and_cpu(monkeypatch, wanted, device, pays, expected):
+    monkeypatch.setattr(precision, "bf16_pays", lambda: pays)
     assert precision.candidates(wanted, torch.device(device)) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("flags\t\t: fpu avx512_bf16 sse\n", True),
-        ("flags\t\t: fpu amx_bf16\n", True),
-        ("Features\t: fp asimd bf16\n", True),
-        ("flags\t\t: fpu avx512f avx512_vnni\n", False),
-        ("", False),
-    ],
-)
-def test_bf16_is_read_from_the_cpus_flags(tmp_path, text, expected):
-    (tmp_path / "cpuinfo").write_text(text)
-    assert precision.cpu_has_bf16(tmp_path / "cpuinfo") is expected
-    assert not precision.cpu_has_bf16(tmp_path / "missing")
+@pytest.mark.parametrize(("bf16_s", "expected"), [(0.004, True), (0.009, False), (0.018, False)])
+def test_bf16_has_to_be_clearly_faster(monkeypatch, bf16_s, expected):
+    monkeypatch.setattr(precision, "_fastest", {BF16: bf16_s, FP32: 0.01}.__getitem__)
+    assert precision.bf16_pays.__wrapped__() is expected
 
 
 def test_probe_can_be_encoded(pipeline):
@@ -59,7 +49,7 @@ def test_vector_that_is_not_finite_speaks_against_bf16(pipeline):
 
 @pytest.mark.parametrize(("least", "expected"), [(0.999, BF16), (1.1, FP32)])
 def test_cpu_takes_bf16_only_where_the_vectors_agree(checkpoint, monkeypatch, least, expected):
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "bf16_pays", lambda: True)
     monkeypatch.setattr(precision, "MIN_COSINE", least)
     encoder = Encoder.load(Checkpoint.open(checkpoint), Settings(checkpoint=checkpoint))
     assert encoder.dtype is expected

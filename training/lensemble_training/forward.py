@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lensemble.encoder import Encoder
 from lensemble.features import Features
-from lensemble.precision import cpu_has_bf16
+from lensemble.precision import bf16_pays
 
 
 def has_bf16(encoder: Encoder) -> bool:
@@ -18,7 +18,7 @@ def has_bf16(encoder: Encoder) -> bool:
 
     A CPU without such instructions multiplies bfloat16 matrices a hundred times slower.
     """
-    return encoder.device.type == "cuda" or cpu_has_bf16()
+    return encoder.device.type == "cuda" or bf16_pays()
 
 
 def vectors(encoder: Encoder, items: Sequence[Features]) -> torch.Tensor:
