@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -33,6 +34,8 @@ from lensemble.config import PREFIX, Settings
 from lensemble.installation import embedder_repository, find_tritonserver, model_repository
 from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, InternalError, InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 180.0
@@ -61,7 +64,9 @@ class TritonServer:
         repository: Folder of models; None takes the one that comes with the package. A copy of that
             one may have other instance counts or batching settings. The models of other embedders
             come from the package.
-        start_timeout_s: Seconds until the models must be ready.
+        start_timeout_s: Seconds until the models must be ready, of one try.
+        start_tries: How often a server that is not ready in time is started. The bundled one hangs
+            at the start once in some hundred times: a model's process is done, and waits for it.
 
     Attributes:
         grpc_url: For `Client`, once started.
@@ -81,6 +86,7 @@ class TritonServer:
         tritonserver: Path | None = None,
         repository: Path | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
+        start_tries: int = 2,
     ) -> None:
         self._settings = settings
         self._ports = (grpc_port, http_port, metrics_port)
@@ -93,7 +99,7 @@ class TritonServer:
                 field="address",
             )
         self._repository = repository if repository is not None else model_repository()
-        self._start_timeout_s = start_timeout_s
+        self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._shared_memory_prefix = f"lensemble_{uuid.uuid4().hex[:12]}_"
@@ -126,6 +132,17 @@ class TritonServer:
         """
         if self._process is not None:
             return self
+        for left in range(self._start_tries - 1, -1, -1):
+            try:
+                self._start()
+                break
+            except DeadlineExceededError as error:
+                if not left:
+                    raise
+                logger.warning("starting once more: %s", error)
+        return self
+
+    def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
         self.log_file = self._folder / "tritonserver.log"
         ports = _free_ports(self._ports, self._address)
@@ -148,7 +165,6 @@ class TritonServer:
         except BaseException:
             self.stop()
             raise
-        return self
 
     def stop(self) -> None:
         """Stops the server and removes all that it left; safe to call again.

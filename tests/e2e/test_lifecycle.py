@@ -163,7 +163,7 @@ def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):
 
 
 def test_start_that_takes_too_long_is_given_up(checkpoint):
-    server = TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5)
+    server = TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5, start_tries=1)
     with pytest.raises(DeadlineExceededError, match=r"not ready within 0.5 s"):
         server.start()
     assert_nothing_left(server)
@@ -180,10 +180,30 @@ def test_model_that_hangs_at_the_start_says_where(checkpoint, tmp_path):
         "    def asleep(self):\n"
         "        time.sleep(600)\n"
     )
-    server = TritonServer(Settings(checkpoint=checkpoint), repository=folder, start_timeout_s=15)
+    server = TritonServer(
+        Settings(checkpoint=checkpoint), repository=folder, start_timeout_s=15, start_tries=1
+    )
     with pytest.raises(DeadlineExceededError, match=r"waiting for.* preprocess") as caught:
         server.start()
     assert 'preprocess/1/model.py", line 7 in asleep' in str(caught.value)
+    assert_nothing_left(server)
+
+
+def test_start_that_hangs_once_is_tried_again(checkpoint, monkeypatch, caplog):
+    wait, waited = TritonServer._wait_until_ready, []
+
+    def hang_once(server):
+        waited.append(server.pid)
+        if len(waited) == 1:
+            raise DeadlineExceededError("not ready in time")
+        wait(server)
+
+    monkeypatch.setattr(TritonServer, "_wait_until_ready", hang_once)
+    with TritonServer(Settings(checkpoint=checkpoint)) as server, Client(server.grpc_url) as client:
+        assert client.health()
+        assert not psutil.pid_exists(waited[0])
+        assert waited[1] == server.pid
+    assert "starting once more: not ready in time" in caplog.text
     assert_nothing_left(server)
 
 
