@@ -11,6 +11,8 @@ from benchmarks.workload import WORKLOADS
 from lensemble.config import Settings
 from lensemble.pipeline import Pipeline
 
+pytestmark = pytest.mark.e2e
+
 DEMO = WORKLOADS["demo"]
 
 
