@@ -20,12 +20,8 @@ from __future__ import annotations
 
 import argparse
 import base64
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -34,12 +30,14 @@ import torch
 
 from benchmarks.measure import finish, in_turn, ratio
 from benchmarks.mixed import mixed_items
+from benchmarks.peers.naive import peer as naive_peer
+from benchmarks.peers.peer import serving
 from benchmarks.random_model import random_serving_checkpoint
 from benchmarks.reference import Inputs, Reference, padded
 from lensemble.config import Settings
 from lensemble.image import open_image
 from lensemble.pipeline import Pipeline
-from lensemble.server import TritonServer, free_port
+from lensemble.server import TritonServer
 from lensemble_client import Client, Item
 
 CALLERS = 16
@@ -95,29 +93,6 @@ def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, 
     }
 
 
-@contextmanager
-def naive_server(checkpoint: Path) -> Iterator[str]:
-    """The naive server in a process of its own; gives its URL."""
-    port = free_port()
-    command = [sys.executable, "-m", "benchmarks.naive_server", str(checkpoint), str(port)]
-    process = subprocess.Popen(command)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                httpx.get(f"{url}/health", timeout=1).raise_for_status()
-                break
-            except httpx.HTTPError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError("the naive server did not start") from None
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, object]:
     """`embed` over gRPC against the naive server over HTTP, `CALLERS` at a time."""
     bodies = [
@@ -128,7 +103,7 @@ def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, o
         for item in items
     ]
     with (
-        naive_server(checkpoint) as url,
+        serving(naive_peer(), checkpoint) as url,
         TritonServer(Settings(checkpoint=checkpoint, dtype="fp32")) as server,
         TritonServer(Settings(checkpoint=checkpoint)) as default_server,
         Client(server.grpc_url) as client,

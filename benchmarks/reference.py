@@ -20,10 +20,11 @@ class Reference:
 
     Args:
         checkpoint: Folder in Hugging Face format.
+        dtype: Precision of weights and arithmetic.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.model = Qwen3VLModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.model = Qwen3VLModel.from_pretrained(checkpoint, dtype=dtype).eval()
         self.processor = AutoProcessor.from_pretrained(checkpoint)
         # The official embedder's limits, so that both servers see pictures of one size.
         self.size = {"shortest_edge": 4096, "longest_edge": 1_843_200}
@@ -56,7 +57,9 @@ class Reference:
         """Last-token vectors (B, D) of right-padded inputs."""
         hidden = self.model(**inputs, use_cache=False).last_hidden_state
         last = inputs["attention_mask"].sum(dim=1) - 1
-        return torch.nn.functional.normalize(hidden[torch.arange(len(last)), last], dim=-1)
+        # In fp32: lengths of what is normalised in bf16 are off by a thousandth.
+        pooled = hidden[torch.arange(len(last)), last].float()
+        return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def padded(batch: Sequence[Inputs], pad_id: int) -> Inputs:
