@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.measure import finish
 from benchmarks.peers import (
     faiss_inprocess,
@@ -36,6 +38,8 @@ from lensemble.server import TritonServer, stop_on_signals
 
 MIN_COSINE = 0.999
 _CHECKED = 12
+_BUSY_PERCENT = 10.0
+_LOOK_S = 3.0
 _ITEMS = {"demo": 4000, "small": 600}
 
 
@@ -161,6 +165,8 @@ def main() -> None:
     pace = QUICK if given.quick else THOROUGH
     chosen = list(WORKLOADS) if given.workload == "both" else [given.workload]
     results: dict[str, Any] = {}
+    if (busy := psutil.cpu_percent(_LOOK_S)) > _BUSY_PERCENT:
+        print(f"{busy:.0f} % of the CPUs are busy with something else: no ratio will hold; wait")
     spawn = multiprocessing.get_context("spawn")
     with stop_on_signals(), ProcessPoolExecutor(1, mp_context=spawn) as client:
         for workload in chosen:
@@ -175,7 +181,8 @@ def main() -> None:
     results["faiss"] = faiss_inprocess.compare(pace.rounds)
     for name, reason in skipped.items():
         print(f"{name}: skipped: {reason}")
-    params = {"callers": given.callers, "rounds": pace.rounds, "skipped": skipped}
+    params: dict[str, Any] = {"callers": given.callers, "rounds": pace.rounds, "busy_percent": busy}
+    params["skipped"] = skipped
     finish("peers", params, _brief(results) if not given.save else results, given.save)
 
 
