@@ -1,4 +1,4 @@
-# The two commands are `make demo` and `make test`; `make bench` measures, in under ten minutes.
+# The two commands are `make demo` and `make test`; `make bench` measures.
 # Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
 
 .PHONY: demo test bench lint format clean

@@ -1,4 +1,4 @@
-"""`make bench`: the short set, each benchmark in a process of its own, in under ten minutes.
+"""`make bench`: the short set, each benchmark in a process of its own.
 
     make bench
 

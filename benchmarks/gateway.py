@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import finish
+from benchmarks.measure import finish, medians, ratio, ratio_lines
 from benchmarks.random_model import random_serving_checkpoint
 from lensemble.config import Settings
 from lensemble.gateway.config import GatewaySettings
@@ -42,18 +41,9 @@ def run(way: str, url: str, callers: int, seconds: float) -> Figures:
     return figures
 
 
-def median(rounds: list[Figures]) -> Figures:
-    """The median of every figure."""
-    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-
-
 def ratios(name: str, above: list[Figures], below: list[Figures], key: str) -> Figures:
     """Median of the rounds' own ratios, and the least and the most of them."""
-    found = [one[key] / other[key] for one, other in zip(above, below, strict=True)]
-    return {
-        name: round(statistics.median(found), 2),
-        f"{name}_spread": [round(min(found), 2), round(max(found), 2)],
-    }
+    return ratio(name, [one[key] for one in above], [one[key] for one in below])
 
 
 def measure(checkpoint: Path, rounds: int, seconds: float) -> Figures:
@@ -77,7 +67,7 @@ def measure(checkpoint: Path, rounds: int, seconds: float) -> Figures:
                 figures = run(way, urls[way], callers, seconds)
                 found.setdefault((way, callers), []).append(figures)
     results: Figures = {
-        f"{way}_{callers}": median(figures) for (way, callers), figures in found.items()
+        f"{way}_{callers}": medians(figures) for (way, callers), figures in found.items()
     }
     for callers in CALLERS:
         grpc, gate = found["grpc", callers], found["gateway", callers]
@@ -98,11 +88,7 @@ def table(name: str, results: Figures) -> str:
                 f"  {way:20} {one['items_per_s']:9.1f} {one['p50_ms']:9.2f} {one['p99_ms']:9.2f} "
                 f"{one['client_cpu_ms_per_item']:19.3f}"
             )
-    for key, value in results.items():
-        if isinstance(value, float):
-            least, most = results[f"{key}_spread"]
-            lines.append(f"  {key:38} {value:6.2f}  ({least:.2f} to {most:.2f})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *ratio_lines(results)])
 
 
 def main() -> None:

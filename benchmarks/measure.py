@@ -6,7 +6,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,21 @@ def ratio(name: str, slow: list[float], fast: list[float]) -> dict[str, float | 
         name: round(statistics.median(ratios), 2),
         f"{name}_spread": [round(min(ratios), 2), round(max(ratios), 2)],
     }
+
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of every figure over rounds that have the same ones."""
+    return {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+
+
+def ratio_lines(results: Mapping[str, Any]) -> list[str]:
+    """The ratios among results, as `ratio` gives them, for people."""
+    lines = []
+    for key, value in results.items():
+        if isinstance(value, float):
+            least, most = results[f"{key}_spread"]
+            lines.append(f"  {key:38} {value:6.2f}  ({least:.2f} to {most:.2f})")
+    return lines
 
 
 def machine() -> dict[str, Any]:

@@ -18,7 +18,6 @@ They take turns in every round; a ratio is of one round, then the median of all.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 
 from benchmarks import callers
 from benchmarks.in_process import BATCH, in_process
-from benchmarks.measure import finish
+from benchmarks.measure import finish, medians, ratio, ratio_lines
 from benchmarks.search_data import VECTORS, Corpus, clustered
 from benchmarks.workload import WORKLOADS
 from lensemble.checkpoint import Checkpoint
@@ -94,15 +93,7 @@ def measure(name: str, rounds: int, count: int) -> Figures:
             served("at_80", rate=SHARE_OF_PEAK * peak)
             served("search", search=True)
             served("one", callers=1, requests=count // 4)
-    return {**summary(found), **ratios(found)}
-
-
-def summary(found: dict[str, list[Figures]]) -> Figures:
-    """The median of every figure of every way."""
-    return {
-        way: {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-        for way, rounds in found.items()
-    }
+    return {**{way: medians(rounds) for way, rounds in found.items()}, **ratios(found)}
 
 
 def ratios(found: dict[str, list[Figures]]) -> Figures:
@@ -118,11 +109,8 @@ def ratios(found: dict[str, list[Figures]]) -> Figures:
     }
     results: Figures = {}
     for key, (above, below) in pairs.items():
-        if not above:
-            continue
-        each = [one / other for one, other in zip(above, below, strict=True)]
-        results[key] = round(statistics.median(each), 2)
-        results[f"{key}_spread"] = [round(min(each), 2), round(max(each), 2)]
+        if above:
+            results |= ratio(key, above, below)
     return results
 
 
@@ -135,11 +123,7 @@ def table(name: str, results: Figures) -> str:
             lines.append(
                 f"  {way:10} {one['items_per_s']:9.1f} {p50} {p99} {one.get('failed', 0):7}"
             )
-    for key, value in results.items():
-        if isinstance(value, float):
-            least, most = results[f"{key}_spread"]
-            lines.append(f"  {key:28} {value:5.2f}  ({least:.2f} to {most:.2f})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *ratio_lines(results)])
 
 
 def main() -> None:
