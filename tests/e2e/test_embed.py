@@ -1,6 +1,7 @@
 """Vectors of the real server, over gRPC and HTTP, against the reference."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from lensemble.server import TritonServer
 from lensemble_client import Client, InvalidInputError, contract
 from lensemble_client.items import to_rows
 from lensemble_client.transport import GrpcTransport, HttpTransport
+from tests.batches import Batches
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES, mixed_batch
 from tests.parity.test_reference import MIN_COSINE, cosine
@@ -86,19 +88,8 @@ def test_one_request_may_hold_many_items(server, client, kind):
 
 def test_texts_and_pictures_share_batches(server):
     """Requests of different shapes must reach the model together, or nothing is gained."""
-    import tritonclient.grpc as triton
-
-    with (
-        triton.InferenceServerClient(server.grpc_url.split("//")[1]) as raw,
-        Client(server.grpc_url) as client,
-    ):
-
-        def counts():
-            (model,) = raw.get_inference_statistics("qwen3_vl").model_stats
-            return model.inference_count, model.execution_count
-
-        before = counts()
+    with closing(Batches(server, "qwen3_vl")) as batches, Client(server.grpc_url) as client:
         results = client.embed_many(mixed_batch() * 4, concurrency=32, batch_size=1)
-        items, calls = (now - then for now, then in zip(counts(), before, strict=True))
+        items, calls = batches.since(128)
     assert items == len(results) == 128
     assert items / calls > 2

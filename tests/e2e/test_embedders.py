@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import httpx
 import numpy as np
@@ -24,6 +25,7 @@ from lensemble_client import (
 from lensemble_client.cli import main
 from lensemble_client.items import to_rows
 from lensemble_client.retry import Retry
+from tests.batches import Batches
 from tests.clip_checkpoint import DIMENSION
 from tests.fake_chat_server import COLOURS, TOKENS, description, plain
 from tests.pictures import encode, textured
@@ -109,27 +111,17 @@ def test_alone_equals_in_company(client, embedder):
 
 @pytest.mark.parametrize("model", ["clip", "describe", "sentence"])
 def test_texts_and_pictures_share_batches(everything, chat, model):
-    import tritonclient.grpc as triton
-
     chat.delay_s = 0.02
     embedder = "clip" if model == "clip" else "hybrid"
+    asked = [
+        one for n in range(60) for one in (Item(f"text {n}"), Item(images=(coloured("red", n),)))
+    ]
     with (
-        triton.InferenceServerClient(everything.grpc_url.split("//")[1]) as raw,
+        closing(Batches(everything, model)) as batches,
         Client(everything.grpc_url) as client,
     ):
-
-        def counts():
-            (found,) = raw.get_inference_statistics(model).model_stats
-            return found.inference_count, found.execution_count
-
-        before = counts()
-        asked = [
-            one
-            for n in range(60)
-            for one in (Item(f"text {n}"), Item(images=(coloured("red", n),)))
-        ]
         results = client.embed_many(asked, embedder=embedder, concurrency=32, batch_size=1)
-        done, executed = (now - then for now, then in zip(counts(), before, strict=True))
+        done, executed = batches.since(120)
     assert done == len(results) == 120
     assert not [one for one in results if not isinstance(one, np.ndarray)]
     assert done / executed > 2
