@@ -34,7 +34,8 @@ class Settings:
         batch_tokens: Tokens in one micro-batch of the encoder, pictures' tokens included; 0 goes
             by the device.
         batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
-        threads: CPU threads of the encoder; 0 is one per core that the process may use.
+        threads: CPU threads of the encoder, at most: small passes take one where more do not pay
+            (`threads`); 0 is one per core that the process may use.
         jpeg: `full`, or `scaled`: JPEGs that are reduced to a half or less are decoded at 1/2, 1/4
             or 1/8 of their size. Faster for large photographs, and not quite the same vectors.
         cache_mib: MiB of vectors that the encoder remembers, by content; 0 remembers none.

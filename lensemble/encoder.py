@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Qwen3VLModel
 
-from lensemble import packing, precision
+from lensemble import packing, precision, threads
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
@@ -35,6 +35,8 @@ Embedding = NDArray[np.float32]
 BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
 """Tokens and patches of a micro-batch. On CPUs more only falls out of the cache; see
 docs/decisions.md."""
+
+_TEXT_TOKENS = 32
 
 
 class PatchLinear(nn.Module):
@@ -78,6 +80,11 @@ class Encoder:
         checkpoint: Its serving checkpoint.
         batch_tokens: Tokens in one micro-batch.
         batch_patches: Patches in one micro-batch.
+
+    Attributes:
+        model: With both towers on packed attention.
+        geometry: Its numbers.
+        threads: That a pass takes on CPUs.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class Encoder:
         model.language_model._deepstack_process = _add_visual
         use_packed_attention(model)
         self.model = model.eval()
+        self.threads = threads.Threads(torch.get_num_threads())
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Encoder:
@@ -119,6 +127,8 @@ class Encoder:
             reference = cls._load(checkpoint, settings, target, others[-1])
             if not precision.agree(encoder._sound, reference._sound, encoder.geometry):
                 encoder = reference
+        if target.type == "cpu":
+            encoder.threads = threads.choose(encoder._pass_over, settings.cpu_threads)
         logger.info("%s on %s in %s", checkpoint.profile.name, target, encoder.dtype)
         return encoder
 
@@ -136,6 +146,11 @@ class Encoder:
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
         )
+
+    def _pass_over(self, rows: int) -> None:
+        """A pass over short texts that have so many tokens, a multiple of `_TEXT_TOKENS`."""
+        items = precision.texts([_TEXT_TOKENS] * (rows // _TEXT_TOKENS), self.geometry)
+        self.forward(packing.pack(items, self.geometry))
 
     def _sound(self, items: Sequence[Features]) -> list[Embedding]:
         """Vectors of items that cannot fail."""
@@ -189,7 +204,9 @@ class Encoder:
     def _encode_part(self, items: list[Features]) -> list[Embedding | LensembleError]:
         """One micro-batch; halved and tried again if it does not fit or fails."""
         try:
-            vectors = self.forward(self.pack(items)).cpu().numpy()
+            packed = self.pack(items)
+            with self.threads.during(packed.input_ids.numel() + len(packed.patches)):
+                vectors = self.forward(packed).cpu().numpy()
             return [
                 vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
                 for vector in vectors

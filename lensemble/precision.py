@@ -92,18 +92,28 @@ def agree(
 def probe(geometry: Geometry) -> list[Features]:
     """A short text, a long one, and a picture: random ids and pixels, the same every time."""
     rng = np.random.default_rng(0)
-    texts = [_ids(rng, length, geometry) for length in (12, 300)]
     side = 8 * geometry.merge_size
     places = np.full(side * side // geometry.merge_size**2, geometry.image_token_id, np.int32)
     # Smooth pixels with noise: what pictures are like.
     ramp = np.linspace(0, 200, side * side)[:, None] + rng.normal(0, 20, (1, 768))
     patches = (ramp + rng.normal(0, 12, ramp.shape)).clip(0, 255).astype(np.uint8)
     ids = np.concatenate([_ids(rng, 8, geometry), places, _ids(rng, 8, geometry)])
-    no_patches = np.empty((0, contract.PATCH_VALUES), np.uint8)
     return [
-        *(Features(text, no_patches, np.empty((0, 3), np.int32)) for text in texts),
+        *texts((12, 300), geometry),
         Features(ids, patches, np.array([[1, side, side]], np.int32)),
     ]
+
+
+def texts(lengths: Sequence[int], geometry: Geometry) -> list[Features]:
+    """Texts of so many tokens: random ids, the same every time.
+
+    Args:
+        lengths: Of each text.
+        geometry: Numbers of the model.
+    """
+    rng = np.random.default_rng(1)
+    no_patches, no_grid = np.empty((0, contract.PATCH_VALUES), np.uint8), np.empty((0, 3), np.int32)
+    return [Features(_ids(rng, length, geometry), no_patches, no_grid) for length in lengths]
 
 
 def _ids(rng: np.random.Generator, length: int, geometry: Geometry) -> NDArray[np.int32]:
