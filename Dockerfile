@@ -32,8 +32,9 @@ RUN pip install --no-cache-dir '.[serve,export,hybrid]' 'numpy<2'
 
 USER triton-server
 EXPOSE 8000 8001 8002
-CMD ["tritonserver", \
-     "--model-repository=/opt/lensemble/model_repository", \
-     "--model-control-mode=none", \
-     "--disable-auto-complete-config", \
-     "--exit-timeout-secs=30"]
+# The models are written anew with as many instances as the container has cores.
+CMD ["sh", "-c", "python3 -m lensemble.instances /tmp/models && exec tritonserver \
+     --model-repository=/tmp/models \
+     --model-control-mode=none \
+     --disable-auto-complete-config \
+     --exit-timeout-secs=30"]

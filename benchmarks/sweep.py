@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import statistics
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from benchmarks import callers
 from benchmarks.measure import finish
 from benchmarks.workload import WORKLOADS
 from lensemble.config import Settings
-from lensemble.installation import model_repository
+from lensemble.instances import write_repository
 from lensemble.server import TritonServer, stop_on_signals
 
 CALLERS = (1, 64)
@@ -41,21 +40,17 @@ class Variant:
 
     Attributes:
         settings: Fields of `Settings`.
-        instances: Of `preprocess`; 0 leaves them.
         delay_us: That the batcher of `qwen3_vl` waits for more, in microseconds.
         environment: Variables of the server.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
-    instances: int = 0
     delay_us: int = 0
     environment: dict[str, str] = field(default_factory=dict)
 
-    def repository(self, folder: Path) -> Path:
-        """A copy of the models with this variant's configuration."""
-        copy = Path(shutil.copytree(model_repository(), folder / "models"))
-        if self.instances:
-            _change(copy / "preprocess", r"count: \d+", f"count: {self.instances}")
+    def repository(self, settings: Settings, folder: Path) -> Path:
+        """The models with this variant's configuration."""
+        copy = write_repository(settings, folder / "models")
         if self.delay_us:
             delay = f"dynamic_batching {{ max_queue_delay_microseconds: {self.delay_us} }}"
             _change(copy / "qwen3_vl", r"dynamic_batching \{ \}", delay)
@@ -65,9 +60,10 @@ class Variant:
 DEFAULTS = "defaults"
 VARIANTS = {
     DEFAULTS: Variant(),
-    "1 preprocess instance": Variant(instances=1),
-    "3 preprocess instances": Variant(instances=3),
+    "1 preprocess instance": Variant({"preprocess_instances": 1}),
+    "3 preprocess instances": Variant({"preprocess_instances": 3}),
     "1 encoder thread": Variant({"threads": 1}),
+    "2 encoder instances": Variant({"encoder_instances": 2}),
     "batching delay 1 ms": Variant(delay_us=1000),
     "batching delay 5 ms": Variant(delay_us=5000),
     "batch_tokens 1024": Variant({"batch_tokens": 1024}),
@@ -97,7 +93,9 @@ def running(variant: Variant, checkpoint: Path) -> Iterator[TritonServer]:
     with TemporaryDirectory() as folder:
         os.environ.update(variant.environment)  # the server inherits them when it starts
         try:
-            server = TritonServer(settings, repository=variant.repository(Path(folder))).start()
+            server = TritonServer(
+                settings, repository=variant.repository(settings, Path(folder))
+            ).start()
         finally:
             for name, value in before.items():
                 if value is None:

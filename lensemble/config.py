@@ -35,7 +35,10 @@ class Settings:
             by the device.
         batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
         threads: CPU threads of the encoder, at most: small passes take one where more do not pay
-            (`threads`); 0 is one per core that the process may use.
+            (`threads`); 0 shares out the cores that the process may use.
+        encoder_instances: Processes with a model of their own, on GPUs for each of them. On CPUs a
+            small model serves more with one per core; each takes the weights' memory.
+        preprocess_instances: Processes that prepare items; 0 goes by the cores (`instances`).
         jpeg: `full`, or `scaled`: JPEGs that are reduced to a half or less are decoded at 1/2, 1/4
             or 1/8 of their size. Faster for large photographs, and not quite the same vectors.
         cache_mib: MiB of vectors that the encoder remembers, by content; 0 remembers none.
@@ -64,6 +67,8 @@ class Settings:
     batch_tokens: int = 0
     batch_patches: int = 0
     threads: int = 0
+    encoder_instances: int = 1
+    preprocess_instances: int = 0
     jpeg: str = "full"
     cache_mib: int = 0
     writes: str = "off"
@@ -90,10 +95,10 @@ class Settings:
                 raise InvalidInputError(
                     f"{value!r} is not one of {', '.join(allowed)}", field=f"{PREFIX}{name.upper()}"
                 )
-        for name in ("batch_tokens", "batch_patches", "threads", "cache_mib", "compact_rows"):
+        for name in _NOT_NEGATIVE:
             if (value := getattr(self, name)) < 0:
                 raise InvalidInputError(f"{value} is negative", field=f"{PREFIX}{name.upper()}")
-        for name in ("describe_tokens", "chat_timeout_s", "chat_concurrency"):
+        for name in _POSITIVE:
             if not (value := getattr(self, name)) > 0:
                 raise InvalidInputError(
                     f"{value}; expected more than 0", field=f"{PREFIX}{name.upper()}"
@@ -166,8 +171,18 @@ class Settings:
     @property
     def cpu_threads(self) -> int:
         """Threads for the encoder, at least 1."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.encoder_instances)
 
+
+_NOT_NEGATIVE = (
+    "batch_tokens",
+    "batch_patches",
+    "threads",
+    "preprocess_instances",
+    "cache_mib",
+    "compact_rows",
+)
+_POSITIVE = ("encoder_instances", "describe_tokens", "chat_timeout_s", "chat_concurrency")
 
 DTYPES = ("auto", "fp32", "bf16")
 _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
@@ -176,6 +191,8 @@ _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "batch_tokens": int,
     "batch_patches": int,
     "threads": int,
+    "encoder_instances": int,
+    "preprocess_instances": int,
     "cache_mib": int,
     "compact_rows": int,
     "describe_tokens": int,

@@ -31,7 +31,8 @@ from types import TracebackType
 from typing import Self
 
 from lensemble.config import PREFIX, Settings
-from lensemble.installation import embedder_repository, find_tritonserver, model_repository
+from lensemble.installation import embedder_repository, find_tritonserver
+from lensemble.instances import write_repository
 from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, InternalError, InvalidInputError
 
@@ -61,9 +62,9 @@ class TritonServer:
         metrics_port: 0 takes a free one.
         address: Where to listen. Anything but loopback is for NVIDIA's images only.
         tritonserver: The program; None looks for one.
-        repository: Folder of models; None takes the one that comes with the package. A copy of that
-            one may have other instance counts or batching settings. The models of other embedders
-            come from the package.
+        repository: Folder of models; None takes those that come with the package, as many of each
+            as suit the machine (`instances`). A copy of them may have other batching settings. The
+            models of other embedders come from the package.
         start_timeout_s: Seconds until the models must be ready, of one try.
         start_tries: How often a server that is not ready in time is started. The bundled one hangs
             at the start once in some hundred times: a model's process is done, and waits for it.
@@ -98,7 +99,7 @@ class TritonServer:
                 f"{LOOPBACK} only; use NVIDIA's image (docker-compose.yml) to serve others",
                 field="address",
             )
-        self._repository = repository if repository is not None else model_repository()
+        self._repository = repository
         self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -218,10 +219,14 @@ class TritonServer:
         return "\n".join([*errors, *lines[-_LOG_LINES:]])
 
     def _command(self, ports: Sequence[int]) -> list[str]:
+        assert self._folder is not None
         grpc, http, metrics = ports
+        repository = self._repository
+        if repository is None:
+            repository = write_repository(self._settings, self._folder / "models")
         command = [
             str(self._installation.binary),
-            f"--model-repository={self._repository}",
+            f"--model-repository={repository}",
             *(
                 f"--model-repository={embedder_repository(embedder)}"
                 for embedder in self._settings.embedders

@@ -1,5 +1,7 @@
 """docker-compose.yml against the settings and the image it builds."""
 
+import importlib.util
+import inspect
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,6 +12,7 @@ import lensemble
 from lensemble.config import Settings
 from lensemble.gateway.app import check
 from lensemble.gateway.config import GatewaySettings
+from lensemble.server import TritonServer
 
 ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -65,3 +68,15 @@ def test_version_is_stated_once():
     pyproject = (ROOT / "pyproject.toml").read_text()
     assert f'version = "{lensemble.__version__}"' in pyproject
     assert f"## {lensemble.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_image_serves_the_models_it_writes_with_the_flags_of_the_server():
+    command = re.search(r'^CMD \["sh", "-c", "(.+?)"\]', DOCKERFILE, re.MULTILINE | re.DOTALL)[1]
+    writes, _, serves = command.replace("\\\n", " ").partition(" && exec ")
+    (*_, module, folder) = writes.split()
+    assert module == "lensemble.instances" and importlib.util.find_spec(module)
+    binary, repository, *flags = serves.split()
+    assert (binary, repository) == ("tritonserver", f"--model-repository={folder}")
+    source = inspect.getsource(TritonServer._command)
+    for flag in flags:
+        assert f'"{flag.partition("=")[0]}' in source

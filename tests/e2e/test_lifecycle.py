@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,13 @@ import pytest
 from lensemble.config import Settings
 from lensemble.installation import find_tritonserver, model_repository
 from lensemble.server import TritonServer
-from lensemble_client import Client, DeadlineExceededError, InternalError, InvalidInputError
+from lensemble_client import (
+    Client,
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    Item,
+)
 from lensemble_client.cli import main
 
 pytestmark = pytest.mark.e2e
@@ -252,3 +259,13 @@ def test_commands_of_the_command_line(server, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: the item is empty")
     assert main(["status", "--url", "grpc://127.0.0.1:9", "--timeout", "2"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_models_have_as_many_processes_as_they_are_told(checkpoint):
+    settings = Settings(checkpoint=checkpoint, preprocess_instances=3, encoder_instances=2)
+    with TritonServer(settings) as server, Client(server.grpc_url) as client:
+        stubs = [process.cmdline()[-2] for process in psutil.Process(server.pid).children()]
+        found = Counter(name.rsplit("_", 2)[0] for name in stubs)
+        assert found == {"preprocess": 3, "qwen3_vl": 2, "faiss": 1, "store": 1}
+        results = client.embed_many([Item(f"text {n}") for n in range(40)], batch_size=1)
+        assert {len(vector) for vector in results} == {256}

@@ -1,0 +1,71 @@
+"""Copies of the models with instance counts of their own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from lensemble.config import Settings
+from lensemble.installation import model_repository
+from lensemble.instances import counts, write_repository
+
+
+def config(folder, model):
+    text = (folder / model / "config.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, 2), (2, 2), (6, 6), (64, 8)])
+def test_preprocess_goes_by_cores(monkeypatch, checkpoint, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert counts(Settings(checkpoint=checkpoint)) == {"preprocess": expected, "qwen3_vl": 1}
+
+
+def test_encoder_instances_share_the_cores(monkeypatch, checkpoint):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    found = [
+        Settings(checkpoint=checkpoint, encoder_instances=count).cpu_threads
+        for count in (1, 3, 8, 20)
+    ]
+    assert found == [8, 2, 1, 1]
+    assert Settings(checkpoint=checkpoint, encoder_instances=3, threads=5).cpu_threads == 5
+
+
+def test_only_the_counts_are_changed(checkpoint, tmp_path):
+    settings = Settings(checkpoint=checkpoint, preprocess_instances=5, encoder_instances=3)
+    target = tmp_path / "models"
+    for _ in range(2):  # what an earlier one left is replaced
+        written = write_repository(settings, target)
+        (written / "preprocess" / "left").touch()
+    assert not (write_repository(settings, target) / "preprocess" / "left").exists()
+    wanted = {"preprocess": 5, "qwen3_vl": 3}
+    for folder in model_repository().iterdir():
+        own, original = config(written, folder.name), config(model_repository(), folder.name)
+        if folder.name in wanted:
+            assert own.instance_group[0].count == wanted[folder.name]
+            assert own.instance_group[0].kind == original.instance_group[0].kind
+            own.instance_group[0].count = original.instance_group[0].count
+        assert own == original
+        assert sorted(path.name for path in (written / folder.name / "1").iterdir()) == sorted(
+            path.name for path in (folder / "1").iterdir() if path.name != "__pycache__"
+        )
+
+
+def test_command_writes_them_and_says_where(checkpoint, tmp_path):
+    environment = {
+        **os.environ,
+        "LENSEMBLE_CHECKPOINT": str(checkpoint),
+        "LENSEMBLE_PREPROCESS_INSTANCES": "4",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "lensemble.instances", tmp_path / "models"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{tmp_path / 'models'}\n"
+    assert config(tmp_path / "models", "preprocess").instance_group[0].count == 4
