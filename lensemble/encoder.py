@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Qwen3VLModel
 
-from lensemble import packing, precision, threads
+from lensemble import packing, precision, probe, threads
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
@@ -37,6 +37,8 @@ BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
 docs/decisions.md."""
 
 _TEXT_TOKENS = 32
+_PICTURE_SIDE = 32
+"""Patches: 512 pixels."""
 
 
 class PatchLinear(nn.Module):
@@ -149,8 +151,24 @@ class Encoder:
 
     def _pass_over(self, rows: int) -> None:
         """A pass over short texts that have so many tokens, a multiple of `_TEXT_TOKENS`."""
-        items = precision.texts([_TEXT_TOKENS] * (rows // _TEXT_TOKENS), self.geometry)
+        items = probe.texts([_TEXT_TOKENS] * (rows // _TEXT_TOKENS), self.geometry)
         self.forward(packing.pack(items, self.geometry))
+
+    def warm_up(self) -> None:
+        """Encodes what takes longer the first time: texts and a picture, alone and together.
+
+        GPUs also encode a full micro-batch of each, so that their memory is there before the first
+        caller is; a budget that does not fit is then in the log.
+        """
+        first = probe.probe(self.geometry)
+        for items in (first[:1], first):
+            self.encode(items)
+        if self.device.type == "cuda":
+            side = _PICTURE_SIDE
+            few = [min(_TEXT_TOKENS * 16, self._batch_tokens)]
+            self.encode(probe.texts(few * (self._batch_tokens // few[0]), self.geometry))
+            pictures = max(1, self._batch_patches // side**2)
+            self.encode([probe.picture(side, self.geometry)] * pictures)
 
     def _sound(self, items: Sequence[Features]) -> list[Embedding]:
         """Vectors of items that cannot fail."""

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from lensemble.features import Features
 from lensemble.packing import Geometry
-from lensemble_client import contract
+from lensemble.probe import probe
 
 logger = logging.getLogger(__name__)
 
 MIN_COSINE = 0.999
-"""Between the vectors of `probe` in bf16 and in fp32; below it a CPU stays with fp32."""
+"""Between the vectors of `probe.probe` in bf16 and in fp32; below it a CPU stays with fp32."""
 
 MIN_GAIN = 1.25
 """How many times as fast as fp32 a CPU must be in bf16; docs/decisions.md has what was measured."""
@@ -87,36 +87,3 @@ def agree(
     least = min(float(one @ other) for one, other in zip(found, expected, strict=True))
     logger.info("bf16 against fp32 on this CPU: cosine at least %.6f", least)
     return least >= MIN_COSINE
-
-
-def probe(geometry: Geometry) -> list[Features]:
-    """A short text, a long one, and a picture: random ids and pixels, the same every time."""
-    rng = np.random.default_rng(0)
-    side = 8 * geometry.merge_size
-    places = np.full(side * side // geometry.merge_size**2, geometry.image_token_id, np.int32)
-    # Smooth pixels with noise: what pictures are like.
-    ramp = np.linspace(0, 200, side * side)[:, None] + rng.normal(0, 20, (1, 768))
-    patches = (ramp + rng.normal(0, 12, ramp.shape)).clip(0, 255).astype(np.uint8)
-    ids = np.concatenate([_ids(rng, 8, geometry), places, _ids(rng, 8, geometry)])
-    return [
-        *texts((12, 300), geometry),
-        Features(ids, patches, np.array([[1, side, side]], np.int32)),
-    ]
-
-
-def texts(lengths: Sequence[int], geometry: Geometry) -> list[Features]:
-    """Texts of so many tokens: random ids, the same every time.
-
-    Args:
-        lengths: Of each text.
-        geometry: Numbers of the model.
-    """
-    rng = np.random.default_rng(1)
-    no_patches, no_grid = np.empty((0, contract.PATCH_VALUES), np.uint8), np.empty((0, 3), np.int32)
-    return [Features(_ids(rng, length, geometry), no_patches, no_grid) for length in lengths]
-
-
-def _ids(rng: np.random.Generator, length: int, geometry: Geometry) -> NDArray[np.int32]:
-    ids = rng.integers(0, geometry.vocab_size, length, dtype=np.int32)
-    ids[ids == geometry.image_token_id] = 0
-    return ids

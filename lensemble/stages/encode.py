@@ -40,6 +40,7 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
         transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
+        self._encoder.warm_up()
         self._cut = cut
         self._encode = Repeats(self._encoder.encode, settings.cache_mib * 1024**2)
         self.about = describe(self._encoder)

@@ -3,6 +3,7 @@
 import weakref
 
 import numpy as np
+import pytest
 import torch
 
 from lensemble import packing
@@ -130,3 +131,21 @@ def test_an_item_alone_and_the_mean_of_all_tokens_share_nothing(pipelines):
         pipeline = pipelines[profile]
         packed = pipeline.encoder.pack([pipeline.preprocess(item) for item in some])
         assert packed.cu_seqlens[0] == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_warm_up_is_short_on_cpus_and_fills_both_budgets_of_gpus(pipeline, device):
+    class Recording(FakeEncoder):
+        device = torch.device("cpu")
+
+        def forward(self, packed):
+            seen.append((packed.input_ids.numel(), len(packed.patches)))
+            return torch.ones(len(packed.cu_seqlens) - 1, 256)
+
+    seen = []
+    Recording.device = torch.device(device)
+    Recording(pipeline.encoder, batch_tokens=1100, batch_patches=2100).warm_up()
+    # A short text; with it a long one and a picture of 16 x 16 patches among 16 words.
+    assert seen[:2] == [(12, 0), (12 + 300 + 80, 256)]
+    # Two texts of 512 tokens; two pictures of 32 x 32 patches.
+    assert seen[2:] == ([(1024, 0), (2 * (256 + 16), 2048)] if device == "cuda" else [])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensemble import precision
+from lensemble import precision, probe
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
@@ -33,7 +33,7 @@ def test_bf16_has_to_be_clearly_faster(monkeypatch, bf16_s, expected):
 
 
 def test_probe_can_be_encoded(pipeline):
-    items = precision.probe(pipeline.encoder.geometry)
+    items = probe.probe(pipeline.encoder.geometry)
     for item in items:
         check(item, pipeline.encoder.geometry)
     assert all(isinstance(v, np.ndarray) for v in pipeline.encoder.encode(items))
