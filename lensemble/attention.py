@@ -10,13 +10,14 @@ is kept here, and tests count the calls and put leaks in.
 from __future__ import annotations
 
 import inspect
-import itertools
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from lensemble.segments import per_segment
 
 NAME = "packed_flash"
 
@@ -76,7 +77,7 @@ def packed_attention(
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if query.is_cuda and query.dtype in _VARLEN_DTYPES:
         return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scaling, causal), None
-    return _per_segment(query, key, value, cu_seq_lens_q, scaling, causal), None
+    return per_segment(query, key, value, cu_seq_lens_q, scaling, causal), None
 
 
 def _varlen(
@@ -105,58 +106,6 @@ def _varlen(
     out: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, **options)
     attended: torch.Tensor = out[None]
     return attended
-
-
-def _per_segment(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    boundaries: torch.Tensor,
-    scaling: float | None,
-    causal: bool,
-) -> torch.Tensor:
-    """One SDPA per run of segments of equal length, batched over the run (CPU, and fp32)."""
-    parts = []
-    lengths = boundaries.diff().tolist()
-    # What stands before the first segment is the beginning of every segment.
-    start = shared = int(boundaries[0])
-    if shared and not causal:
-        raise ValueError("a shared prefix is for causal attention: it must not see what follows")
-    grouped = query.shape[1] != key.shape[1]
-    q_shared, k_shared, v_shared = (tensor[:, :, :shared] for tensor in (query, key, value))
-    if shared:
-        out = nn.functional.scaled_dot_product_attention(
-            q_shared, k_shared, v_shared, is_causal=causal, scale=scaling, enable_gqa=grouped
-        )
-        parts.append(out[0].transpose(0, 1))
-    for length, run in itertools.groupby(lengths):
-        count = len(list(run))
-        end = start + length * count
-        # (1, heads, count * length, head_dim) -> (count, heads, length, head_dim)
-        q, k, v = (
-            tensor[0, :, start:end].reshape(-1, count, length, tensor.shape[-1]).transpose(0, 1)
-            for tensor in (query, key, value)
-        )
-        mask = None
-        if shared:
-            k, v = (
-                torch.cat([first.expand(count, -1, -1, -1), own], dim=2)
-                for first, own in ((k_shared, k), (v_shared, v))
-            )
-            mask = torch.ones(length, shared + length, dtype=torch.bool, device=q.device)
-            mask = mask.tril(diagonal=shared)
-        out = nn.functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=causal and not shared,
-            scale=scaling,
-            enable_gqa=grouped,
-        )
-        parts.append(out.transpose(1, 2).flatten(0, 1))  # (count * length, heads, head_dim)
-        start = end
-    return torch.cat(parts)[None]
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -22,7 +22,7 @@ from lensemble_client import contract
 _COUNT = re.compile(r"count: \d+")
 
 _MOST_PREPROCESS = 8
-"""Each core prepares some 150 photographs a second, and each instance holds some 300 MB."""
+"""Each core prepares some 150 photographs a second, and each instance holds half a gigabyte."""
 
 
 def counts(settings: Settings) -> dict[str, int]:

@@ -140,9 +140,15 @@ class TimedUser(User):
                 context={},
             )
 
+
+class AskingUser(TimedUser):
+    """Base of a closed loop. Apart from `TimedUser`, as Locust adds up the tasks of all bases."""
+
+    abstract = True
+
     @task
     def turn(self) -> None:
-        """Sends one request, as soon as the last one was answered (closed loop)."""
+        """Sends one request, as soon as the last one was answered."""
         part = self.part
         if part.plan.at(now := part.clock()) is None:
             gevent.sleep(_IDLE_S)
@@ -222,7 +228,7 @@ def users_of(scenario: Scenario) -> list[type[User]]:
     return [
         type(
             f"{action.name.title()}{action.mix.title()}{base.__name__}{number}",
-            (base,),
+            (AskingUser, base),
             {**shared, "action": action, "weight": action.weight},
         )
         for number, action in enumerate(scenario.actions)

@@ -439,3 +439,15 @@ def test_neither_locust_nor_torch_is_imported_by_the_process_that_runs_the_serve
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.stdout.strip(), ran.returncode) == ("[]", 0), ran.stderr
+
+
+@pytest.mark.parametrize(("name", "task"), [("soak", "ArrivingUser"), ("demo-mixed", "AskingUser")])
+def test_users_have_the_one_task_of_their_loop(name, task):
+    """In a process of its own: Locust patches what it is imported into."""
+    code = (
+        "from benchmarks.load import scenario; from benchmarks.load.users import users_of\n"
+        f"users = users_of(scenario.load({name!r}))\n"
+        "print({task.__qualname__ for user in users for task in user.tasks})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str({f"{task}.turn"})
