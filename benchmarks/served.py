@@ -44,7 +44,7 @@ _COLUMNS = ("items_per_s", "p50_ms", "p99_ms")
 Figures = dict[str, Any]
 
 
-FULL = {"demo": (5, 1536), "small": (5, 192)}
+FULL = {"demo": (5, 1536), "small": (3, 128)}
 QUICK = {"demo": (3, 768), "small": (2, 64)}
 """Rounds, and items of one way in a round."""
 

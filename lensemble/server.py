@@ -32,7 +32,7 @@ from typing import Self
 
 from lensemble.config import PREFIX, Settings
 from lensemble.installation import embedder_repository, find_tritonserver
-from lensemble.instances import write_repository
+from lensemble.instances import counted, write_repository
 from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, InternalError, InvalidInputError
 
@@ -89,7 +89,7 @@ class TritonServer:
         start_timeout_s: float = START_TIMEOUT_S,
         start_tries: int = 2,
     ) -> None:
-        self._settings = settings
+        self._settings = counted(settings) if repository is None else settings
         self._ports = (grpc_port, http_port, metrics_port)
         self._address = address
         self._installation = find_tritonserver(tritonserver)

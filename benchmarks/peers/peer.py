@@ -14,7 +14,7 @@ from typing import Literal
 
 import httpx
 
-from lensemble.server import GOMP_SPINCOUNT, LOOPBACK, free_port
+from lensemble.server import LOOPBACK, free_port
 
 Protocol = Literal["grpc", "json", "openai"]
 """How it is asked: `lensemble_client`, the small API of `wire`, or OpenAI's with chat messages."""
@@ -69,8 +69,7 @@ def serving(peer: Peer, checkpoint: Path) -> Iterator[str]:
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(
             command,
-            # What our own server sets: a peer should not lose for its threads' way to wait.
-            env={"GOMP_SPINCOUNT": GOMP_SPINCOUNT, **os.environ, **peer.environment},
+            env={**os.environ, **peer.environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
