@@ -14,12 +14,13 @@ from benchmarks.load import scenario as scenarios
 from benchmarks.load.html import page
 from benchmarks.load.limits import table_of
 from benchmarks.load.plots import draw
-from benchmarks.load.report import closing, save, table
+from benchmarks.load.report import closing, content, keep, save, table
 from benchmarks.load.run import run
 from lensemble.server import stop_on_signals
 from lensemble_client.errors import LensembleError
 
 FOLDER = Path(".cache/load")
+RESULTS = Path("benchmarks/results")
 
 
 def main() -> int:
@@ -31,6 +32,8 @@ def main() -> int:
     out = given.out or FOLDER / scenario.name
     outcome = run(scenario, out, url=given.url, triton=given.triton, workers=given.workers)
     save(outcome, out)
+    if given.save:
+        keep(content(outcome), RESULTS / f"load-{scenario.name}.json")
     print(table(outcome))
     if outcome.failed:
         print(f"\n{table_of(outcome.failed)}")
@@ -52,6 +55,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=_whole, default=1, help="Locust processes (1)")
     parser.add_argument("--url", help="a server that runs already: grpc://, http://")
     parser.add_argument("--triton", help="where the statistics are, if --url is a gateway")
+    parser.add_argument("--save", action="store_true", help=f"also {RESULTS}/load-SCENARIO.json")
     parser.add_argument("--out", type=Path, help=f"folder of the results ({FOLDER}/SCENARIO)")
     return parser
 

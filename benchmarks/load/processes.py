@@ -123,6 +123,10 @@ def gpu() -> dict[str, float] | None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine, for reports: `cores`, and `memory_gib`."""
+    """The machine, for reports: `cpu`, `cores`, and `memory_gib`."""
     memory = float(psutil.virtual_memory().total) / 2**30
-    return {"cores": psutil.cpu_count(), "memory_gib": round(memory, 1)}
+    said = Path("/proc/cpuinfo").read_text()
+    cpu = next(
+        (line.split(":")[1].strip() for line in said.splitlines() if "model name" in line), ""
+    )
+    return {"cpu": cpu, "cores": psutil.cpu_count(), "memory_gib": round(memory, 1)}

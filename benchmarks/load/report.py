@@ -112,9 +112,9 @@ def title(outcome: Outcome) -> str:
     )
 
 
-def save(outcome: Outcome, out: Path) -> None:
-    """Writes `result.json` (everything) and `result.csv` (a row per step and kind)."""
-    content = {
+def content(outcome: Outcome) -> Figures:
+    """Everything, for JSON."""
+    return {
         "scenario": outcome.scenario.model_dump(exclude_none=True),
         "about": outcome.about,
         "passed": not outcome.failed,
@@ -122,7 +122,31 @@ def save(outcome: Outcome, out: Path) -> None:
         "soak": None if outcome.soak is None else [asdict(one) for one in outcome.soak],
         "steps": outcome.steps,
     }
-    (out / "result.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def keep(found: Figures, file: Path) -> None:
+    """Writes what `content` gives, without the histograms of latencies.
+
+    Args:
+        found: It, or what `result.json` has.
+        file: Where to.
+    """
+    steps = [
+        {
+            **step,
+            "kinds": {
+                kind: {key: value for key, value in one.items() if key != "latencies"}
+                for kind, one in step["kinds"].items()
+            },
+        }
+        for step in found["steps"]
+    ]
+    file.write_text(json.dumps({**found, "steps": steps}, indent=2) + "\n")
+
+
+def save(outcome: Outcome, out: Path) -> None:
+    """Writes `result.json` (everything) and `result.csv` (a row per step and kind)."""
+    (out / "result.json").write_text(json.dumps(content(outcome), indent=2) + "\n")
     with (out / "result.csv").open("w", newline="") as lines:
         writer: Any = None
         for step in outcome.steps:
