@@ -36,8 +36,8 @@ class Settings:
         batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
         threads: CPU threads of the encoder, at most: small passes take one where more do not pay
             (`threads`); 0 shares out the cores that the process may use.
-        encoder_instances: Processes with a model of their own, on GPUs for each of them; 0 is one,
-            or several of a small model on CPUs (`instances`).
+        encoder_instances: Processes with a model of their own, on GPUs for each of them. On CPUs
+            several serve more callers of a small model, and a lone caller later.
         preprocess_instances: Processes that prepare items; 0 goes by the cores (`instances`).
         jpeg: `full`, or `scaled`: JPEGs that are reduced to a half or less are decoded at 1/2, 1/4
             or 1/8 of their size. Faster for large photographs, and not quite the same vectors.
@@ -67,7 +67,7 @@ class Settings:
     batch_tokens: int = 0
     batch_patches: int = 0
     threads: int = 0
-    encoder_instances: int = 0
+    encoder_instances: int = 1
     preprocess_instances: int = 0
     jpeg: str = "full"
     cache_mib: int = 0
@@ -171,19 +171,18 @@ class Settings:
     @property
     def cpu_threads(self) -> int:
         """Threads for the encoder, at least 1."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // (self.encoder_instances or 1))
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.encoder_instances)
 
 
 _NOT_NEGATIVE = (
     "batch_tokens",
     "batch_patches",
     "threads",
-    "encoder_instances",
     "preprocess_instances",
     "cache_mib",
     "compact_rows",
 )
-_POSITIVE = ("describe_tokens", "chat_timeout_s", "chat_concurrency")
+_POSITIVE = ("encoder_instances", "describe_tokens", "chat_timeout_s", "chat_concurrency")
 
 DTYPES = ("auto", "fp32", "bf16")
 _PARSERS: dict[str, Callable[[str], Path | float | str]] = {

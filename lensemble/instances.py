@@ -22,42 +22,20 @@ from lensemble_client import contract
 
 _COUNT = re.compile(r"count: \d+")
 
-_GPU = Path("/dev/nvidiactl")
-
-_SMALL = 64 * 1024**2
-"""Bytes of weights up to which a CPU has several encoders: passes of such a model take one thread
-(`threads`), so there are cores to spare; docs/decisions.md has what was measured."""
-
-_MOST_ENCODERS = 4
 _MOST_PREPROCESS = 8
 """Each core prepares some 150 photographs a second, and each instance holds half a gigabyte."""
 
 
 def counted(settings: Settings) -> Settings:
-    """These settings with numbers of instances that suit this machine in place of 0.
+    """These settings with the number of `preprocess` that suits this machine in place of 0.
 
     Args:
         settings: What is not 0 there, stands.
     """
-    cores = len(os.sched_getaffinity(0))
-    small = not _on_gpu(settings.device) and _weights(settings.checkpoint) <= _SMALL
-    # Each process remembers by itself, so what comes again would be known to some of them only.
-    several = small and not settings.cache_mib
-    return replace(
-        settings,
-        preprocess_instances=settings.preprocess_instances or min(max(2, cores), _MOST_PREPROCESS),
-        encoder_instances=settings.encoder_instances
-        or (min(cores, _MOST_ENCODERS) if several else 1),
-    )
-
-
-def _on_gpu(device: str) -> bool:
-    return device == "cuda" or (device == "auto" and _GPU.exists())
-
-
-def _weights(checkpoint: Path) -> int:
-    """Bytes of the weights; 0 if there are none, which the models will say better."""
-    return sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
+    wanted = settings.preprocess_instances or len(os.sched_getaffinity(0))
+    if not settings.preprocess_instances:
+        wanted = min(max(2, wanted), _MOST_PREPROCESS)
+    return replace(settings, preprocess_instances=wanted)
 
 
 def write_repository(settings: Settings, target: Path) -> Path:

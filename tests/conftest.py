@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from benchmarks.photos import write_photos
-from lensemble import instances
 from lensemble.config import PREFIX, Settings
 from lensemble.pipeline import Pipeline
 from lensemble.server import TritonServer
@@ -32,12 +31,6 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_encoder() -> None:
-    """Starts are what takes the time here; `e2e/test_lifecycle.py` has a server with several."""
-    instances._SMALL = -1
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_options_stand_above_variables_and_none_leaves_them():
         ({"LENSEMBLE_THREADS": "many"}, "LENSEMBLE_THREADS: 'many' is not a whole number"),
         ({"LENSEMBLE_DTYPE": "fp8"}, "LENSEMBLE_DTYPE: 'fp8' is not one of auto, fp32, bf16"),
         ({"LENSEMBLE_JPEG": "half"}, "LENSEMBLE_JPEG: 'half' is not one of full, scaled"),
-        ({"LENSEMBLE_ENCODER_INSTANCES": "-1"}, "_ENCODER_INSTANCES: -1 is negative"),
+        ({"LENSEMBLE_ENCODER_INSTANCES": "0"}, "_ENCODER_INSTANCES: 0; expected more than 0"),
         ({"LENSEMBLE_PREPROCESS_INSTANCES": "-2"}, "_PREPROCESS_INSTANCES: -2 is negative"),
         ({"LENSEMBLE_CACHE_MIB": "-1"}, "LENSEMBLE_CACHE_MIB: -1 is negative"),
         ({"LENSEMBLE_BATCH_TOKENS": "-1"}, "LENSEMBLE_BATCH_TOKENS: -1 is negative"),

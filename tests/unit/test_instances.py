@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from lensemble import instances
 from lensemble.config import Settings
 from lensemble.installation import model_repository
 from lensemble.instances import counted, write_repository
@@ -26,36 +24,13 @@ def test_preprocess_goes_by_cores(monkeypatch, checkpoint, cores, expected):
     assert counted(Settings(checkpoint=checkpoint)).preprocess_instances == expected
 
 
-@pytest.mark.parametrize(
-    ("cores", "small", "gpu", "device", "expected"),
-    [
-        (2, True, False, "auto", 2),
-        (64, True, False, "auto", 4),
-        (64, False, False, "auto", 1),
-        (64, True, True, "auto", 1),
-        (64, True, False, "cuda", 1),
-        (64, True, True, "cpu", 4),
-    ],
-)
-def test_small_models_have_several_encoders_on_cpus(
-    monkeypatch, checkpoint, tmp_path, cores, small, gpu, device, expected
-):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(instances, "_GPU", tmp_path if gpu else tmp_path / "none")
-    monkeypatch.setattr(instances, "_SMALL", 64 * 1024**2 if small else 1000)
-    settings = Settings(checkpoint=checkpoint, device=device)
-    assert counted(settings).encoder_instances == expected
-    assert counted(replace(settings, encoder_instances=3)).encoder_instances == 3
-    assert counted(replace(settings, cache_mib=1)).encoder_instances == 1
-
-
 def test_encoder_instances_share_the_cores(monkeypatch, checkpoint):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     found = [
         Settings(checkpoint=checkpoint, encoder_instances=count).cpu_threads
-        for count in (0, 1, 3, 8, 20)
+        for count in (1, 3, 8, 20)
     ]
-    assert found == [8, 8, 2, 1, 1]
+    assert found == [8, 2, 1, 1]
     assert Settings(checkpoint=checkpoint, encoder_instances=3, threads=5).cpu_threads == 5
 
 
