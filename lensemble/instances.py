@@ -32,10 +32,10 @@ def counted(settings: Settings) -> Settings:
     Args:
         settings: What is not 0 there, stands.
     """
-    wanted = settings.preprocess_instances or len(os.sched_getaffinity(0))
-    if not settings.preprocess_instances:
-        wanted = min(max(2, wanted), _MOST_PREPROCESS)
-    return replace(settings, preprocess_instances=wanted)
+    if settings.preprocess_instances:
+        return settings
+    cores = len(os.sched_getaffinity(0))
+    return replace(settings, preprocess_instances=min(max(2, cores), _MOST_PREPROCESS))
 
 
 def write_repository(settings: Settings, target: Path) -> Path:
