@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lensemble import attention, packing
+from lensemble import packing
 from lensemble.features import Features
+from lensemble.segments import per_segment
 from lensemble_client import InvalidInputError
 
 GEOMETRY = packing.Geometry(vocab_size=100, image_token_id=99, merge_size=2, num_grid_per_side=48)
@@ -122,4 +123,4 @@ def test_shared_prefix_is_for_cpus_and_for_what_cannot_see_ahead():
         shared.to(torch.device("meta"))
     heads = torch.ones(1, 2, shared.input_ids.shape[1], 8)
     with pytest.raises(ValueError, match="a shared prefix is for causal attention"):
-        attention._per_segment(heads, heads, heads, shared.cu_seqlens, None, causal=False)
+        per_segment(heads, heads, heads, shared.cu_seqlens, None, causal=False)
