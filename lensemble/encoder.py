@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Qwen3VLModel
 
-from lensemble import packing, precision, probe, threads
+from lensemble import memory, packing, precision, probe, threads
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features
+from lensemble.fused import fuse
 from lensemble.pooling import normalize, pool
 from lensemble.profile import ImageProfile
 from lensemble.together import is_out_of_memory
@@ -115,7 +116,7 @@ class Encoder:
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Encoder:
-        """Loads the weights onto a device.
+        """Loads the weights onto a device; on CPUs this process then keeps memory that it frees.
 
         Args:
             checkpoint: The serving checkpoint.
@@ -123,6 +124,8 @@ class Encoder:
             device: A torch device, such as `cpu` or `cuda:0`.
         """
         target = torch.device(device)
+        if target.type == "cpu":
+            memory.keep_freed()
         best, *others = precision.candidates(settings.dtype, target)
         encoder = cls._load(checkpoint, settings, target, best)
         if others:
@@ -141,6 +144,7 @@ class Encoder:
         model = Qwen3VLModel.from_pretrained(
             checkpoint.folder, dtype=dtype, use_safetensors=True, local_files_only=True
         )
+        fuse(model)
         tokens, patches = BUDGETS[device.type]
         return cls(
             model.to(device),

@@ -8,6 +8,7 @@ into every index, and an index is served only under the profile that it was buil
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,7 @@ class Identity(Protocol):
     def name(self) -> str:
         """For people."""
 
-    @property
+    @functools.cached_property  # asked for at every request
     def hash(self) -> str:
         """What is compared."""
 
@@ -90,7 +91,7 @@ class PromptProfile:
     tokens: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Profile:
     """What makes vectors comparable.
 
@@ -118,7 +119,7 @@ class Profile:
     image: ImageProfile
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property  # asked for at every request
     def hash(self) -> str:
         """`sha256:` over every field that changes a vector; `model_id` and `files` do not."""
         said = asdict(self)

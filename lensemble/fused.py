@@ -1,0 +1,206 @@
+"""The towers' layers with fewer and larger operations, from the same weights.
+
+Small batches are bound by the number of operations, not by arithmetic. So queries, keys and values
+are one product instead of three, gate and up one instead of two, queries and keys are normalised
+and rotated together, and residuals are added by the product before them. In fp32 the vectors differ
+from those of Transformers' layers in the last bit; tests compare both.
+
+For serving only: the weights lie differently than in the checkpoint, and sums are written in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import Qwen3VLModel
+
+from lensemble.attention import packed_attention
+
+Rotation = tuple[torch.Tensor, torch.Tensor]
+"""Cosines, and sines of which the first half is negated; both broadcast over heads."""
+
+
+def fuse(model: Qwen3VLModel) -> None:
+    """Replaces the layers of both towers, for good.
+
+    Args:
+        model: As loaded; one layer at a time is in memory twice.
+    """
+    towers: Any = model
+    text, vision = towers.language_model, towers.visual
+    for layers, fused in ((text.layers, TextLayer), (vision.blocks, VisionBlock)):
+        for n, layer in enumerate(layers):
+            layers[n] = fused(layer)
+    text.norm = RMSNorm(text.norm)
+    text.rotary_emb = TextRotary(text.rotary_emb)
+    vision.rotary_pos_emb = VisionRotary(vision.rotary_pos_emb)
+
+
+class RMSNorm(nn.Module):
+    """`Qwen3VLTextRMSNorm` as one operation."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.weight, self.eps = norm.weight, norm.variance_epsilon
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., H) -> (..., H)."""
+        return F.rms_norm(hidden, hidden.shape[-1:], self.weight, self.eps)
+
+
+class TextRotary(nn.Module):
+    """`Qwen3VLTextRotaryEmbedding`, ready for `rotated`: (L, 1, head_dim), in the model's dtype."""
+
+    def __init__(self, rotary: nn.Module) -> None:
+        super().__init__()
+        self.rotary = rotary
+
+    def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
+        """Hidden states (1, L, H) and M-RoPE (3, 1, L) -> cosines, sines."""
+        cos, sin = self.rotary(hidden, position_ids)
+        return cos[0, :, None], _signed(sin[0])[:, None]
+
+
+class VisionRotary(nn.Module):
+    """`Qwen3VLVisionRotaryEmbedding`, ready for `rotated`: (P, 1, 1, head_dim), float32."""
+
+    def __init__(self, rotary: nn.Module) -> None:
+        super().__init__()
+        self.rotary = rotary
+
+    def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
+        """Hidden states (P, D) and rows and columns (P, 2) -> cosines, sines."""
+        cos, sin = self.rotary(hidden, position_ids)
+        return cos.float()[:, None, None], _signed(sin.float())[:, None, None]
+
+
+def _signed(sin: torch.Tensor) -> torch.Tensor:
+    """Sines (L, head_dim) with the signs that the turned halves need."""
+    half = sin.shape[-1] // 2
+    return torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
+
+
+def rotated(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    """Rotary position embedding (arXiv:2104.09864) of (L, ..., head_dim)."""
+    cos, sin = rotation
+    return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), sin)
+
+
+class TextLayer(nn.Module):
+    """`Qwen3VLTextDecoderLayer`; H hidden, I intermediate, `queries` and `keys` heads.
+
+    Args:
+        layer: Transformers' own, whose weights it takes.
+    """
+
+    is_causal = True
+
+    qkv: torch.Tensor
+    norm_heads: torch.Tensor
+    out: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    norm_in: torch.Tensor
+    norm_mid: torch.Tensor
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        own, mlp = layer.self_attn, layer.mlp
+        if any(p.bias is not None for p in (own.q_proj, own.k_proj, own.v_proj, own.o_proj)):
+            raise ValueError("attention_bias is true; expected Qwen3-VL's false")
+        self.head_dim, self.scaling = own.head_dim, own.scaling
+        self.queries = len(own.q_proj.weight) // self.head_dim
+        self.keys = len(own.k_proj.weight) // self.head_dim
+        self.eps, self.act = own.q_norm.variance_epsilon, mlp.act_fn
+        weights = {
+            "qkv": torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight]),
+            "norm_heads": torch.cat(  # (queries + keys, head_dim)
+                [
+                    own.q_norm.weight.expand(self.queries, -1),
+                    own.k_norm.weight.expand(self.keys, -1),
+                ]
+            ),
+            "out": own.o_proj.weight,
+            "gate_up": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            "down": mlp.down_proj.weight,
+            "norm_in": layer.input_layernorm.weight,
+            "norm_mid": layer.post_attention_layernorm.weight,
+        }
+        for name, weight in weights.items():
+            self.register_buffer(name, weight.detach())
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: Rotation,
+        cu_seq_lens_q: torch.Tensor | None = None,
+        max_length_q: int | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """(1, L, H) -> (1, L, H); the arguments' names are Transformers'."""
+        hidden = hidden_states[0]
+        rows, both = len(hidden), self.queries + self.keys
+        x = F.rms_norm(hidden, hidden.shape[-1:], self.norm_in, self.eps)
+        heads = F.linear(x, self.qkv).view(rows, -1, self.head_dim)
+        seen = F.rms_norm(heads[:, :both], (self.head_dim,), None, self.eps) * self.norm_heads
+        seen = rotated(seen, position_embeddings).transpose(0, 1)[None]
+        attended, _weights = packed_attention(
+            self,
+            seen[:, : self.queries],
+            seen[:, self.queries :],
+            heads[:, both:].transpose(0, 1)[None],
+            None,
+            scaling=self.scaling,
+            cu_seq_lens_q=cu_seq_lens_q,
+            max_length_q=max_length_q,
+        )
+        hidden = torch.addmm(hidden, attended.reshape(rows, -1), self.out.t())
+        x = F.rms_norm(hidden, hidden.shape[-1:], self.norm_mid, self.eps)
+        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
+        return torch.addmm(hidden, self.act(gate).mul_(up), self.down.t())[None]
+
+
+class VisionBlock(nn.Module):
+    """`Qwen3VLVisionBlock`; P patches, D hidden.
+
+    Args:
+        block: Transformers' own, whose parts it calls.
+    """
+
+    is_causal = False
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
+        self.qkv, self.proj = block.attn.qkv, block.attn.proj
+        self.heads, self.scaling = block.attn.num_heads, block.attn.scaling
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: Rotation,
+        max_seqlen: int | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        """(P, D) -> (P, D); the arguments' names are Transformers'."""
+        rows = len(hidden_states)
+        heads = self.qkv(self.norm1(hidden_states)).view(rows, 3, self.heads, -1)
+        seen = rotated(heads[:, :2].float(), position_embeddings).to(heads.dtype)
+        query, key = seen.transpose(1, 2).transpose(0, 1).unbind(2)  # each (heads, P, head_dim)
+        attended, _weights = packed_attention(
+            self,
+            query[None],
+            key[None],
+            heads[:, 2].transpose(0, 1)[None],
+            None,
+            scaling=self.scaling,
+            cu_seq_lens_q=cu_seqlens,
+            max_length_q=max_seqlen,
+        )
+        hidden = self.proj(attended.reshape(rows, -1)).add_(hidden_states)
+        result: torch.Tensor = self.mlp(self.norm2(hidden)).add_(hidden)
+        return result

@@ -1,0 +1,34 @@
+"""What a process does with memory that it has freed: on CPUs, an encoder's keeps it.
+
+Every pass makes tensors of some megabytes and frees them. glibc gives such memory back to the
+kernel at once, and the next pass waits for thousands of pages to be zeroed; docs/decisions.md has
+the figures. Kept, a process stays as large as its largest pass has made it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+
+logger = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's malloc.h."""
+
+_MOST = 1 << 30
+"""Bytes. Larger tensors still come and go; an int is what `mallopt` takes."""
+
+
+def keep_freed() -> bool:
+    """Has this process keep what it frees, up to 1 GiB in one piece, from now on.
+
+    Returns:
+        Whether it does; False where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    kept = mallopt is not None and all(
+        mallopt(option, _MOST) == 1 for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
+    )
+    if not kept:
+        logger.info("this C library cannot be told to keep freed memory")
+    return kept
