@@ -7,6 +7,7 @@ interpolated. The towers then run without a question back to the CPU.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -152,19 +153,12 @@ def pack(items: Sequence[Features], geometry: Geometry) -> Packed:
     grid = torch.from_numpy(
         np.concatenate([item.image_grid_thw for item in items]).astype(np.int64)
     )
-    patches_per_image = grid.prod(dim=1).tolist()
-    if len(grid):
-        vision_positions = get_vision_position_ids(grid, geometry.merge_size)
-        indices, weights = get_vision_interpolation_indices_and_weights(
-            grid,
-            num_grid_per_side=geometry.num_grid_per_side,
-            mode="bilinear",
-            align_corners=True,
-            spatial_merge_size=geometry.merge_size,
-        )
-    else:
-        vision_positions = torch.empty(0, 2, dtype=torch.int64)
-        indices, weights = torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 4)
+    sizes = [(h, w) for _, h, w in grid.tolist()]
+    patches_per_image = [h * w for h, w in sizes]
+    places = [_places(h, w, geometry.merge_size, geometry.num_grid_per_side) for h, w in sizes]
+    vision_positions, indices, weights = (
+        torch.cat(parts) for parts in zip(_NOWHERE, *places, strict=True)
+    )
     return Packed(
         input_ids=torch.from_numpy(ids)[None],
         position_ids=torch.from_numpy(
@@ -181,6 +175,32 @@ def pack(items: Sequence[Features], geometry: Geometry) -> Packed:
         interp_indices=indices,
         interp_weights=weights,
     )
+
+
+_NOWHERE = (
+    torch.empty(0, 2, dtype=torch.int64),
+    torch.empty(0, 4, dtype=torch.int64),
+    torch.empty(0, 4),
+)
+"""`_places` of no picture, so that there is something to concatenate."""
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # training may meet what is kept
+def _places(height: int, width: int, merge_size: int, side: int) -> tuple[torch.Tensor, ...]:
+    """Of one picture: patches' rows and columns, entries of the position table, and in which parts.
+
+    Kept, as pictures of one size come again and again: at most some 1 MB each.
+    """
+    grid = torch.tensor([[1, height, width]])
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        grid,
+        num_grid_per_side=side,
+        mode="bilinear",
+        align_corners=True,
+        spatial_merge_size=merge_size,
+    )
+    return get_vision_position_ids(grid, merge_size), indices, weights
 
 
 def common_prefix(items: Sequence[Features], geometry: Geometry) -> int:
