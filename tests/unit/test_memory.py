@@ -6,10 +6,10 @@ FAULTS = """
     import resource, torch
     from lensemble.memory import keep_freed
     {call}
-    for n in range(10):
-        ones = torch.ones(16 << 20)  # 64 MiB
+    for n in range(30):
+        ones = torch.ones(16 << 20)  # 64 MiB; small pieces between make a hole for it, in a while
         del ones
-        if n == 4:
+        if n == 24:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
