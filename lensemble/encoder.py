@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import Qwen3VLModel
 
-from lensemble import memory, packing, precision, probe, threads
+from lensemble import memory, packing, precision, probe, product, threads
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
@@ -146,12 +146,14 @@ class Encoder:
         )
         fuse(model)
         tokens, patches = BUDGETS[device.type]
-        return cls(
+        encoder = cls(
             model.to(device),
             checkpoint,
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
         )
+        product.pack(encoder.model)
+        return encoder
 
     def _pass_over(self, rows: int) -> None:
         """A pass over short texts that have so many tokens, a multiple of `_TEXT_TOKENS`."""

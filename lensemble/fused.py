@@ -10,14 +10,16 @@ For serving only: the weights lie differently than in the checkpoint, and sums a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen3VLModel
+from transformers.activations import GELUTanh
 
 from lensemble.attention import packed_attention
+from lensemble.product import Gelu, Product
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 """Cosines, and sines of which the first half is negated; both broadcast over heads."""
@@ -34,6 +36,9 @@ def fuse(model: Qwen3VLModel) -> None:
     for layers, fused in ((text.layers, TextLayer), (vision.blocks, VisionBlock)):
         for n, layer in enumerate(layers):
             layers[n] = fused(layer)
+    vision.merger = Merger(vision.merger)
+    for n, merger in enumerate(vision.deepstack_merger_list):
+        vision.deepstack_merger_list[n] = Merger(merger)
     text.norm = RMSNorm(text.norm)
     text.rotary_emb = TextRotary(text.rotary_emb)
     vision.rotary_pos_emb = VisionRotary(vision.rotary_pos_emb)
@@ -90,21 +95,18 @@ def rotated(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
 
 
 class TextLayer(nn.Module):
-    """`Qwen3VLTextDecoderLayer`; H hidden, I intermediate, `queries` and `keys` heads.
+    """`Qwen3VLTextDecoderLayer`; H hidden, `queries` and `keys` heads.
 
     Args:
         layer: Transformers' own, whose weights it takes.
+
+    Raises:
+        ValueError: It is no layer of a Qwen3-VL: it has biases.
     """
 
     is_causal = True
 
-    qkv: torch.Tensor
     norm_heads: torch.Tensor
-    out: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
-    norm_in: torch.Tensor
-    norm_mid: torch.Tensor
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -114,23 +116,18 @@ class TextLayer(nn.Module):
         self.head_dim, self.scaling = own.head_dim, own.scaling
         self.queries = len(own.q_proj.weight) // self.head_dim
         self.keys = len(own.k_proj.weight) // self.head_dim
-        self.eps, self.act = own.q_norm.variance_epsilon, mlp.act_fn
-        weights = {
-            "qkv": torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight]),
-            "norm_heads": torch.cat(  # (queries + keys, head_dim)
-                [
-                    own.q_norm.weight.expand(self.queries, -1),
-                    own.k_norm.weight.expand(self.keys, -1),
-                ]
-            ),
-            "out": own.o_proj.weight,
-            "gate_up": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-            "down": mlp.down_proj.weight,
-            "norm_in": layer.input_layernorm.weight,
-            "norm_mid": layer.post_attention_layernorm.weight,
-        }
-        for name, weight in weights.items():
-            self.register_buffer(name, weight.detach())
+        self.qkv = Product(torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight]))
+        of_heads = (
+            own.q_norm.weight.expand(self.queries, -1),
+            own.k_norm.weight.expand(self.keys, -1),
+        )
+        self.register_buffer("norm_heads", torch.cat(of_heads).detach())  # (heads, head_dim)
+        self.out = Product(own.o_proj.weight)
+        self.gate_up = Product(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        self.down, self.act = Product(mlp.down_proj.weight), mlp.act_fn
+        self.norm_in, self.norm_mid = (
+            RMSNorm(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        )
 
     def forward(
         self,
@@ -143,10 +140,9 @@ class TextLayer(nn.Module):
         """(1, L, H) -> (1, L, H); the arguments' names are Transformers'."""
         hidden = hidden_states[0]
         rows, both = len(hidden), self.queries + self.keys
-        x = F.rms_norm(hidden, hidden.shape[-1:], self.norm_in, self.eps)
-        heads = F.linear(x, self.qkv).view(rows, -1, self.head_dim)
-        seen = F.rms_norm(heads[:, :both], (self.head_dim,), None, self.eps) * self.norm_heads
-        seen = rotated(seen, position_embeddings).transpose(0, 1)[None]
+        heads = self.qkv(self.norm_in(hidden)).view(rows, -1, self.head_dim)
+        seen = F.rms_norm(heads[:, :both], (self.head_dim,), None, self.norm_in.eps)
+        seen = rotated(seen * self.norm_heads, position_embeddings).transpose(0, 1)[None]
         attended, _weights = packed_attention(
             self,
             seen[:, : self.queries],
@@ -157,25 +153,26 @@ class TextLayer(nn.Module):
             cu_seq_lens_q=cu_seq_lens_q,
             max_length_q=max_length_q,
         )
-        hidden = torch.addmm(hidden, attended.reshape(rows, -1), self.out.t())
-        x = F.rms_norm(hidden, hidden.shape[-1:], self.norm_mid, self.eps)
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        return torch.addmm(hidden, self.act(gate).mul_(up), self.down.t())[None]
+        hidden = self.out.added_to(attended.reshape(rows, -1), hidden)
+        gate, up = self.gate_up(self.norm_mid(hidden)).chunk(2, dim=-1)
+        return self.down.added_to(self.act(gate).mul_(up), hidden)[None]
 
 
 class VisionBlock(nn.Module):
     """`Qwen3VLVisionBlock`; P patches, D hidden.
 
     Args:
-        block: Transformers' own, whose parts it calls.
+        block: Transformers' own, whose weights it takes.
     """
 
     is_causal = False
 
     def __init__(self, block: Any) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
-        self.qkv, self.proj = block.attn.qkv, block.attn.proj
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.qkv, self.proj = (product(part) for part in (block.attn.qkv, block.attn.proj))
+        self.up = product(block.mlp.linear_fc1, block.mlp.act_fn)
+        self.down = product(block.mlp.linear_fc2)
         self.heads, self.scaling = block.attn.num_heads, block.attn.scaling
 
     def forward(
@@ -201,6 +198,44 @@ class VisionBlock(nn.Module):
             cu_seq_lens_q=cu_seqlens,
             max_length_q=max_seqlen,
         )
-        hidden = self.proj(attended.reshape(rows, -1)).add_(hidden_states)
-        result: torch.Tensor = self.mlp(self.norm2(hidden)).add_(hidden)
-        return result
+        hidden = self.proj.added_to(attended.reshape(rows, -1), hidden_states)
+        return self.down.added_to(self.up(self.norm2(hidden)), hidden)
+
+
+class Merger(nn.Module):
+    """`Qwen3VLVisionPatchMerger`; four patches of width D become one token of width H.
+
+    Args:
+        merger: Transformers' own, whose weights it takes.
+    """
+
+    def __init__(self, merger: Any) -> None:
+        super().__init__()
+        self.norm, self.width = merger.norm, merger.hidden_size
+        self.norm_first = not merger.use_postshuffle_norm
+        self.up = product(merger.linear_fc1, merger.act_fn)
+        self.down = product(merger.linear_fc2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(P, D) -> (P / 4, H)."""
+        if self.norm_first:
+            merged = self.norm(x).view(-1, self.width)
+        else:
+            merged = self.norm(x.view(-1, self.width))
+        tokens: torch.Tensor = self.down(self.up(merged))
+        return tokens
+
+
+def product(linear: nn.Linear, act: nn.Module | None = None) -> Product:
+    """A Linear and the GELU behind it as one product.
+
+    Raises:
+        ValueError: It is another activation than Qwen3-VL's.
+    """
+    if act is None:
+        return Product(linear.weight, linear.bias)
+    if isinstance(act, GELUTanh):
+        return Product(linear.weight, linear.bias, "tanh")
+    if isinstance(act, nn.GELU):
+        return Product(linear.weight, linear.bias, cast(Gelu, act.approximate))
+    raise ValueError(f"the vision tower's activation is {act}; expected GELU")
