@@ -115,21 +115,30 @@ class Encoder:
         self.threads = threads.Threads(torch.get_num_threads())
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Encoder:
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        device: str = "cpu",
+        *,
+        fused: bool = True,
+    ) -> Encoder:
         """Loads the weights onto a device; on CPUs this process then keeps memory that it frees.
 
         Args:
             checkpoint: The serving checkpoint.
             settings: Precision, threads and budgets.
             device: A torch device, such as `cpu` or `cuda:0`.
+            fused: With the layers that are served. Training needs Transformers' own, which have
+                gradients and the names that a checkpoint has.
         """
         target = torch.device(device)
         if target.type == "cpu":
             memory.keep_freed()
         best, *others = precision.candidates(settings.dtype, target)
-        encoder = cls._load(checkpoint, settings, target, best)
+        encoder = cls._load(checkpoint, settings, target, best, fused)
         if others:
-            reference = cls._load(checkpoint, settings, target, others[-1])
+            reference = cls._load(checkpoint, settings, target, others[-1], fused)
             if not precision.agree(encoder._sound, reference._sound, encoder.geometry):
                 encoder = reference
         if target.type == "cpu":
@@ -139,12 +148,18 @@ class Encoder:
 
     @classmethod
     def _load(
-        cls, checkpoint: Checkpoint, settings: Settings, device: torch.device, dtype: torch.dtype
+        cls,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        device: torch.device,
+        dtype: torch.dtype,
+        fused: bool,
     ) -> Encoder:
         model = Qwen3VLModel.from_pretrained(
             checkpoint.folder, dtype=dtype, use_safetensors=True, local_files_only=True
         )
-        fuse(model)
+        if fused:
+            fuse(model)
         tokens, patches = BUDGETS[device.type]
         encoder = cls(
             model.to(device),
@@ -275,7 +290,7 @@ class Encoder:
         return self.differentiable(packed)
 
     def differentiable(self, packed: packing.Packed) -> torch.Tensor:
-        """`forward`, through which gradients flow: training takes the very way that is served.
+        """`forward`, through which gradients flow if the layers are Transformers' own.
 
         Args:
             packed: On the CPU; there its prefix may be shared (`packing.share_prefix`).

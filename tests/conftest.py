@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.photos import write_photos
 from lensemble.config import PREFIX, Settings
+from lensemble.encoder import Encoder
 from lensemble.pipeline import Pipeline
 from lensemble.server import TritonServer
 from lensemble_client import Client
@@ -73,6 +74,13 @@ def pipelines(checkpoints: dict[str, Path]) -> dict[str, Pipeline]:
 def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
     """The served way in this process under the default profile."""
     return pipelines[EMBEDDING]
+
+
+@pytest.fixture(scope="session")
+def plain_encoder(pipeline: Pipeline) -> Encoder:
+    """With Transformers' own layers, fp32, on the weights of `pipeline`."""
+    settings = Settings(checkpoint=pipeline.checkpoint.folder, dtype="fp32")
+    return Encoder.load(pipeline.checkpoint, settings, fused=False)
 
 
 @pytest.fixture(scope="session")

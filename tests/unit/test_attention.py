@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lensemble import attention
+from lensemble import attention, fused
 from lensemble.packing import pack
 from lensemble_client import Item
 from tests.pictures import encode, textured
@@ -83,14 +83,18 @@ def test_call_that_would_mix_items_up_is_refused(given):
         attention.packed_attention(torch.nn.Module(), *tensors(2, 2), **given)
 
 
-def test_one_call_per_layer_in_both_towers(pipeline, monkeypatch):
+@pytest.mark.parametrize("layers", ["served", "transformers"])
+def test_one_call_per_layer_in_both_towers(layers, pipeline, plain_encoder, monkeypatch):
     """Whatever Transformers changes inside: pictures must not be split, texts not be padded."""
     calls = []
 
     def counting(module, query, *args, **kwargs):
         calls.append((bool(module.is_causal), query.shape[2]))
-        return attention.packed_attention(module, query, *args, **kwargs)
+        return packed_attention(module, query, *args, **kwargs)
 
+    packed_attention = attention.packed_attention
+    encoder = pipeline.encoder if layers == "served" else plain_encoder
+    monkeypatch.setattr(fused, "packed_attention", counting)
     monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, counting)
     items = [
         Item("words"),
@@ -98,10 +102,10 @@ def test_one_call_per_layer_in_both_towers(pipeline, monkeypatch):
         Item("more words", (encode(textured(64, 64)),)),
     ]
     features = [pipeline.preprocess(item) for item in items]
-    pipeline.encoder.forward(pack(features, pipeline.encoder.geometry))
+    encoder.forward(pack(features, encoder.geometry))
     tokens = sum(len(f.input_ids) for f in features)
     patches = sum(len(f.patches) for f in features)
-    config = pipeline.encoder.model.config
+    config = encoder.model.config
     assert (
         calls
         == [(False, patches)] * config.vision_config.depth

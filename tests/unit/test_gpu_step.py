@@ -9,8 +9,8 @@ from lensemble.packing import pack
 
 
 @pytest.mark.parametrize("kind", ["text", "picture", "mixed"])
-def test_formula_counts_what_pytorch_counts(pipeline, kind):
-    encoder = pipeline.encoder
+def test_formula_counts_what_pytorch_counts(plain_encoder, kind):
+    encoder = plain_encoder
     items = {
         "text": [text_features(200, encoder)],
         "picture": [picture_features(448, 320, encoder)],
@@ -20,7 +20,7 @@ def test_formula_counts_what_pytorch_counts(pipeline, kind):
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         encoder.forward(pack(items, encoder.geometry))
     # PyTorch counts the whole square of causal attention, the formula the half that is computed.
-    text = pipeline.encoder.model.config.text_config
+    text = encoder.model.config.text_config
     query = text.num_attention_heads * text.head_dim
     skipped = sum(text.num_hidden_layers * 2 * len(item.input_ids) ** 2 * query for item in items)
     assert flop(items, "tiny") + skipped == pytest.approx(counter.get_total_flops(), rel=0.01)

@@ -12,12 +12,12 @@ from tests.pictures import encode, textured
 
 
 @pytest.mark.parametrize("side", [96, 160])
-def test_operations_are_those_that_pytorch_counts(pipeline, side):
+def test_operations_are_those_that_pytorch_counts(pipeline, plain_encoder, side):
     features: Features = pipeline.preprocess(Item(images=(encode(textured(side, side)),)))
-    packed = pipeline.encoder.pack([features])
+    packed = plain_encoder.pack([features])
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        pipeline.encoder.forward(packed)
+        plain_encoder.forward(packed)
     cost = Cost(SHAPES["tiny"]["text"], SHAPES["tiny"]["vision"])
     counted = counter.get_total_flops()
     expected = cost.of_patches(len(features.patches)) + cost.of_tokens(len(features.input_ids))

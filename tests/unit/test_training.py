@@ -87,7 +87,9 @@ def checkpoint(initial):
 
 @pytest.fixture
 def encoder(checkpoint):
-    return Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
+    return Encoder.load(
+        checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), fused=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +198,9 @@ def test_second_lesson_teaches_variants_and_leaves_the_rest(encoder, checkpoint,
     """
 
     def load():
-        return Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
+        return Encoder.load(
+            checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), fused=False
+        )
 
     usual = batches(0).items
     shapes = [picture.id.split()[1] for picture in batches._pictures]
@@ -251,7 +255,9 @@ def test_training_resumes_where_it_was_cut(checkpoint, batches, tmp_path):
     """To the bit: what was cut off after step 4 goes on from step 3, which was saved."""
 
     def trainer(folder):
-        encoder = Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"))
+        encoder = Encoder.load(
+            checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), fused=False
+        )
         lesson = Instances(encoder, batches, DIMENSIONS)
         return Trainer(encoder, lesson, Recipe(steps=6, save_every=3), folder)
 

@@ -153,7 +153,9 @@ def _second_lesson(
 
 
 def _encoder(checkpoint: Checkpoint, device: str) -> Encoder:
-    return Encoder.load(checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), device)
+    return Encoder.load(
+        checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), device, fused=False
+    )
 
 
 def evaluate_checkpoint(checkpoint: Path, dataset: Path) -> list[Evaluation]:
