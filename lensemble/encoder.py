@@ -2,7 +2,8 @@
 
 The weights and both towers are Transformers' own. What is different is how they are called: all
 items of a micro-batch stand in one row (`packing`), attention keeps them apart (`attention`), the
-patch embedding is a Linear on uint8 rows, and every index comes ready from the CPU.
+patch embedding is a Linear on uint8 rows, every index comes ready from the CPU, and what is served
+has layers of fewer operations (`fused`).
 """
 
 from __future__ import annotations
@@ -131,6 +132,9 @@ class Encoder:
             device: A torch device, such as `cpu` or `cuda:0`.
             fused: With the layers that are served. Training needs Transformers' own, which have
                 gradients and the names that a checkpoint has.
+
+        Raises:
+            ValueError: `fused`, and the layers are not those of a Qwen3-VL.
         """
         target = torch.device(device)
         if target.type == "cpu":

@@ -22,7 +22,7 @@ from lensemble.attention import packed_attention
 from lensemble.product import Gelu, Product
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
-"""Cosines, and sines of which the first half is negated; both broadcast over heads."""
+"""Cosines, and sines of which the first half is negated, both (L, 1, head_dim)."""
 
 
 def fuse(model: Qwen3VLModel) -> None:
@@ -30,6 +30,9 @@ def fuse(model: Qwen3VLModel) -> None:
 
     Args:
         model: As loaded; one layer at a time is in memory twice.
+
+    Raises:
+        ValueError: A layer has biases or an activation that Qwen3-VL's have not.
     """
     towers: Any = model
     text, vision = towers.language_model, towers.visual
@@ -40,8 +43,8 @@ def fuse(model: Qwen3VLModel) -> None:
     for n, merger in enumerate(vision.deepstack_merger_list):
         vision.deepstack_merger_list[n] = Merger(merger)
     text.norm = RMSNorm(text.norm)
-    text.rotary_emb = TextRotary(text.rotary_emb)
-    vision.rotary_pos_emb = VisionRotary(vision.rotary_pos_emb)
+    text.rotary_emb = Rotary(text.rotary_emb)
+    vision.rotary_pos_emb = Rotary(vision.rotary_pos_emb)
 
 
 class RMSNorm(nn.Module):
@@ -56,40 +59,27 @@ class RMSNorm(nn.Module):
         return F.rms_norm(hidden, hidden.shape[-1:], self.weight, self.eps)
 
 
-class TextRotary(nn.Module):
-    """`Qwen3VLTextRotaryEmbedding`, ready for `rotated`: (L, 1, head_dim), in the model's dtype."""
+class Rotary(nn.Module):
+    """A tower's rotary embedding, ready for `rotated`.
+
+    Args:
+        rotary: Transformers' own: of the text tower in the model's dtype, of the vision tower
+            float32.
+    """
 
     def __init__(self, rotary: nn.Module) -> None:
         super().__init__()
         self.rotary = rotary
 
     def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
-        """Hidden states (1, L, H) and M-RoPE (3, 1, L) -> cosines, sines."""
-        cos, sin = self.rotary(hidden, position_ids)
-        return cos[0, :, None], _signed(sin[0])[:, None]
-
-
-class VisionRotary(nn.Module):
-    """`Qwen3VLVisionRotaryEmbedding`, ready for `rotated`: (P, 1, 1, head_dim), float32."""
-
-    def __init__(self, rotary: nn.Module) -> None:
-        super().__init__()
-        self.rotary = rotary
-
-    def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
-        """Hidden states (P, D) and rows and columns (P, 2) -> cosines, sines."""
-        cos, sin = self.rotary(hidden, position_ids)
-        return cos.float()[:, None, None], _signed(sin.float())[:, None, None]
-
-
-def _signed(sin: torch.Tensor) -> torch.Tensor:
-    """Sines (L, head_dim) with the signs that the turned halves need."""
-    half = sin.shape[-1] // 2
-    return torch.cat((-sin[:, :half], sin[:, half:]), dim=-1)
+        """Hidden states and positions of L tokens or patches -> cosines, sines."""
+        cos, sin = (table.flatten(0, -2)[:, None] for table in self.rotary(hidden, position_ids))
+        half = sin.shape[-1] // 2
+        return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
 def rotated(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Rotary position embedding (arXiv:2104.09864) of (L, ..., head_dim)."""
+    """Rotary position embedding (arXiv:2104.09864) of (L, heads, head_dim)."""
     cos, sin = rotation
     return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), sin)
 
@@ -184,15 +174,15 @@ class VisionBlock(nn.Module):
         **_: Any,
     ) -> torch.Tensor:
         """(P, D) -> (P, D); the arguments' names are Transformers'."""
-        rows = len(hidden_states)
-        heads = self.qkv(self.norm1(hidden_states)).view(rows, 3, self.heads, -1)
-        seen = rotated(heads[:, :2].float(), position_embeddings).to(heads.dtype)
-        query, key = seen.transpose(1, 2).transpose(0, 1).unbind(2)  # each (heads, P, head_dim)
+        rows, both = len(hidden_states), 2 * self.heads
+        heads = self.qkv(self.norm1(hidden_states)).view(rows, both + self.heads, -1)
+        seen = rotated(heads[:, :both].float(), position_embeddings).to(heads.dtype)
+        seen = seen.transpose(0, 1)[None]
         attended, _weights = packed_attention(
             self,
-            query[None],
-            key[None],
-            heads[:, 2].transpose(0, 1)[None],
+            seen[:, : self.heads],
+            seen[:, self.heads :],
+            heads[:, both:].transpose(0, 1)[None],
             None,
             scaling=self.scaling,
             cu_seq_lens_q=cu_seqlens,

@@ -24,11 +24,11 @@ _ROWS = 2048
 
 
 class Product(nn.Module):
-    """x W^T + b, and GELU if wanted.
+    """x W^T + b, and GELU if wanted, in the dtype of the weight: float32 or bfloat16.
 
     Args:
         weight: (N, K).
-        bias: (N,).
+        bias: (N,), or none.
         gelu: Which, of what comes out.
     """
 

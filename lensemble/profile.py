@@ -30,7 +30,7 @@ class Identity(Protocol):
     def name(self) -> str:
         """For people."""
 
-    @functools.cached_property  # asked for at every request
+    @property
     def hash(self) -> str:
         """What is compared."""
 
