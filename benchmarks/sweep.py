@@ -129,11 +129,14 @@ def _beside(name: str, defaults: TritonServer, server: TritonServer, rounds: int
     found: Figures = {}
     for count, requests in zip(CALLERS, REQUESTS[name], strict=True):
         ratios: dict[str, list[float]] = {"items_per_s": [], "p50_ms": [], "p99_ms": []}
-        for _ in range(rounds):
-            one, other = (
-                callers.run(url, name, callers=count, requests=requests)
-                for url in (server.grpc_url, defaults.grpc_url)
-            )
+        for turn in range(rounds):
+            took = {}
+            # Each is first in every other round: what a machine does after idling helps nobody.
+            for which in (server, defaults) if turn % 2 else (defaults, server):
+                took[which] = callers.run(
+                    which.grpc_url, name, callers=count, requests=requests
+                )
+            one, other = took[server], took[defaults]
             for key, each in ratios.items():
                 each.append(one[key] / other[key])
         for key, each in ratios.items():

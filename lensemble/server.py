@@ -330,13 +330,17 @@ class TritonServer:
 def stop_on_signals() -> Iterator[None]:
     """Turns SIGTERM and SIGHUP into the exception that Ctrl-C raises, so `with` blocks are left.
 
-    SIGINT is set too: a shell's script starts its background jobs with it ignored.
+    SIGINT is set too: a shell's script starts its background jobs with it ignored. Only the first
+    counts: `timeout` sends two, and the second would leave a server running that the first had
+    begun to stop.
     """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, lambda number, frame: None)
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

@@ -138,6 +138,26 @@ def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
         up.kill()
 
 
+def test_second_signal_does_not_cut_the_first_ones_work_short():
+    script = """
+import os, signal, time
+from lensemble.server import stop_on_signals
+try:
+    with stop_on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            print("stopped in order")
+except KeyboardInterrupt:
+    print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["stopped in order", "True", ""], done.stderr
+
+
 def test_up_reports_a_server_that_died(checkpoint):
     command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
