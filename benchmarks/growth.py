@@ -96,7 +96,7 @@ def of_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
             alone = [seconds(partial(client.search_vector, vector)) for vector in embedded]
             whole = [seconds(partial(client.search, text)) for text in texts]
             found[str(rows)] = {
-                "kind": client.stats()["kind"],
+                "kind": client.stats()["snapshot"]["kind"],
                 "search_vector_p50_ms": round(statistics.median(alone) * 1000, 2),
                 "search_p50_ms": round(statistics.median(whole) * 1000, 2),
             }

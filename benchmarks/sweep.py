@@ -60,6 +60,7 @@ class Variant:
 DEFAULTS = "defaults"
 VARIANTS = {
     DEFAULTS: Variant(),
+    "the defaults again": Variant(),  # how much two equal servers differ
     "1 preprocess instance": Variant({"preprocess_instances": 1}),
     "3 preprocess instances": Variant({"preprocess_instances": 3}),
     "1 encoder thread": Variant({"threads": 1}),
@@ -133,9 +134,7 @@ def _beside(name: str, defaults: TritonServer, server: TritonServer, rounds: int
             took = {}
             # Each is first in every other round: what a machine does after idling helps nobody.
             for which in (server, defaults) if turn % 2 else (defaults, server):
-                took[which] = callers.run(
-                    which.grpc_url, name, callers=count, requests=requests
-                )
+                took[which] = callers.run(which.grpc_url, name, callers=count, requests=requests)
             one, other = took[server], took[defaults]
             for key, each in ratios.items():
                 each.append(one[key] / other[key])
