@@ -58,6 +58,8 @@ class Settings:
         describe_tokens: Longest description, in the chat model's tokens.
         chat_timeout_s: Seconds for a description, with all tries.
         chat_concurrency: Descriptions asked for at a time.
+        heartbeats: Folder in which the models' processes note since when they work on a call
+            (`heartbeat`); who watches over them sets it.
     """
 
     checkpoint: Path
@@ -82,6 +84,7 @@ class Settings:
     describe_tokens: int = 128
     chat_timeout_s: float = 30.0
     chat_concurrency: int = 8
+    heartbeats: Path | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -188,6 +191,7 @@ DTYPES = ("auto", "fp32", "bf16")
 _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "checkpoint": Path,
     "index": Path,
+    "heartbeats": Path,
     "batch_tokens": int,
     "batch_patches": int,
     "threads": int,

@@ -39,6 +39,7 @@ BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
 docs/decisions.md."""
 
 _TEXT_TOKENS = 32
+_PING_TOKENS = 4
 _PICTURE_SIDE = 32
 """Patches: 512 pixels."""
 
@@ -194,6 +195,16 @@ class Encoder:
             self.encode(probe.texts(few * (self._batch_tokens // few[0]), self.geometry))
             pictures = max(1, self._batch_patches // side**2)
             self.encode([probe.picture(side, self.geometry)] * pictures)
+
+    def check(self) -> None:
+        """Encodes a text of a few tokens.
+
+        Raises:
+            LensembleError: That failed.
+        """
+        (result,) = self.encode(probe.texts([_PING_TOKENS], self.geometry))
+        if isinstance(result, LensembleError):
+            raise result
 
     def _sound(self, items: Sequence[Features]) -> list[Embedding]:
         """Vectors of items that cannot fail."""

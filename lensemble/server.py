@@ -26,9 +26,11 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from lensemble.config import PREFIX, Settings
 from lensemble.installation import embedder_repository, find_tritonserver
@@ -120,6 +122,18 @@ class TritonServer:
         self.stop()
 
     @property
+    def models(self) -> list[str]:
+        """Names of the models that it serves, ensembles among them."""
+        others = [contract.OPTIONAL[embedder] for embedder in self._settings.embedders]
+        return [*contract.MODELS, *(model.name for models in others for model in models)]
+
+    @property
+    def heartbeats(self) -> Path:
+        """Folder into which the models' processes write (`heartbeat`); once started."""
+        assert self._folder is not None
+        return self._folder / "heartbeats"
+
+    @property
     def pid(self) -> int | None:
         """Process id of tritonserver; None if it is not running."""
         return self._process.pid if self._process is not None else None
@@ -146,6 +160,7 @@ class TritonServer:
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
         self.log_file = self._folder / "tritonserver.log"
+        self.heartbeats.mkdir()
         ports = _free_ports(self._ports, self._address)
         grpc, http, metrics = (f"{self._address}:{port}" for port in ports)
         self.grpc_url, self.http_url = f"grpc://{grpc}", f"http://{http}"
@@ -167,17 +182,34 @@ class TritonServer:
             self.stop()
             raise
 
+    def restart(self) -> Self:
+        """Kills the server and starts it again on the same ports; for one that has failed.
+
+        Raises:
+            InternalError: It died again before it was ready.
+            DeadlineExceededError: It was not ready in time.
+        """
+        urls = (self.grpc_url, self.http_url, self.metrics_url)
+        grpc, http, metrics = (urlsplit(url).port or 0 for url in urls)
+        self._end(grace_s=0)
+        self._ports = (grpc, http, metrics)
+        return self.start()
+
     def stop(self) -> None:
         """Stops the server and removes all that it left; safe to call again.
 
         Requests under way have `STOP_TIMEOUT_S` to finish.
         """
+        self._end(grace_s=STOP_TIMEOUT_S)
+
+    def _end(self, grace_s: float) -> None:
         with self._stopping:
             process, self._process = self._process, None
             if process is not None:
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(STOP_TIMEOUT_S)
+                if grace_s:
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(grace_s)
                 # Also the models' processes, which outlive a server that was killed.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -262,7 +294,8 @@ class TritonServer:
     def _environment(self) -> dict[str, str]:
         # Not the variables of a setting that is None here: the models would read them.
         inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
-        environment = {**inherited, **self._settings.to_env()}
+        settings = replace(self._settings, heartbeats=self.heartbeats)
+        environment = {**inherited, **settings.to_env()}
         # Threads of libgomp that wait for each other spin. Where others want their core too, a pass
         # then takes ten times as long: docs/performance.md.
         environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
@@ -278,11 +311,11 @@ class TritonServer:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
-        others = [contract.OPTIONAL[embedder] for embedder in self._settings.embedders]
-        waiting = [*contract.MODELS, *(model.name for models in others for model in models)]
+        waiting = self.models
         while waiting:
-            assert self._process is not None
-            if (status := self._process.poll()) is not None:
+            if (process := self._process) is None:
+                raise InternalError("the server was stopped while it started")
+            if (status := process.poll()) is not None:
                 raise InternalError(
                     f"tritonserver ended with status {status} before it was ready:\n"
                     f"{self.log_tail()}"

@@ -20,9 +20,11 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from lensemble.config import Settings
+from lensemble.heartbeat import Heartbeat
 from lensemble.stages.stage import Stage, check_parameters
 from lensemble_client import contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
+from lensemble_client.items import blank
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ logger = logging.getLogger(__name__)
 faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 INFO_METRIC = "lensemble_model_info"
+_PING: list[Any] = []
+"""Stands for the rows of a request that only asks whether the model works."""
+
+_heartbeat = Heartbeat(None, "", 0)
 _published: list[Any] = []
 _families: dict[str, Any] = {}
 _counted: dict[tuple[Any, ...], tuple[Any, float]] = {}
@@ -64,6 +70,8 @@ def load(
     if device == "cuda":
         device = f"cuda:{args['model_instance_device_id']}"
     made = stage(settings, device)
+    global _heartbeat
+    _heartbeat = Heartbeat(settings.heartbeats, args["model_name"], made.patience_s)
     _publish(made, args["model_name"])
     _count(made)
     return made
@@ -79,9 +87,16 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     Returns:
         One response per request, in order.
     """
+    with _heartbeat.during():
+        return _respond(stage, requests)
+
+
+def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     start = time.perf_counter()
     calls = [_read(stage, request) for request in requests]
-    refused = [any(isinstance(row, LensembleError) for row in call) for call in calls]
+    refused = [
+        call is _PING or any(isinstance(row, LensembleError) for row in call) for call in calls
+    ]
     sound = [row for call, bad in zip(calls, refused, strict=True) for row in call if not bad]
     try:
         ran = iter(stage.run(sound))
@@ -91,7 +106,9 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     worked_ms = (time.perf_counter() - start) * 1000
     _count(stage)
     return [
-        _response(stage, call if bad else [next(ran) for _ in call], worked_ms)
+        _pinged(stage)
+        if call is _PING
+        else _response(stage, call if bad else [next(ran) for _ in call], worked_ms)
         for call, bad in zip(calls, refused, strict=True)
     ]
 
@@ -105,12 +122,27 @@ def _read(stage: Stage[Any, Any], request: Any) -> list[Any]:
                 rows[tensor.name] = found.as_numpy()
         parameters = json.loads(request.parameters() or "{}")
         check_parameters(parameters)
+        if parameters.get(contract.PING) is True:
+            return _PING
         return list(stage.read(rows, parameters))
     except LensembleError as error:
         return [error]
     except Exception:
         logger.exception("%s could not read a request", stage.model.name)
         return [InternalError("the request could not be read; the model's log says why")]
+
+
+def _pinged(stage: Stage[Any, Any]) -> Any:
+    """Blank rows, or why the stage cannot work."""
+    try:
+        stage.check()
+    except Exception as error:
+        logger.exception("%s cannot do its work", stage.model.name)
+        text = f"{stage.model.name} cannot do its work: {type(error).__name__}"
+        return pb_utils.InferenceResponse(error=_error(InternalError(text), ""))
+    rows = blank(stage.model.outputs)
+    tensors = [pb_utils.Tensor(name, values) for name, values in rows.items()]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
 def _response(stage: Stage[Any, Any], results: list[Any], worked_ms: float) -> Any:

@@ -247,10 +247,7 @@ class AsyncClient:
         """See `Client.status`."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         version = await self._transport.version(timeout_s)
-        ready = [self._transport.ready(name, timeout_s) for name in contract.MODELS]
-        return Status(
-            version, dict(zip(contract.MODELS, await asyncio.gather(*ready), strict=True))
-        )
+        return Status(version, await self._ready(list(contract.MODELS), timeout_s))
 
     async def embedders(self, timeout_s: float | None = None) -> tuple[str, ...]:
         """See `Client.embedders`."""
@@ -264,9 +261,27 @@ class AsyncClient:
         """See `Client.health`."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return await self._transport.ready(contract.EMBED.name, timeout_s)
+            return all((await self._ready([contract.EMBED.name], timeout_s)).values())
         except LensembleError:
             return False
+
+    async def _ready(self, names: list[str], timeout_s: float) -> dict[str, bool]:
+        asked = [self._transport.ready(name, timeout_s) for name in names]
+        ready = dict(zip(names, await asyncio.gather(*asked), strict=True))
+        processes = sorted(
+            {one for name in names for one in calls.processes_of(name) if ready[name]}
+        )
+        pinged = await asyncio.gather(*(self._answers(one, timeout_s) for one in processes))
+        there = {one for one, answers in zip(processes, pinged, strict=True) if answers}
+        return {name: ready[name] and there.issuperset(calls.processes_of(name)) for name in names}
+
+    async def _answers(self, name: str, timeout_s: float) -> bool:
+        call = calls.ping(name)
+        try:
+            await self._transport.infer(call.model, call.rows, call.parameters, timeout_s)
+        except LensembleError as error:
+            return calls.is_answer(error)
+        return True
 
     async def run(self, call: Call[T], timeout_s: float | None = None) -> T:
         """Carries a call of `calls`, with as many tries as it may have and as there is time for.

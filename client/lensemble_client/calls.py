@@ -14,8 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError
-from lensemble_client.items import Item, Record, Rows, to_rows
+from lensemble_client.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    LensembleError,
+    NotReadyError,
+)
+from lensemble_client.items import Item, Record, Rows, blank, to_rows
 from lensemble_client.wire import Parameters
 
 T = TypeVar("T")
@@ -133,6 +139,35 @@ class Looking:
             min_score=least,
             **more,
         )
+
+
+def ping(name: str) -> Call[None]:
+    """Whether a model that is a process can do its work.
+
+    Args:
+        name: Of the model, of `contract.PROCESSES`.
+    """
+    model = contract.PROCESSES[name]
+    asked = [tensor for tensor in model.inputs if not tensor.optional] or model.inputs[:1]
+    return Call(model, blank(asked), {contract.PING: True}, lambda _: None)
+
+
+def processes_of(model: str) -> tuple[str, ...]:
+    """The models that are processes, of which a model is made.
+
+    Args:
+        model: Its name, of `contract.ALL_MODELS`.
+    """
+    return contract.ALL_MODELS[model].steps or (model,)
+
+
+def is_answer(error: LensembleError) -> bool:
+    """Whether a model that says this to a ping is there; one of before there were pings is.
+
+    Args:
+        error: Of `ping`.
+    """
+    return not isinstance(error, NotReadyError | DeadlineExceededError | InternalError)
 
 
 def embed(

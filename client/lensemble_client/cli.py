@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -27,9 +26,11 @@ from lensemble_client.items import Record
 
 if TYPE_CHECKING:
     from lensemble.gateway.server import GatewayServer
-    from lensemble.server import TritonServer
+    from lensemble.supervisor import Supervisor
 
 _WATCH_S = 0.2
+_GATEWAY_ENDS = 10
+"""Times that the gateway may end by itself before that is taken for hopeless."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
+    up.add_argument("--health-port", type=int, default=8003, help="0 takes a free one")
     up.add_argument("--dtype", help="auto, fp32 or bf16")
     up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
     up.add_argument(
@@ -304,7 +306,9 @@ def _status(given: argparse.Namespace) -> int:
 def _up(given: argparse.Namespace) -> int:
     try:
         from lensemble.config import Settings
+        from lensemble.health import HealthServer
         from lensemble.server import TritonServer, stop_on_signals
+        from lensemble.supervisor import Supervisor
     except ImportError as error:
         return missing("local-server", error)
     settings = Settings.from_env(
@@ -325,33 +329,38 @@ def _up(given: argparse.Namespace) -> int:
             metrics_port=given.metrics_port,
             tritonserver=given.tritonserver,
         )
+        supervisor = Supervisor(server)
         print("starting ...", file=sys.stderr)
-        with server, cli_gateway.gateway(given, server.grpc_url, server.metrics_url) as gateway:
+        with (
+            HealthServer(supervisor.state, given.health_port) as health,
+            supervisor,
+            cli_gateway.gateway(given, server.grpc_url, server.metrics_url) as gateway,
+        ):
             for url in (server.grpc_url, server.http_url, server.metrics_url):
                 print(url, flush=True)
+            print(f"health: {health.url}", flush=True)
             if gateway is not None:
                 print(f"gateway: {gateway.url}", flush=True)
             print(f"log: {server.log_file}\nCtrl-C stops it.", file=sys.stderr, flush=True)
             try:
-                return _watch(server, gateway)
+                return _watch(supervisor, gateway)
             except KeyboardInterrupt:
                 print("stopping ...", file=sys.stderr)
                 return 0
 
 
-def _watch(server: TritonServer, gateway: GatewayServer | None) -> int:
-    """Waits until one of them ends by itself, and says so."""
-    while True:
-        if (status := server.poll()) is not None:
-            print(
-                f"error: tritonserver ended with status {status}:\n{server.log_tail()}",
-                file=sys.stderr,
-            )
-            return 1
+def _watch(supervisor: Supervisor, gateway: GatewayServer | None) -> int:
+    """Waits until one of them is given up, and says so; starts a gateway that ended again."""
+    ends = 0
+    while not supervisor.wait(_WATCH_S):
         if gateway is not None and (status := gateway.poll()) is not None:
+            ends += 1
             print(f"error: the gateway ended with status {status}", file=sys.stderr)
-            return 1
-        time.sleep(_WATCH_S)
+            if ends > _GATEWAY_ENDS:
+                return 1
+            gateway.stop()
+            gateway.start()
+    return 1
 
 
 if __name__ == "__main__":

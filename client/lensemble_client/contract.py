@@ -148,6 +148,10 @@ DIGEST = "digest"
 """Request parameter, text: of what the one item of an upsert was made from; the same digest and
 document as before changes nothing."""
 
+PING = "ping"
+"""Request parameter, bool, of every model that is a process: the request's rows are not looked at.
+The answer is blank rows if the model can do its work, and the error if it cannot."""
+
 UPSERT, DELETE, GET, STATS = "upsert", "delete", "get", "stats"
 OPERATIONS = (UPSERT, DELETE, GET, STATS)
 """What `store` does with its rows:
@@ -163,7 +167,7 @@ FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
 SEARCHING = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
-PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST)
+PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST, PING)
 
 PREPROCESS = Model("preprocess", ITEM, (*FEATURES, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS)
 QWEN3_VL = Model(
@@ -255,3 +259,5 @@ OPTIONAL = {
 """Embedder -> the models that a server has only if it was started with that embedder."""
 ALL_MODELS = MODELS | {model.name: model for models in OPTIONAL.values() for model in models}
 """What a server may have."""
+PROCESSES = {name: model for name, model in ALL_MODELS.items() if not model.steps}
+"""Those that are processes; the others are ensembles of them."""

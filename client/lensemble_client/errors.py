@@ -138,6 +138,8 @@ _BY_STATUS: dict[str, type[LensembleError]] = {
     "UNAUTHENTICATED": InvalidInputError,
     "UNKNOWN": InternalError,
 }
+_DEAD = "is not healthy"
+"""Triton's word, with the status INTERNAL, for a model whose process has died."""
 _TAGGED = re.compile(rf"\[({'|'.join(_BY_CODE)})\] (?:([a-z_]+(?:\[\d+\])?): )?(.*)", re.DOTALL)
 
 
@@ -155,7 +157,7 @@ def from_wire(status: str | None, message: str) -> LensembleError:
     if tagged := _TAGGED.search(message):
         code, field, text = tagged.groups()
         return _BY_CODE[code](text, field=field or "")
-    if status is None:
+    if status is None or _DEAD in message:
         return NotReadyError(message)
     name = status.removeprefix("StatusCode.")
     if cls := _BY_STATUS.get(name):

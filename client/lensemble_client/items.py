@@ -23,6 +23,8 @@ from lensemble_client.errors import InvalidInputError, LensembleError
 Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
 """Encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF), a path to such a file, or a Pillow image."""
 
+_NUMBERS = {"INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "FP32": np.float32}
+
 Rows: TypeAlias = dict[str, np.ndarray[Any, Any]]
 """Tensor name -> array with leading batch dimension B."""
 
@@ -156,6 +158,22 @@ def to_rows(items: Sequence[Item]) -> Rows:
         for row, item in enumerate(items):
             images[row, : len(item.images)] = item.images
         rows[contract.IMAGE.name] = images
+    return rows
+
+
+def blank(tensors: Sequence[contract.Tensor]) -> Rows:
+    """One row of zeros and empty strings for each tensor; what may have any length has none.
+
+    Args:
+        tensors: Inputs or outputs of a model.
+    """
+    rows: Rows = {}
+    for tensor in tensors:
+        shape = (1, *(max(0, length) for length in tensor.dims))
+        if tensor.dtype == "STRING":
+            rows[tensor.name] = np.full(shape, b"", np.object_)
+        else:
+            rows[tensor.name] = np.zeros(shape, _NUMBERS[tensor.dtype])
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ INFO_METRIC = "lensemble_model_info"
 _TRUST_S = 5.0
 """Seconds that what was read is taken for true."""
 _TIMEOUT_S = 2.0
+_RECENT_S = 2.0
+"""Seconds for which an answer shows that Triton serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Models:
         self._session: aiohttp.ClientSession | None = None
         self._known: list[About] = []
         self._until = 0.0
+        self._heard = -math.inf
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -61,8 +65,17 @@ class Models:
             self._until = time.monotonic() + _TRUST_S
         return self._known
 
+    def heard(self) -> None:
+        """Notes that Triton has just answered a call that embeds."""
+        self._heard = time.monotonic()
+
     async def ready(self) -> bool:
-        """Whether Triton can embed now."""
+        """Whether Triton can embed now: it has lately, or it does so when asked.
+
+        A busy one may not answer a probe in time, and would be taken out of service for it.
+        """
+        if time.monotonic() - self._heard < _RECENT_S:
+            return True
         return await self._client.health(_TIMEOUT_S)
 
     async def named(self, name: str | None) -> str:

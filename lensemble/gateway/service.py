@@ -90,6 +90,8 @@ class Service:
         trace.items += len(items)
         trace.pictures += sum(len(item.images) for item in sound)
         done = await self.client.run_many(sound, lambda some: measured(make(some)))
+        if any(not isinstance(one, LensembleError) for one in done):
+            self.models.heard()
         ran = iter(done)
         found = [item if isinstance(item, LensembleError) else next(ran) for item in items]
         trace.note(found)

@@ -22,6 +22,8 @@ class DescribeStage(Stage[Shown, Description]):
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._describe = Describer(settings)
+        waves = -(-contract.MAX_BATCH_SIZE // settings.chat_concurrency)
+        self.patience_s = waves * settings.chat_timeout_s + Stage.patience_s
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Shown | LensembleError]:
         """See `Stage.read`."""

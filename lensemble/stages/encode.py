@@ -58,6 +58,10 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
         vectors = self._encode([features for features, _ in rows])
         return [self._cut(vector, asked) for vector, (_, asked) in zip(vectors, rows, strict=True)]
 
+    def check(self) -> None:
+        """See `Stage.check`: on a GPU whose context is lost, every pass fails from then on."""
+        self._encoder.check()
+
     def counters(self) -> Sequence[Counter]:
         """See `Stage.counters`."""
         counts = self._encode.counts

@@ -38,6 +38,10 @@ class PreprocessStage(Stage[Item, Features]):
         """See `Stage.run`."""
         return [self._one(item) for item in rows]
 
+    def check(self) -> None:
+        """See `Stage.check`."""
+        self._preprocess(Item("ping"))
+
     def _one(self, item: Item) -> Features | LensembleError:
         try:
             return self._preprocess(item)

@@ -25,6 +25,7 @@ class SearchStage(Stage[Query, list[Match]]):
     """Unit vectors -> nearest items."""
 
     model = contract.FAISS
+    patience_s = 30.0  # an index that comes from a slow disk
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._index: LiveIndex | None = None

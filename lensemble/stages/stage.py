@@ -49,9 +49,12 @@ class Stage(Generic[Row, Result]):
     Attributes:
         model: What it takes and gives.
         about: What its operator wants to know of it, for Triton's metrics: name -> value.
+        patience_s: Seconds that a call may go on without using a CPU before the process counts as
+            hung; more for stages that wait for disks or for other servers.
     """
 
     model: contract.Model
+    patience_s: float = 6.0
     about: Mapping[str, str] = MappingProxyType({})
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Row | LensembleError]:
@@ -73,6 +76,13 @@ class Stage(Generic[Row, Result]):
     def counters(self) -> Sequence[Counter]:
         """What is counted, for Triton's metrics; the same ones every time."""
         return ()
+
+    def check(self) -> None:
+        """Does a little of the stage's work, to show that it can.
+
+        Raises:
+            Exception: It cannot.
+        """
 
     def close(self) -> None:
         """Lets go of files and threads."""

@@ -66,6 +66,7 @@ class StoreStage(Stage[Change | Read, Stored]):
     """Writes, one transaction for all that come together; and reads."""
 
     model = contract.STORE
+    patience_s = 60.0  # slow disks, and SQLite that waits for another writer
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._store: Store | None = None

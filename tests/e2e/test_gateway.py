@@ -236,6 +236,7 @@ def test_up_starts_both_and_stops_both(checkpoint, tmp_path):
     )
     assert listed.stdout == "me  read\n"
     ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--gateway-port", "0"]
+    ports += ["--health-port", "0"]
     up = subprocess.Popen(
         [*cli, "up", "--checkpoint", str(checkpoint), "--gateway", "--keys", str(keys), *ports],
         stdout=subprocess.PIPE,
@@ -243,8 +244,8 @@ def test_up_starts_both_and_stops_both(checkpoint, tmp_path):
         text=True,
     )
     try:
-        lines = [up.stdout.readline().strip() for _ in range(4)]
-        url = lines[3].removeprefix("gateway: ")
+        lines = [up.stdout.readline().strip() for _ in range(5)]
+        url = lines[4].removeprefix("gateway: ")
         assert httpx.get(f"{url}/v1/models").status_code == 401
         bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
         body = {"input": "hello"}

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -121,6 +122,7 @@ def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
     command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
     command += ["--index", str(index_folder), "--dtype", "fp32"]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    command += ["--health-port", "0"]
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         grpc, http, metrics = (up.stdout.readline().strip() for _ in range(3))
@@ -158,18 +160,39 @@ except KeyboardInterrupt:
     assert done.stdout.split("\n") == ["stopped in order", "True", ""], done.stderr
 
 
-def test_up_reports_a_server_that_died(checkpoint):
+def test_up_starts_a_server_that_died_again(checkpoint):
     command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    command += ["--health-port", "0", "--dtype", "fp32"]
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        up.stdout.readline()
-        Family(up.pid).server.kill()
+        grpc, _, _, health = (up.stdout.readline().strip() for _ in range(4))
+        ready = health.removeprefix("health: ") + "/ready"
+        assert httpx.get(ready).json()["status"] == "ok"
+        first = Family(up.pid)
+        first.server.kill()
+        until(lambda: httpx.get(ready).json()["restarts"] == {"died": 1})
+        until(lambda: httpx.get(ready).status_code == 200)
+        with Client(grpc) as client:
+            assert client.embed("x").shape
+        second = Family(up.pid)
+        assert second.server.pid != first.server.pid
+        up.send_signal(signal.SIGTERM)
         _, errors = up.communicate(timeout=30)
-        assert up.returncode == 1
-        assert "tritonserver ended with status -9" in errors
+        assert up.returncode == 0, errors
+        assert "tritonserver (process" in errors
+        assert "serving again after" in errors
+        for family in (first, second):
+            assert_gone(family)
     finally:
         up.kill()
+
+
+def until(true, patience_s=60):
+    end = time.monotonic() + patience_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):

@@ -2,7 +2,7 @@ import grpc
 import pytest
 
 from lensemble_client import errors
-from lensemble_client.errors import LensembleError, from_wire
+from lensemble_client.errors import LensembleError, NotReadyError, from_wire
 
 # The gateway has one of its own, which crosses no wire of ours.
 CLASSES = [cls for cls in LensembleError.__subclasses__() if cls.__module__ == errors.__name__]
@@ -55,3 +55,9 @@ def test_error_survives_the_wire_inside_an_ensemble(cls):
 def test_error_without_field_keeps_a_colon_in_its_text():
     got = from_wire("500", errors.NotReadyError("No index: start one").to_wire())
     assert (got.field, got.message) == ("", "No index: start one")
+
+
+def test_model_whose_process_died_is_not_ready():
+    text = "in ensemble 'embed', Stub process 'qwen3_vl_0_0' is not healthy."
+    assert isinstance(from_wire("StatusCode.INTERNAL", text), NotReadyError)
+    assert isinstance(from_wire("500", text), NotReadyError)

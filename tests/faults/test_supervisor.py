@@ -1,0 +1,130 @@
+"""A supervised server: whoever dies or hangs, it serves again, and who retries is answered."""
+
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from lensemble import heartbeat
+from lensemble.config import Settings
+from lensemble.instances import write_repository
+from lensemble.server import TritonServer
+from lensemble.supervisor import Supervisor
+from lensemble_client import Client, Retry
+from lensemble_client.errors import LensembleError
+from tests.faults.harness import PATIENCE_S, told
+
+pytestmark = pytest.mark.e2e
+
+RETRY = Retry(tries=100, first_s=0.2, most_s=0.5)
+VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
+HANGS = """
+
+class Hangs(PreprocessStage):
+    patience_s = 1.0
+
+    def run(self, rows):
+        if any(item.text == "hang" for item in rows):
+            import time
+            time.sleep(3600)
+        return super().run(rows)
+
+
+class TritonPythonModel(TritonPythonModel):
+    def initialize(self, args):
+        self.stage = triton.load(Hangs, args)
+"""
+
+
+def process_of(server: TritonServer, name: str) -> psutil.Process:
+    if name == "tritonserver":
+        return psutil.Process(server.pid)
+    return psutil.Process(
+        next(beat.pid for beat in heartbeat.read(server.heartbeats) if beat.model == name)
+    )
+
+
+def until(true):
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+class Callers:
+    """Threads that embed and search all the time; what failed in spite of their tries.
+
+    Attributes:
+        failed: Errors.
+        answered: How many calls were.
+    """
+
+    def __init__(self, url: str, expected: np.ndarray) -> None:
+        self.failed: list[LensembleError] = []
+        self.answered = 0
+        self._url, self._expected, self._ended = url, expected, threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(2)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+    def _call(self):
+        with Client(self._url, timeout_s=PATIENCE_S, retry=RETRY) as client:
+            while not self._ended.is_set():
+                try:
+                    assert np.allclose(client.embed("a red car"), self._expected, atol=1e-5)
+                    client.search("a red car", top_k=1)
+                    self.answered += 1
+                except LensembleError as error:
+                    self.failed.append(error)
+
+
+def test_whoever_is_killed_or_stopped_the_server_serves_again(checkpoint, tmp_path):
+    settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", dtype="fp32", writes="on")
+    with Supervisor(TritonServer(settings)) as watching:
+        server = watching.server
+        with Client(server.grpc_url, retry=RETRY, timeout_s=PATIENCE_S) as client:
+            client.ingest("car", "a red car", document={"made": 1})
+            expected = client.embed("a red car")
+            with Callers(server.grpc_url, expected) as callers:
+                for turn, name in enumerate((*VICTIMS, "qwen3_vl")):
+                    number = signal.SIGSTOP if turn == len(VICTIMS) else signal.SIGKILL
+                    with told(turn=turn, name=name, state=watching.state):
+                        process_of(server, name).send_signal(number)
+                        until(lambda turn=turn: sum(watching.state.restarts.values()) > turn)
+                        until(lambda: watching.state.ready)
+                        before = callers.answered
+                        until(lambda before=before: callers.answered > before + 2)
+            assert callers.failed == []
+            assert client.get("car").document == {"made": 1}
+        assert watching.state.restarts == {"died": len(VICTIMS), "stopped": 1}
+    assert not server.log_file.exists()
+
+
+def test_model_that_hangs_in_a_call_is_replaced(checkpoint, tmp_path):
+    settings = Settings(checkpoint=checkpoint, dtype="fp32")
+    repository = write_repository(settings, tmp_path / "models")
+    model = repository / "preprocess" / "1" / "model.py"
+    source = "from lensemble.stages.preprocess import PreprocessStage\n" + model.read_text() + HANGS
+    model.write_text(source.replace("from __future__ import annotations\n", ""))
+    with Supervisor(TritonServer(settings, repository=repository)) as watching:
+        url = watching.server.grpc_url
+        with Client(url, timeout_s=30, retry=Retry(tries=1)) as client:
+            with pytest.raises(LensembleError):
+                client.embed("hang")
+            until(lambda: watching.state.restarts == {"hangs": 1} and watching.state.ready)
+        with Client(url, retry=RETRY, timeout_s=PATIENCE_S) as client:
+            assert client.embed("x").shape
+    assert not Path(watching.server.log_file).exists()

@@ -1,0 +1,154 @@
+"""What the supervisor does about faults, with a server that is one small process."""
+
+import subprocess
+import threading
+import time
+
+import httpx
+import pytest
+
+from lensemble import supervisor
+from lensemble.health import HealthServer
+from lensemble.supervisor import STARTS, State, Supervisor
+from lensemble_client.errors import InternalError, InvalidInputError
+
+PATIENCE_S = 20
+
+
+class SmallServer:
+    """`TritonServer`'s face; what it runs is `sleep`.
+
+    Attributes:
+        fails: Restarts that are yet to fail.
+        starting: Set while a restart waits to be stopped.
+    """
+
+    grpc_url = "grpc://127.0.0.1:9"
+    models = ()
+
+    def __init__(self, folder):
+        self.heartbeats = folder
+        self.process = None
+        self.fails, self.restarts, self.hangs = 0, 0, False
+        self.starting, self.stopped = threading.Event(), threading.Event()
+
+    @property
+    def pid(self):
+        return self.process and self.process.pid
+
+    def start(self):
+        self.process = subprocess.Popen(["sleep", "60"])
+
+    def restart(self):
+        self.restarts += 1
+        self.stop()
+        self.stopped.clear()
+        if self.hangs:
+            self.starting.set()
+            assert self.stopped.wait(PATIENCE_S)
+            raise InternalError("the server was stopped while it started")
+        if self.fails:
+            self.fails -= 1
+            raise InternalError("no memory\nand more")
+        self.start()
+
+    def stop(self):
+        self.stopped.set()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def log_tail(self):
+        return "(log)"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LOOK_S", 0.003)
+    monkeypatch.setattr(supervisor, "_WAIT_S", 0.01)
+    made = SmallServer(tmp_path)
+    yield made
+    made.stop()
+
+
+def until(true):
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_server_that_died_is_started_again(server):
+    with Supervisor(server) as watching:
+        assert (watching.state.ready, watching.state.reason) == (True, "")
+        first = server.pid
+        server.process.kill()
+        until(lambda: server.restarts == 1 and watching.state.ready)
+        assert server.pid != first
+        assert watching.state.restarts == {"died": 1}
+        assert watching.state.recovery_s > 0
+        assert not watching.wait(0)
+    assert server.pid is None
+    assert (watching.state.ready, watching.state.reason) == (False, "stopping")
+
+
+def test_start_that_fails_is_tried_again(server):
+    server.fails = 2
+    with Supervisor(server) as watching:
+        server.process.kill()
+        until(lambda: server.restarts == 3 and watching.state.ready)
+        assert watching.state.restarts == {"died": 1, "start": 2}
+
+
+def test_starts_that_keep_failing_end_it(server):
+    server.fails = 100
+    with Supervisor(server) as watching:
+        server.process.kill()
+        with pytest.raises(InternalError, match=f"{STARTS} starts failed; the last one: no memory"):
+            watching.wait(PATIENCE_S)
+        assert server.restarts == STARTS
+        assert (watching.state.ready, watching.state.reason) == (False, "start failed: no memory")
+
+
+def test_faults_in_a_row_are_met_with_waits(server, monkeypatch):
+    waits = []
+    with Supervisor(server) as watching:
+        wait = watching._stopping.wait
+        monkeypatch.setattr(
+            watching._stopping, "wait", lambda s=None: (waits.append(s), wait(min(s, 0.01)))[1]
+        )
+        for number in range(1, 4):
+            server.process.kill()
+            until(lambda number=number: server.restarts == number and watching.state.ready)
+    assert [s for s in waits if s != supervisor.LOOK_S] == [0.01, 0.02]
+
+
+def test_stop_ends_a_start_that_is_under_way(server):
+    server.hangs = True
+    with Supervisor(server) as watching:
+        server.process.kill()
+        assert server.starting.wait(PATIENCE_S)
+    assert not watching._thread.is_alive()
+    assert server.pid is None
+    assert watching.wait(0)  # and says nothing of the start that was cut off
+
+
+def test_routes_say_how_it_is():
+    state = State()
+    with HealthServer(state) as health:
+        assert httpx.get(f"{health.url}/live").status_code == 200
+        answer = httpx.get(f"{health.url}/ready")
+        assert (answer.status_code, answer.json()["reason"]) == (503, "starting")
+        state.ready, state.reason = True, ""
+        state.restarts = {"died": 2}
+        answer = httpx.get(f"{health.url}/ready")
+        assert (answer.status_code, answer.json()["restarts"]) == (200, {"died": 2})
+        text = httpx.get(f"{health.url}/metrics").text
+        assert "lensemble_up 1\n" in text
+        assert 'lensemble_restarts_total{reason="died"} 2\n' in text
+        assert httpx.get(f"{health.url}/other").status_code == 404
+        with pytest.raises(InvalidInputError, match="another port"):
+            HealthServer(state, int(health.url.rpartition(":")[2]))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{health.url}/live")
