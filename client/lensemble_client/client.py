@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lensemble_client import contract
+from lensemble_client import calls, contract
 from lensemble_client.calls import Embedding, Hit, Stored
 from lensemble_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from lensemble_client.errors import LensembleError

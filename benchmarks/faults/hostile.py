@@ -1,0 +1,260 @@
+"""Hostile input without an end: pictures, texts, vectors, filters and tensors that nobody should send.
+
+Everything is drawn from one seed. What may be answered with a vector, such as a picture of which one
+bit is flipped, is here, too: an answer is then to be a sound vector.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lensemble_client import Client, Item, contract
+from lensemble_client.items import Rows
+
+Call = Callable[[Client], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Hostile:
+    """One call.
+
+    Attributes:
+        kind: Word for what is wrong with it.
+        call: Makes it; gives vectors, hits, or nothing.
+    """
+
+    kind: str
+    call: Call
+
+
+def hostile(seed: int, dimension: int) -> Iterator[Hostile]:
+    """Calls without an end, of all kinds by turns.
+
+    Args:
+        seed: Of what is drawn.
+        dimension: Of the index's vectors.
+    """
+    rng = np.random.default_rng(seed)
+    sound = _pictures()
+    while True:
+        for kind, data in _damaged(rng, sound):
+            yield Hostile(f"picture, {kind}", _embed(Item(images=(data,))))
+        for kind, text in _texts(rng):
+            yield Hostile(f"text, {kind}", _embed(Item(text)))
+        for kind, condition in _filters(rng):
+            yield Hostile(f"filter, {kind}", _filter(condition))
+        for kind, vector in _vectors(rng, dimension):
+            yield Hostile(f"vector, {kind}", _search_vector(vector))
+        for kind, parameters in _parameters(rng):
+            yield Hostile(f"parameter, {kind}", _raw(contract.EMBED, _row(b"x"), parameters))
+        for kind, rows in _tensors(rng):
+            yield Hostile(f"tensor, {kind}", _raw(contract.QWEN3_VL, rows, {}))
+
+
+def _embed(item: Item) -> Call:
+    return lambda client: client.embed(item.text, image=list(item.images) or None)
+
+
+def _filter(condition: str) -> Call:
+    rows = {contract.EMBEDDING.name: np.zeros((1, 0), np.float32)}
+    parameters = {contract.FILTER: condition, contract.LIKE: "probe"}
+    return _raw(contract.FAISS, rows, parameters)
+
+
+def _search_vector(vector: np.ndarray[Any, Any]) -> Call:
+    return lambda client: client.search_vector(vector, top_k=3)
+
+
+def _raw(model: contract.Model, rows: Rows, parameters: dict[str, Any]) -> Call:
+    """Past the client's own checks."""
+    return lambda client: client._transport.infer(model, rows, parameters, 30)
+
+
+def _row(text: bytes) -> Rows:
+    return {contract.TEXT.name: np.array([[text]], np.object_)}
+
+
+def _pictures() -> dict[str, bytes]:
+    """Sound ones, one per format and mode."""
+    rng = np.random.default_rng(0)
+    base = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    made: dict[str, bytes] = {}
+    for name, picture, kind in (
+        ("png", base, "PNG"),
+        ("jpeg", base, "JPEG"),
+        ("webp", base, "WEBP"),
+        ("gif", base, "GIF"),
+        ("bmp", base, "BMP"),
+        ("tiff", base, "TIFF"),
+        ("cmyk", base.convert("CMYK"), "JPEG"),
+        ("palette", base.convert("P"), "PNG"),
+        ("16 bit", Image.fromarray(rng.integers(0, 65536, (48, 64), np.uint16)), "PNG"),
+        ("alpha", base.convert("RGBA"), "PNG"),
+        ("one pixel", base.resize((1, 1)), "PNG"),
+    ):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        made[name] = buffer.getvalue()
+    frames = io.BytesIO()
+    base.save(frames, "GIF", save_all=True, append_images=[base.rotate(90)] * 5)
+    broken = io.BytesIO()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + rng.bytes(64)
+    base.save(broken, "JPEG", exif=exif, icc_profile=rng.bytes(600))
+    return {**made, "animated": frames.getvalue(), "broken exif and icc": broken.getvalue()}
+
+
+def _damaged(rng: np.random.Generator, sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    for name, data in sound.items():
+        yield f"{name} as it is", data
+        yield f"{name} truncated", data[: int(rng.integers(0, len(data)))]
+        flipped = bytearray(data)
+        for _ in range(int(rng.integers(1, 12))):
+            flipped[int(rng.integers(len(flipped)))] ^= 1 << int(rng.integers(8))
+        yield f"{name} with flipped bits", bytes(flipped)
+        cut = int(rng.integers(len(data)))
+        noise = rng.bytes(int(rng.integers(1, 64)))
+        yield f"{name} with noise inside", data[:cut] + noise + data[cut:]
+        yield f"{name} with noise behind", data + noise
+    yield "noise", rng.bytes(int(rng.integers(1, 4096)))
+    yield "empty", b""
+    yield "zeros", bytes(int(rng.integers(1, 4096)))
+    yield "script", b"<svg onload=alert(1)>" + rng.bytes(32)
+    yield "archive", b"PK\x03\x04" + sound["png"]
+    yield "polyglot", sound["jpeg"] + b"PK\x05\x06" + bytes(18)
+    width, height = (int(rng.integers(1, 2**31)) for _ in range(2))
+    yield "png bomb", _png(width, height)
+    yield "thin png", _png(1, int(rng.integers(300, 50_000)))
+    yield "tiff bomb", _tiff(int(rng.integers(20_000, 2**31)), int(rng.integers(20_000, 2**31)))
+    yield "compressed bomb", _png(60_000, 60_000, zlib.compress(bytes(1 << 20), 9))
+
+
+def _png(width: int, height: int, data: bytes = b"") -> bytes:
+    """Says how large it is; its pixels are not there, or too few."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + crc
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def _tiff(width: int, height: int) -> bytes:
+    """A header with one directory, whose strip is not there."""
+    tags = ((256, 4, width), (257, 4, height), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 9))
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def _texts(rng: np.random.Generator) -> Iterator[tuple[str, str | None]]:
+    points = rng.integers(0, 0xD800, int(rng.integers(1, 300)))
+    yield "any characters", "".join(map(chr, points))
+    yield "control characters", "".join(map(chr, rng.integers(0, 32, 40)))
+    yield "lone surrogate", "a" + chr(int(rng.integers(0xD800, 0xE000))) + "b"
+    special = ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<|video_pad|>")
+    yield "special tokens", "".join(rng.choice(special, int(rng.integers(1, 30))))
+    yield "many words", "word " * int(rng.integers(8_000, 40_000))
+    yield "one long word", "x" * int(rng.integers(30_000, 200_000))
+    yield "combining marks", "e" + "\u0301" * int(rng.integers(1, 3_000))
+    yield "right to left", "\u202e" + "abc\u0627\u0644" * int(rng.integers(1, 50))
+    yield "empty", ""
+    yield "none", None
+
+
+_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$and", "$or")
+
+
+def _filters(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
+    deep = int(rng.integers(2, 3_000))
+    yield "deep", '{"$and":[' * deep + "{}" + "]}" * deep
+    yield "deep lists", "[" * deep + "]" * deep
+    yield "no json", "".join(map(chr, rng.integers(32, 127, 40)))
+    yield "half json", json.dumps({"year": {"$gte": 2015}})[: int(rng.integers(1, 22))]
+    yield "any value", json.dumps(_value(rng, 0))
+    yield "any operators", json.dumps({"year": {str(rng.choice(_OPERATORS)): _value(rng, 0)}})
+    yield "unknown operator", json.dumps({"year": {"$where": "sleep(1000)"}})
+    yield "injection", json.dumps({"a') OR 1=1; DROP TABLE items; --": "x"})
+    yield "huge list", json.dumps({"year": {"$in": list(range(int(rng.integers(1, 60_000))))}})
+    yield "huge number", '{"year": 1' + "0" * int(rng.integers(1, 6_000)) + "}"
+    yield "not a number", '{"year": NaN}'
+    yield "same key twice", '{"a": 1, "a": 2}'
+    yield "long name", json.dumps({"x" * int(rng.integers(100, 70_000)): 1})
+
+
+def _value(rng: np.random.Generator, depth: int) -> Any:
+    kinds = 8 if depth < 4 else 6
+    match int(rng.integers(kinds)):
+        case 0:
+            return None
+        case 1:
+            return bool(rng.integers(2))
+        case 2:
+            return int(rng.integers(-(2**62), 2**62))
+        case 3:
+            return float(rng.normal())
+        case 4 | 5:
+            return "".join(map(chr, rng.integers(0, 0xD800, int(rng.integers(0, 9)))))
+        case 6:
+            return [_value(rng, depth + 1) for _ in range(int(rng.integers(0, 4)))]
+        case _:
+            names = (*_OPERATORS, "year", "make", "a.b", "")
+            return {
+                str(rng.choice(names)): _value(rng, depth + 1)
+                for _ in range(int(rng.integers(0, 4)))
+            }
+
+
+def _vectors(
+    rng: np.random.Generator, dimension: int
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    for name, value in (("nan", np.nan), ("infinity", np.inf), ("minus infinity", -np.inf)):
+        vector = rng.normal(size=dimension).astype(np.float32)
+        vector[int(rng.integers(dimension))] = value
+        yield name, vector
+    yield "zero", np.zeros(dimension, np.float32)
+    yield "huge", np.full(dimension, 3e38, np.float32)
+    yield "tiny", np.full(dimension, 1e-42, np.float32)
+    yield "of another length", rng.normal(size=int(rng.integers(1, 5_000))).astype(np.float32)
+
+
+def _parameters(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
+    for value in (0, -1, int(rng.integers(-(2**62), 2**62)), "x", "", True):
+        yield "dimensions", {contract.DIMENSIONS: value}
+        yield "top_k", {contract.TOP_K: value}
+    yield "unknown", {"".join(map(chr, rng.integers(97, 123, 8))): 1}
+    yield "long", {"x" * int(rng.integers(1, 10_000)): "y" * int(rng.integers(1, 100_000))}
+    yield "ping that is no bool", {contract.PING: "yes"}
+
+
+def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
+    """Straight to the encoder: ids, patches and grids that do not fit."""
+
+    def rows(ids: Any, patches: int, grid: Any, dtype: Any = np.int32) -> Rows:
+        return {
+            "input_ids": np.array([ids], dtype),
+            "patches": rng.integers(0, 256, (1, patches, contract.PATCH_VALUES), np.uint8),
+            "image_grid_thw": np.array([grid], np.int32).reshape(1, -1, 3),
+        }
+
+    ids = rng.integers(-(2**31), 2**31, int(rng.integers(1, 40)))
+    yield "any ids", rows(ids, 0, [])
+    yield "no ids", rows([], 0, [])
+    yield "ids of the tail", rows([5, -1, 6], 0, [])
+    yield "patches without a grid", rows([5, 6], int(rng.integers(1, 50)), [])
+    grid = rng.integers(-4, 9, (int(rng.integers(1, 4)), 3))
+    yield "any grid", rows([5, 6], int(rng.integers(0, 64)), grid)
+    yield "a grid beyond memory", rows([5, 6], 0, [[1, 2**30, 2**30]])
+    yield "another dtype", rows([5.0, 6.0], 0, [], np.float32)
+    wide = rows([5, 6], 4, [[1, 2, 2]])
+    yield "patches of another width", {**wide, "patches": wide["patches"][:, :, :700]}
+    yield "a batch of none", {name: value[:0] for name, value in wide.items()}
+    yield "rows that are not as many", {**wide, "input_ids": np.array([[5], [6]], np.int32)}
