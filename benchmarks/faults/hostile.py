@@ -1,7 +1,7 @@
-"""Hostile input without an end: pictures, texts, vectors, filters and tensors that nobody should send.
+"""Hostile input without an end: pictures, texts, vectors, filters, tensors nobody should send.
 
-Everything is drawn from one seed. What may be answered with a vector, such as a picture of which one
-bit is flipped, is here, too: an answer is then to be a sound vector.
+Everything is drawn from one seed. What may be answered with a vector, such as a picture of which
+one bit is flipped, is here, too: an answer is then to be a sound vector.
 """
 
 from __future__ import annotations

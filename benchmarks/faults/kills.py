@@ -146,9 +146,7 @@ def run(kills: int, folder: Path) -> Figures:
         "kills": kills,
         "lost_writes": lost,
         "acknowledged_writes": len(writer.acknowledged),
-        "worst_recovery_s": round(
-            max(one.recovery_s for all_ in faults.values() for one in all_), 2
-        ),
+        "worst_recovery_s": round(worst, 2),
         "restarts": restarts,
         "left_behind": len(left),
         "faults": {fault: _summed(seen) for fault, seen in sorted(faults.items())},
