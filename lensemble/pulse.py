@@ -52,7 +52,7 @@ class Pulse:
 
     Args:
         pid: Of tritonserver, whose models are ready.
-        url: Of its gRPC, for pings.
+        url: For pings: its HTTP, which is without TLS.
         heartbeats: Folder into which the processes write (`heartbeat`).
         models: Names of the models that are processes.
 

@@ -37,6 +37,7 @@ from lensemble.installation import embedder_repository, find_tritonserver
 from lensemble.instances import counted, write_repository
 from lensemble_client import contract
 from lensemble_client.errors import DeadlineExceededError, InternalError, InvalidInputError
+from lensemble_client.tls import Tls
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ class TritonServer:
         repository: Folder of models; None takes those that come with the package, as many of each
             as suit the machine (`instances`). A copy of them may have other batching settings. The
             models of other embedders come from the package.
+        tls: Folder with `tls.crt` and `tls.key` (`lensemble_client.tls`): gRPC is over TLS then.
+            HTTP, for which Triton has no TLS, and metrics are on loopback only.
+        mutual: Whether callers must show a certificate of the folder's `ca.crt`.
         start_timeout_s: Seconds until the models must be ready, of one try.
         start_tries: How often a server that is not ready in time is started. The bundled one hangs
             at the start once in some hundred times: a model's process is done, and waits for it.
@@ -88,6 +92,8 @@ class TritonServer:
         address: str = LOOPBACK,
         tritonserver: Path | None = None,
         repository: Path | None = None,
+        tls: Path | None = None,
+        mutual: bool = False,
         start_timeout_s: float = START_TIMEOUT_S,
         start_tries: int = 2,
     ) -> None:
@@ -102,6 +108,9 @@ class TritonServer:
                 field="address",
             )
         self._repository = repository
+        self._mutual = mutual
+        self._tls = None if tls is None else Tls.of(tls).for_server(mutual=mutual)
+        self._plain = address if tls is None else LOOPBACK
         self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -162,9 +171,11 @@ class TritonServer:
         self.log_file = self._folder / "tritonserver.log"
         self.heartbeats.mkdir()
         ports = _free_ports(self._ports, self._address)
-        grpc, http, metrics = (f"{self._address}:{port}" for port in ports)
-        self.grpc_url, self.http_url = f"grpc://{grpc}", f"http://{http}"
-        self.metrics_url = f"http://{metrics}/metrics"
+        grpc, http, metrics = ports
+        scheme = "grpc" if self._tls is None else "grpcs"
+        self.grpc_url = f"{scheme}://{self._address}:{grpc}"
+        self.http_url = f"http://{self._plain}:{http}"
+        self.metrics_url = f"http://{self._plain}:{metrics}/metrics"
         atexit.register(self.stop)
         try:
             with self.log_file.open("wb") as log:
@@ -265,15 +276,23 @@ class TritonServer:
             ),
             f"--grpc-address={self._address}",
             f"--grpc-port={grpc}",
-            f"--http-address={self._address}",
+            f"--http-address={self._plain}",
             f"--http-port={http}",
-            f"--metrics-address={self._address}",
+            f"--metrics-address={self._plain}",
             f"--metrics-port={metrics}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",
             "--exit-timeout-secs=15",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
         ]
+        if self._tls is not None:
+            command += [
+                "--grpc-use-ssl=true",
+                f"--grpc-server-cert={self._tls.certificate}",
+                f"--grpc-server-key={self._tls.key}",
+            ]
+        if self._tls is not None and self._mutual:
+            command += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self._tls.authority}"]
         if self._installation.backends is not None:
             command.append(f"--backend-directory={self._assembled_backends()}")
         return command

@@ -137,7 +137,7 @@ class Supervisor:
             return None
         models = [name for name in self.server.models if name in contract.PROCESSES]
         try:
-            pulse = Pulse(pid, self.server.grpc_url, self.server.heartbeats, models)
+            pulse = Pulse(pid, self.server.http_url, self.server.heartbeats, models)
         except psutil.NoSuchProcess as error:  # before it could be looked at
             return Fault("died", f"process {error.pid} died")
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,6 +22,7 @@ from lensemble_client.connection import (
     DEFAULT_URL,
     IN_FLIGHT,
     address,
+    certificates,
 )
 from lensemble_client.errors import LensembleError, NotFoundError
 from lensemble_client.items import Item, Picture, Record
@@ -41,6 +43,7 @@ class AsyncClient:
         timeout_s: As of `Client`.
         retry: As of `Client`.
         shared_memory: As of `Client`.
+        tls: As of `Client`.
         transport: Used instead of one made from `url`.
 
     Raises:
@@ -54,9 +57,10 @@ class AsyncClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
         shared_memory: bool = False,
+        tls: Path | str | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
-        self._transport = transport if transport is not None else _transport(url, shared_memory)
+        self._transport = transport or _transport(url, shared_memory, tls)
         self._timeout_s, self._retry = timeout_s, retry
 
     async def __aenter__(self) -> Self:
@@ -366,7 +370,11 @@ async def map_batches(
     return in_order(found)
 
 
-def _transport(url: str, shared_memory: bool) -> AsyncTransport:
+def _transport(url: str, shared_memory: bool, tls: Path | str | None) -> AsyncTransport:
     scheme, place = address(url)
-    made: AsyncTransport = (AsyncGrpcTransport if scheme == "grpc" else AsyncHttpTransport)(place)
+    own = certificates(scheme, tls, shared_memory)
+    grpc = scheme.startswith("grpc")
+    made: AsyncTransport = (
+        AsyncGrpcTransport(place, own) if grpc else AsyncHttpTransport(place, own)
+    )
     return AsyncSharedMemoryTransport(made, pool(scheme, place)) if shared_memory else made

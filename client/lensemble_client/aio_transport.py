@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError, from_wire
 from lensemble_client.items import Rows
+from lensemble_client.tls import Tls
 from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, said, translated
 
 _JSON_SIZE = "Inference-Header-Content-Length"
@@ -41,12 +42,14 @@ class AsyncGrpcTransport:
 
     Args:
         address: `host:port`.
+        tls: Certificates; None is without TLS.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
         import tritonclient.grpc.aio as triton
 
         self._triton, self._address = triton, address
+        self._options: Any = {} if tls is None else tls.grpc_options()
         self._opened: Any = None
 
     async def infer(
@@ -88,7 +91,7 @@ class AsyncGrpcTransport:
 
     def _client(self) -> Any:
         if self._opened is None:  # belongs to the loop that runs now
-            self._opened = self._triton.InferenceServerClient(self._address)
+            self._opened = self._triton.InferenceServerClient(self._address, **self._options)
         return self._opened
 
 
@@ -100,14 +103,19 @@ class AsyncHttpTransport:
 
     Args:
         address: `host:port`, without scheme.
+        tls: Certificates; None is without TLS.
+
+    Raises:
+        InvalidInputError: They cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
         import aiohttp
         import tritonclient.http as triton
 
         self._aiohttp, self._triton = aiohttp, triton
-        self._url = f"http://{address}/v2"
+        self._url = f"http{'' if tls is None else 's'}://{address}/v2"
+        self._context: Any = True if tls is None else tls.for_client()
         self._session: Any = None
 
     async def infer(
@@ -168,7 +176,7 @@ class AsyncHttpTransport:
         """
         if self._session is None:  # belongs to the loop that runs now
             self._session = self._aiohttp.ClientSession(
-                connector=self._aiohttp.TCPConnector(limit=0),
+                connector=self._aiohttp.TCPConnector(limit=0, ssl=self._context),
                 timeout=self._aiohttp.ClientTimeout(total=None),
             )
         try:

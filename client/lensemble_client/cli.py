@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
     up.add_argument("--health-port", type=int, default=8003, help="0 takes a free one")
+    up.add_argument("--tls", type=Path, help="folder with tls.crt and tls.key: gRPC over TLS")
+    up.add_argument(
+        "--mutual-tls", action="store_true", help="callers must show a certificate of its ca.crt"
+    )
     up.add_argument("--dtype", help="auto, fp32 or bf16")
     up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
     up.add_argument(
@@ -163,7 +167,7 @@ def _add_item(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(given: argparse.Namespace) -> int:
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         vector = client.embed(
             given.text,
             given.image,
@@ -182,7 +186,7 @@ def _search(given: argparse.Namespace) -> int:
         "exclude": given.exclude,
         "min_score": given.min_score,
     }
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         if given.like:
             if given.text or given.image:
                 raise InvalidInputError("there is a text or a picture, too", field="like")
@@ -214,7 +218,7 @@ def _ingest(given: argparse.Namespace) -> int:
             sent.append(entry.id)
             yield record
 
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         results = client.ingest_many(
             records(), resume=not given.again, concurrency=given.concurrency, progress=True
         )
@@ -230,7 +234,7 @@ def _ingest(given: argparse.Namespace) -> int:
 
 
 def _get(given: argparse.Namespace) -> int:
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         stored = client.get(given.id)
     said: dict[str, Any] = {"id": stored.id, "document": stored.document}
     if given.vector:
@@ -240,7 +244,7 @@ def _get(given: argparse.Namespace) -> int:
 
 
 def _delete(given: argparse.Namespace) -> int:
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         removed = sum(map(bool, client.delete(given.ids)))
     print(f"{removed} of {len(given.ids)} items removed")
     return 0
@@ -259,7 +263,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     if baseline is not None:
         report.check_baseline(baseline, dataset.name, dataset.split)
     check_outputs(given.json, given.plots)
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         evaluation = evaluate(
             client,
             dataset,
@@ -293,7 +297,7 @@ def _lengths(given: str | None) -> list[int]:
 
 
 def _status(given: argparse.Namespace) -> int:
-    with Client(given.url, timeout_s=given.timeout) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
         status = client.status()
         embedders = client.embedders()
     print(status.server)
@@ -328,6 +332,8 @@ def _up(given: argparse.Namespace) -> int:
             http_port=given.http_port,
             metrics_port=given.metrics_port,
             tritonserver=given.tritonserver,
+            tls=given.tls,
+            mutual=given.mutual_tls,
         )
         supervisor = Supervisor(server)
         print("starting ...", file=sys.stderr)

@@ -49,7 +49,7 @@ def _compare(given: argparse.Namespace) -> int:
         dataset = compare.of_queries(dataset, given.queries)
     check_outputs(given.json, given.plots)
     # A second try would count as latency.
-    with Client(given.url, timeout_s=given.timeout, retry=Retry(tries=1)) as client:
+    with Client(given.url, tls=given.tls, timeout_s=given.timeout, retry=Retry(tries=1)) as client:
         comparison = compare.compare(
             client,
             dataset,

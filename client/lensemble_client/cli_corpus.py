@@ -99,7 +99,7 @@ def _embed(given: argparse.Namespace) -> int:
             text=given.text,
             instruction=given.instruction,
         )
-        with Client(given.url, timeout_s=given.timeout, retry=_PATIENT) as client:
+        with Client(given.url, tls=given.tls, timeout_s=given.timeout, retry=_PATIENT) as client:
             made = embed_source(
                 client,
                 source,
@@ -155,7 +155,7 @@ def _query(given: argparse.Namespace) -> int:
     asked = condition(given.filter)
     item = Item.of(given.text, given.image, given.instruction)
     with LiveIndex.open(given.index) as index:
-        with Client(given.url, timeout_s=given.timeout) as client:
+        with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
             (made,) = client.embed_stream(
                 [item], dimensions=index.dimension, embedder=given.embedder
             )

@@ -67,6 +67,9 @@ def gateway(
         host=given.gateway_host,
         port=given.gateway_port,
         keys=given.keys,
+        tls=given.tls,
+        mutual=given.mutual_tls or None,
+        triton_tls=given.tls,
     )
     check(settings)
     return GatewayServer(settings)

@@ -13,14 +13,21 @@ from lensemble_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
 from lensemble_client.errors import InvalidInputError
 
 URL_VARIABLE = "LENSEMBLE_URL"
+TLS_VARIABLE = "LENSEMBLE_TLS"
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
-    """Adds `--url` and `--timeout`."""
+    """Adds `--url`, `--tls` and `--timeout`."""
     parser.add_argument(
         "--url",
         default=os.environ.get(URL_VARIABLE, DEFAULT_URL),
         help=f"grpc://host:port or http://host:port (default: {URL_VARIABLE}, or {DEFAULT_URL})",
+    )
+    parser.add_argument(
+        "--tls",
+        default=os.environ.get(TLS_VARIABLE),
+        help="folder with ca.crt, and with tls.crt and tls.key for mutual TLS "
+        f"(default: {TLS_VARIABLE})",
     )
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds")
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -19,9 +20,11 @@ from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item, Rows
 from lensemble_client.retry import Retry, Tries
 from lensemble_client.shared_transport import SharedMemoryTransport, pool
+from lensemble_client.tls import Tls
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
 from lensemble_client.wire import Parameters
 
+SCHEMES = ("grpc", "grpcs", "http", "https")
 DEFAULT_URL = "grpc://127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_RETRY = Retry()
@@ -36,15 +39,17 @@ class Connection:
     """Talks to one Lensemble server; a context manager.
 
     Args:
-        url: `grpc://host:port` or `http://host:port`.
+        url: `grpc://host:port` or `http://host:port`; `grpcs` and `https` are over TLS.
         timeout_s: Seconds that a call may take with all its tries, unless the call says otherwise.
         retry: How often to try what may do better; `Retry(tries=1)` never tries again.
         shared_memory: Whether large inputs go through memory shared with a server on this machine
             (`shared_memory`). Where that cannot be, they go over the wire.
+        tls: Folder of certificates (`tls`): whom to trust, and one's own for mutual TLS.
         transport: Used instead of one made from `url`.
 
     Raises:
-        InvalidInputError: The URL's scheme is neither `grpc` nor `http`, or it names no port.
+        InvalidInputError: The URL's scheme is none of those, it names no port, or the certificates
+            cannot be used.
     """
 
     def __init__(
@@ -54,9 +59,10 @@ class Connection:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
         shared_memory: bool = False,
+        tls: Path | str | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._transport = transport if transport is not None else _transport(url, shared_memory)
+        self._transport = transport or _transport(url, shared_memory, tls)
         self._timeout_s, self._retry = timeout_s, retry
 
     def __enter__(self) -> Self:
@@ -204,22 +210,45 @@ def address(url: str) -> tuple[str, str]:
     """Scheme and `host:port` of a server's URL.
 
     Raises:
-        InvalidInputError: The scheme is neither `grpc` nor `http`, or there is no port.
+        InvalidInputError: The scheme is none of `SCHEMES`, or there is no port.
     """
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:  # not a number, or too large
         port = None
-    if parts.scheme not in ("grpc", "http") or not port:
+    if parts.scheme not in SCHEMES or not port:
         raise InvalidInputError(
-            f"cannot connect to {url!r}; expected grpc://host:port or http://host:port",
+            f"cannot connect to {url!r}; expected grpc://host:port or http://host:port, or grpcs "
+            "or https for TLS",
             field="url",
         )
     return parts.scheme, parts.netloc
 
 
-def _transport(url: str, shared_memory: bool) -> Transport:
+def certificates(scheme: str, tls: Path | str | None, shared_memory: bool) -> Tls | None:
+    """What a connection needs for TLS; None if its scheme is without.
+
+    Raises:
+        InvalidInputError: There are certificates, and the scheme is without TLS; or it has TLS, and
+            inputs are to go past it.
+    """
+    if scheme in ("grpcs", "https"):
+        if shared_memory:
+            raise InvalidInputError(
+                f"{scheme}:// is for other machines; expected a scheme without TLS for memory "
+                "shared on this one",
+                field="shared_memory",
+            )
+        return Tls.of(tls)
+    if tls is not None:
+        raise InvalidInputError(f"{scheme}:// is without TLS; expected {scheme}s://", field="url")
+    return None
+
+
+def _transport(url: str, shared_memory: bool, tls: Path | str | None) -> Transport:
     scheme, place = address(url)
-    made: Transport = GrpcTransport(place) if scheme == "grpc" else HttpTransport(place)
+    own = certificates(scheme, tls, shared_memory)
+    grpc = scheme.startswith("grpc")
+    made: Transport = GrpcTransport(place, own) if grpc else HttpTransport(place, own)
     return SharedMemoryTransport(made, pool(scheme, place)) if shared_memory else made

@@ -10,12 +10,13 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Coroutine
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lensemble_client import contract
 from lensemble_client.aio_transport import AsyncHttpTransport
 from lensemble_client.errors import NotReadyError
 from lensemble_client.items import Rows
+from lensemble_client.tls import Tls
 from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, translated
 
 __all__ = ["GrpcTransport", "HttpTransport", "Parameters", "Transport"]
@@ -59,14 +60,16 @@ class GrpcTransport:
 
     Args:
         address: `host:port`.
+        tls: Certificates; None is without TLS.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
         import tritonclient.grpc as triton
 
         self._triton = triton
+        options: Any = {} if tls is None else tls.grpc_options()
         # Answers and pictures may pass gRPC's default of 4 MiB; tritonclient lifts both limits.
-        self._client = triton.InferenceServerClient(address)
+        self._client = triton.InferenceServerClient(address, **options)
 
     def infer(
         self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
@@ -113,11 +116,15 @@ class HttpTransport:
 
     Args:
         address: `host:port`, without scheme.
+        tls: Certificates; None is without TLS.
+
+    Raises:
+        InvalidInputError: They cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        self._transport = AsyncHttpTransport(address, tls)
         self._loop = asyncio.new_event_loop()
-        self._transport = AsyncHttpTransport(address)
         thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
         thread.start()
         self._end = weakref.finalize(self, _close, self._transport, self._loop, thread)

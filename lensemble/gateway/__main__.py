@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import sys
+from typing import Any
 
 import uvicorn
 
 from lensemble.gateway.app import Gateway
 from lensemble.gateway.config import GatewaySettings
 from lensemble_client.errors import LensembleError
+from lensemble_client.tls import Tls
 
 _KEEP_ALIVE_S = 30
 _STOP_S = 20
@@ -26,6 +29,7 @@ def main() -> int:
     try:
         settings = GatewaySettings.from_env()
         app = Gateway(settings)
+        options = _tls(settings)
     except LensembleError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -39,8 +43,26 @@ def main() -> int:
         proxy_headers=False,  # whoever sends them is whoever calls
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STOP_S,
+        **options,
     )
     return 0
+
+
+def _tls(settings: GatewaySettings) -> dict[str, Any]:
+    """Options of uvicorn.
+
+    Raises:
+        InvalidInputError: A certificate is missing or cannot be used.
+    """
+    if settings.tls is None:
+        return {}
+    own = Tls.of(settings.tls).for_server(mutual=settings.mutual)
+    return {
+        "ssl_certfile": own.certificate,
+        "ssl_keyfile": own.key,
+        "ssl_ca_certs": own.authority if settings.mutual else None,
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if settings.mutual else ssl.CERT_NONE,
+    }
 
 
 if __name__ == "__main__":

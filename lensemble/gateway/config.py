@@ -35,10 +35,13 @@ class GatewaySettings(BaseModel):
     """What the gateway needs to know; each field is the variable `LENSEMBLE_GATEWAY_<FIELD>`.
 
     Attributes:
-        triton: Triton's gRPC address, `grpc://host:port`.
+        triton: Triton's gRPC address, `grpc://host:port`; `grpcs` is over TLS.
+        triton_tls: Folder of certificates for that (`lensemble_client.tls`).
         metrics: Triton's metrics, for what serves on which device.
         host: Where to listen. Beyond loopback, `keys` must be set.
         port: 0 takes a free one.
+        tls: Folder with `tls.crt` and `tls.key`; None serves without TLS.
+        mutual: Whether callers must show a certificate of that folder's `ca.crt`.
         keys: File of API keys (`lensemble keys`); None lets every caller in.
         in_flight: Requests under way at a time; one more is refused with 429.
         per_minute: Requests of one key in a minute; 0 sets no limit.
@@ -65,9 +68,12 @@ class GatewaySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     triton: str = "grpc://127.0.0.1:8001"
+    triton_tls: Path | None = None
     metrics: str = "http://127.0.0.1:8002/metrics"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    tls: Path | None = None
+    mutual: bool = False
     keys: Path | None = None
     in_flight: PositiveInt = 64
     per_minute: NonNegativeInt = 0

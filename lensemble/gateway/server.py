@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from types import TracebackType
 from typing import IO, Self
 
@@ -42,7 +41,8 @@ class GatewayServer:
         port = settings.port or free_port()
         self._settings = settings.model_copy(update={"port": port})
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = f"http://{host}:{port}"
+        self.url = f"http{'' if settings.tls is None else 's'}://{host}:{port}"
+        self._place = (settings.host, port)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -113,8 +113,9 @@ class GatewayServer:
             time.sleep(_POLL_S)
 
     def _answers(self) -> bool:
+        # uvicorn listens once the application has started; with mutual TLS it may say no more.
         try:
-            with urllib.request.urlopen(f"{self.url}/openapi.json", timeout=5):
-                return True
-        except (urllib.error.URLError, OSError):
+            socket.create_connection(self._place, timeout=5).close()
+        except OSError:
             return False
+        return True

@@ -51,7 +51,9 @@ class Service:
         client: AsyncClient | None = None,
     ) -> None:
         self.settings = settings
-        self.client = client or AsyncClient(settings.triton, timeout_s=settings.timeout_s)
+        self.client = client or AsyncClient(
+            settings.triton, tls=settings.triton_tls, timeout_s=settings.timeout_s
+        )
         self._remote = remote or Remote(
             settings.remote_hosts, settings.remote_bytes, settings.remote_s
         )

@@ -12,7 +12,7 @@ from lensemble.heartbeat import Heartbeat
 from lensemble.pulse import Pulse
 from lensemble_client.errors import DeadlineExceededError, InternalError, OverloadedError
 
-NOTHING_LISTENS = "grpc://127.0.0.1:9"
+NOTHING_LISTENS = "http://127.0.0.1:9"
 MODEL = """
 import sys, time
 from pathlib import Path

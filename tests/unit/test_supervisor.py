@@ -23,7 +23,7 @@ class SmallServer:
         starting: Set while a restart waits to be stopped.
     """
 
-    grpc_url = "grpc://127.0.0.1:9"
+    http_url = "http://127.0.0.1:9"
     models = ()
 
     def __init__(self, folder):
