@@ -58,6 +58,9 @@ class Settings:
         describe_tokens: Longest description, in the chat model's tokens.
         chat_timeout_s: Seconds for a description, with all tries.
         chat_concurrency: Descriptions asked for at a time.
+        max_wait_s: Seconds that a request without pictures may have to wait for the encoder; one
+            that would wait longer is refused, with pictures at half of it (`admission`). 0 refuses
+            none. Only where the server is watched over.
         heartbeats: Folder in which the models' processes note since when they work on a call
             (`heartbeat`); who watches over them sets it.
     """
@@ -84,6 +87,7 @@ class Settings:
     describe_tokens: int = 128
     chat_timeout_s: float = 30.0
     chat_concurrency: int = 8
+    max_wait_s: float = 4.0
     heartbeats: Path | None = None
 
     def __post_init__(self) -> None:
@@ -184,6 +188,7 @@ _NOT_NEGATIVE = (
     "preprocess_instances",
     "cache_mib",
     "compact_rows",
+    "max_wait_s",
 )
 _POSITIVE = ("encoder_instances", "describe_tokens", "chat_timeout_s", "chat_concurrency")
 
@@ -201,5 +206,6 @@ _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "compact_rows": int,
     "describe_tokens": int,
     "chat_timeout_s": float,
+    "max_wait_s": float,
     "chat_concurrency": int,
 }

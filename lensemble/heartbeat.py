@@ -78,7 +78,7 @@ def read(folder: Path) -> list[Beat]:
         folder: Of `Heartbeat`.
     """
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("*-*")):
         model, _, pid = path.name.rpartition("-")
         data = path.read_bytes()
         if len(data) == _LAYOUT.size:  # else it is just being made

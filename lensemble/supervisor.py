@@ -20,6 +20,7 @@ from typing import Self
 
 import psutil
 
+from lensemble.admission import Publisher
 from lensemble.pulse import Fault, Pulse
 from lensemble.server import TritonServer
 from lensemble_client import contract
@@ -141,17 +142,21 @@ class Supervisor:
         except psutil.NoSuchProcess as error:  # before it could be looked at
             return Fault("died", f"process {error.pid} died")
         try:
-            due = time.monotonic() + PING_EVERY_S
-            while not self._stopping.wait(LOOK_S):
-                fault = pulse.look()
-                if fault is None and time.monotonic() >= due:
-                    fault = pulse.ping()
-                    due = time.monotonic() + PING_EVERY_S
-                if fault is not None:
-                    return fault
-            return None
+            with Publisher(self.server.metrics_url, self.server.heartbeats):
+                return self._faults(pulse)
         finally:
             pulse.close()
+
+    def _faults(self, pulse: Pulse) -> Fault | None:
+        due = time.monotonic() + PING_EVERY_S
+        while not self._stopping.wait(LOOK_S):
+            fault = pulse.look()
+            if fault is None and time.monotonic() >= due:
+                fault = pulse.ping()
+                due = time.monotonic() + PING_EVERY_S
+            if fault is not None:
+                return fault
+        return None
 
     def _recover(self, fault: Fault, faults: int) -> None:
         """Starts the server again; waits before it if that did not help before."""

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lensemble.admission import Gate
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features, fill
-from lensemble.stages.stage import Parameters, Stage
+from lensemble.stages.stage import Counter, Parameters, Stage
 from lensemble_client import contract
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Item, Rows, from_rows
+
+_REFUSED = ("lensemble_refused_total", "Requests refused before any work: too much waited.")
 
 
 class PreprocessStage(Stage[Item, Features]):
@@ -29,9 +32,11 @@ class PreprocessStage(Stage[Item, Features]):
         self._preprocess = Preprocessor(
             Checkpoint.open(settings.checkpoint), scaled=settings.jpeg == "scaled"
         )
+        self._gate = Gate(settings.heartbeats, settings.max_wait_s)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""
+        self._gate.check(pictures=rows.get(contract.IMAGE.name) is not None)
         return from_rows(rows)
 
     def run(self, rows: Sequence[Item]) -> Sequence[Features | LensembleError]:
@@ -41,6 +46,10 @@ class PreprocessStage(Stage[Item, Features]):
     def check(self) -> None:
         """See `Stage.check`."""
         self._preprocess(Item("ping"))
+
+    def counters(self) -> Sequence[Counter]:
+        """See `Stage.counters`."""
+        return [Counter(*_REFUSED, {}, self._gate.refused)]
 
     def _one(self, item: Item) -> Features | LensembleError:
         try:

@@ -24,6 +24,7 @@ class SmallServer:
     """
 
     http_url = "http://127.0.0.1:9"
+    metrics_url = "http://127.0.0.1:9/metrics"
     models = ()
 
     def __init__(self, folder):
