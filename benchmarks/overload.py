@@ -84,7 +84,7 @@ async def burst(
     gaps = np.random.default_rng(0).exponential(1 / rate, size=count)
     async with (
         AsyncClient(url, timeout_s=TIMEOUT_S, retry=ONCE) as client,
-        asyncio.TaskGroup() as all_,
+        asyncio.TaskGroup() as requests,
     ):
         began = time.perf_counter()
         end = began + seconds
