@@ -31,10 +31,7 @@ COPY --from=source / ./
 RUN pip install --no-cache-dir '.[serve,export,hybrid]' 'numpy<2'
 
 USER triton-server
-EXPOSE 8000 8001 8002
-# The models are written anew with as many instances as the container has cores.
-CMD ["sh", "-c", "python3 -m lensemble.instances /tmp/models && exec tritonserver \
-     --model-repository=/tmp/models \
-     --model-control-mode=none \
-     --disable-auto-complete-config \
-     --exit-timeout-secs=30"]
+# gRPC, HTTP, Triton's metrics, and how the server is: /ready, /live, and /metrics of starts.
+EXPOSE 8000 8001 8002 8003
+# Triton does not start a model's process again that died; this does.
+CMD ["lensemble", "up", "--address", "0.0.0.0"]

@@ -3,8 +3,8 @@
     python -m benchmarks.overload [--quick] [--workload small|demo] [--times 10] [--save]
 
 A closed loop of 32 callers finds the peak. Then requests come at random moments (Poisson),
-`--times` as many a second, whether or not earlier ones were answered; nobody tries again. Afterwards one
-caller asks again and again until it is answered as soon as before. Ends with one line of JSON:
+`--times` as many a second, whether or not earlier ones were answered; nobody tries again.
+Afterwards one caller asks until it is answered as soon as before. Ends with one line of JSON:
 `goodput_over_peak`, `refused_p99_ms` (a refusal counts from the moment at which the request was
 due), `recovery_s`, `text` and `picture` with their own latencies, `growth_mib` of all processes.
 """

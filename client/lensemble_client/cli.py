@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--writes", action="store_const", const="on", help="let callers write to the index"
     )
+    up.add_argument(
+        "--address",
+        default="127.0.0.1",
+        help="where to listen; beyond loopback in NVIDIA's images only (default: 127.0.0.1)",
+    )
     up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
     up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
@@ -331,6 +336,7 @@ def _up(given: argparse.Namespace) -> int:
             grpc_port=given.grpc_port,
             http_port=given.http_port,
             metrics_port=given.metrics_port,
+            address=given.address,
             tritonserver=given.tritonserver,
             tls=given.tls,
             mutual=given.mutual_tls,
@@ -338,7 +344,7 @@ def _up(given: argparse.Namespace) -> int:
         supervisor = Supervisor(server)
         print("starting ...", file=sys.stderr)
         with (
-            HealthServer(supervisor.state, given.health_port) as health,
+            HealthServer(supervisor.state, given.health_port, given.address) as health,
             supervisor,
             cli_gateway.gateway(given, server.grpc_url, server.metrics_url) as gateway,
         ):

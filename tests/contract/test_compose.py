@@ -1,7 +1,6 @@
 """docker-compose.yml against the settings and the image it builds."""
 
-import importlib.util
-import inspect
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ import lensemble
 from lensemble.config import Settings
 from lensemble.gateway.app import check
 from lensemble.gateway.config import GatewaySettings
-from lensemble.server import TritonServer
+from lensemble_client.cli import _parser
 
 ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -70,13 +69,18 @@ def test_version_is_stated_once():
     assert f"## {lensemble.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_image_serves_the_models_it_writes_with_the_flags_of_the_server():
-    command = re.search(r'^CMD \["sh", "-c", "(.+?)"\]', DOCKERFILE, re.MULTILINE | re.DOTALL)[1]
-    writes, _, serves = command.replace("\\\n", " ").partition(" && exec ")
-    (*_, module, folder) = writes.split()
-    assert module == "lensemble.instances" and importlib.util.find_spec(module)
-    binary, repository, *flags = serves.split()
-    assert (binary, repository) == ("tritonserver", f"--model-repository={folder}")
-    source = inspect.getsource(TritonServer._command)
-    for flag in flags:
-        assert f'"{flag.partition("=")[0]}' in source
+def test_image_starts_what_the_command_line_knows():
+    command = json.loads(re.search(r"^CMD (\[\"lensemble\".+\])$", DOCKERFILE, re.MULTILINE)[1])
+    given = _parser().parse_args(command[1:])
+    assert given.address == "0.0.0.0"
+    ports = {given.grpc_port, given.http_port, given.metrics_port, given.health_port}
+    assert {f"127.0.0.1:{port}:{port}" for port in ports} == set(TRITON["ports"])
+    assert f"EXPOSE {' '.join(map(str, sorted(ports)))}" in DOCKERFILE
+    assert TRITON["healthcheck"]["test"][-1] == f"http://127.0.0.1:{given.health_port}/ready"
+
+
+def test_services_have_no_rights_that_they_do_not_need():
+    for service in SERVICES.values():
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE) == ["gateway", "triton-server"]
