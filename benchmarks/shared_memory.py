@@ -107,7 +107,9 @@ def main() -> None:
         write_random_checkpoint(source)
         convert(str(source), checkpoint, min_pixels=4096, max_pixels=MAX_PIXELS)
         with (
-            TritonServer(Settings(checkpoint=checkpoint, dtype="fp32")) as server,
+            TritonServer(
+                Settings(checkpoint=checkpoint, dtype="fp32"), shared_memory=True
+            ) as server,
             Client(server.grpc_url) as wire,
             Client(server.grpc_url, shared_memory=True) as shared,
         ):

@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -49,6 +50,9 @@ STOP_TIMEOUT_S = 20.0
 GOMP_SPINCOUNT = "1000"
 """Turns that PyTorch's threads on CPUs wait for each other before they sleep."""
 
+_SHUT = ("model-repository", "trace", "logging")
+"""Triton's APIs that change the server, and that nothing here needs; docs/security.md."""
+
 _POLL_S = 0.1
 _STACKS_S = 0.5
 _LOG_LINES = 30
@@ -70,6 +74,8 @@ class TritonServer:
             models of other embedders come from the package.
         tls: Folder with `tls.crt` and `tls.key` (`lensemble_client.tls`): gRPC is over TLS then.
             HTTP, for which Triton has no TLS, and metrics are on loopback only.
+        shared_memory: Whether callers on this machine may have memory of their own mapped
+            (`Client(shared_memory=True)`).
         mutual: Whether callers must show a certificate of the folder's `ca.crt`.
         start_timeout_s: Seconds until the models must be ready, of one try.
         start_tries: How often a server that is not ready in time is started. The bundled one hangs
@@ -94,6 +100,7 @@ class TritonServer:
         repository: Path | None = None,
         tls: Path | None = None,
         mutual: bool = False,
+        shared_memory: bool = False,
         start_timeout_s: float = START_TIMEOUT_S,
         start_tries: int = 2,
     ) -> None:
@@ -108,7 +115,7 @@ class TritonServer:
                 field="address",
             )
         self._repository = repository
-        self._mutual = mutual
+        self._mutual, self._shared_memory = mutual, shared_memory
         self._tls = None if tls is None else Tls.of(tls).for_server(mutual=mutual)
         self._plain = address if tls is None else LOOPBACK
         self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
@@ -284,6 +291,13 @@ class TritonServer:
             "--disable-auto-complete-config",
             "--exit-timeout-secs=15",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+        ]
+        # Nobody has this key: what it opens is closed.
+        shut = ",".join(_SHUT if self._shared_memory else (*_SHUT, "shared-memory"))
+        key = f"admin-key={secrets.token_urlsafe(32)}"
+        command += [
+            f"--grpc-restricted-protocol={shut}:{key}",
+            f"--http-restricted-api={shut}:{key}",
         ]
         if self._tls is not None:
             command += [

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lensemble.config import Settings
+from lensemble.server import TritonServer
 from lensemble_client import AsyncClient, Client, contract
 from lensemble_client.errors import (
     DeadlineExceededError,
@@ -42,6 +44,13 @@ def noise(seed: int, side: int = 150) -> bytes:
 
 
 PICTURES = [noise(seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint, index_folder):
+    settings = Settings(checkpoint=checkpoint, index=index_folder, dtype="fp32")
+    with TritonServer(settings, shared_memory=True) as running:
+        yield running
 
 
 @pytest.fixture(params=["grpc", "http"])
