@@ -1,0 +1,78 @@
+"""More than a slow encoder can do: refused before any work, and over when the burst is."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from lensemble.admission import FEW
+from lensemble.config import Settings
+from lensemble.instances import write_repository
+from lensemble.server import TritonServer
+from lensemble.supervisor import Supervisor
+from lensemble_client import AsyncClient, Retry
+from lensemble_client.errors import LensembleError, OverloadedError
+from tests.pictures import encode, textured
+
+pytestmark = pytest.mark.e2e
+
+SLOW = """
+
+class Slow(EncodeStage):
+    def run(self, rows):
+        import time
+        time.sleep(0.02 * len(rows))
+        return super().run(rows)
+
+
+class TritonPythonModel(TritonPythonModel):
+    def initialize(self, args):
+        self.stage = triton.load(Slow, args)
+"""
+RATE, SECONDS = 300, 4
+
+
+async def burst(url):
+    """Answers by kind: vectors and errors."""
+    picture = encode(textured(32, 32))
+    found = {"text": [], "picture": []}
+
+    async with AsyncClient(url, timeout_s=60, retry=Retry(tries=1)) as client:
+
+        async def ask(number):
+            kind = "picture" if number % 2 else "text"
+            try:
+                answer = await client.embed(
+                    "x" if kind == "text" else None, image=(picture if kind == "picture" else None)
+                )
+            except LensembleError as error:
+                answer = error
+            found[kind].append(answer)
+
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(RATE * SECONDS):
+                tasks.create_task(ask(number))
+                await asyncio.sleep(1 / RATE)
+        return found, await client.embed("x")
+
+
+def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
+    settings = Settings(checkpoint=checkpoint, dtype="fp32", max_wait_s=1.0)
+    repository = write_repository(settings, tmp_path / "models")
+    model = repository / "qwen3_vl" / "1" / "model.py"
+    model.write_text(model.read_text() + SLOW)
+    with Supervisor(TritonServer(settings, repository=repository)) as watching:
+        found, vector = asyncio.run(burst(watching.server.grpc_url))
+        assert watching.state.restarts == {}
+    refused = {
+        kind: sum(isinstance(one, OverloadedError) for one in every)
+        for kind, every in found.items()
+    }
+    answered = [one for one in found["text"] if isinstance(one, np.ndarray)]
+    assert sum(map(len, found.values())) == RATE * SECONDS
+    for every in found.values():
+        assert all(isinstance(one, OverloadedError | np.ndarray) for one in every)
+    assert refused["picture"] > refused["text"] > 0
+    assert len(answered) > FEW
+    for one in answered:
+        np.testing.assert_allclose(one, vector, atol=1e-5)
