@@ -84,7 +84,9 @@ def open_image(data: bytes, field: str = "image") -> Image.Image:
     size = len(data) * 3 // 4 if is_url else len(data)
     if size > contract.MAX_IMAGE_BYTES:
         raise InvalidInputError(
-            f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}; send a smaller file", field=field
+            f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}; send a smaller file",
+            field=field,
+            reason="too_large",
         )
     if is_url:
         data = _from_data_url(data, field)
@@ -95,13 +97,16 @@ def open_image(data: bytes, field: str = "image") -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise InvalidInputError(
-            f"more than {contract.MAX_IMAGE_PIXELS} pixels; send a smaller picture", field=field
+            f"more than {contract.MAX_IMAGE_PIXELS} pixels; send a smaller picture",
+            field=field,
+            reason="too_many_pixels",
         ) from error
     except Exception as error:  # Pillow's parsers raise whatever they meet
         raise InvalidInputError(
             f"not a picture that can be read ({len(data)} bytes starting with {data[:8]!r}); "
             f"expected {', '.join(FORMATS)}",
             field=field,
+            reason="not_a_picture",
         ) from error
     width, height = picture.size
     if width * height > contract.MAX_IMAGE_PIXELS:
@@ -109,12 +114,14 @@ def open_image(data: bytes, field: str = "image") -> Image.Image:
             f"{width}x{height} is {width * height} pixels; at most {contract.MAX_IMAGE_PIXELS}; "
             "send a smaller picture",
             field=field,
+            reason="too_many_pixels",
         )
     if max(width, height) > contract.MAX_ASPECT_RATIO * min(width, height):
         raise InvalidInputError(
             f"{width}x{height} is too thin: one side may be at most "
             f"{contract.MAX_ASPECT_RATIO} times the other; crop it",
             field=field,
+            reason="too_thin",
         )
     return picture
 
@@ -129,6 +136,7 @@ def _from_data_url(url: bytes, field: str) -> bytes:
         raise InvalidInputError(
             f"a data URL that cannot be read ({error}); expected data:image/jpeg;base64,...",
             field=field,
+            reason="data_url",
         ) from error
 
 
@@ -149,6 +157,7 @@ def to_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
                 f"pixels are 32-bit (mode {picture.mode!r}) and have no defined white; "
                 "convert the picture to 8 or 16 bits",
                 field=field,
+                reason="mode",
             )
         if picture.has_transparency_data:
             rgba = picture.convert("RGBA")
@@ -159,7 +168,9 @@ def to_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
     except InvalidInputError:
         raise
     except Exception as error:  # Pillow's parsers raise whatever they meet
-        raise InvalidInputError(f"a damaged {picture.format} file: {error}", field=field) from error
+        raise InvalidInputError(
+            f"a damaged {picture.format} file: {error}", field=field, reason="damaged"
+        ) from error
 
 
 def upright(picture: Image.Image, rgb: Image.Image) -> Image.Image:

@@ -43,16 +43,17 @@ class LensembleError(Exception):
         http_status: HTTP status code.
         message: What was wrong, what was expected, what to do.
         field: The input at fault, such as `image[1]`; empty if none is.
+        reason: Word for what was wrong, of a few that metrics count by; not on the wire.
     """
 
     code = "error"
     grpc_status = "UNKNOWN"
     http_status = 500
 
-    def __init__(self, message: str, *, field: str = "") -> None:
+    def __init__(self, message: str, *, field: str = "", reason: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.message = message
-        self.field = field
+        self.field, self.reason = field, reason
 
     def to_wire(self) -> str:
         """Text that `from_wire` turns back into this error."""

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from lensemble.encoder import Encoder
 
 _VECTORS = ("lensemble_vectors_total", "Vectors made: by the model, or known from an equal item.")
+_TOWERS = ("lensemble_tower_seconds_total", "Seconds in each tower.")
+_WORK = {
+    "passes": ("lensemble_passes_total", "Micro-batches that were encoded."),
+    "items": ("lensemble_pass_items_total", "Items in them."),
+    "tokens": ("lensemble_pass_tokens_total", "Tokens in them."),
+    "patches": ("lensemble_pass_patches_total", "Patches in them."),
+    "budget": ("lensemble_pass_budget_total", "Parts of the budget that they used, summed up."),
+}
+"""Sum of `Work` -> its metric."""
 
 EncodeRow = tuple[Features, int | None]
 
@@ -65,7 +74,13 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
     def counters(self) -> Sequence[Counter]:
         """See `Stage.counters`."""
         counts = self._encode.counts
-        return [Counter(*_VECTORS, {"source": key}, count) for key, count in asdict(counts).items()]
+        work = self._encoder.work.sums()
+        towers = {"vision": work.pop("vision_s"), "text": work.pop("text_s")}
+        return [
+            *(Counter(*_VECTORS, {"source": key}, count) for key, count in asdict(counts).items()),
+            *(Counter(*_TOWERS, {"tower": key}, seconds) for key, seconds in towers.items()),
+            *(Counter(*_WORK[key], {}, value) for key, value in work.items()),
+        ]
 
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""

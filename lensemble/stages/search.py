@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -13,12 +14,21 @@ from lensemble.index import Match, Query, check_profile, check_query
 from lensemble.index.create import ensure_index
 from lensemble.index.live import LiveIndex
 from lensemble.stages import stage
-from lensemble.stages.stage import Parameters, Stage
+from lensemble.stages.stage import Gauge, Parameters, Stage
 from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError, LensembleError, NotReadyError
 from lensemble_client.items import Rows
 
 logger = logging.getLogger(__name__)
+
+_GAUGES = {
+    "count": ("lensemble_index_items", "Items that can be found."),
+    "delta": ("lensemble_index_delta", "Items of them that came since the snapshot."),
+    "dead": ("lensemble_index_dead", "Items of the snapshot that were removed or replaced since."),
+    "sequence": ("lensemble_index_sequence", "Number of the last change that is searched."),
+    "recall_at_10": ("lensemble_index_recall", "Recall@10 of the snapshot when it was built."),
+}
+"""Key of the index's manifest -> its metric."""
 
 
 class SearchStage(Stage[Query, list[Match]]):
@@ -93,6 +103,19 @@ class SearchStage(Stage[Query, list[Match]]):
             contract.SCORES.name: scores,
             contract.DOCUMENTS.name: documents,
         }
+
+    def check(self) -> None:
+        """See `Stage.check`. What the index lacks, starting again would not bring."""
+        if self._index is not None:
+            with contextlib.suppress(LensembleError):
+                self._index.refresh()
+
+    def gauges(self) -> Sequence[Gauge]:
+        """See `Stage.gauges`."""
+        if self._index is None:
+            return ()
+        said = self._index.manifest
+        return [Gauge(*text, {}, float(said[key])) for key, text in _GAUGES.items()]
 
     def close(self) -> None:
         """See `Stage.close`."""

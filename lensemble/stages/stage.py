@@ -43,6 +43,15 @@ class Counter(NamedTuple):
     value: float
 
 
+class Gauge(NamedTuple):
+    """A number that goes up and down, for Triton's metrics; see `Counter`."""
+
+    name: str
+    help: str
+    labels: Mapping[str, str]
+    value: float
+
+
 class Stage(Generic[Row, Result]):
     """One Triton model's work.
 
@@ -75,6 +84,10 @@ class Stage(Generic[Row, Result]):
 
     def counters(self) -> Sequence[Counter]:
         """What is counted, for Triton's metrics; the same ones every time."""
+        return ()
+
+    def gauges(self) -> Sequence[Gauge]:
+        """What is measured now, for Triton's metrics; the same ones every time."""
         return ()
 
     def check(self) -> None:

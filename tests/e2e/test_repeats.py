@@ -15,6 +15,8 @@ pytestmark = pytest.mark.e2e
 
 
 def vectors_made(server: TritonServer) -> dict[str, int]:
+    with Client(server.grpc_url) as client:
+        assert client.health()  # a ping: metrics are brought up to date
     with urllib.request.urlopen(server.metrics_url) as answer:
         said = answer.read().decode()
     return {
