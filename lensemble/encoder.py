@@ -9,7 +9,7 @@ has layers of fewer operations (`fused`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -118,6 +118,7 @@ class Encoder:
         self.model = model.eval()
         self.threads = threads.Threads(torch.get_num_threads())
         self.work = Work()
+        self._watch = Stopwatch(torch.device("cpu"))
 
     @classmethod
     def load(
@@ -262,19 +263,17 @@ class Encoder:
         """One micro-batch; halved and tried again if it does not fit or fails."""
         try:
             packed = self.pack(items)
-            watch = Stopwatch(self.device)
+            self._watch = Stopwatch(self.device)
             tokens, patches = packed.input_ids.numel(), len(packed.patches)
             with self.threads.during(tokens + patches):
-                vectors = self.forward(packed, watch).cpu().numpy()
-            vision_s, text_s = watch.seconds()
+                vectors = self.forward(packed).cpu().numpy()
             self.work.add(
                 passes=1,
                 items=len(items),
                 tokens=tokens,
                 patches=patches,
                 budget=max(tokens / self._batch_tokens, patches / self._batch_patches),
-                vision_s=vision_s,
-                text_s=text_s,
+                **dict(zip(("vision_s", "text_s"), self._watch.seconds(), strict=False)),
             )
             return [
                 vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
@@ -308,33 +307,28 @@ class Encoder:
         return packing.share_prefix(packed, packing.common_prefix(items, self.geometry))
 
     @torch.inference_mode()
-    def forward(self, packed: packing.Packed, watch: Stopwatch | None = None) -> torch.Tensor:
+    def forward(self, packed: packing.Packed) -> torch.Tensor:
         """Both towers, pooling, normalisation.
 
         Args:
             packed: On the CPU.
-            watch: Is given three marks: around the vision tower, and after the text tower.
 
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        return self.differentiable(packed, watch)
+        return self.differentiable(packed)
 
-    def differentiable(
-        self, packed: packing.Packed, watch: Stopwatch | None = None
-    ) -> torch.Tensor:
+    def differentiable(self, packed: packing.Packed) -> torch.Tensor:
         """`forward`, through which gradients flow if the layers are Transformers' own.
 
         Args:
             packed: On the CPU; there its prefix may be shared (`packing.share_prefix`).
-            watch: As of `forward`.
 
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        mark: Callable[[], object] = watch.mark if watch is not None else bool
         pack = packed.to(self.device)
-        mark()
+        self._watch.mark()
         hidden: torch.Tensor = self.model.language_model.embed_tokens(pack.input_ids)
         deepstack: list[torch.Tensor] | None = None
         if len(pack.patches):
@@ -352,7 +346,7 @@ class Encoder:
                 1, pack.visual_positions, seen.pooler_output[None].to(hidden.dtype)
             )
             deepstack = seen.deepstack_features
-        mark()
+        self._watch.mark()
         out = self.model.language_model(
             inputs_embeds=hidden,
             position_ids=pack.position_ids,
@@ -365,7 +359,7 @@ class Encoder:
             max_length_q=pack.max_seqlen,
             max_length_k=pack.max_seqlen,
         )
-        mark()
+        self._watch.mark()
         return normalize(pool(out.last_hidden_state[0], pack.cu_seqlens, self.profile.pooling))
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+
+
+_MARKS = 3
+"""Of one pass: around the vision tower, and after the text tower."""
 
 
 @dataclass(slots=True)
@@ -53,7 +58,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._marks: list[Any] = []
+        self._marks: deque[Any] = deque(maxlen=_MARKS)  # training never asks
 
     def mark(self) -> None:
         """Here one part ends and the next begins."""
