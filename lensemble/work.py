@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-
 _MARKS = 3
 """Of one pass: around the vision tower, and after the text tower."""
 

@@ -13,7 +13,16 @@ from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError, from_wire
 from lensemble_client.items import Rows
 from lensemble_client.tls import Tls
-from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, said, translated
+from lensemble_client.wire import (
+    GRPC_CHANNEL,
+    Parameters,
+    Sent,
+    arrays,
+    inputs,
+    outputs,
+    said,
+    translated,
+)
 
 _JSON_SIZE = "Inference-Header-Content-Length"
 """Header: bytes of JSON before the binary tensors (KServe, "Binary Tensor Data Extension")."""
@@ -91,7 +100,9 @@ class AsyncGrpcTransport:
 
     def _client(self) -> Any:
         if self._opened is None:  # belongs to the loop that runs now
-            self._opened = self._triton.InferenceServerClient(self._address, **self._options)
+            self._opened = self._triton.InferenceServerClient(
+                self._address, channel_args=[*GRPC_CHANNEL], **self._options
+            )
         return self._opened
 
 

@@ -17,7 +17,15 @@ from lensemble_client.aio_transport import AsyncHttpTransport
 from lensemble_client.errors import NotReadyError
 from lensemble_client.items import Rows
 from lensemble_client.tls import Tls
-from lensemble_client.wire import Parameters, Sent, arrays, inputs, outputs, translated
+from lensemble_client.wire import (
+    GRPC_CHANNEL,
+    Parameters,
+    Sent,
+    arrays,
+    inputs,
+    outputs,
+    translated,
+)
 
 __all__ = ["GrpcTransport", "HttpTransport", "Parameters", "Transport"]
 
@@ -68,8 +76,9 @@ class GrpcTransport:
 
         self._triton = triton
         options: Any = {} if tls is None else tls.grpc_options()
-        # Answers and pictures may pass gRPC's default of 4 MiB; tritonclient lifts both limits.
-        self._client = triton.InferenceServerClient(address, **options)
+        self._client = triton.InferenceServerClient(
+            address, channel_args=[*GRPC_CHANNEL], **options
+        )
 
     def infer(
         self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float

@@ -38,6 +38,15 @@ class Placed:
 Sent: TypeAlias = Mapping[str, NDArray[Any] | Placed]
 """Inputs of a request: `Rows`, of which some may lie in shared memory."""
 
+GRPC_CHANNEL = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # By default, who was refused some times looks for the server again after up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+"""Options of gRPC channels: messages of any length, and a server that comes back is soon found."""
+
 _TRITON_DTYPES = {
     "STRING": "BYTES",
     "INT32": "INT32",
