@@ -11,6 +11,7 @@ from lensemble.gateway.config import GatewaySettings
 from lensemble.gateway.server import GatewayServer
 from lensemble.server import TritonServer
 from lensemble_client import AsyncClient, Client, LensembleError, Retry
+from lensemble_client.tls import Tls
 
 pytestmark = pytest.mark.e2e
 
@@ -85,17 +86,16 @@ def test_who_may_call_the_gateway(server, folders):
         tls=folders["own"],
         mutual=server.mutual,
     )
-    authority = str(folders["own"] / "ca.crt")
-    own = tuple(str(folders["own"] / name) for name in ("tls.crt", "tls.key"))
+    own, trusting = (Tls.of(folders[name]).for_client() for name in ("own", "trusting"))
     with GatewayServer(settings) as gateway:
         assert gateway.url.startswith("https://127.0.0.1:")
         body = {"input": "x"}
-        answer = httpx.post(f"{gateway.url}/v1/embeddings", json=body, verify=authority, cert=own)
+        answer = httpx.post(f"{gateway.url}/v1/embeddings", json=body, verify=own)
         assert answer.status_code == 200
         if server.mutual:
             with pytest.raises(httpx.TransportError):
-                httpx.get(f"{gateway.url}/health", verify=authority)
+                httpx.get(f"{gateway.url}/health", verify=trusting)
         else:
-            assert httpx.get(f"{gateway.url}/health", verify=authority).status_code == 200
+            assert httpx.get(f"{gateway.url}/health", verify=trusting).status_code == 200
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{gateway.url}/health", verify=True)
