@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble_client import contract
-from lensemble_client.errors import DeadlineExceededError, LensembleError, NotReadyError, from_wire
+from lensemble_client.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    LensembleError,
+    NotReadyError,
+    from_wire,
+)
 from lensemble_client.items import Rows
 
 Parameters = Mapping[str, str | int | bool]
@@ -66,6 +72,9 @@ def inputs(triton: Any, model: contract.Model, rows: Sent) -> list[Any]:
 
     Returns:
         `InferInput` of that module.
+
+    Raises:
+        InvalidInputError: An array is of another dtype.
     """
     made = []
     for tensor in model.inputs:
@@ -75,9 +84,18 @@ def inputs(triton: Any, model: contract.Model, rows: Sent) -> list[Any]:
             if isinstance(array, Placed):
                 value.set_shared_memory(array.region, array.size, array.offset)
             else:
-                value.set_data_from_numpy(array)
+                _fill(value, array, tensor)
             made.append(value)
     return made
+
+
+def _fill(value: Any, array: NDArray[Any], tensor: contract.Tensor) -> None:
+    try:
+        value.set_data_from_numpy(array)
+    except Exception as error:  # tritonclient's only class
+        raise InvalidInputError(
+            f"an array of {array.dtype}; expected {tensor.dtype}", field=tensor.name
+        ) from error
 
 
 def outputs(triton: Any, model: contract.Model) -> list[Any]:
