@@ -35,9 +35,6 @@ STARTS = 5
 """Starts in a row that may fail; then it is given up."""
 _JOIN_S = 0.2
 _WAIT_S = 1.0
-_MOST_WAIT_S = 30.0
-_SOUND_S = 60.0
-"""Seconds without a fault after which earlier ones no longer count."""
 
 
 @dataclass(slots=True)
@@ -118,14 +115,11 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            faults = 0
             while not self._stopping.is_set():
-                began = time.monotonic()
                 fault = self._watch()
                 if fault is None:
                     return
-                faults = 1 if time.monotonic() - began > _SOUND_S else faults + 1
-                self._recover(fault, faults)
+                self._recover(fault)
         except LensembleError as error:
             self._failed = None if self._stopping.is_set() else error
         finally:
@@ -158,16 +152,16 @@ class Supervisor:
                 return fault
         return None
 
-    def _recover(self, fault: Fault, faults: int) -> None:
-        """Starts the server again; waits before it if that did not help before."""
+    def _recover(self, fault: Fault) -> None:
+        """Starts the server again; waits longer and longer between starts that fail."""
         found = time.monotonic()
         self._set(ready=False, reason=fault.text)
         logger.error("%s; the server's log ends with\n%s", fault.text, self.server.log_tail())
         last: LensembleError | None = None
         for failed in range(STARTS):
             self._count(fault.reason if not failed else "start")
-            if (tries := faults + failed) > 1:
-                self._stopping.wait(min(_MOST_WAIT_S, _WAIT_S * 2 ** (tries - 2)))
+            if failed:
+                self._stopping.wait(_WAIT_S * 2 ** (failed - 1))
             if self._stopping.is_set():
                 return
             try:

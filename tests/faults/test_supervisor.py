@@ -20,7 +20,7 @@ from tests.faults.harness import PATIENCE_S, told
 
 pytestmark = pytest.mark.e2e
 
-RETRY = Retry(tries=100, first_s=0.2, most_s=0.5)
+RETRY = Retry(tries=1000, first_s=0.2, most_s=0.5)
 VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
 HANGS = """
 
@@ -83,11 +83,13 @@ class Callers:
     def _call(self):
         with Client(self._url, timeout_s=PATIENCE_S, retry=RETRY) as client:
             while not self._ended.is_set():
+                began = time.monotonic()
                 try:
                     assert np.allclose(client.embed("a red car"), self._expected, atol=1e-5)
                     client.search("a red car", top_k=1)
                     self.answered += 1
                 except LensembleError as error:
+                    error.add_note(f"after {time.monotonic() - began:.1f} s")
                     self.failed.append(error)
 
 
@@ -107,7 +109,7 @@ def test_whoever_is_killed_or_stopped_the_server_serves_again(checkpoint, tmp_pa
                         until(lambda: watching.state.ready)
                         before = callers.answered
                         until(lambda before=before: callers.answered > before + 2)
-            assert callers.failed == []
+            assert [(error, error.__notes__) for error in callers.failed] == []
             assert client.get("car").document == {"made": 1}
         assert watching.state.restarts == {"died": len(VICTIMS), "stopped": 1}
     assert not server.log_file.exists()
