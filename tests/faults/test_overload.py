@@ -57,7 +57,7 @@ async def burst(url):
 
 
 def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
-    settings = Settings(checkpoint=checkpoint, dtype="fp32", max_wait_s=1.0)
+    settings = Settings(checkpoint=checkpoint, dtype="fp32", max_wait_s=4.0)
     repository = write_repository(settings, tmp_path / "models")
     model = repository / "qwen3_vl" / "1" / "model.py"
     model.write_text(model.read_text() + SLOW)
