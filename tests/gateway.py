@@ -17,7 +17,7 @@ from lensemble.gateway.config import GatewaySettings
 from lensemble.gateway.remote import Remote
 from lensemble_client import AsyncClient, Retry, contract
 from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Item, Rows, from_rows
+from lensemble_client.items import Item, Rows, blank, from_rows
 
 PICTURE = b"\x89PNG not a real one"
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
@@ -51,6 +51,8 @@ class FakeTriton:
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Any, timeout_s: float
     ) -> Rows:
+        if parameters.get(contract.PING):
+            return blank(model.outputs)
         self.calls.append(model.name)
         self.parameters.append(dict(parameters))
         try:
