@@ -11,6 +11,7 @@ that texts, which take a fraction of their time, still come in when pictures flo
 
 from __future__ import annotations
 
+import http.client
 import logging
 import mmap
 import re
@@ -125,7 +126,7 @@ class Publisher:
             try:
                 with urllib.request.urlopen(self._url, timeout=_TIMEOUT_S) as answer:
                     text = answer.read().decode()
-            except (OSError, ValueError):
+            except (OSError, ValueError, http.client.HTTPException):
                 continue  # what was written gets stale
             self.note(time.monotonic(), counts(text))
 

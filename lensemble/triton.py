@@ -113,13 +113,14 @@ def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
         logger.exception("%s failed", stage.model.name)
         ran = iter([InternalError("the model failed; its log says why")] * len(sound))
     worked_ms = (time.perf_counter() - start) * 1000
+    before = _errors.total()
     responses = [
         _pinged(stage)
         if call is _PING
         else _response(stage, call if bad else [next(ran) for _ in call], worked_ms)
         for call, bad in zip(calls, refused, strict=True)
     ]
-    _count(stage, at_once=any(call is _PING for call in calls))
+    _count(stage, at_once=_errors.total() > before or any(call is _PING for call in calls))
     return responses
 
 
@@ -207,7 +208,7 @@ def _publish(stage: Stage[Any, Any], model: str) -> None:
 def _count(stage: Stage[Any, Any], *, at_once: bool = False) -> None:
     """Brings Triton's metrics up to what the stage has counted and measures.
 
-    Each takes some 30 us, so only a few times a second, and at every ping.
+    Each takes some 30 us, so only a few times a second; at once after errors and pings.
     """
     global _counted_at
     if not at_once and time.monotonic() - _counted_at < _COUNT_S:

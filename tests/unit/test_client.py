@@ -22,8 +22,13 @@ class FakeTransport:
 
     def __init__(self):
         self.calls = []
+        self.dead = ""
 
     def infer(self, model, rows, parameters, timeout_s):
+        if parameters.get("ping"):
+            if model.name == self.dead:
+                raise NotReadyError("Stub process is not healthy")
+            return {}
         self.calls.append((model.name, sorted(rows), dict(parameters), timeout_s))
         text = rows["text"][0, 0].decode()
         if text == "bad":
@@ -77,8 +82,23 @@ def test_status_asks_for_every_model(transport):
     assert [name for name, ready in status.models.items() if not ready] == ["search"]
 
 
+def test_model_whose_process_is_dead_is_not_ready_nor_what_is_made_of_it(transport):
+    transport.dead = "preprocess"
+    client = Client(transport=transport)
+    found = client.status().models
+    assert {name for name, ready in found.items() if not ready} == {
+        "preprocess",
+        "embed",
+        "search",
+        "ingest",
+    }
+    assert not client.health()
+    transport.dead = "faiss"
+    assert client.health()
+
+
 @pytest.mark.parametrize(
-    "url", ["localhost:8001", "https://localhost:8001", "grpc://localhost", "grpc://x:99999"]
+    "url", ["localhost:8001", "ftp://localhost:8001", "grpc://localhost", "grpc://x:99999"]
 )
 def test_url_must_name_protocol_and_port(url):
     with pytest.raises(InvalidInputError, match="expected grpc://host:port"):
