@@ -22,7 +22,6 @@ import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from lensemble_client import contract
@@ -53,6 +52,9 @@ wait."""
 class Line:
     """The queue of one model.
 
+    Work is finished in lumps, a batch at a time, which in slow models is seconds apart. So its rate
+    is that of whole stretches, each from one lump to the next.
+
     Attributes:
         waiting: Requests, when it was looked at last.
     """
@@ -60,8 +62,10 @@ class Line:
     def __init__(self) -> None:
         self.waiting = 0
         self._last: tuple[float, int] | None = None
-        self._busy: deque[tuple[float, int]] = deque()
-        """Seconds in which some waited all the time, and how many requests were finished then."""
+        self._stretches: deque[tuple[float, int]] = deque()
+        """Seconds in which some waited all the time, and requests that were finished at the end."""
+        self._open_s = 0.0
+        """Of the stretch that has not ended."""
 
     def look(self, now: float, waiting: int, finished: int) -> None:
         """Takes note.
@@ -73,18 +77,31 @@ class Line:
         """
         if self._last is not None and self.waiting and waiting:
             before, count = self._last
-            self._busy.append((now - before, finished - count))
-            while sum(seconds for seconds, _ in self._busy) > _WINDOW_S and len(self._busy) > 1:
-                self._busy.popleft()
+            self._open_s += now - before
+            if finished > count:
+                self._stretches.append((self._open_s, finished - count))
+                self._open_s = 0.0
+        elif not waiting:
+            self._open_s = 0.0
+        while len(self._stretches) > 1 and self._seconds - self._stretches[0][0] >= _WINDOW_S:
+            self._stretches.popleft()
         self.waiting, self._last = waiting, (now, finished)
 
     @property
+    def _seconds(self) -> float:
+        return sum(seconds for seconds, _ in self._stretches)
+
+    @property
     def wait_s(self) -> float:
-        """Seconds that a new request would wait; 0 while no rate is known."""
-        finished = sum(count for _, count in self._busy)
-        if not finished or not self.waiting:
+        """Seconds that a new request would wait.
+
+        At least as long as nothing was finished: that is all that is known before the first lump.
+        """
+        if not self.waiting:
             return 0.0
-        return self.waiting * sum(seconds for seconds, _ in self._busy) / finished
+        finished = sum(count for _, count in self._stretches)
+        by_rate = self.waiting * self._seconds / finished if finished else 0.0
+        return max(by_rate, self._open_s)
 
 
 class Publisher:
@@ -111,12 +128,7 @@ class Publisher:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         self._memory.close()

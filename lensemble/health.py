@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from lensemble.server import LOOPBACK
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from lensemble.server import LOOPBACK, free_ports
 from lensemble.supervisor import State
-from lensemble_client.errors import InvalidInputError
 
 _TIMEOUT_S = 5
 
@@ -37,18 +40,8 @@ class HealthServer:
     """
 
     def __init__(self, state: State, port: int = 0, address: str = LOOPBACK) -> None:
-        class Handler(_Handler):
-            pass
-
-        Handler.state = state
-        try:
-            self._server = ThreadingHTTPServer((address, port), Handler)
-        except (OSError, OverflowError) as error:
-            raise InvalidInputError(
-                f"cannot listen on {address}:{port} ({error}); stop what is there, or take "
-                "another port (0 finds a free one)",
-                field="health_port",
-            ) from error
+        (port,) = free_ports([port], address)
+        self._server = ThreadingHTTPServer((address, port), partial(_Handler, state))
         self._server.daemon_threads = True
         self.url = f"http://{address}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="health")
@@ -57,20 +50,18 @@ class HealthServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    state: State
     timeout = _TIMEOUT_S
+
+    def __init__(self, state: State, *connection: Any) -> None:
+        self.state = state
+        super().__init__(*connection)  # which answers
 
     def do_GET(self) -> None:
         """Routes by path."""
@@ -108,20 +99,29 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: probes come every few seconds."""
 
 
+class _Metrics:
+    """The state, for `prometheus_client`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """See `prometheus_client.registry.Collector`."""
+        state = self._state
+        yield GaugeMetricFamily("lensemble_up", "Whether the server serves.", int(state.ready))
+        restarts = CounterMetricFamily(
+            "lensemble_restarts", "Starts after a fault, by what was wrong.", labels=["reason"]
+        )
+        for reason, count in sorted(state.restarts.items()):
+            restarts.add_metric([reason], count)
+        yield restarts
+        yield GaugeMetricFamily(
+            "lensemble_recovery_seconds",
+            "From finding the last fault until it served again.",
+            state.recovery_s,
+        )
+
+
 def metrics(state: State) -> str:
     """In Prometheus' text format."""
-    lines = [
-        "# HELP lensemble_up Whether the server serves.",
-        "# TYPE lensemble_up gauge",
-        f"lensemble_up {int(state.ready)}",
-        "# HELP lensemble_restarts_total Starts after a fault, by what was wrong.",
-        "# TYPE lensemble_restarts_total counter",
-        *(
-            f'lensemble_restarts_total{{reason="{reason}"}} {count}'
-            for reason, count in sorted(state.restarts.items())
-        ),
-        "# HELP lensemble_recovery_seconds From finding the last fault until it served again.",
-        "# TYPE lensemble_recovery_seconds gauge",
-        f"lensemble_recovery_seconds {state.recovery_s:.3f}",
-    ]
-    return "\n".join(lines) + "\n"
+    return generate_latest(_Metrics(state)).decode()

@@ -23,7 +23,7 @@ import psutil
 
 from lensemble import heartbeat
 from lensemble_client import Client, Retry, calls
-from lensemble_client.errors import DeadlineExceededError, LensembleError, OverloadedError
+from lensemble_client.errors import DeadlineExceededError, LensembleError
 
 PING_S = 2.0
 _FAILED_PINGS = 2
@@ -96,7 +96,7 @@ class Pulse:
         busy = {beat.model for beat in heartbeat.read(self._heartbeats) if beat.since is not None}
         for model, error in errors.items():
             unheard = isinstance(error, DeadlineExceededError)
-            answered = error is None or isinstance(error, OverloadedError)
+            answered = error is None or calls.is_answer(error)
             if not unheard or model in busy:
                 # One that is in a call gets on with it, or `look` finds that it does not.
                 self._heard[model] = now

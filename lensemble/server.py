@@ -74,9 +74,9 @@ class TritonServer:
             models of other embedders come from the package.
         tls: Folder with `tls.crt` and `tls.key` (`lensemble_client.tls`): gRPC is over TLS then.
             HTTP, for which Triton has no TLS, and metrics are on loopback only.
+        mutual: Whether callers must show a certificate of the folder's `ca.crt`.
         shared_memory: Whether callers on this machine may have memory of their own mapped
             (`Client(shared_memory=True)`).
-        mutual: Whether callers must show a certificate of the folder's `ca.crt`.
         start_timeout_s: Seconds until the models must be ready, of one try.
         start_tries: How often a server that is not ready in time is started. The bundled one hangs
             at the start once in some hundred times: a model's process is done, and waits for it.
@@ -177,7 +177,7 @@ class TritonServer:
         self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
         self.log_file = self._folder / "tritonserver.log"
         self.heartbeats.mkdir()
-        ports = _free_ports(self._ports, self._address)
+        ports = free_ports(self._ports, self._address)
         grpc, http, metrics = ports
         scheme = "grpc" if self._tls is None else "grpcs"
         self.grpc_url = f"{scheme}://{self._address}:{grpc}"
@@ -417,11 +417,15 @@ def stop_on_signals() -> Iterator[None]:
 
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on now."""
-    return _free_ports((0,))[0]
+    return free_ports((0,))[0]
 
 
-def _free_ports(wanted: Sequence[int], address: str = LOOPBACK) -> list[int]:
+def free_ports(wanted: Sequence[int], address: str = LOOPBACK) -> list[int]:
     """The ports, with free ones in place of zeros; all are held until the last is found.
+
+    Args:
+        wanted: TCP ports; 0 is any that is free.
+        address: Where to listen.
 
     Raises:
         InvalidInputError: One is taken. Without this look, a server that listens there would answer

@@ -15,7 +15,6 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 import psutil
@@ -70,7 +69,7 @@ class Supervisor:
     def __init__(self, server: TritonServer) -> None:
         self.server, self.state = server, State()
         self._stopping, self._ended = threading.Event(), threading.Event()
-        self._failed: LensembleError | None = None
+        self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
@@ -79,12 +78,7 @@ class Supervisor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -106,22 +100,21 @@ class Supervisor:
             Whether it came to that.
 
         Raises:
-            LensembleError: It could not be started `STARTS` times in a row: the last reason.
+            InternalError: It could not be started `STARTS` times in a row, or watching it failed.
         """
         ended = self._ended.wait(timeout_s)
         if ended and self._failed is not None:
-            raise self._failed
+            raise InternalError(f"the server is given up: {self._failed}") from self._failed
         return ended
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
-                fault = self._watch()
-                if fault is None:
-                    return
+            while (fault := self._watch()) is not None and not self._stopping.is_set():
                 self._recover(fault)
-        except LensembleError as error:
-            self._failed = None if self._stopping.is_set() else error
+        except Exception as error:  # without a watcher it must not look as if all were well
+            if not self._stopping.is_set():
+                self._failed = error
+                self._set(ready=False, reason=f"nobody watches: {str(error).splitlines()[0]}")
         finally:
             self._ended.set()
 

@@ -27,6 +27,8 @@ from lensemble_client.errors import LensembleError, NotFoundError
 
 VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
 NEVER = Retry(tries=1)
+_PROBE = 2**32 - 1
+"""Number of the prober's item, which the writer does not come to."""
 _PROBE_S = 0.05
 _CALL_S = 2.0
 _GIVE_UP_S = 120.0
@@ -181,7 +183,7 @@ def probe(url: str, profile: str, dimension: int, began: float) -> Seen:
             try:
                 client.embed(text)
                 client.search(text, top_k=1)
-                client.upsert(["probe"], vector_of(-1 % 2**32, dimension), [{}], profile=profile)
+                client.upsert(["probe"], vector_of(_PROBE, dimension), [{}], profile=profile)
             except LensembleError as error:
                 seen.errors[type(error).__name__] += 1
                 failed = True

@@ -56,14 +56,6 @@ class Tls:
             )
         return cls(there[AUTHORITY], there[CERTIFICATE], there[KEY])
 
-    def check(self) -> None:
-        """Reads the own certificate and its key.
-
-        Raises:
-            InvalidInputError: They cannot be read, or do not belong together.
-        """
-        self.for_client()
-
     def for_client(self) -> ssl.SSLContext:
         """Checks the server's certificate and name; shows the own certificate if there is one.
 
@@ -94,7 +86,7 @@ class Tls:
             mutual: Whether callers must have a certificate of `authority`.
 
         Raises:
-            InvalidInputError: A file that it needs is missing.
+            InvalidInputError: A file that it needs is missing or cannot be used.
         """
         if self.certificate is None:
             raise InvalidInputError(f"a server needs {CERTIFICATE} and {KEY}", field="tls")
@@ -102,7 +94,7 @@ class Tls:
             raise InvalidInputError(
                 f"mutual TLS needs {AUTHORITY}, whose certificates callers have", field="tls"
             )
-        self.check()
+        self.for_client()  # reads the files, and whether certificate and key belong together
         return self
 
 

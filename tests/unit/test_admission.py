@@ -28,7 +28,7 @@ def test_metrics_are_read():
 def test_wait_is_what_waits_over_the_rate():
     line = Line()
     line.look(0, 10, 100)
-    assert line.wait_s == 0  # no rate is known
+    assert line.wait_s == 0  # nothing is known
     line.look(1, 10, 105)
     assert line.wait_s == pytest.approx(10 / 5)
     line.look(2, 30, 120)
@@ -44,6 +44,20 @@ def test_time_in_which_nothing_waits_says_nothing_of_the_rate():
     line.look(60, 0, 13)
     line.look(61, 20, 14)
     assert line.wait_s == pytest.approx(20 / 10)
+
+
+def test_batches_that_take_long_have_a_rate_too():
+    """64 requests every 13 seconds, looked at every second: longer than the window."""
+    line = Line()
+    for second in range(66):
+        line.look(second, 100, 64 * (second // 13))
+        if second < 13:
+            assert line.wait_s == second  # as long as nothing was finished
+        else:
+            assert line.wait_s == pytest.approx(100 * 13 / 64)
+    for second in range(66, 120):
+        line.look(second, 100, 64 * 5)  # it has come to a halt
+    assert line.wait_s == 119 - 65
 
 
 def test_old_rates_are_forgotten(monkeypatch):
