@@ -22,6 +22,7 @@ from lensemble import memory, packing, precision, probe, product, threads
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
+from lensemble.deadline import is_over, too_late
 from lensemble.features import Features
 from lensemble.fused import fuse
 from lensemble.pooling import normalize, pool
@@ -227,13 +228,18 @@ class Encoder:
         return dtype
 
     def encode(
-        self, items: Sequence[Features], dimensions: Sequence[int | None] | None = None
+        self,
+        items: Sequence[Features],
+        dimensions: Sequence[int | None] | None = None,
+        *,
+        deadlines: Sequence[int] | None = None,
     ) -> list[Embedding | LensembleError]:
         """Encodes items; each result is a vector or that item's own error.
 
         Args:
             items: Any number of items of any size.
             dimensions: Per item, the Matryoshka length; None is the profile's full one.
+            deadlines: Per item, as of `contract.DEADLINE`; looked at before each micro-batch.
 
         Returns:
             For each item, in order: its vector (D,), float32, unit length, or its error.
@@ -253,9 +259,12 @@ class Encoder:
         )
         for part in parts:
             indices = [sound[m] for m in part]
-            for n, result in zip(
-                indices, self._encode_part([items[n] for n in indices]), strict=True
-            ):
+            late = [n for n in indices if deadlines is not None and is_over(deadlines[n])]
+            for n in late:
+                results[n] = too_late(contract.QWEN3_VL.name)
+            indices = [n for n in indices if n not in late]
+            encoded = self._encode_part([items[n] for n in indices]) if indices else []
+            for n, result in zip(indices, encoded, strict=True):
                 results[n] = cut(result, wanted[n])
         return cast(list[Embedding | LensembleError], results)  # every place is filled by now
 

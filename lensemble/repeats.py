@@ -19,7 +19,7 @@ from lensemble.features import Features
 from lensemble_client.errors import LensembleError
 
 Embedding = NDArray[np.float32]
-Encode = Callable[[Sequence[Features]], list[Embedding | LensembleError]]
+Encode = Callable[[Sequence[Features], Sequence[int]], list[Embedding | LensembleError]]
 
 _SAMPLE = 16
 """Patch rows that tell most pictures of one size apart."""
@@ -48,7 +48,7 @@ class Repeats:
     Errors are not remembered.
 
     Args:
-        encode: Features -> for each its full vector (D,) or its error.
+        encode: Features and deadlines -> for each its full vector (D,) or its error.
         capacity: Bytes of memory for vectors; 0 remembers none.
     """
 
@@ -58,8 +58,15 @@ class Repeats:
         self._used = 0
         self.counts = Counts()
 
-    def __call__(self, items: Sequence[Features]) -> list[Embedding | LensembleError]:
-        """For each item, in order, its full vector (D,), float32, unit length, or its error."""
+    def __call__(
+        self, items: Sequence[Features], deadlines: Sequence[int] | None = None
+    ) -> list[Embedding | LensembleError]:
+        """For each item, in order, its full vector (D,), float32, unit length, or its error.
+
+        Args:
+            items: To encode.
+            deadlines: Of each, as of `contract.DEADLINE`; of equal items the last one counts.
+        """
         keys = keys_of(items, exact=self._capacity > 0)
         found: dict[bytes, Embedding | LensembleError] = {
             key: self._known[key] for key in keys if key in self._known
@@ -69,7 +76,9 @@ class Repeats:
         self.counts.encoded += len(wanted)
         self.counts.repeated += sum(key not in found for key in keys) - len(wanted)
         if wanted:
-            found.update(zip(wanted, self._encode(list(wanted.values())), strict=True))
+            until = _latest(keys, deadlines or [0] * len(keys))
+            vectors = self._encode(list(wanted.values()), [until[key] for key in wanted])
+            found.update(zip(wanted, vectors, strict=True))
         if self._capacity:
             self._remember(found)
         return [found[key] for key in keys]
@@ -86,6 +95,15 @@ class Repeats:
         while self._used > self._capacity:
             _, vector = self._known.popitem(last=False)
             self._used -= vector.nbytes + _ENTRY_BYTES
+
+
+def _latest(keys: Sequence[bytes], deadlines: Sequence[int]) -> dict[bytes, int]:
+    """Key -> the last deadline of its items; 0, never, is later than all others."""
+    until: dict[bytes, int] = {}
+    for key, deadline in zip(keys, deadlines, strict=True):
+        before = until.setdefault(key, deadline)
+        until[key] = max(before, deadline) if before and deadline else 0
+    return until
 
 
 def keys_of(items: Sequence[Features], *, exact: bool) -> list[bytes]:

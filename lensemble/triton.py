@@ -15,6 +15,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ import triton_python_backend_utils as pb_utils
 
 from lensemble.config import Settings
 from lensemble.heartbeat import Heartbeat
-from lensemble.stages.stage import Counter, Gauge, Stage, check_parameters
+from lensemble.deadline import is_over, too_late
+from lensemble.stages.stage import Counter, Gauge, Stage, check_parameters, deadline_of
 from lensemble_client import contract
 from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
 from lensemble_client.items import blank
@@ -33,9 +35,6 @@ logger = logging.getLogger(__name__)
 faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 INFO_METRIC = "lensemble_model_info"
-_PING: list[Any] = []
-"""Stands for the rows of a request that only asks whether the model works."""
-
 _heartbeat = Heartbeat(None, "", 0)
 _ERRORS = ("lensemble_errors_total", "Requests that were answered with an error.")
 _FIELDS = {
@@ -48,6 +47,26 @@ _counted_at = 0.0
 _published: list[Any] = []
 _families: dict[str, Any] = {}
 _counted: dict[tuple[Any, ...], tuple[Any, float]] = {}
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request, as it was read.
+
+    Attributes:
+        rows: Each read or refused.
+        deadline: See `contract.DEADLINE`.
+        is_ping: It only asks whether the model works.
+    """
+
+    rows: list[Any] = field(default_factory=list)
+    deadline: int = 0
+    is_ping: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Whether its rows go to the stage: all of them, or none."""
+        return not self.is_ping and not any(isinstance(row, LensembleError) for row in self.rows)
 
 
 def load(
@@ -103,10 +122,7 @@ def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
 def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     start = time.perf_counter()
     calls = [_read(stage, request) for request in requests]
-    refused = [
-        call is _PING or any(isinstance(row, LensembleError) for row in call) for call in calls
-    ]
-    sound = [row for call, bad in zip(calls, refused, strict=True) for row in call if not bad]
+    sound = [row for call in calls if call.runs for row in call.rows]
     try:
         ran = iter(stage.run(sound))
     except Exception:
@@ -116,15 +132,16 @@ def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     before = _errors.total()
     responses = [
         _pinged(stage)
-        if call is _PING
-        else _response(stage, call if bad else [next(ran) for _ in call], worked_ms)
-        for call, bad in zip(calls, refused, strict=True)
+        if call.is_ping
+        else _response(stage, call, [next(ran) for _ in call.rows] if call.runs else call.rows, worked_ms)
+        for call in calls
     ]
-    _count(stage, at_once=_errors.total() > before or any(call is _PING for call in calls))
+    _count(stage, at_once=_errors.total() > before or any(call.is_ping for call in calls))
     return responses
 
 
-def _read(stage: Stage[Any, Any], request: Any) -> list[Any]:
+def _read(stage: Stage[Any, Any], request: Any) -> _Call:
+    call = _Call()
     try:
         rows = {}
         for tensor in stage.model.inputs:
@@ -134,13 +151,18 @@ def _read(stage: Stage[Any, Any], request: Any) -> list[Any]:
         parameters = json.loads(request.parameters() or "{}")
         check_parameters(parameters)
         if parameters.get(contract.PING) is True:
-            return _PING
-        return list(stage.read(rows, parameters))
+            call.is_ping = True
+            return call
+        call.deadline = deadline_of(rows, parameters)
+        if is_over(call.deadline):
+            raise too_late(stage.model.name)
+        call.rows = list(stage.read(rows, parameters))
     except LensembleError as error:
-        return [error]
+        call.rows = [error]
     except Exception:
         logger.exception("%s could not read a request", stage.model.name)
-        return [InternalError("the request could not be read; the model's log says why")]
+        call.rows = [InternalError("the request could not be read; the model's log says why")]
+    return call
 
 
 def _pinged(stage: Stage[Any, Any]) -> Any:
@@ -156,7 +178,9 @@ def _pinged(stage: Stage[Any, Any]) -> Any:
     return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
-def _response(stage: Stage[Any, Any], results: list[Any], worked_ms: float) -> Any:
+def _response(
+    stage: Stage[Any, Any], call: _Call, results: list[Any], worked_ms: float
+) -> Any:
     for row, result in enumerate(results):
         if isinstance(result, LensembleError):
             where = f" (row {row} of {len(results)})" if len(results) > 1 else ""
@@ -165,6 +189,8 @@ def _response(stage: Stage[Any, Any], results: list[Any], worked_ms: float) -> A
         written = stage.write(results)
         if stage.model.time is not None:
             written[stage.model.time.name] = np.full((len(results), 1), worked_ms, np.float32)
+        if contract.DEADLINE in stage.model.outputs:
+            written[contract.DEADLINE.name] = np.full((len(results), 1), call.deadline, np.int64)
         tensors = [
             pb_utils.Tensor(tensor.name, written[tensor.name]) for tensor in stage.model.outputs
         ]
@@ -187,6 +213,8 @@ def _error(error: LensembleError, where: str) -> Any:
         "RESOURCE_EXHAUSTED": pb_utils.TritonError.UNAVAILABLE,
         "UNAVAILABLE": pb_utils.TritonError.UNAVAILABLE,
         "CANCELLED": pb_utils.TritonError.CANCELLED,
+        # Nor has it DEADLINE_EXCEEDED.
+        "DEADLINE_EXCEEDED": pb_utils.TritonError.UNAVAILABLE,
     }
     code = codes.get(error.grpc_status, pb_utils.TritonError.INTERNAL)
     return pb_utils.TritonError(error.to_wire() + where, code)

@@ -21,6 +21,7 @@ from lensemble_client.wire import (
     inputs,
     outputs,
     said,
+    sent,
     translated,
 )
 
@@ -71,7 +72,7 @@ class AsyncGrpcTransport:
                 model.name,
                 made,
                 outputs=wanted,
-                parameters=dict(parameters),
+                parameters=sent(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
         except Exception as error:
@@ -136,7 +137,7 @@ class AsyncHttpTransport:
         body, json_size = self._triton.InferenceServerClient.generate_request_body(
             inputs(self._triton, model, rows),
             outputs=outputs(self._triton, model),
-            parameters=dict(parameters),
+            parameters=sent(parameters, timeout_s),
         )
         headers = {} if json_size is None else {_JSON_SIZE: str(json_size)}
         answer, size = await self._call(

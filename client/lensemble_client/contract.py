@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 """Written into every config.pbtxt; a model refuses to load under another one."""
 
 MAX_BATCH_SIZE = 64
@@ -91,6 +91,9 @@ INSTRUCTION = Tensor("instruction", "STRING", (1,), optional=True)
 INPUT_IDS = Tensor("input_ids", "INT32", (-1,))
 PATCHES = Tensor("patches", "UINT8", (-1, PATCH_VALUES))
 IMAGE_GRID_THW = Tensor("image_grid_thw", "INT32", (-1, 3))
+DEADLINE = Tensor("deadline", "INT64", (1,))
+"""When nobody waits for the item any more: nanoseconds of the server's own CLOCK_MONOTONIC; 0 is
+never. What is late is not computed."""
 TOKENS = Tensor("tokens", "INT32", (1,))
 """How many tokens the item's prompt has, pictures included: what usage is counted in."""
 EMBEDDING = Tensor("embedding", "FP32", (-1,))
@@ -148,6 +151,9 @@ DIGEST = "digest"
 """Request parameter, text: of what the one item of an upsert was made from; the same digest and
 document as before changes nothing."""
 
+TIMEOUT_MS = "timeout_ms"
+"""Request parameter, a number or its text: how long the caller waits for the answer; without it,
+for ever. Counted from when the first model begins with the request."""
 PING = "ping"
 """Request parameter, bool, of every model that is a process: the request's rows are not looked at.
 The answer is blank rows if the model can do its work, and the error if it cannot."""
@@ -167,11 +173,17 @@ FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
 SEARCHING = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
-PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST, PING)
+PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST, TIMEOUT_MS, PING)
 
-PREPROCESS = Model("preprocess", ITEM, (*FEATURES, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS)
+PREPROCESS = Model(
+    "preprocess", ITEM, (*FEATURES, DEADLINE, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS
+)
 QWEN3_VL = Model(
-    "qwen3_vl", FEATURES, (EMBEDDING, MADE_UNDER, ENCODE_MS), (DIMENSIONS,), time=ENCODE_MS
+    "qwen3_vl",
+    (*FEATURES, DEADLINE),
+    (EMBEDDING, MADE_UNDER, ENCODE_MS),
+    (DIMENSIONS,),
+    time=ENCODE_MS,
 )
 FAISS = Model(
     "faiss", (EMBEDDING,), (*HITS, SEARCH_MS), (*SEARCHING, LIKE, PROFILE), time=SEARCH_MS
@@ -215,21 +227,24 @@ MODELS = {
 CLIP_PREPROCESS = Model(
     "clip_preprocess",
     ITEM,
-    (INPUT_IDS, PIXELS, PICTURES, TOKENS, PREPROCESS_MS),
+    (INPUT_IDS, PIXELS, PICTURES, DEADLINE, TOKENS, PREPROCESS_MS),
     time=PREPROCESS_MS,
 )
 CLIP = Model(
     "clip",
-    (INPUT_IDS, PIXELS, PICTURES),
+    (INPUT_IDS, PIXELS, PICTURES, DEADLINE),
     (EMBEDDING, MADE_UNDER, ENCODE_MS),
     (DIMENSIONS,),
     time=ENCODE_MS,
 )
 EMBED_CLIP = Model("embed_clip", ITEM, EMBED.outputs, (DIMENSIONS,), ("clip_preprocess", "clip"))
 
-HYBRID_PREPROCESS = Model("hybrid_preprocess", ITEM, (OWN_TEXT, JPEGS))
+HYBRID_PREPROCESS = Model("hybrid_preprocess", ITEM, (OWN_TEXT, JPEGS, DEADLINE))
 DESCRIBE = Model(
-    "describe", (OWN_TEXT, JPEGS), (DESCRIPTION, CHAT_TOKENS, PREPROCESS_MS), time=PREPROCESS_MS
+    "describe",
+    (OWN_TEXT, JPEGS, DEADLINE),
+    (DESCRIPTION, CHAT_TOKENS, PREPROCESS_MS),
+    time=PREPROCESS_MS,
 )
 SENTENCE = Model(
     "sentence",

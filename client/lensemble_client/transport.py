@@ -24,6 +24,7 @@ from lensemble_client.wire import (
     arrays,
     inputs,
     outputs,
+    sent,
     translated,
 )
 
@@ -90,7 +91,7 @@ class GrpcTransport:
                 model.name,
                 made,
                 outputs=wanted,
-                parameters=dict(parameters),
+                parameters=sent(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
         except Exception as error:

@@ -53,6 +53,8 @@ GRPC_CHANNEL = (
 )
 """Options of gRPC channels: messages of any length, and a server that comes back is soon found."""
 
+_FOR_EVER_S = 1e6
+
 _TRITON_DTYPES = {
     "STRING": "BYTES",
     "INT32": "INT32",
@@ -60,6 +62,18 @@ _TRITON_DTYPES = {
     "UINT8": "UINT8",
     "FP32": "FP32",
 }
+
+
+def sent(parameters: Parameters, timeout_s: float) -> dict[str, str | int | bool]:
+    """Parameters of a request, with how long its caller waits.
+
+    Args:
+        parameters: That the call has.
+        timeout_s: Seconds.
+    """
+    if not timeout_s < _FOR_EVER_S:
+        return dict(parameters)
+    return {contract.TIMEOUT_MS: max(1, round(timeout_s * 1000)), **parameters}
 
 
 def inputs(triton: Any, model: contract.Model, rows: Sent) -> list[Any]:

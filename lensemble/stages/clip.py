@@ -37,7 +37,8 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         """See `Stage.read`."""
         asked = whole_number(parameters, contract.DIMENSIONS)
         source.check_dimensions(asked, self._encoder.dimension, contract.CLIP_EMBEDDER)
-        columns = [rows[tensor.name] for tensor in self.model.inputs]
+        read = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURES)
+        columns = [rows[tensor.name] for tensor in read]
         return [self._row(*row) for row in zip(*columns, strict=True)]
 
     def _row(

@@ -27,7 +27,7 @@ class DescribeStage(Stage[Shown, Description]):
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Shown | LensembleError]:
         """See `Stage.read`."""
-        texts, jpegs = (rows[tensor.name] for tensor in self.model.inputs)
+        texts, jpegs = rows[contract.OWN_TEXT.name], rows[contract.JPEGS.name]
         return [
             (bytes(text[0]).decode("utf-8", "replace"), tuple(bytes(one) for one in row if one))
             for text, row in zip(texts, jpegs, strict=True)

@@ -13,7 +13,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features, unfill
 from lensemble.repeats import Repeats
-from lensemble.stages.stage import Counter, Parameters, Stage, whole_number
+from lensemble.stages.stage import Counter, Parameters, Stage, deadline_of, whole_number
 from lensemble_client import contract
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Rows
@@ -32,7 +32,8 @@ _WORK = {
 }
 """Sum of `Work` -> its metric."""
 
-EncodeRow = tuple[Features, int | None]
+EncodeRow = tuple[Features, int | None, int]
+"""Features, dimensions asked for, deadline."""
 
 
 class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
@@ -51,21 +52,29 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
         self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
         self._encoder.warm_up()
         self._cut = cut
-        self._encode = Repeats(self._encoder.encode, settings.cache_mib * 1024**2)
+        self._encode = Repeats(
+            lambda items, deadlines: self._encoder.encode(items, deadlines=deadlines),
+            settings.cache_mib * 1024**2,
+        )
         self.about = describe(self._encoder)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
         """See `Stage.read`."""
         asked = whole_number(parameters, contract.DIMENSIONS)
         dimensions = self._encoder.profile.check_dimensions(asked)
+        deadline = deadline_of(rows, parameters)
         return [
-            row if isinstance(row, LensembleError) else (row, dimensions) for row in unfill(rows)
+            row if isinstance(row, LensembleError) else (row, dimensions, deadline)
+            for row in unfill(rows)
         ]
 
     def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:
         """See `Stage.run`."""
-        vectors = self._encode([features for features, _ in rows])
-        return [self._cut(vector, asked) for vector, (_, asked) in zip(vectors, rows, strict=True)]
+        if not rows:
+            return []
+        items, dimensions, deadlines = (list(column) for column in zip(*rows, strict=True))
+        vectors = self._encode(items, deadlines)
+        return [self._cut(vector, asked) for vector, asked in zip(vectors, dimensions, strict=True)]
 
     def check(self) -> None:
         """See `Stage.check`: on a GPU whose context is lost, every pass fails from then on."""

@@ -15,12 +15,16 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lensemble import deadline
 from lensemble_client import contract
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Rows
 
 # Triton's own, and headers that it may be told to forward.
 _FOREIGN_PARAMETERS = ("triton_", "binary_data", "sequence_", "x-", "traceparent")
+
+_LONGEST_MS = 1e12
+"""Some thirty years: INT64 holds the nanoseconds of more."""
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -188,6 +192,33 @@ def names(parameters: Parameters, name: str, most: int) -> tuple[str, ...]:
     if len(listed) > most:
         raise InvalidInputError(f"{len(listed)} of them; expected at most {most}", field=name)
     return tuple(listed)
+
+
+def deadline_of(rows: Rows, parameters: Parameters) -> int:
+    """When nobody waits for a request any more: what an earlier model said, or counted from now.
+
+    Args:
+        rows: Inputs of the request.
+        parameters: Of the request.
+
+    Returns:
+        As of `contract.DEADLINE`.
+
+    Raises:
+        InvalidInputError: The timeout is no positive number.
+    """
+    said = rows.get(contract.DEADLINE.name)
+    if said is not None:
+        return int(said.max(initial=deadline.NEVER))
+    if contract.TIMEOUT_MS not in parameters:
+        return deadline.NEVER
+    timeout_ms = number(parameters, contract.TIMEOUT_MS, 0.0)
+    if not 0 < timeout_ms < _LONGEST_MS:
+        raise InvalidInputError(
+            f"{timeout_ms:g}; expected milliseconds, more than 0 and less than {_LONGEST_MS:g}",
+            field=contract.TIMEOUT_MS,
+        )
+    return deadline.from_now(timeout_ms)
 
 
 def whole_number(parameters: Parameters, name: str) -> int | None:

@@ -84,6 +84,7 @@ def features(**change):
         "input_ids": np.array([[5, 6, 7]], np.int32),
         "patches": np.empty((1, 0, 768), np.uint8),
         "image_grid_thw": np.empty((1, 0, 3), np.int32),
+        "deadline": np.zeros((1, 1), np.int64),
     }
     return rows | change
 

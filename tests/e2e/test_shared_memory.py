@@ -125,7 +125,7 @@ def test_the_same_vectors_as_over_the_wire(url, registrar, sent):
 def test_numbers_lie_there_as_they_are(url, sent):
     with Client(url) as wire, Client(url, shared_memory=True) as client:
         made = wire.infer(
-            contract.PREPROCESS.giving(*contract.FEATURES),
+            contract.PREPROCESS.giving(*contract.FEATURES, contract.DEADLINE),
             to_rows([Item.of(None, PICTURES[0], None)]),
             {},
             None,

@@ -1,5 +1,6 @@
 """The encoder's handling of batches, with a model whose answers can be computed by hand."""
 
+import time
 import weakref
 
 import numpy as np
@@ -7,9 +8,16 @@ import pytest
 import torch
 
 from lensemble import packing
+from lensemble.deadline import from_now
 from lensemble.encoder import Encoder
 from lensemble.features import Features
-from lensemble_client import InternalError, InvalidInputError, Item, OverloadedError
+from lensemble_client import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    Item,
+    OverloadedError,
+)
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import mixed_batch
 
@@ -99,6 +107,28 @@ def test_bad_items_are_refused_before_the_model_sees_them(pipeline):
     assert lengths(results[:1]) == [4]
     assert [type(result) for result in results[1:]] == [InvalidInputError] * 2
     assert encoder.sizes == [1]
+
+
+def test_item_that_nobody_waits_for_any_more_is_not_computed(pipeline):
+    encoder = FakeEncoder(pipeline.encoder)
+    past, never = time.monotonic_ns() - 1, 0
+    items = [text(4), text(5), text(6), text(7)]
+    results = encoder.encode(items, deadlines=[never, past, from_now(60_000), past])
+    assert [type(results[n]) for n in (1, 3)] == [DeadlineExceededError] * 2
+    assert lengths([results[0], results[2]]) == [4, 6]
+    assert encoder.sizes == [2]
+
+
+def test_deadlines_are_looked_at_before_each_micro_batch(pipeline):
+    class Slow(FakeEncoder):
+        def forward(self, packed):
+            time.sleep(0.2)
+            return super().forward(packed)
+
+    encoder = Slow(pipeline.encoder, batch_tokens=5)
+    results = encoder.encode([text(5)] * 3, deadlines=[0, from_now(100), 0])
+    assert isinstance(results[1], DeadlineExceededError)
+    assert encoder.sizes == [1, 1]
 
 
 def test_dimensions_cut_and_normalise_again(pipeline):

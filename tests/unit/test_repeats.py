@@ -16,8 +16,10 @@ class FakeEncoder:
 
     def __init__(self) -> None:
         self.seen: list[int] = []
+        self.deadlines: list[int] = []
 
-    def __call__(self, items):
+    def __call__(self, items, deadlines):
+        self.deadlines += deadlines
         self.seen += [int(item.input_ids[0]) for item in items]
         return [
             InternalError("unlucky")
@@ -54,6 +56,14 @@ def test_equal_items_of_a_batch_are_encoded_once_and_all_keep_their_places(capac
     assert encode.seen == [3, 5, 7]
     counts = repeats.counts
     assert (counts.encoded, counts.repeated, counts.cached) == (3, 3, 0)
+
+
+def test_equal_items_are_computed_until_the_last_of_them_is_late():
+    encode = FakeEncoder()
+    items = [text(1), text(2), text(1), text(3), text(3), text(3)]
+    Repeats(encode)(items, [70, 50, 90, 20, 0, 30])
+    assert encode.seen == [1, 2, 3]
+    assert encode.deadlines == [90, 50, 0]
 
 
 @pytest.mark.parametrize("exact", [False, True])
