@@ -230,6 +230,7 @@ def _parameters(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]
     for value in (0, -1, int(rng.integers(-(2**62), 2**62)), "x", "", True):
         yield "dimensions", {contract.DIMENSIONS: value}
         yield "top_k", {contract.TOP_K: value}
+        yield "timeout_ms", {contract.TIMEOUT_MS: value}
     yield "unknown", {"".join(map(chr, rng.integers(97, 123, 8))): 1}
     yield "long", {"x" * int(rng.integers(1, 10_000)): "y" * int(rng.integers(1, 100_000))}
     yield "ping that is no bool", {contract.PING: "yes"}
@@ -243,6 +244,7 @@ def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
             "input_ids": np.array([ids], dtype),
             "patches": rng.integers(0, 256, (1, patches, contract.PATCH_VALUES), np.uint8),
             "image_grid_thw": np.array([grid], np.int32).reshape(1, -1, 3),
+            "deadline": np.zeros((1, 1), np.int64),
         }
 
     ids = rng.integers(-(2**31), 2**31, int(rng.integers(1, 40)))
@@ -256,5 +258,6 @@ def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
     yield "another dtype", rows([5.0, 6.0], 0, [], np.float32)
     wide = rows([5, 6], 4, [[1, 2, 2]])
     yield "patches of another width", {**wide, "patches": wide["patches"][:, :, :700]}
+    yield "any deadline", {**wide, "deadline": rng.integers(-(2**63), 2**63, (1, 1))}
     yield "a batch of none", {name: value[:0] for name, value in wide.items()}
     yield "rows that are not as many", {**wide, "input_ids": np.array([[5], [6]], np.int32)}
