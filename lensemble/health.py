@@ -18,8 +18,9 @@ from typing import Any, Self
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from lensemble.pulse import REASONS
 from lensemble.server import LOOPBACK, free_ports
-from lensemble.supervisor import State
+from lensemble.supervisor import START, State
 
 _TIMEOUT_S = 5
 
@@ -112,8 +113,9 @@ class _Metrics:
         restarts = CounterMetricFamily(
             "lensemble_restarts", "Starts after a fault, by what was wrong.", labels=["reason"]
         )
-        for reason, count in sorted(state.restarts.items()):
-            restarts.add_metric([reason], count)
+        # All of them from the start: a counter that appears with 1 shows no increase.
+        for reason in (*REASONS, START):
+            restarts.add_metric([reason], state.restarts.get(reason, 0))
         yield restarts
         yield GaugeMetricFamily(
             "lensemble_recovery_seconds",

@@ -25,6 +25,7 @@ from lensemble import heartbeat
 from lensemble_client import Client, Retry, calls
 from lensemble_client.errors import DeadlineExceededError, LensembleError
 
+REASONS = ("died", "stopped", "hangs", "failing", "silent")
 PING_S = 2.0
 _FAILED_PINGS = 2
 _SILENT_S = 10.0
@@ -39,7 +40,7 @@ class Fault:
     """Why a server has to be started again.
 
     Attributes:
-        reason: Word for metrics: `died`, `stopped`, `hangs`, `failing`, `silent`.
+        reason: Word for metrics, of `REASONS`.
         text: One line for people.
     """
 

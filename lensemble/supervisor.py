@@ -32,6 +32,8 @@ LOOK_S = 0.25
 PING_EVERY_S = 2.0
 STARTS = 5
 """Starts in a row that may fail; then it is given up."""
+START = "start"
+"""Why a server is started again that did not start."""
 _JOIN_S = 0.2
 _WAIT_S = 1.0
 
@@ -152,7 +154,7 @@ class Supervisor:
         logger.error("%s; the server's log ends with\n%s", fault.text, self.server.log_tail())
         last: LensembleError | None = None
         for failed in range(STARTS):
-            self._count(fault.reason if not failed else "start")
+            self._count(fault.reason if not failed else START)
             if failed:
                 self._stopping.wait(_WAIT_S * 2 ** (failed - 1))
             if self._stopping.is_set():

@@ -26,7 +26,14 @@ from lensemble.heartbeat import Heartbeat
 from lensemble.deadline import is_over, too_late
 from lensemble.stages.stage import Counter, Gauge, Stage, check_parameters, deadline_of
 from lensemble_client import contract
-from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
+from lensemble_client.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    LensembleError,
+    NotReadyError,
+    StorageError,
+)
 from lensemble_client.items import blank
 
 logger = logging.getLogger(__name__)
@@ -41,7 +48,16 @@ _FIELDS = {
     *contract.PARAMETERS,
     *(tensor.name for model in contract.PROCESSES.values() for tensor in model.inputs),
 }
-_errors: collections.Counter[tuple[str, str, str]] = collections.Counter()
+# At 0 from the start, what alerts ask for: a counter that appears with 1 shows no increase.
+_errors: collections.Counter[tuple[str, str, str]] = collections.Counter(
+    dict.fromkeys(
+        (
+            (error.code, "", "")
+            for error in (InternalError, NotReadyError, StorageError, DeadlineExceededError)
+        ),
+        0,
+    )
+)
 _COUNT_S = 0.1
 _counted_at = 0.0
 _published: list[Any] = []

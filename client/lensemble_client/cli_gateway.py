@@ -20,7 +20,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     add = actions.add_parser("add", help="make a key and print it; it is shown only once")
     add.add_argument("name", help="whose it is")
-    add.add_argument("--scope", choices=("read", "write"), default="read", help="write reads, too")
+    add.add_argument(
+        "--scope",
+        choices=("metrics", "read", "write"),
+        default="read",
+        help="each may do what stands before it, too",
+    )
     add.set_defaults(run=_add)
 
     listed = actions.add_parser("list", help="print whose keys there are")

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensemble.gateway.config import GatewaySettings
 from lensemble.gateway.errors import RETRY_S, RefusedError, after, said
-from lensemble.gateway.keys import READ, WRITE, KeyFile
+from lensemble.gateway.keys import METRICS, READ, WRITE, KeyFile
 from lensemble.gateway.telemetry import Metrics, Trace
 from lensemble_client.errors import InternalError, LensembleError
 
@@ -203,6 +203,8 @@ class Guard:
 
 def scope_of(method: str, path: str) -> str:
     """What a key must be allowed to."""
+    if path == "/metrics":
+        return METRICS
     writes = path.startswith(WRITING) and method not in ("GET", "HEAD", "OPTIONS")
     return WRITE if writes else READ
 

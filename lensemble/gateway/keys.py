@@ -20,9 +20,10 @@ from typing import Any
 
 from lensemble_client.errors import InvalidInputError, StorageError
 
-READ, WRITE = "read", "write"
-SCOPES = (READ, WRITE)
-"""What a key may do: `read` embeds, searches and chats; `write` changes the index, and reads."""
+METRICS, READ, WRITE = "metrics", "read", "write"
+SCOPES = (METRICS, READ, WRITE)
+"""What a key may do, each all that stands before it, too: `metrics` is for Prometheus, `read`
+embeds, searches and chats, `write` changes the index."""
 
 _PREFIX = "lens-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -44,7 +45,7 @@ class Key:
 
     def may(self, scope: str) -> bool:
         """Whether it opens what needs this scope."""
-        return self.scope in (scope, WRITE)
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
 class KeyFile:
@@ -145,7 +146,7 @@ def add(path: Path, name: str, scope: str) -> str:
             field="name",
         )
     if scope not in SCOPES:
-        raise InvalidInputError(f"{scope!r}; expected {' or '.join(SCOPES)}", field="scope")
+        raise InvalidInputError(f"{scope!r}; expected one of {', '.join(SCOPES)}", field="scope")
     keys = load(path)
     if any(key.name == name for key in keys):
         raise InvalidInputError(f"{name!r} has a key already; remove it first", field="name")

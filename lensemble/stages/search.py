@@ -29,6 +29,7 @@ _GAUGES = {
     "recall_at_10": ("lensemble_index_recall", "Recall@10 of the snapshot when it was built."),
 }
 """Key of the index's manifest -> its metric."""
+_COMPACT = ("lensemble_index_compact_rows", "Items that make the next snapshot due; 0: none do.")
 
 
 class SearchStage(Stage[Query, list[Match]]):
@@ -45,6 +46,7 @@ class SearchStage(Stage[Query, list[Match]]):
         profile = Checkpoint.open(settings.checkpoint).profile
         if settings.writes == "on":
             ensure_index(settings.index, profile)
+        self._compact_rows = settings.compact_rows if settings.writes == "on" else 0
         self._index = LiveIndex.open(settings.index, device, profile.hash)
         self._profile = profile
         logger.info("%d items from %s", len(self._index), settings.index)
@@ -115,7 +117,10 @@ class SearchStage(Stage[Query, list[Match]]):
         if self._index is None:
             return ()
         said = self._index.manifest
-        return [Gauge(*text, {}, float(said[key])) for key, text in _GAUGES.items()]
+        return [
+            *(Gauge(*text, {}, float(said[key])) for key, text in _GAUGES.items()),
+            Gauge(*_COMPACT, {}, self._compact_rows),
+        ]
 
     def close(self) -> None:
         """See `Stage.close`."""

@@ -2,9 +2,12 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 import yaml
 
 import lensemble
@@ -16,6 +19,8 @@ from lensemble_client.cli import _parser
 ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 TRITON, GATEWAY = SERVICES["triton"], SERVICES["gateway"]
+ON_CPU = SERVICES["triton-cpu"]
+OURS = [TRITON, ON_CPU, GATEWAY]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
@@ -54,7 +59,7 @@ def test_gateway_is_set_up_with_keys_and_finds_triton():
 
 def test_every_service_is_a_target_of_the_dockerfile():
     targets = re.findall(r"^FROM .+ AS (\w+)$", DOCKERFILE, re.MULTILINE)
-    assert {service["build"]["target"] for service in SERVICES.values()} == {*targets} - {"source"}
+    assert {service["build"]["target"] for service in OURS} == {*targets} - {"source"}
 
 
 def test_image_holds_what_is_copied_into_it():
@@ -77,6 +82,64 @@ def test_image_starts_what_the_command_line_knows():
     assert {f"127.0.0.1:{port}:{port}" for port in ports} == set(TRITON["ports"])
     assert f"EXPOSE {' '.join(map(str, sorted(ports)))}" in DOCKERFILE
     assert TRITON["healthcheck"]["test"][-1] == f"http://127.0.0.1:{given.health_port}/ready"
+
+
+def test_server_is_the_same_with_and_without_a_gpu():
+    profiles = [service.pop("profiles") for service in (gpu := {**TRITON}, cpu := {**ON_CPU})]
+    assert profiles == [["gpu"], ["cpu"]]
+    assert gpu.pop("deploy")["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
+    assert cpu.pop("networks") == {"default": {"aliases": ["triton"]}}
+    assert cpu["environment"] == gpu["environment"] | {"LENSEMBLE_DEVICE": "cpu"}
+    assert {**cpu, "environment": {}} == {**gpu, "environment": {}}
+    Settings.from_env(ON_CPU["environment"])
+
+
+def test_everything_that_says_something_of_itself_is_scraped():
+    folder = ROOT / "deploy" / "prometheus"
+    said = yaml.safe_load((folder / "prometheus.yml").read_text())
+    targets = [job["static_configs"][0]["targets"] for job in said["scrape_configs"]]
+    assert targets == [["triton:8002"], ["triton:8003"], ["gateway:8080"]]
+    assert said["rule_files"] == [path.name for path in folder.glob("alerts*")]
+    assert SERVICES["prometheus"]["volumes"][0].startswith("./deploy/prometheus:")
+
+
+def test_images_of_others_are_of_one_version():
+    for name in ("prometheus", "grafana"):
+        assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"])
+
+
+def test_grafana_finds_its_dashboard_and_its_data():
+    grafana = ROOT / "deploy" / "grafana"
+    (source,) = yaml.safe_load(
+        (grafana / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load(
+        (grafana / "provisioning" / "dashboards" / "lensemble.yml").read_text()
+    )["providers"]
+    mounted = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    assert mounted["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    assert mounted["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    board = json.loads((grafana / "dashboards" / "lensemble.json").read_text())
+    assert {panel["datasource"]["uid"] for panel in board["panels"]} == {source["uid"]}
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose is not installed")
+@pytest.mark.parametrize("profile", ["gpu", "cpu"])
+def test_docker_compose_reads_it(profile):
+    command = ["docker-compose", "--profile", profile, "config", "--services"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    server = "triton" if profile == "gpu" else "triton-cpu"
+    assert {*found.stdout.split()} == {server, "gateway", "prometheus", "grafana"}
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's prometheus is not installed")
+def test_promtool_finds_no_fault():
+    command = ["promtool", "check", "config", "deploy/prometheus/prometheus.yml"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert "12 rules found" in found.stdout
 
 
 def test_services_have_no_rights_that_they_do_not_need():

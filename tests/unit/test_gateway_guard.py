@@ -16,7 +16,7 @@ from tests.gateway import FakeTriton, gateway
 @pytest.fixture
 def key_file(tmp_path):
     path = tmp_path / "keys.json"
-    made = {scope: keys.add(path, f"a-{scope}", scope) for scope in ("read", "write")}
+    made = {scope: keys.add(path, f"a-{scope}", scope) for scope in keys.SCOPES}
     return path, made
 
 
@@ -73,6 +73,19 @@ def test_reading_key_does_not_write(key_file):
     asyncio.run(ask())
 
 
+def test_key_for_metrics_reads_nothing_else(key_file):
+    path, made = key_file
+
+    async def ask():
+        async with gateway(keys=path) as http:
+            for place, method in routes():
+                answer = await http.request(method, place, headers=bearer(made["metrics"]))
+                opened = place in ("/metrics", "/health")
+                assert (answer.status_code == 403) == (not opened), (method, place)
+
+    asyncio.run(ask())
+
+
 def test_removed_key_is_refused_with_the_next_request(key_file):
     path, made = key_file
 
@@ -90,6 +103,7 @@ def test_file_holds_no_key_and_is_for_its_owner(key_file):
     assert not any(key in path.read_text() for key in made.values())
     assert path.stat().st_mode & 0o077 == 0
     assert [(key.name, key.scope) for key in keys.load(path)] == [
+        ("a-metrics", "metrics"),
         ("a-read", "read"),
         ("a-write", "write"),
     ]
@@ -157,7 +171,7 @@ def test_rate_is_of_each_key(key_file):
 
     async def ask():
         async with gateway(keys=path, per_minute=3) as http:
-            for scope in made:
+            for scope in ("read", "write"):
                 answers = [
                     await http.get("/v1/models", headers=bearer(made[scope])) for _ in range(4)
                 ]
@@ -357,3 +371,4 @@ def test_scope_goes_by_method_and_path():
     assert guard.scope_of("POST", "/v1/items/delete") == "write"
     assert guard.scope_of("GET", "/v1/items/x") == "read"
     assert guard.scope_of("POST", "/v1/search") == "read"
+    assert guard.scope_of("GET", "/metrics") == "metrics"
