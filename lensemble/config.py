@@ -61,6 +61,9 @@ class Settings:
         max_wait_s: Seconds that a request without pictures may have to wait for the encoder; one
             that would wait longer is refused, with pictures at half of it (`admission`). 0 refuses
             none. Only where the server is watched over.
+        traces: Where to send OpenTelemetry's spans of requests, such as
+            http://127.0.0.1:4318/v1/traces (OTLP over HTTP); None sends none.
+        trace_every: One of so many requests is traced.
         heartbeats: Folder in which the models' processes note since when they work on a call
             (`heartbeat`); who watches over them sets it.
     """
@@ -88,6 +91,8 @@ class Settings:
     chat_timeout_s: float = 30.0
     chat_concurrency: int = 8
     max_wait_s: float = 4.0
+    traces: str | None = None
+    trace_every: int = 1
     heartbeats: Path | None = None
 
     def __post_init__(self) -> None:
@@ -190,7 +195,13 @@ _NOT_NEGATIVE = (
     "compact_rows",
     "max_wait_s",
 )
-_POSITIVE = ("encoder_instances", "describe_tokens", "chat_timeout_s", "chat_concurrency")
+_POSITIVE = (
+    "encoder_instances",
+    "describe_tokens",
+    "chat_timeout_s",
+    "chat_concurrency",
+    "trace_every",
+)
 
 DTYPES = ("auto", "fp32", "bf16")
 _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
@@ -208,4 +219,5 @@ _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "chat_timeout_s": float,
     "max_wait_s": float,
     "chat_concurrency": int,
+    "trace_every": int,
 }

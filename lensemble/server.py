@@ -185,7 +185,7 @@ class TritonServer:
         self.metrics_url = f"http://{self._plain}:{metrics}/metrics"
         atexit.register(self.stop)
         try:
-            with self.log_file.open("wb") as log:
+            with self.log_file.open("ab") as log:  # who empties it leaves no hole
                 self._process = subprocess.Popen(
                     self._command(ports),
                     env=self._environment(),
@@ -299,6 +299,14 @@ class TritonServer:
             f"--grpc-restricted-protocol={shut}:{key}",
             f"--http-restricted-api={shut}:{key}",
         ]
+        if self._settings.traces is not None:
+            command += [
+                "--trace-config=mode=opentelemetry",
+                f"--trace-config=opentelemetry,url={self._settings.traces}",
+                "--trace-config=opentelemetry,resource=service.name=lensemble",
+                "--trace-config=level=TIMESTAMPS",
+                f"--trace-config=rate={self._settings.trace_every}",
+            ]
         if self._tls is not None:
             command += [
                 "--grpc-use-ssl=true",

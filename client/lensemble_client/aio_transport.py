@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from lensemble_client import contract
+from lensemble_client import contract, tracing
 from lensemble_client.errors import InvalidInputError, from_wire
 from lensemble_client.items import Rows
 from lensemble_client.tls import Tls
@@ -72,6 +72,8 @@ class AsyncGrpcTransport:
                 model.name,
                 made,
                 outputs=wanted,
+                request_id=tracing.request_id.get(),
+                headers=tracing.headers(),
                 parameters=sent(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
@@ -137,9 +139,12 @@ class AsyncHttpTransport:
         body, json_size = self._triton.InferenceServerClient.generate_request_body(
             inputs(self._triton, model, rows),
             outputs=outputs(self._triton, model),
+            request_id=tracing.request_id.get(),
             parameters=sent(parameters, timeout_s),
         )
-        headers = {} if json_size is None else {_JSON_SIZE: str(json_size)}
+        headers = tracing.headers()
+        if json_size is not None:
+            headers[_JSON_SIZE] = str(json_size)
         answer, size = await self._call(
             "POST", f"models/{model.name}/infer", timeout_s, body, headers
         )

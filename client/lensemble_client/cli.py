@@ -1,6 +1,7 @@
 """Command line: `lensemble COMMAND`; `lensemble --help` lists the commands.
 
-`cli_index`, `cli_corpus`, `cli_compare` and `cli_gateway` have commands of their own.
+`cli_up`, `cli_watch`, `cli_index`, `cli_corpus`, `cli_compare` and `cli_gateway` have commands of
+their own.
 """
 
 from __future__ import annotations
@@ -11,26 +12,20 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lensemble_client import cli_gateway, contract
 from lensemble_client.cli_compare import add_command as add_compare_command
 from lensemble_client.cli_compare import check_outputs
 from lensemble_client.cli_corpus import add_commands as add_corpus_commands
 from lensemble_client.cli_index import add_commands as add_index_commands
-from lensemble_client.cli_parts import add_server, condition, missing, print_hits
+from lensemble_client.cli_parts import add_server, condition, print_hits
+from lensemble_client.cli_up import add_commands as add_up_commands
+from lensemble_client.cli_watch import add_commands as add_watch_commands
 from lensemble_client.client import Client
 from lensemble_client.corpus import find_entries
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Record
-
-if TYPE_CHECKING:
-    from lensemble.gateway.server import GatewayServer
-    from lensemble.supervisor import Supervisor
-
-_WATCH_S = 0.2
-_GATEWAY_ENDS = 10
-"""Times that the gateway may end by itself before that is taken for hopeless."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,45 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lensemble {version('lensemble')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    up = commands.add_parser(
-        "up",
-        help="start a server on this machine and keep it running",
-        description="Options left out are taken from the LENSEMBLE_* variables.",
-    )
-    up.add_argument("--checkpoint", type=Path, help="serving checkpoint")
-    up.add_argument("--index", type=Path, help="index to search")
-    up.add_argument(
-        "--writes", action="store_const", const="on", help="let callers write to the index"
-    )
-    up.add_argument(
-        "--address",
-        default="127.0.0.1",
-        help="where to listen; beyond loopback in NVIDIA's images only (default: 127.0.0.1)",
-    )
-    up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
-    up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
-    up.add_argument("--metrics-port", type=int, default=8002, help="0 takes a free one")
-    up.add_argument("--health-port", type=int, default=8003, help="0 takes a free one")
-    up.add_argument("--tls", type=Path, help="folder with tls.crt and tls.key: gRPC over TLS")
-    up.add_argument(
-        "--mutual-tls", action="store_true", help="callers must show a certificate of its ca.crt"
-    )
-    up.add_argument(
-        "--shared-memory",
-        action="store_true",
-        help="callers on this machine may send pictures through memory",
-    )
-    up.add_argument("--dtype", help="auto, fp32 or bf16")
-    up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
-    up.add_argument(
-        "--sentence",
-        help="folder or hub id of a sentence-transformers model: serve the embedder `hybrid`, too",
-    )
-    up.add_argument("--chat-url", help="OpenAI-compatible server that describes pictures for it")
-    up.add_argument("--chat-model", help="name of the model there; LENSEMBLE_CHAT_KEY has its key")
-    up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
-    cli_gateway.add_options(up)
-    up.set_defaults(run=_up)
+    add_up_commands(commands)
 
     embed = commands.add_parser("embed", help="print the vector of a text, pictures, or both")
     _add_item(embed)
@@ -136,10 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     add_server(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    status = commands.add_parser("status", help="say which models can serve now")
-    add_server(status)
-    status.set_defaults(run=_status)
-
     ingest = commands.add_parser(
         "ingest",
         help="embed a corpus or pictures and store them through a running server",
@@ -165,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add_compare_command(commands)
     add_corpus_commands(commands)
     add_index_commands(commands)
+    add_watch_commands(commands)
     cli_gateway.add_commands(commands)
     return parser
 
@@ -304,81 +258,6 @@ def _lengths(given: str | None) -> list[int]:
             field="dimensions",
         ) from error
     return lengths
-
-
-def _status(given: argparse.Namespace) -> int:
-    with Client(given.url, tls=given.tls, timeout_s=given.timeout) as client:
-        status = client.status()
-        embedders = client.embedders()
-    print(status.server)
-    for name, ready in status.models.items():
-        print(f"  {name:12} {'ready' if ready else 'NOT ready'}")
-    print(f"embedders: {', '.join(embedders) or 'none'}")
-    return 0 if all(status.models.values()) else 1
-
-
-def _up(given: argparse.Namespace) -> int:
-    try:
-        from lensemble.config import Settings
-        from lensemble.health import HealthServer
-        from lensemble.server import TritonServer, stop_on_signals
-        from lensemble.supervisor import Supervisor
-    except ImportError as error:
-        return missing("local-server", error)
-    settings = Settings.from_env(
-        checkpoint=given.checkpoint,
-        index=given.index,
-        dtype=given.dtype,
-        writes=given.writes,
-        clip=given.clip,
-        sentence=given.sentence,
-        chat_url=given.chat_url,
-        chat_model=given.chat_model,
-    )
-    with stop_on_signals():
-        server = TritonServer(
-            settings,
-            grpc_port=given.grpc_port,
-            http_port=given.http_port,
-            metrics_port=given.metrics_port,
-            address=given.address,
-            tritonserver=given.tritonserver,
-            tls=given.tls,
-            mutual=given.mutual_tls,
-            shared_memory=given.shared_memory,
-        )
-        supervisor = Supervisor(server)
-        print("starting ...", file=sys.stderr)
-        with (
-            HealthServer(supervisor.state, given.health_port, given.address) as health,
-            supervisor,
-            cli_gateway.gateway(given, server.grpc_url, server.metrics_url) as gateway,
-        ):
-            for url in (server.grpc_url, server.http_url, server.metrics_url):
-                print(url, flush=True)
-            print(f"health: {health.url}", flush=True)
-            if gateway is not None:
-                print(f"gateway: {gateway.url}", flush=True)
-            print(f"log: {server.log_file}\nCtrl-C stops it.", file=sys.stderr, flush=True)
-            try:
-                return _watch(supervisor, gateway)
-            except KeyboardInterrupt:
-                print("stopping ...", file=sys.stderr)
-                return 0
-
-
-def _watch(supervisor: Supervisor, gateway: GatewayServer | None) -> int:
-    """Waits until one of them is given up, and says so; starts a gateway that ended again."""
-    ends = 0
-    while not supervisor.wait(_WATCH_S):
-        if gateway is not None and (status := gateway.poll()) is not None:
-            ends += 1
-            print(f"error: the gateway ended with status {status}", file=sys.stderr)
-            if ends > _GATEWAY_ENDS:
-                return 1
-            gateway.stop()
-            gateway.start()
-    return 1
 
 
 if __name__ == "__main__":

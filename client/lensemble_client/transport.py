@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
-from lensemble_client import contract
+from lensemble_client import contract, tracing
 from lensemble_client.aio_transport import AsyncHttpTransport
 from lensemble_client.errors import NotReadyError
 from lensemble_client.items import Rows
@@ -91,6 +91,8 @@ class GrpcTransport:
                 model.name,
                 made,
                 outputs=wanted,
+                request_id=tracing.request_id.get(),
+                headers=tracing.headers(),
                 parameters=sent(parameters, timeout_s),
                 client_timeout=timeout_s,
             )

@@ -9,8 +9,10 @@ from typing import Any
 
 import uvicorn
 
+from lensemble.gateway import telemetry
 from lensemble.gateway.app import Gateway
 from lensemble.gateway.config import GatewaySettings
+from lensemble.logs import JsonFormatter
 from lensemble_client.errors import LensembleError
 from lensemble_client.tls import Tls
 
@@ -25,7 +27,7 @@ def main() -> int:
     Returns:
         0, or 1 if a setting cannot be used (the reason is on standard error).
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _log()
     try:
         settings = GatewaySettings.from_env()
         app = Gateway(settings)
@@ -38,6 +40,7 @@ def main() -> int:
         host=settings.host,
         port=settings.port,
         log_level="warning",
+        log_config=None,  # to our own
         access_log=False,  # ours has no contents and no paths as typed
         server_header=False,
         proxy_headers=False,  # whoever sends them is whoever calls
@@ -46,6 +49,15 @@ def main() -> int:
         **options,
     )
     return 0
+
+
+def _log() -> None:
+    """One JSON object a line on standard error; what the access log writes is one already."""
+    handler, access = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    telemetry.log.addHandler(access)
+    telemetry.log.propagate = False
 
 
 def _tls(settings: GatewaySettings) -> dict[str, Any]:

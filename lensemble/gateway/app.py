@@ -22,6 +22,7 @@ from lensemble.gateway.guard import Guard
 from lensemble.gateway.models import described
 from lensemble.gateway.remote import Remote
 from lensemble.gateway.service import Service
+from lensemble.gateway.tracing import Tracer
 from lensemble_client import AsyncClient, contract
 from lensemble_client.errors import (
     CancelledError,
@@ -62,9 +63,9 @@ class Gateway:
         client: AsyncClient | None = None,
     ) -> None:
         check(settings)
-        service = Service(settings, remote, client)
-        self.api = _api(service)
-        self._guard = Guard(self.api, settings, service.metrics)
+        service, tracer = Service(settings, remote, client), Tracer(settings)
+        self.api = _api(service, tracer)
+        self._guard = Guard(self.api, settings, service.metrics, tracer)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """See ASGI."""
@@ -85,11 +86,12 @@ def check(settings: GatewaySettings) -> None:
         )
 
 
-def _api(service: Service) -> FastAPI:
+def _api(service: Service, tracer: Tracer) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await service.close()
+        tracer.close()
 
     api = FastAPI(
         title="Lensemble",

@@ -62,6 +62,9 @@ class GatewaySettings(BaseModel):
         pictures: Folder of the corpus's pictures, which RAG shows to the chat server; None shows
             documents only.
         picture_field: Of a document: its picture's path in `pictures`.
+        traces: Where to send OpenTelemetry's spans of requests, such as
+            http://127.0.0.1:4318/v1/traces (OTLP over HTTP); None sends none.
+        trace_every: One of so many requests is traced, and those whose caller traces them.
         access_log: Whether to log one line of JSON per request.
     """
 
@@ -91,6 +94,8 @@ class GatewaySettings(BaseModel):
     chat_s: PositiveFloat = 120.0
     pictures: Path | None = None
     picture_field: str = "image"
+    traces: str | None = None
+    trace_every: PositiveInt = 1
     access_log: bool = True
 
     @classmethod

@@ -26,6 +26,8 @@ from lensemble.gateway.config import GatewaySettings
 from lensemble.gateway.errors import RETRY_S, RefusedError, after, said
 from lensemble.gateway.keys import METRICS, READ, WRITE, KeyFile
 from lensemble.gateway.telemetry import Metrics, Trace
+from lensemble.gateway.tracing import Tracer
+from lensemble_client import tracing
 from lensemble_client.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
@@ -45,13 +47,17 @@ class Guard:
         app: The application.
         settings: Of the gateway.
         metrics: To count in.
+        tracer: Makes spans.
 
     Raises:
         InvalidInputError: The file of keys cannot be used.
     """
 
-    def __init__(self, app: ASGIApp, settings: GatewaySettings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: GatewaySettings, metrics: Metrics, tracer: Tracer
+    ) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._tracer = tracer
         self._keys = KeyFile(settings.keys) if settings.keys is not None else None
         self._rate = MovingWindowRateLimiter(MemoryStorage())
         self._per_minute = RateLimitItemPerMinute(max(1, settings.per_minute))
@@ -81,21 +87,25 @@ class Guard:
                 ]
             await send(message)
 
-        try:
-            await self._pass(scope, headers, receive, tell, trace)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            logger.exception("request %s failed", trace.id)
-            if not status:
-                await _answer(InternalError("the gateway failed; its log says why"), scope, tell)
-        finally:
-            route = getattr(scope.get("route"), "path", None) or (
-                scope["path"] if scope["path"] in OPEN else "none"
-            )
-            self._metrics.count(trace, route, status or 499)
-            if self._settings.access_log:
-                trace.log(scope["method"], route, status or 499)
+        tracing.request_id.set(trace.id)  # of this task: Triton's log has it, too
+        with self._tracer.span(scope["method"], headers, trace) as end:
+            try:
+                await self._pass(scope, headers, receive, tell, trace)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                logger.exception("request %s failed", trace.id)
+                if not status:
+                    fault = InternalError("the gateway failed; its log says why")
+                    await _answer(fault, scope, tell)
+            finally:
+                route = getattr(scope.get("route"), "path", None) or (
+                    scope["path"] if scope["path"] in OPEN else "none"
+                )
+                end(route, status or 499)
+                self._metrics.count(trace, route, status or 499)
+                if self._settings.access_log:
+                    trace.log(scope["method"], route, status or 499)
 
     async def _pass(
         self, scope: Scope, headers: Headers, receive: Receive, send: Send, trace: Trace

@@ -25,7 +25,15 @@ ALLOWED = {
     "model_repository": {"lensemble"},
     "embedders": {"lensemble"},
 }
-COMMANDS = ("cli.py", "cli_compare.py", "cli_corpus.py", "cli_gateway.py", "cli_index.py")
+COMMANDS = (
+    "cli.py",
+    "cli_compare.py",
+    "cli_corpus.py",
+    "cli_gateway.py",
+    "cli_index.py",
+    "cli_up.py",
+    "cli_watch.py",
+)
 HEAVY = (
     "torch",
     "transformers",
