@@ -1,0 +1,68 @@
+"""Coverage-guided fuzzing of the parsers, with Atheris (libFuzzer), for as long as one likes.
+
+    pip install atheris
+    python -m benchmarks.faults.fuzz pictures|filters [--runs 100000]
+
+A crash or another error than `InvalidInputError` ends it, with what was sent beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.workload import WORKLOADS
+
+
+def main() -> None:
+    """Runs until it has sent `--runs` inputs, or found something; libFuzzer ends the process."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.fuzz", description=__doc__)
+    parser.add_argument("target", choices=("pictures", "filters"))
+    parser.add_argument("--runs", type=int, default=100_000)
+    given = parser.parse_args()
+    import atheris
+
+    with atheris.instrument_imports(include=["PIL", "lensemble.image", "lensemble.index.filter"]):
+        from lensemble.checkpoint import Checkpoint
+        from lensemble.image import load_image
+        from lensemble.index.filter import Filter
+        from lensemble_client.errors import InvalidInputError
+
+    profile = Checkpoint.open(WORKLOADS["demo"].checkpoint()).profile
+
+    def picture(data: bytes) -> None:
+        try:
+            load_image(data, profile.image)
+        except InvalidInputError:
+            pass
+
+    def condition(data: bytes) -> None:
+        try:
+            Filter.parse(data.decode("utf-8", "replace"))
+        except InvalidInputError:
+            pass
+
+    with TemporaryDirectory() as folder:
+        for number, seed in enumerate(_seeds(given.target)):
+            (Path(folder) / str(number)).write_bytes(seed)
+        options = [f"-runs={given.runs}", "-max_len=8192", "-timeout=20", "-rss_limit_mb=4096"]
+        target = picture if given.target == "pictures" else condition
+        atheris.Setup([sys.argv[0], *options, folder], target)
+        atheris.Fuzz()
+
+
+def _seeds(target: str) -> list[bytes]:
+    from tests.faults.test_fuzz import SOUND
+
+    if target == "pictures":
+        return SOUND
+    return [
+        b'{"year": {"$gte": 2015, "$lt": 2020}, "$or": [{"door": true}, {"a.b": null}]}',
+        b'{"$and": [{"make": {"$in": ["seat", 1.5]}}, {"x": {"$not": {"$exists": false}}}]}',
+    ]
+
+
+if __name__ == "__main__":
+    main()
