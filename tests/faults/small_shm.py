@@ -1,0 +1,71 @@
+"""A server whose /dev/shm is full; run it where mounting is allowed.
+
+unshare --user --map-root-user --mount python -m tests.faults.small_shm CHECKPOINT FOLDER
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from lensemble.config import Settings
+from lensemble.server import TritonServer
+from lensemble.supervisor import Supervisor
+from lensemble_client import Client, Item, Retry
+from lensemble_client.errors import LensembleError
+
+SIZE = "48m"
+CALLS = 64
+_PATIENCE_S = 60.0
+_SPARE = 64 * 1024
+SHM = Path("/dev/shm")
+
+
+def ask(url: str, item: Item) -> object:
+    """A vector, or the error."""
+    with Client(url, timeout_s=20, retry=Retry(tries=1)) as client:
+        try:
+            return client.embed(item.text)
+        except LensembleError as error:
+            return error
+
+
+def main() -> None:
+    """Fills it under load, makes room, and sees that all is well again."""
+    checkpoint, folder = map(Path, sys.argv[1:])
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "small", str(SHM)], check=True)
+    settings = Settings(checkpoint=checkpoint, dtype="fp32", index=folder / "index", writes="on")
+    long = [Item("word " * 7000 + str(n)) for n in range(CALLS)]
+    with Supervisor(TritonServer(settings)) as watching:
+        url = watching.server.grpc_url
+        with Client(url) as client:
+            expected = client.embed("a red car")
+            client.ingest("a", "a red car", document={})
+        ballast = SHM / "ballast"
+        ballast.write_bytes(bytes(max(0, shutil.disk_usage(SHM).free - _SPARE)))
+        with ThreadPoolExecutor(CALLS) as pool:
+            answers = list(pool.map(lambda item: ask(url, item), long))
+        assert all(isinstance(one, np.ndarray | LensembleError) for one in answers)
+        kinds = sorted({type(one).__name__ for one in answers})
+        ballast.unlink()
+        end = time.monotonic() + _PATIENCE_S
+        while not isinstance(ask(url, Item("a red car")), np.ndarray):
+            assert time.monotonic() < end, watching.state
+            time.sleep(0.2)
+        with Client(url) as client:
+            np.testing.assert_allclose(client.embed("a red car"), expected, atol=1e-5)
+            assert client.get("a").id == "a"
+            client.ingest("b", "a blue car", document={})
+        print(f"answers: {', '.join(kinds)}; restarts: {watching.state.restarts}")
+    assert not list(SHM.glob("lensemble_*"))
+    print("whole")
+
+
+if __name__ == "__main__":
+    main()

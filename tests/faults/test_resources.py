@@ -1,0 +1,177 @@
+"""No memory, no disk, no shared memory, callers who are slow: others go on, and it ends."""
+
+import contextlib
+import resource
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import numpy as np
+import psutil
+import pytest
+
+from lensemble import heartbeat
+from lensemble.config import Settings
+from lensemble.server import TritonServer
+from lensemble.supervisor import Supervisor
+from lensemble_client import Client, Item, OverloadedError, Retry, StorageError
+from tests.faults.harness import ROOT
+
+pytestmark = pytest.mark.e2e
+
+ONCE = Retry(tries=1)
+
+
+@pytest.fixture(scope="module")
+def watching(checkpoint, tmp_path_factory):
+    settings = Settings(
+        checkpoint=checkpoint,
+        dtype="fp32",
+        index=tmp_path_factory.mktemp("index") / "index",
+        writes="on",
+    )
+    with Supervisor(TritonServer(settings)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(watching):
+    with Client(watching.server.grpc_url, retry=ONCE, timeout_s=60) as made:
+        yield made
+    assert watching.state.restarts == {}
+
+
+@contextlib.contextmanager
+def limited(watching, model, kind, most):
+    """A model's process under a limit."""
+    beats = heartbeat.read(watching.server.heartbeats)
+    process = psutil.Process(next(beat.pid for beat in beats if beat.model == model))
+    before = process.rlimit(kind)
+    process.rlimit(kind, (most(process), before[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(kind, before)
+
+
+def test_disk_that_takes_no_more(watching, client):
+    client.ingest("before", "a red car", document={})
+    with limited(watching, "store", resource.RLIMIT_FSIZE, lambda _: 0):
+        for n in range(3):
+            with pytest.raises(StorageError):
+                client.ingest(f"lost {n}", "a blue car", document={})
+        assert client.embed("a blue car").shape
+        assert client.get("before").id == "before"
+        assert [hit.id for hit in client.search("a red car")] == ["before"]
+    client.ingest("after", "a green car", document={})
+    assert {hit.id for hit in client.search("car")} == {"before", "after"}
+
+
+def test_no_memory_for_a_whole_batch(watching, client):
+    """It is halved until it fits; what does not fit alone has an error of its own."""
+    few = [Item(f"a car {n}") for n in range(8)]
+    expected = client.embed_many(few)
+    large = [Item(f"{n} " + "word " * 4000) for n in range(8)]
+    with limited(
+        watching,
+        "qwen3_vl",
+        resource.RLIMIT_AS,
+        lambda process: process.memory_info().vms + 4 * 1024**2,
+    ):
+        answers = client.embed_many(large, batch_size=8)
+        for one, other in zip(client.embed_many(few), expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert all(isinstance(one, np.ndarray | OverloadedError) for one in answers)
+    assert any(isinstance(one, OverloadedError) for one in answers)
+    for one in client.embed_many(large, batch_size=8):
+        assert isinstance(one, np.ndarray)
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_slow_callers_hold_up_nobody(watching, client, protocol):
+    """Two hundred who send half a request, or nothing, and stay."""
+    address = urlsplit(getattr(watching.server, f"{protocol}_url"))
+    half = b"PRI * HTTP/2.0\r\n" if protocol == "grpc" else (
+        b"POST /v2/models/embed/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for n in range(200):
+            slow = stack.enter_context(
+                socket.create_connection((address.hostname, address.port), timeout=5)
+            )
+            if n % 4:
+                slow.sendall(half)
+        began = time.monotonic()
+        with Client(getattr(watching.server, f"{protocol}_url"), retry=ONCE) as other:
+            for _ in range(20):
+                other.embed("a red car")
+        assert time.monotonic() - began < 20
+
+
+def test_callers_who_go_in_the_middle_leave_nothing(watching, client):
+    """Connections cut while their requests are under way."""
+    address = urlsplit(watching.server.http_url)
+    body = (
+        b'{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["'
+        + b"word " * 3000
+        + b'"]}]}'
+    )
+
+    def cut(_):
+        with socket.create_connection((address.hostname, address.port), timeout=5) as caller:
+            caller.sendall(
+                b"POST /v2/models/embed/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+                % len(body)
+                + body
+            )
+
+    before = psutil.Process(watching.server.pid).num_fds()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(cut, range(100)))
+    expected = client.embed("a red car")
+    np.testing.assert_allclose(client.embed("a red car"), expected, atol=1e-5)
+    end = time.monotonic() + 30
+    while psutil.Process(watching.server.pid).num_fds() > before + 5:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_full_shared_memory(checkpoint, tmp_path):
+    enter = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    command = [*enter, sys.executable, "-m", "tests.faults.small_shm"]
+    done = subprocess.run(
+        [*command, str(checkpoint), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, f"status {done.returncode}: {done.stdout}{done.stderr}"
+    assert done.stdout.splitlines()[-1] == "whole"
+
+
+def test_clock_that_is_set_moves_no_deadline_and_no_limit(monkeypatch):
+    """What counts time counts on a clock that nobody can set: the gateway's rates, too."""
+    import asyncio
+
+    from tests.gateway import gateway
+
+    now, offset = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: now() + offset)
+
+    async def ask():
+        nonlocal offset
+        async with gateway(per_minute=2) as http:
+            codes = []
+            for offset in (0.0, 0.0, 7200.0, -7200.0):
+                codes.append((await http.get("/v1/models")).status_code)
+            return codes
+
+    # Two a minute, and the other two too soon, whatever the clock on the wall says.
+    assert asyncio.run(ask()) == [200, 200, 429, 429]
