@@ -14,9 +14,6 @@ import uuid
 from http import HTTPStatus
 from typing import Any
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -25,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lensemble.gateway.config import GatewaySettings
 from lensemble.gateway.errors import RETRY_S, RefusedError, after, said
 from lensemble.gateway.keys import METRICS, READ, WRITE, KeyFile
+from lensemble.gateway.rates import Rates
 from lensemble.gateway.telemetry import Metrics, Trace
 from lensemble.gateway.tracing import Tracer
 from lensemble_client import tracing
@@ -59,8 +57,7 @@ class Guard:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._tracer = tracer
         self._keys = KeyFile(settings.keys) if settings.keys is not None else None
-        self._rate = MovingWindowRateLimiter(MemoryStorage())
-        self._per_minute = RateLimitItemPerMinute(max(1, settings.per_minute))
+        self._rates = Rates(settings.per_minute)
         self._in_flight = 0
         self._held = 0  # bytes of their bodies
 
@@ -157,13 +154,12 @@ class Guard:
                     "insufficient_scope",
                     f"the key {key.name!r} may {key.scope}, this needs {needed}",
                 )
-        if self._settings.per_minute and not await self._rate.hit(self._per_minute, who):
-            window = await self._rate.get_window_stats(self._per_minute, who)
+        if wait_s := self._rates.wait_s(who):
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "rate_limited",
                 f"more than {self._settings.per_minute} requests in a minute; try again later",
-                after(window.reset_time - time.time()),
+                after(wait_s),
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.body_bytes:
