@@ -190,9 +190,7 @@ def _legend(text: str, labels: dict[str, str]) -> str:
     return text
 
 
-def draw(
-    found: dict[str, list[dict[str, Any]]], began: dict[str, float], path: Path
-) -> None:
+def draw(found: dict[str, list[dict[str, Any]]], began: dict[str, float], path: Path) -> None:
     """Draws the panels, with what began when as lines."""
     import matplotlib
 

@@ -171,5 +171,3 @@ class Relay:
                 today = datetime.now().astimezone()  # Triton writes local time
                 self._out.write(from_triton(text, today) + "\n")
                 self._out.flush()
-
-

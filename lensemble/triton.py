@@ -23,8 +23,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from lensemble.config import Settings
-from lensemble.heartbeat import Heartbeat
 from lensemble.deadline import is_over, too_late
+from lensemble.heartbeat import Heartbeat
 from lensemble.stages.stage import Counter, Gauge, Stage, check_parameters, deadline_of
 from lensemble_client import contract
 from lensemble_client.errors import (
@@ -155,7 +155,9 @@ def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     responses = [
         _pinged(stage)
         if call.is_ping
-        else _response(stage, call, [next(ran) for _ in call.rows] if call.runs else call.rows, worked_ms)
+        else _response(
+            stage, call, [next(ran) for _ in call.rows] if call.runs else call.rows, worked_ms
+        )
         for call in calls
     ]
     _count(stage, at_once=_errors.total() > before or any(call.is_ping for call in calls))
@@ -205,9 +207,7 @@ def _fit(id_: str) -> str:
     return id_ if _ID.fullmatch(id_) else "-"
 
 
-def _response(
-    stage: Stage[Any, Any], call: _Call, results: list[Any], worked_ms: float
-) -> Any:
+def _response(stage: Stage[Any, Any], call: _Call, results: list[Any], worked_ms: float) -> Any:
     for row, result in enumerate(results):
         if isinstance(result, LensembleError):
             if isinstance(result, _OURS):

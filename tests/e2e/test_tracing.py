@@ -47,7 +47,9 @@ class Collector:
                 if "json" in self.headers["Content-Type"]:
                     collector.spans += list(from_json(json.loads(body)))
                 else:
-                    collector.spans += list(from_protobuf(ExportTraceServiceRequest.FromString(body)))
+                    collector.spans += list(
+                        from_protobuf(ExportTraceServiceRequest.FromString(body))
+                    )
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
