@@ -2,9 +2,10 @@
 
     python -m benchmarks.watch [--save]
 
-A supervised server with the demo checkpoint and an index that is written to, its gateway, and Debian's
-Prometheus with the files of deploy/. One caller each embeds, searches and writes all the time; then a
-hundred callers send pictures at once; then the encoder is killed. Draws the main graphs.
+A supervised server with the demo checkpoint and an index that is written to, its gateway, and
+Debian's Prometheus with the files of deploy/. One caller each embeds, searches and writes all the
+time; then a hundred callers send pictures at once; then the encoder is killed. Draws the main
+graphs.
 """
 
 from __future__ import annotations

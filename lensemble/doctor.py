@@ -62,11 +62,7 @@ def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding
 
 
 def _python() -> Iterator[Finding]:
-    found = sys.version.split()[0]
-    if sys.version_info < (3, 11):
-        yield Finding(FAULT, "python", found, "install Python 3.11 or 3.12")
-    else:
-        yield Finding(OK, "python", found)
+    yield Finding(OK, "python", sys.version.split()[0])
 
 
 def _packages() -> Iterator[Finding]:
