@@ -152,14 +152,13 @@ def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
         ran = iter([InternalError("the model failed; its log says why")] * len(sound))
     worked_ms = (time.perf_counter() - start) * 1000
     before = _errors.total()
-    responses = [
-        _pinged(stage)
-        if call.is_ping
-        else _response(
-            stage, call, [next(ran) for _ in call.rows] if call.runs else call.rows, worked_ms
-        )
-        for call in calls
-    ]
+    responses = []
+    for call in calls:
+        if call.is_ping:
+            responses.append(_pinged(stage))
+        else:
+            results = [next(ran) for _ in call.rows] if call.runs else call.rows
+            responses.append(_response(stage, call, results, worked_ms))
     _count(stage, at_once=_errors.total() > before or any(call.is_ping for call in calls))
     return responses
 

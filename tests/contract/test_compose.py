@@ -85,7 +85,8 @@ def test_image_starts_what_the_command_line_knows():
 
 
 def test_server_is_the_same_with_and_without_a_gpu():
-    profiles = [service.pop("profiles") for service in (gpu := {**TRITON}, cpu := {**ON_CPU})]
+    gpu, cpu = {**TRITON}, {**ON_CPU}
+    profiles = [service.pop("profiles") for service in (gpu, cpu)]
     assert profiles == [["gpu"], ["cpu"]]
     assert gpu.pop("deploy")["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
     assert cpu.pop("networks") == {"default": {"aliases": ["triton"]}}
