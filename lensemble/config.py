@@ -186,6 +186,24 @@ class Settings:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.encoder_instances)
 
 
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like settings, and that nobody reads: misspelt ones.
+
+    Args:
+        environ: The variables.
+    """
+    known = {f"{PREFIX}{setting.name.upper()}" for setting in fields(Settings)}
+    others = tuple(f"{PREFIX}{name}" for name in _OTHERS)
+    return [
+        name
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and not name.startswith(others)
+    ]
+
+
+_OTHERS = ("GATEWAY_", "URL", "TLS")
+"""Beginnings of variables that are of the gateway and of clients."""
+
 _NOT_NEGATIVE = (
     "batch_tokens",
     "batch_patches",

@@ -7,10 +7,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from lensemble.config import PREFIX, Settings
+from lensemble.config import Settings, unknown_variables
 from lensemble_client.errors import LensembleError
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
@@ -20,8 +20,6 @@ _SHARED_MEMORY = Path("/dev/shm")
 _LEAST_SHARED_MEMORY = 1024**3
 """A full batch of pictures at the profile's largest size, twice."""
 _LEAST_DISK = 1024**3
-_OTHERS = ("GATEWAY", "URL", "TLS")
-"""Variables of ours that are no settings of the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,15 +149,8 @@ def _ports(ports: Sequence[int]) -> Iterator[Finding]:
 
 
 def _variables() -> Iterator[Finding]:
-    known = {f"{PREFIX}{one.name.upper()}" for one in fields(Settings)}
-    others = tuple(f"{PREFIX}{name}" for name in _OTHERS)
-    odd = [
-        name
-        for name in sorted(os.environ)
-        if name.startswith(PREFIX) and name not in known and not name.startswith(others)
-    ]
-    for name in odd:
-        yield Finding(WARNING, name, "no such setting", "docs/operations.md lists them; unset it")
+    for name in unknown_variables():
+        yield Finding(WARNING, name, "no such setting", "README lists them; unset it")
 
 
 def _checkpoint(settings: Settings) -> Iterator[Finding]:

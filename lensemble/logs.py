@@ -120,10 +120,15 @@ class Relay:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Writes what is left, and lets go of the file."""
         self._read()
         self._flush()
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     def _run(self) -> None:
         while not self._ended.wait(_EVERY_S):

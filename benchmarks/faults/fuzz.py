@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("target", choices=("pictures", "filters"))
     parser.add_argument("--runs", type=int, default=100_000)
     given = parser.parse_args()
-    import atheris
+    import atheris  # type: ignore[import-untyped]
 
     with atheris.instrument_imports(include=["PIL", "lensemble.image", "lensemble.index.filter"]):
         from lensemble.checkpoint import Checkpoint
@@ -57,7 +57,7 @@ def _seeds(target: str) -> list[bytes]:
     from tests.faults.test_fuzz import SOUND
 
     if target == "pictures":
-        return SOUND
+        return [*SOUND]
     return [
         b'{"year": {"$gte": 2015, "$lt": 2020}, "$or": [{"door": true}, {"a.b": null}]}',
         b'{"$and": [{"make": {"$in": ["seat", 1.5]}}, {"x": {"$not": {"$exists": false}}}]}',

@@ -99,7 +99,9 @@ def test_pictures(opened, data, scaled):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
         try:
-            rows, down, across = load_image(data, opened.profile.image, "image[0]", scaled=scaled)
+            rows, (_, down, across) = load_image(
+                data, opened.profile.image, "image[0]", scaled=scaled
+            )
         except InvalidInputError as error:
             return refused(error, "image[0]")
     assert rows.shape == (down * across, 768)

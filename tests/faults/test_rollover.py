@@ -183,5 +183,5 @@ def test_calls_under_way_finish_when_it_is_stopped(checkpoint):
     for opened, status, count in results:
         assert opened < stopped
         assert (status, count) == (200, 32)
-    gone, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=5)
     assert not alive

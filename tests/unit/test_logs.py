@@ -58,7 +58,9 @@ def messages(out):
 @pytest.fixture
 def relay(tmp_path):
     out = io.StringIO()
-    return Relay(lambda: tmp_path / "log", out), tmp_path / "log", out
+    made = Relay(lambda: tmp_path / "log", out)
+    yield made, tmp_path / "log", out
+    made.close()
 
 
 def write(path, text):
