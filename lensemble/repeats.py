@@ -73,12 +73,12 @@ class Repeats:
         }
         wanted = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
         self.counts.cached += sum(key in found for key in keys)
-        self.counts.encoded += len(wanted)
         self.counts.repeated += sum(key not in found for key in keys) - len(wanted)
         if wanted:
             until = _latest(keys, deadlines or [0] * len(keys))
             vectors = self._encode(list(wanted.values()), [until[key] for key in wanted])
             found.update(zip(wanted, vectors, strict=True))
+            self.counts.encoded += sum(not isinstance(one, LensembleError) for one in vectors)
         if self._capacity:
             self._remember(found)
         return [found[key] for key in keys]

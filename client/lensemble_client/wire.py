@@ -161,7 +161,8 @@ def translated(error: Exception, timeout_s: float) -> LensembleError:
 
     if isinstance(error, InferenceServerException):
         mapped = from_wire(error.status(), error.message() or "no message")
-        if isinstance(mapped, DeadlineExceededError):
+        ours = f"[{DeadlineExceededError.code}]" in (error.message() or "")
+        if isinstance(mapped, DeadlineExceededError) and not ours:
             return DeadlineExceededError(f"no answer within {timeout_s:g} s")
         return mapped
     if isinstance(error, TimeoutError):

@@ -24,7 +24,9 @@ MAX_CONDITIONS = 256
 MAX_VALUES = 1000
 """In one `$in`."""
 
-_KEY = re.compile(r"[^\x00-\x1f\x7f\"'\\.\[\]$][^\x00-\x1f\x7f\"'\\.\[\]]*")
+_KEY = re.compile(
+    r"[^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]$][^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]]*"
+)
 _MAX_NAME = 256
 _ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_ORDER, "$exists", "$contains", "$not")

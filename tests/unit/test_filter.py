@@ -114,6 +114,7 @@ def test_meaning(store, condition, expected):
         ('{"a[0]": 1}', "is no field name"),
         ('{"a.$b": 1}', "is no field name"),
         ('{"a\\u0000": 1}', "is no field name"),
+        ('{"a\\ud800": 1}', "is no field name"),
         (json.dumps({"a" * 300: 1}), "is no field name"),
         ('{"$not":' * 40 + '{"a":1}' + "}" * 40, "nested deeper than 16"),
         ('{"a":{"$not":' * 20 + "{}" + "}}" * 20, "'a' has 'a'"),
