@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(not installed(), reason="Debian's prometheus is not installed"),
 ]
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 SLOW_S = 4.0
 ONCE = Retry(tries=1)
 FAULTY = """

@@ -32,7 +32,7 @@ def test_what_is_late_is_not_computed(server, model):
     with Client(server.grpc_url) as client:
         before = encoded(server, client)
         for _ in range(5):
-            with pytest.raises(DeadlineExceededError, match="before (preprocess|qwen3_vl) began"):
+            with pytest.raises(DeadlineExceededError, match=r"before (preprocess|qwen3_vl) began"):
                 client.infer(model, TEXT, {"timeout_ms": 0.001}, 30)
         assert encoded(server, client) == before
         client.embed("a red car")
