@@ -34,4 +34,4 @@ USER triton-server
 # gRPC, HTTP, Triton's metrics, and how the server is: /ready, /live, and /metrics of starts.
 EXPOSE 8000 8001 8002 8003
 # Triton does not start a model's process again that died; this does.
-CMD ["lensemble", "up", "--address", "0.0.0.0", "--log", "json"]
+CMD ["lensemble", "up", "--address", "0.0.0.0", "--log", "json", "--drain", "5"]

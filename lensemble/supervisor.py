@@ -72,6 +72,7 @@ class Supervisor:
         self.server, self.state = server, State()
         self._stopping, self._ended = threading.Event(), threading.Event()
         self._failed: Exception | None = None
+        self._retired = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
@@ -82,6 +83,11 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def retire(self) -> None:
+        """Says that it is not ready any more, and serves on: for balancers to take it out."""
+        self._retired = True
+        self._set(ready=False, reason="stopping")
 
     def stop(self) -> None:
         """Stops watching, then the server."""
@@ -171,7 +177,7 @@ class Supervisor:
         else:
             raise InternalError(f"{STARTS} starts failed; the last one: {last}")
         self.state.recovery_s = time.monotonic() - found
-        self._set(ready=True, reason="")
+        self._set(ready=not self._retired, reason="stopping" if self._retired else "")
         logger.warning("serving again after %.1f s", self.state.recovery_s)
 
     def _count(self, reason: str) -> None:

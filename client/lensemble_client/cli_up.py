@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -63,6 +64,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     up.add_argument("--chat-url", help="OpenAI-compatible server that describes pictures for it")
     up.add_argument("--chat-model", help="name of the model there; LENSEMBLE_CHAT_KEY has its key")
+    up.add_argument(
+        "--drain",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="to serve on when it is told to stop, with /ready at 503 (default: 0)",
+    )
     up.add_argument(
         "--log",
         choices=("file", "json"),
@@ -126,6 +134,8 @@ def _up(given: argparse.Namespace) -> int:
                 logger.info("stopping")
                 if given.log == "file":
                     print("stopping ...", file=sys.stderr)
+                supervisor.retire()
+                time.sleep(given.drain)
                 return 0
 
 

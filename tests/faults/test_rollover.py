@@ -27,11 +27,12 @@ TEXTS = [f"a car, the {n}th" for n in range(5)]
 
 
 class Up:
-    """`lensemble up --gateway` on free ports."""
+    """`lensemble up --gateway` on free ports; it serves on for a second when it is to stop."""
 
     def __init__(self, checkpoint):
         command = [sys.executable, "-m", "lensemble_client.cli", "up", "--gateway"]
         command += ["--checkpoint", str(checkpoint), "--dtype", "fp32", "--gateway-port", "0"]
+        command += ["--drain", "1"]
         for port in ("grpc", "http", "metrics", "health"):
             command += [f"--{port}-port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -43,8 +44,9 @@ class Up:
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)  # if it is there still
         assert self.process.wait(60) == 0
+        self.process.stdout.close()
 
 
 class Balancer:
@@ -136,12 +138,14 @@ def test_change_of_checkpoint_under_load(checkpoints):
                     time.sleep(0.05)
                 balancer.target = new.url
                 old.process.send_signal(signal.SIGTERM)  # at once, with calls under way
+                time.sleep(0.3)
+                answer = httpx.get(old.ready)
+                assert (answer.status_code, answer.json()["reason"]) == (503, "stopping")
                 assert old.process.wait(60) == 0
                 count = len(callers.answers)
                 while len(callers.answers) < count + 100:
                     time.sleep(0.05)
                 callers.__exit__()
-        old.process.send_signal = lambda _: None  # it is gone
     assert callers.failures == []
     seen = {"before": 0, "after": 0}
     for text, vector in callers.answers:
@@ -178,7 +182,6 @@ def test_calls_under_way_finish_when_it_is_stopped(checkpoint):
         for thread in threads:
             thread.join()
         assert up.process.wait(60) == 0
-        up.process.send_signal = lambda _: None
     assert len(results) == CALLERS
     for opened, status, count in results:
         assert opened < stopped
