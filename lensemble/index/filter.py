@@ -154,7 +154,7 @@ class _Compiler:
             return f"{extracted} IS {'NOT ' if value else ''}NULL"
         if operator == "$contains":
             return (
-                f"EXISTS (SELECT 1 FROM json_each(document, {path}) AS one "
+                f"EXISTS (SELECT 1 FROM json_each(document, {path}) AS one "  # nosec B608
                 f"WHERE {kind} = 'array' AND {self._equal('one.value', 'one.type', value)})"
             )
         if operator == "$in":

@@ -211,7 +211,7 @@ class Reader:
                 part = rows[start : start + _READ_ROWS]
                 marks = ",".join("?" * len(part))
                 for row, id_, document, digest, check in self._connection.execute(
-                    "SELECT row, id, document, digest, item_check FROM items "
+                    "SELECT row, id, document, digest, item_check FROM items "  # nosec B608
                     f"WHERE row IN ({marks})",
                     part,
                 ):
@@ -238,7 +238,7 @@ class Reader:
         newer = "sequence > ? AND" if after else ""
         with self._faults(), self.reading():
             found = self._connection.execute(
-                f"SELECT row FROM {source} WHERE removed IS NULL AND {newer} {condition.sql}",
+                f"SELECT row FROM {source} WHERE removed IS NULL AND {newer} {condition.sql}",  # nosec B608
                 (*limit, *condition.parameters),
             ).fetchall()
             rows = np.sort(np.array(found, np.int64).reshape(-1))
@@ -348,7 +348,7 @@ class Reader:
         # the whole table for the newest few.
         source = "items INDEXED BY written" if sequence else "items"
         cursor = self._connection.execute(
-            f"SELECT row, vector, vector_check FROM {source} JOIN vectors USING (row) "
+            f"SELECT row, vector, vector_check FROM {source} JOIN vectors USING (row) "  # nosec B608
             f"WHERE sequence > ? AND removed IS NULL ORDER BY {'sequence' if sequence else 'row'}",
             (sequence,),
         )

@@ -97,7 +97,7 @@ class Store(Reader):
                 FORMAT, profile.name, profile.hash, dimension, 0, 0, "", "", plan.to_json()
             )
             marks = ",".join("?" * (len(state) + 1))
-            connection.execute(f"INSERT INTO state VALUES ({marks})", (*state, state.check))
+            connection.execute(f"INSERT INTO state VALUES ({marks})", (*state, state.check))  # nosec B608
             connection.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"cannot make {str(path)!r}: {error}", field="index") from error
@@ -255,7 +255,7 @@ class Store(Reader):
 
     def _put(self, state: State) -> None:
         columns = ", ".join(f"{name} = ?" for name in (*State._fields, "state_check"))
-        self._connection.execute(f"UPDATE state SET {columns}", (*state, state.check))
+        self._connection.execute(f"UPDATE state SET {columns}", (*state, state.check))  # nosec B608
 
     def _checked(self, change: Change) -> Change | LensembleError:
         try:
