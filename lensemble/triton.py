@@ -74,13 +74,13 @@ class _Call:
     """One request, as it was read.
 
     Attributes:
-        id: That its caller gave it, or `-`.
+        id: That its caller gave it; any text.
         rows: Each read or refused.
         deadline: See `contract.DEADLINE`.
         is_ping: It only asks whether the model works.
     """
 
-    id: str = "-"
+    id: str = ""
     rows: list[Any] = field(default_factory=list)
     deadline: int = 0
     is_ping: bool = False
@@ -164,7 +164,7 @@ def _respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
 
 
 def _read(stage: Stage[Any, Any], request: Any) -> _Call:
-    call = _Call(_fit(request.request_id()))
+    call = _Call(request.request_id())
     try:
         rows = {}
         for tensor in stage.model.inputs:
@@ -183,7 +183,7 @@ def _read(stage: Stage[Any, Any], request: Any) -> _Call:
     except LensembleError as error:
         call.rows = [error]
     except Exception:
-        logger.exception("%s could not read request %s", stage.model.name, call.id)
+        logger.exception("%s could not read request %s", stage.model.name, _fit(call.id))
         call.rows = [InternalError("the request could not be read; the model's log says why")]
     return call
 
@@ -210,7 +210,9 @@ def _response(stage: Stage[Any, Any], call: _Call, results: list[Any], worked_ms
     for row, result in enumerate(results):
         if isinstance(result, LensembleError):
             if isinstance(result, _OURS):
-                logger.error("%s: request %s: %s", stage.model.name, call.id, result.to_wire())
+                logger.error(
+                    "%s: request %s: %s", stage.model.name, _fit(call.id), result.to_wire()
+                )
             where = f" (row {row} of {len(results)})" if len(results) > 1 else ""
             return pb_utils.InferenceResponse(error=_error(result, where))
     try:
