@@ -17,7 +17,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lensemble.server import free_port
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.index.create import write_index
+from lensemble.server import TritonServer, free_port
+from lensemble_client import Client, LensembleError, Retry
 from tests.conftest import EMBEDDING, MEAN
 
 pytestmark = pytest.mark.e2e
@@ -157,6 +161,44 @@ def test_change_of_checkpoint_under_load(checkpoints):
         seen["before"] += near["before"]
         seen["after"] += near["after"]
     assert min(seen.values()) >= 50
+
+
+def test_change_of_index_under_load(checkpoint, tmp_path):
+    """A whole other index is put in the place of the one that is searched."""
+    folder, profile = tmp_path / "index", Checkpoint.open(checkpoint).profile
+
+    def put(name):
+        vectors = np.eye(100, profile.dimension, dtype=np.float32)
+        ids = [f"{name} {n}" for n in range(len(vectors))]
+        write_index(folder, profile, vectors, ids, ["{}"] * len(ids))
+
+    put("old")
+    found, failures, ended = [], [], threading.Event()
+
+    def search(url):
+        with Client(url, retry=Retry(tries=1)) as client:
+            while not ended.is_set():
+                try:
+                    hits = client.search("a car", top_k=5)
+                    found.append({hit.id.split()[0] for hit in hits})
+                except LensembleError as error:
+                    failures.append(error)
+
+    with TritonServer(Settings(checkpoint=checkpoint, index=folder, dtype="fp32")) as server:
+        threads = [threading.Thread(target=search, args=(server.grpc_url,)) for _ in range(CALLERS)]
+        for thread in threads:
+            thread.start()
+        for name in ("new", "newer"):
+            count = len(found)
+            put(name)
+            while {name} not in found[count:] or len(found) < count + 100:
+                assert not failures
+                time.sleep(0.02)
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert all(len(one) == 1 for one in found)  # never some of one and some of the other
 
 
 def test_calls_under_way_finish_when_it_is_stopped(checkpoint):
