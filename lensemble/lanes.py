@@ -1,0 +1,250 @@
+"""Who is computed next: texts, pictures and bulk wait in lanes of their own.
+
+Triton hands requests to a model in batches, and takes no answer before the last of a batch is
+there: a text that came with sixty pictures waits for all of them, and the next text for the whole
+batch. So requests are taken over as they come, and a thread makes one pass of the encoder after the
+other of what waits then. The lane that has had the least of the time comes next (start-time fair
+queueing, Goyal et al. 1996), so texts, whose passes are short, are never behind more than one pass
+of pictures, and nobody starves: with all lanes full each has a third of the time. A request is
+answered as soon as its last row is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from lensemble_client.errors import InternalError, LensembleError
+
+logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+TEXT, PICTURE, BULK = "text", "picture", "bulk"
+LANES = (TEXT, PICTURE, BULK)
+BULK_ROWS = 8
+"""A request of more rows is nobody's who waits for one answer: it goes into `BULK`."""
+_MEMORY = 0.8
+"""Of the older passes' weight in what a row takes, for each new one."""
+
+
+def lane_of(rows: int, *, pictures: bool) -> str:
+    """The lane of a request.
+
+    Args:
+        rows: How many it has.
+        pictures: Whether any has one.
+    """
+    if rows > BULK_ROWS:
+        return BULK
+    return PICTURE if pictures else TEXT
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[Row, Result]):
+    """One request.
+
+    Attributes:
+        rows: Its rows; none for a job that is done by itself.
+        costs: Of each row, what it takes of a pass's budgets; see `Lanes`.
+        lane: One of `LANES`.
+        done: Called with the rows' results, and milliseconds of the last pass.
+        since: `time.monotonic()` of when it came.
+    """
+
+    rows: Sequence[Row]
+    costs: Sequence[tuple[float, ...]]
+    lane: str
+    done: Callable[[list[Result | LensembleError], float], None]
+    since: float = field(default_factory=time.monotonic)
+    results: list[Result | LensembleError] = field(default_factory=list)
+    begun: int = 0
+    """Rows that are in passes or were."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """What waits in one lane, and what it has had.
+
+    Attributes:
+        jobs: Whose rows are not all in passes.
+        rows: Of them, that wait.
+        used_s: Seconds of passes that it has had, as the queueing counts them.
+        row_s: Seconds that a row takes, of late; 0 before the first.
+        waited_s: Sum over the rows that were begun.
+        begun: Their number.
+    """
+
+    jobs: deque[Job[Any, Any]] = field(default_factory=deque)
+    rows: int = 0
+    used_s: float = 0.0
+    row_s: float = 0.0
+    waited_s: float = 0.0
+    begun: int = 0
+
+
+class Lanes(Generic[Row, Result]):
+    """Makes passes of what waits, in a thread of its own.
+
+    Args:
+        run: Rows of one pass -> for each its result or its error.
+        apart: Whether a pass has rows of one lane only. Where a pass costs what its rows do, on
+            CPUs, that is best; where it has a price of its own, on GPUs, room is filled from the
+            other lanes.
+        around: A context for each pass; notes that the process works.
+        after: Called after each pass.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Row]], Sequence[Result | LensembleError]],
+        *,
+        apart: bool,
+        around: Callable[[], Any],
+        after: Callable[[], None],
+    ) -> None:
+        self._run, self._apart, self._around, self._after = run, apart, around, after
+        self.lanes = {name: Lane() for name in LANES}
+        self._asides: deque[Callable[[], None]] = deque()
+        self._passing: float | None = None
+        """Since when the pass of now goes on."""
+        self._now_s = 0.0
+        """The queueing's clock: what the lane of the last pass had had when it began."""
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="passes", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job[Row, Result]) -> None:
+        """Takes a request over; its `done` is called in the thread of the passes.
+
+        Args:
+            job: With at least one row.
+        """
+        with self._changed:
+            lane = self.lanes[job.lane]
+            if not lane.jobs:  # it has no right to the time in which it wanted none
+                lane.used_s = max(lane.used_s, self._now_s)
+            lane.jobs.append(job)
+            lane.rows += len(job.rows)
+            self._changed.notify()
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Has something done by the thread of the passes, before the next one."""
+        with self._changed:
+            self._asides.append(work)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Finishes what waits, then ends; takes nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def wait_s(self, name: str) -> float:
+        """Seconds that a new request of a lane would wait.
+
+        At least as long as the pass of now takes already; without any pass, that is all that is
+        known.
+        """
+        with self._changed:
+            passing = 0.0 if self._passing is None else time.monotonic() - self._passing
+            lane = self.lanes[name]
+            others = sum(bool(other.jobs) for other in self.lanes.values() if other is not lane)
+            return passing + lane.rows * lane.row_s * (1 + others)
+
+    def waiting(self, name: str) -> int:
+        """Rows that wait in a lane."""
+        return self.lanes[name].rows
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._asides or self._any() or self._closed):
+                    self._changed.wait()
+                aside = self._asides.popleft() if self._asides else None
+                taken = [] if aside else self._take()
+                if aside is None and not taken:
+                    return  # closed, and nothing waits
+            if aside is not None:
+                with self._around():
+                    _safely(aside)
+            else:
+                self._pass(taken)
+            _safely(self._after)
+
+    def _any(self) -> bool:
+        return any(lane.jobs for lane in self.lanes.values())
+
+    def _take(self) -> list[tuple[Job[Row, Result], int]]:
+        """Rows for one pass: (job, row). From the lane that had least, as many as fit."""
+        waiting = sorted(
+            (lane for lane in self.lanes.values() if lane.jobs), key=lambda lane: lane.used_s
+        )
+        taken: list[tuple[Job[Row, Result], int]] = []
+        spent: list[float] = []
+        for lane in waiting[:1] if self._apart else waiting:
+            if not taken:
+                self._now_s = lane.used_s
+            while lane.jobs:
+                job = lane.jobs[0]
+                cost = job.costs[job.begun]
+                more = [a + b for a, b in zip(spent or [0.0] * len(cost), cost, strict=True)]
+                if taken and max(more) > 1:
+                    break
+                spent = more
+                taken.append((job, job.begun))
+                job.begun += 1
+                lane.rows -= 1
+                lane.begun += 1
+                lane.waited_s += time.monotonic() - job.since
+                if job.begun == len(job.rows):
+                    lane.jobs.popleft()
+        self._passing = time.monotonic() if taken else None
+        return taken
+
+    def _pass(self, taken: list[tuple[Job[Row, Result], int]]) -> None:
+        began = time.monotonic()
+        rows = [job.rows[n] for job, n in taken]
+        with self._around():
+            try:
+                results: Sequence[Result | LensembleError] = self._run(rows)
+            except Exception:
+                logger.exception("a pass of %d rows failed", len(rows))
+                results = [InternalError("the model failed; its log says why")] * len(rows)
+        took = time.monotonic() - began
+        with self._changed:
+            self._passing = None
+            self._charge(taken, took)
+        for (job, _), result in zip(taken, results, strict=True):
+            job.results.append(result)
+            if len(job.results) == len(job.rows):
+                _safely(lambda job=job: job.done(job.results, took * 1000))  # type: ignore[misc]
+
+    def _charge(self, taken: list[tuple[Job[Row, Result], int]], took: float) -> None:
+        """Counts a pass's seconds for the lanes that were in it, by what their rows cost."""
+        costs: dict[str, list[float]] = {}
+        for job, n in taken:
+            costs.setdefault(job.lane, []).append(max(job.costs[n]))
+        whole = sum(map(sum, costs.values()))
+        for name, each in costs.items():
+            lane = self.lanes[name]
+            part_s = took * (sum(each) / whole if whole else 1 / len(costs))
+            lane.used_s += part_s
+            row_s = part_s / len(each)
+            lane.row_s = row_s if not lane.row_s else _MEMORY * lane.row_s + (1 - _MEMORY) * row_s
+
+
+def _safely(work: Callable[[], None]) -> None:
+    """What is done for one request must not end the thread that works for all."""
+    try:
+        work()
+    except Exception:
+        logger.exception("a request could not be answered")

@@ -1,0 +1,210 @@
+"""Lanes with passes whose lengths and results are made by hand."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from lensemble.lanes import BULK, BULK_ROWS, PICTURE, TEXT, Job, Lanes, lane_of
+from lensemble_client import InternalError
+
+
+class Passes:
+    """Runs passes when the test says so; a row is a word, its result the same in capitals."""
+
+    def __init__(self, *, apart=True, seconds=None):
+        self.seen, self.answers, self.seconds = [], {}, seconds or {}
+        self.gate = threading.Semaphore(0)
+        self.lanes = Lanes(
+            self.run, apart=apart, around=contextlib.nullcontext, after=lambda: None
+        )
+
+    def run(self, rows):
+        self.gate.acquire()
+        self.seen.append([*rows])
+        time.sleep(sum(self.seconds.get(row, 0) for row in rows))
+        if "bad" in rows:
+            raise RuntimeError("unlucky")
+        return [row.upper() for row in rows]
+
+    def submit(self, lane, *rows, cost=0.25):
+        job = Job(rows, [(cost, cost / 2)] * len(rows), lane, self.done(rows))
+        self.lanes.submit(job)
+        return job
+
+    def done(self, rows):
+        def note(results, ms):
+            self.answers[rows] = results
+
+        return note
+
+    def let(self, count):
+        for _ in range(count):
+            self.gate.release()
+
+    def finish(self):
+        self.let(100)
+        self.lanes.close()
+
+
+def until(true):
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def first(passes, lane=BULK):
+    """A pass that is under way, behind which the others wait."""
+    passes.submit(lane, "first")
+    until(lambda: not passes.lanes.waiting(lane))
+
+
+def test_lanes_by_size_and_content():
+    assert lane_of(1, pictures=False) == TEXT
+    assert lane_of(BULK_ROWS, pictures=True) == PICTURE
+    assert lane_of(BULK_ROWS + 1, pictures=False) == BULK
+
+
+def test_what_waits_shares_a_pass_as_far_as_it_fits():
+    passes = Passes()
+    first(passes)
+    for word in "abcdef":
+        passes.submit(TEXT, word)
+    passes.finish()
+    assert passes.seen == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
+    assert passes.answers[("a",)] == ["A"]
+
+
+def test_row_over_the_budget_goes_alone():
+    passes = Passes()
+    first(passes)
+    passes.submit(TEXT, "a")
+    passes.submit(TEXT, "huge", cost=3.0)
+    passes.submit(TEXT, "b")
+    passes.finish()
+    assert passes.seen == [["first"], ["a"], ["huge"], ["b"]]
+
+
+def test_text_is_never_behind_more_than_one_pass_of_pictures():
+    passes = Passes(seconds={"p": 0.05, "t": 0.005})
+    first(passes, PICTURE)
+    for _ in range(8):
+        passes.submit(PICTURE, "p", cost=1.0)
+    passes.let(3)  # the first, and two pictures
+    until(lambda: len(passes.seen) == 3)
+    passes.submit(TEXT, "t")
+    passes.finish()
+    assert passes.seen.index(["t"]) == 3
+
+
+def test_pictures_do_not_starve_behind_texts():
+    """Both lanes full: each has half of the time, so ten texts for a picture that takes as long."""
+    passes = Passes(seconds={"p": 0.05, "t": 0.005})
+    first(passes)
+    for _ in range(6):
+        passes.submit(PICTURE, "p", cost=1.0)
+    for _ in range(40):
+        passes.submit(TEXT, "t", cost=1.0)
+    passes.finish()
+    places = [n for n, rows in enumerate(passes.seen) if rows == ["p"]]
+    gaps = [later - sooner for sooner, later in zip(places, places[1:], strict=False)]
+    assert max(gaps[:3]) <= 16
+    assert min(gaps[:3]) >= 4
+
+
+def test_idle_lane_saves_no_time_up():
+    passes = Passes(seconds={"t": 0.02, "p": 0.02})
+    for _ in range(10):
+        passes.submit(TEXT, "t", cost=1.0)
+    passes.let(10)
+    until(lambda: len(passes.seen) == 10)
+    first(passes)
+    for _ in range(4):
+        passes.submit(PICTURE, "p", cost=1.0)
+        passes.submit(TEXT, "t", cost=1.0)
+    passes.finish()
+    order = [rows[0] for rows in passes.seen[11:]]
+    assert order[:4].count("p") == 2  # by turns, not all the pictures first
+
+
+def test_on_gpus_room_is_filled_from_other_lanes():
+    passes = Passes(apart=False)
+    first(passes)
+    passes.submit(PICTURE, "p")
+    passes.submit(TEXT, "t")
+    passes.finish()
+    assert sorted(passes.seen[1]) == ["p", "t"]
+
+
+def test_request_is_answered_when_its_last_row_is_there():
+    passes = Passes()
+    first(passes)
+    rows = tuple(f"r{n}" for n in range(6))
+    passes.submit(BULK, *rows)
+    passes.let(2)
+    until(lambda: len(passes.seen) == 2)
+    time.sleep(0.02)
+    assert rows not in passes.answers
+    passes.finish()
+    assert passes.answers[rows] == [row.upper() for row in rows]
+
+
+def test_pass_that_fails_is_the_error_of_its_rows_and_the_next_goes_on():
+    passes = Passes()
+    first(passes)
+    passes.submit(TEXT, "bad")
+    passes.submit(PICTURE, "p")
+    passes.finish()
+    (error,) = passes.answers[("bad",)]
+    assert isinstance(error, InternalError)
+    assert passes.answers[("p",)] == ["P"]
+
+
+def test_answer_that_cannot_be_sent_stops_nobody():
+    passes = Passes()
+    first(passes)
+
+    def refuse(results, ms):
+        raise OSError("gone")
+
+    passes.lanes.submit(Job(["a"], [(0.1, 0.1)], TEXT, refuse))
+    passes.submit(TEXT, "b")
+    passes.finish()
+    assert passes.answers[("b",)] == ["B"]
+
+
+def test_aside_comes_before_the_next_pass():
+    passes = Passes()
+    first(passes)
+    passes.submit(TEXT, "a")
+    order = []
+    passes.lanes.aside(lambda: order.append(len(passes.seen)))
+    passes.finish()
+    assert order == [1]
+
+
+def test_wait_goes_by_what_rows_took_and_who_else_waits():
+    passes = Passes(seconds={"t": 0.05})
+    passes.let(1)
+    passes.submit(TEXT, "t")
+    until(lambda: passes.lanes.lanes[TEXT].row_s > 0)
+    assert passes.lanes.wait_s(TEXT) == 0
+    first(passes)
+    for _ in range(10):
+        passes.submit(TEXT, "t")
+    took = passes.lanes.lanes[TEXT].row_s
+    assert passes.lanes.waiting(TEXT) == 10
+    assert passes.lanes.wait_s(TEXT) == pytest.approx(10 * took, abs=0.2)
+    passes.submit(PICTURE, "p")
+    assert passes.lanes.wait_s(TEXT) == pytest.approx(2 * 10 * took, abs=0.2)
+    passes.finish()
+
+
+def test_close_finishes_what_waits():
+    passes = Passes()
+    first(passes)
+    passes.submit(TEXT, "a")
+    passes.finish()
+    assert passes.answers[("a",)] == ["A"]
