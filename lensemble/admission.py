@@ -1,12 +1,14 @@
 """Refuses requests while more work waits than can be done in time, before any of it is done.
 
 Triton's own limits on queues stall the bundled server (docs/decisions.md), and a queue without a
-limit makes everybody wait until nobody waits any more. So the supervisor reads from Triton's
-metrics how many requests wait for `preprocess` and for `qwen3_vl`, and how many each finishes a
-second while some wait: waiting / rate is how long a new request would wait (Little 1961, "A Proof
-for the Queuing Formula L = lambda W"). It writes that down where `preprocess` reads it, which
-refuses what would wait for longer than `Settings.max_wait_s`. Pictures wait for half as long, so
-that texts, which take a fraction of their time, still come in when pictures flood the server.
+limit makes everybody wait until nobody waits any more. So `preprocess` refuses what would wait for
+longer than `Settings.max_wait_s`, by two things that are written down for it:
+
+- The encoder knows what waits in its lanes (`lanes`) and how long a row takes. Texts, pictures and
+  bulk wait apart, so when pictures flood the server, texts still come in.
+- For `preprocess` itself the supervisor reads from Triton's metrics how many requests wait, and how
+  many are finished a second while some wait: waiting / rate is how long a new request would wait
+  (Little 1961, "A Proof for the Queuing Formula L = lambda W").
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from __future__ import annotations
 import http.client
 import logging
 import mmap
+import os
 import re
 import struct
 import threading
 import time
 import urllib.request
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -37,10 +40,12 @@ STALE_S = 2.0
 """Nobody is refused for what was written longer ago."""
 FEW = 32
 """Requests that may wait however long that takes: as many as a client or two have under way."""
-PICTURES = 0.5
-"""Part of the longest wait that pictures may have to wait."""
+TEXT, PICTURE, BULK = "text", "picture", "bulk"
+LANES = (TEXT, PICTURE, BULK)
+BULK_ROWS = 8
+"""A request of more rows is nobody's who waits for one answer: it goes into `BULK`."""
 
-_MODELS = (contract.PREPROCESS.name, contract.QWEN3_VL.name)
+_MODELS = (contract.PREPROCESS.name,)
 _LINE = re.compile(
     r'^nv_inference_(pending_request_count|request_success)\{model="(\w+)"[^}]*\} (\d+)', re.M
 )
@@ -49,6 +54,50 @@ _TIMEOUT_S = 0.25
 _LAYOUT = struct.Struct("=ddd")
 """When it was written, as of CLOCK_MONOTONIC; seconds that a new request would wait; requests that
 wait."""
+
+
+_PAIR = struct.Struct("=dd")
+"""Of each lane: seconds that a new request would wait; rows that wait."""
+
+
+def lane_of(rows: int, *, pictures: bool) -> str:
+    """The lane of a request.
+
+    Args:
+        rows: How many it has.
+        pictures: Whether any has one.
+    """
+    if rows > BULK_ROWS:
+        return BULK
+    return PICTURE if pictures else TEXT
+
+
+class Board:
+    """Where an encoder writes down how long new requests would wait; in its process.
+
+    Args:
+        folder: That `Gate` reads; None writes nothing.
+        model: Its name.
+    """
+
+    def __init__(self, folder: Path | None, model: str) -> None:
+        self._memory: mmap.mmap | None = None
+        if folder is not None and folder.is_dir():
+            size = _PAIR.size * len(LANES)
+            with (folder / f"{FILE}.{model}.{os.getpid()}").open("w+b") as file:
+                file.write(bytes(size))
+                file.flush()
+                self._memory = mmap.mmap(file.fileno(), size)
+
+    def write(self, lanes: Sequence[tuple[float, float]]) -> None:
+        """Writes down what holds now.
+
+        Args:
+            lanes: Of each of `LANES`, seconds that a new request would wait, and rows that wait.
+        """
+        if self._memory is not None:
+            for n, pair in enumerate(lanes):
+                _PAIR.pack_into(self._memory, n * _PAIR.size, *pair)
 
 
 class Line:
@@ -166,47 +215,61 @@ class Gate:
     """Refuses; in the process of `preprocess`.
 
     Args:
-        folder: That a publisher writes into; None or nothing there refuses nobody.
+        folder: That a publisher and encoders write into; None or nothing there refuses nobody.
         max_wait_s: Longest wait; 0 refuses nobody.
     """
 
     def __init__(self, folder: Path | None, max_wait_s: float) -> None:
-        self._path = None if folder is None or not max_wait_s else folder / FILE
+        self._folder = None if not max_wait_s else folder
         self._max_wait_s = max_wait_s
-        self._memory: mmap.mmap | None = None
+        self._published: mmap.mmap | None = None
+        self._boards: list[mmap.mmap] = []
         self.refused = 0
         """Requests."""
 
-    def check(self, *, pictures: bool) -> None:
+    def check(self, lane: str) -> None:
         """Lets a request in.
 
         Args:
-            pictures: Whether it has any.
+            lane: Of the request, of `LANES`.
 
         Raises:
             OverloadedError: It would wait for too long.
         """
-        written, wait_s, waiting = self._read()
-        limit = self._max_wait_s * (PICTURES if pictures else 1.0)
-        if waiting <= FEW or wait_s <= limit or time.monotonic() - written > STALE_S:
+        if self._published is None and not self._find():
+            return
+        assert self._published is not None
+        written, wait_s, waiting = _LAYOUT.unpack(self._published)
+        if time.monotonic() - written > STALE_S:
+            wait_s, waiting = 0.0, 0.0
+        at = LANES.index(lane) * _PAIR.size
+        # Of several encoders the one with least to do.
+        more_s, more = min((_PAIR.unpack_from(one, at) for one in self._boards), default=(0.0, 0.0))
+        wait_s, waiting = wait_s + more_s, waiting + more
+        if waiting <= FEW or wait_s <= self._max_wait_s:
             return
         self.refused += 1
         raise OverloadedError(
             f"{waiting:.0f} requests wait, some {wait_s:.1f} s of work; expected at most "
-            f"{limit:g} s ({'with' if pictures else 'without'} pictures); try again later"
+            f"{self._max_wait_s:g} s; try again later"
         )
 
-    def _read(self) -> tuple[float, float, float]:
-        if self._path is None:
-            return 0.0, 0.0, 0.0
-        if self._memory is None:
-            try:  # the publisher begins when all models are ready
-                with self._path.open("rb") as file:
-                    self._memory = mmap.mmap(file.fileno(), _LAYOUT.size, access=mmap.ACCESS_READ)
-            except (OSError, ValueError):
-                return 0.0, 0.0, 0.0
-        written, wait_s, waiting = _LAYOUT.unpack(self._memory)
-        return written, wait_s, waiting
+    def _find(self) -> bool:
+        """Whether all that is read is there: the publisher begins when all models are ready."""
+        if self._folder is None:
+            return False
+        try:
+            published = _mapped(self._folder / FILE)
+            self._boards = [_mapped(path) for path in sorted(self._folder.glob(f"{FILE}.*"))]
+        except (OSError, ValueError):
+            return False
+        self._published = published
+        return True
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def counts(text: str) -> dict[str, tuple[int, int]]:

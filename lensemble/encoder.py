@@ -211,6 +211,13 @@ class Encoder:
         if isinstance(result, LensembleError):
             raise result
 
+    def costs(self, item: Features) -> tuple[float, float]:
+        """Parts of a micro-batch's budgets that an item takes: of tokens, of patches."""
+        return (
+            len(item.input_ids) / self._batch_tokens,
+            len(item.patches) / self._batch_patches,
+        )
+
     def _sound(self, items: Sequence[Features]) -> list[Embedding]:
         """Vectors of items that cannot fail."""
         return [result for result in self.encode(items) if not isinstance(result, LensembleError)]

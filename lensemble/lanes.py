@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from lensemble.admission import LANES, Board
 from lensemble_client.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
@@ -26,24 +27,8 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-TEXT, PICTURE, BULK = "text", "picture", "bulk"
-LANES = (TEXT, PICTURE, BULK)
-BULK_ROWS = 8
-"""A request of more rows is nobody's who waits for one answer: it goes into `BULK`."""
 _MEMORY = 0.8
 """Of the older passes' weight in what a row takes, for each new one."""
-
-
-def lane_of(rows: int, *, pictures: bool) -> str:
-    """The lane of a request.
-
-    Args:
-        rows: How many it has.
-        pictures: Whether any has one.
-    """
-    if rows > BULK_ROWS:
-        return BULK
-    return PICTURE if pictures else TEXT
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +84,7 @@ class Lanes(Generic[Row, Result]):
             other lanes.
         around: A context for each pass; notes that the process works.
         after: Called after each pass.
+        board: Where to write down how long a new request would wait.
     """
 
     def __init__(
@@ -108,12 +94,12 @@ class Lanes(Generic[Row, Result]):
         apart: bool,
         around: Callable[[], Any],
         after: Callable[[], None],
+        board: Board | None = None,
     ) -> None:
         self._run, self._apart, self._around, self._after = run, apart, around, after
+        self._board = board
         self.lanes = {name: Lane() for name in LANES}
         self._asides: deque[Callable[[], None]] = deque()
-        self._passing: float | None = None
-        """Since when the pass of now goes on."""
         self._now_s = 0.0
         """The queueing's clock: what the lane of the last pass had had when it began."""
         self._changed = threading.Condition()
@@ -133,6 +119,7 @@ class Lanes(Generic[Row, Result]):
                 lane.used_s = max(lane.used_s, self._now_s)
             lane.jobs.append(job)
             lane.rows += len(job.rows)
+            self._write_down()
             self._changed.notify()
 
     def aside(self, work: Callable[[], None]) -> None:
@@ -149,16 +136,16 @@ class Lanes(Generic[Row, Result]):
         self._thread.join()
 
     def wait_s(self, name: str) -> float:
-        """Seconds that a new request of a lane would wait.
+        """Seconds that a new request of a lane would wait, as far as passes have shown."""
+        lane = self.lanes[name]
+        others = sum(bool(other.jobs) for other in self.lanes.values() if other is not lane)
+        return lane.rows * lane.row_s * (1 + others)
 
-        At least as long as the pass of now takes already; without any pass, that is all that is
-        known.
-        """
-        with self._changed:
-            passing = 0.0 if self._passing is None else time.monotonic() - self._passing
-            lane = self.lanes[name]
-            others = sum(bool(other.jobs) for other in self.lanes.values() if other is not lane)
-            return passing + lane.rows * lane.row_s * (1 + others)
+    def _write_down(self) -> None:
+        if self._board is not None:
+            self._board.write(
+                [(self.wait_s(name), float(self.lanes[name].rows)) for name in LANES]
+            )
 
     def waiting(self, name: str) -> int:
         """Rows that wait in a lane."""
@@ -207,7 +194,6 @@ class Lanes(Generic[Row, Result]):
                 lane.waited_s += time.monotonic() - job.since
                 if job.begun == len(job.rows):
                     lane.jobs.popleft()
-        self._passing = time.monotonic() if taken else None
         return taken
 
     def _pass(self, taken: list[tuple[Job[Row, Result], int]]) -> None:
@@ -221,8 +207,8 @@ class Lanes(Generic[Row, Result]):
                 results = [InternalError("the model failed; its log says why")] * len(rows)
         took = time.monotonic() - began
         with self._changed:
-            self._passing = None
             self._charge(taken, took)
+            self._write_down()
         for (job, _), result in zip(taken, results, strict=True):
             job.results.append(result)
             if len(job.results) == len(job.rows):

@@ -15,17 +15,27 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from lensemble.admission import Board
 from lensemble.config import Settings
 from lensemble.deadline import is_over, too_late
 from lensemble.heartbeat import Heartbeat
-from lensemble.stages.stage import Counter, Gauge, Stage, check_parameters, deadline_of
+from lensemble.lanes import Job, Lanes
+from lensemble.stages.stage import (
+    Counter,
+    Gauge,
+    LaneStage,
+    Stage,
+    check_parameters,
+    deadline_of,
+)
 from lensemble_client import contract
 from lensemble_client.errors import (
     DeadlineExceededError,
@@ -44,6 +54,11 @@ faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 INFO_METRIC = "lensemble_model_info"
 _heartbeat = Heartbeat(None, "", 0)
+_lanes: Lanes[Any, Any] | None = None
+_LAST = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+_WAITING = ("lensemble_lane_waiting", "Rows that wait for the encoder.")
+_WAITED = ("lensemble_lane_waited_seconds_total", "Seconds that rows waited before their pass.")
+_BEGUN = ("lensemble_lane_rows_total", "Rows that came into a pass.")
 _ERRORS = ("lensemble_errors_total", "Requests that were answered with an error.")
 _FIELDS = {
     *contract.PARAMETERS,
@@ -62,6 +77,7 @@ _errors: collections.Counter[tuple[str, str, str]] = collections.Counter(
 _OURS = (InternalError, StorageError)
 """Errors that are no caller's fault: they are in the log, with the ids of their requests."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_errors_counted = 0
 _COUNT_S = 0.1
 _counted_at = 0.0
 _published: list[Any] = []
@@ -124,7 +140,68 @@ def load(
     _heartbeat = Heartbeat(settings.heartbeats, args["model_name"], made.patience_s)
     _publish(made, args["model_name"])
     _count(made, at_once=True)
+    if isinstance(made, LaneStage):
+        global _lanes
+        _lanes = Lanes(
+            made.run,
+            apart=made.apart,
+            around=_heartbeat.during,
+            after=partial(_after_pass, made),
+            board=Board(settings.heartbeats, args["model_name"]),
+        )
     return made
+
+
+def take(stage: LaneStage[Any, Any], requests: Sequence[Any]) -> None:
+    """Takes the requests of one `execute` call over; each is answered when its rows are computed.
+
+    Args:
+        stage: The model's stage.
+        requests: Triton's requests.
+    """
+    assert _lanes is not None
+    for request in requests:
+        sender = request.get_response_sender()
+        call = _read(stage, request)
+        if call.is_ping:
+            _lanes.aside(partial(_answer_ping, stage, sender))
+        elif call.runs:
+            rows, call.rows = [stage.detached(row) for row in call.rows], []
+            costs = [stage.costs(row) for row in rows]
+            _lanes.submit(Job(rows, costs, stage.lane(rows), partial(_answer, stage, sender, call)))
+        else:
+            _answer(stage, sender, call, call.rows, 0.0)
+            _lanes.aside(_nothing)  # the error is counted
+
+
+def close(stage: LaneStage[Any, Any]) -> None:
+    """Finishes what was taken over, and lets go of the stage."""
+    if _lanes is not None:
+        _lanes.close()
+    stage.close()
+
+
+def _answer(
+    stage: Stage[Any, Any], sender: Any, call: _Call, results: list[Any], worked_ms: float
+) -> None:
+    sender.send(_response(stage, call, results, worked_ms), _LAST)
+
+
+def _answer_ping(stage: Stage[Any, Any], sender: Any) -> None:
+    answer = _pinged(stage)
+    _count(stage, at_once=True)
+    sender.send(answer, _LAST)
+
+
+def _nothing() -> None:
+    """Does nothing."""
+
+
+def _after_pass(stage: Stage[Any, Any]) -> None:
+    global _errors_counted
+    more = _errors.total() > _errors_counted
+    _errors_counted = _errors.total()
+    _count(stage, at_once=more)
 
 
 def respond(stage: Stage[Any, Any], requests: Sequence[Any]) -> list[Any]:
@@ -276,7 +353,8 @@ def _count(stage: Stage[Any, Any], *, at_once: bool = False) -> None:
         Counter(*_ERRORS, {"code": code, "input": field, "reason": reason}, count)
         for (code, field, reason), count in _errors.items()
     ]
-    readings: list[Counter | Gauge] = [*stage.counters(), *refused, *stage.gauges()]
+    queues = [] if _lanes is None else [*_queues(_lanes)]
+    readings: list[Counter | Gauge] = [*stage.counters(), *refused, *stage.gauges(), *queues]
     for reading in readings:
         is_gauge = isinstance(reading, Gauge)
         key = (reading.name, *reading.labels.items())
@@ -298,6 +376,14 @@ def _count(stage: Stage[Any, Any], *, at_once: bool = False) -> None:
         else:
             metric.increment(reading.value - before)
         _counted[key] = (metric, reading.value)
+
+
+def _queues(lanes: Lanes[Any, Any]) -> Iterator[Counter | Gauge]:
+    for name, lane in lanes.lanes.items():
+        labels = {"lane": name}
+        yield Gauge(*_WAITING, labels, lane.rows)
+        yield Counter(*_WAITED, labels, lane.waited_s)
+        yield Counter(*_BEGUN, labels, lane.begun)
 
 
 class _TritonLog(logging.Handler):

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lensemble.admission import lane_of
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features, unfill
 from lensemble.repeats import Repeats
-from lensemble.stages.stage import Counter, Parameters, Stage, deadline_of, whole_number
+from lensemble.stages.stage import Counter, LaneStage, Parameters, deadline_of, whole_number
 from lensemble_client import contract
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Rows
@@ -36,7 +37,7 @@ EncodeRow = tuple[Features, int | None, int]
 """Features, dimensions asked for, deadline."""
 
 
-class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
+class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
     """Features -> unit vectors."""
 
     model = contract.QWEN3_VL
@@ -57,6 +58,7 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
             settings.cache_mib * 1024**2,
         )
         self.about = describe(self._encoder)
+        self.apart = self._encoder.device.type == "cpu"
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
         """See `Stage.read`."""
@@ -75,6 +77,21 @@ class EncodeStage(Stage[EncodeRow, NDArray[np.float32]]):
         items, dimensions, deadlines = (list(column) for column in zip(*rows, strict=True))
         vectors = self._encode(items, deadlines)
         return [self._cut(vector, asked) for vector, asked in zip(vectors, dimensions, strict=True)]
+
+    def lane(self, rows: Sequence[EncodeRow]) -> str:
+        """See `LaneStage.lane`."""
+        return lane_of(len(rows), pictures=any(len(features.patches) for features, *_ in rows))
+
+    def costs(self, row: EncodeRow) -> tuple[float, ...]:
+        """See `LaneStage.costs`."""
+        return self._encoder.costs(row[0])
+
+    def detached(self, row: EncodeRow) -> EncodeRow:
+        """See `LaneStage.detached`."""
+        features, *rest = row
+        arrays = (features.input_ids, features.patches, features.image_grid_thw)
+        dimensions, deadline = rest
+        return Features(*(array.copy() for array in arrays)), dimensions, deadline
 
     def check(self) -> None:
         """See `Stage.check`: on a GPU whose context is lost, every pass fails from then on."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.admission import Gate
+from lensemble.admission import Gate, lane_of
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.features import Features, fill
@@ -36,7 +36,9 @@ class PreprocessStage(Stage[Item, Features]):
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""
-        self._gate.check(pictures=rows.get(contract.IMAGE.name) is not None)
+        pictures = rows.get(contract.IMAGE.name)
+        count = len(next(iter(rows.values()), ()))
+        self._gate.check(lane_of(count, pictures=pictures is not None and pictures.size > 0))
         return from_rows(rows)
 
     def run(self, rows: Sequence[Item]) -> Sequence[Features | LensembleError]:

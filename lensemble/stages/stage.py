@@ -105,6 +105,28 @@ class Stage(Generic[Row, Result]):
         """Lets go of files and threads."""
 
 
+class LaneStage(Stage[Row, Result]):
+    """A stage whose requests wait in `lanes` instead of in Triton's queue.
+
+    Attributes:
+        apart: See `lanes.Lanes`.
+    """
+
+    apart: bool = True
+
+    def lane(self, rows: Sequence[Row]) -> str:
+        """The lane of one request, of `lanes.LANES`."""
+        raise NotImplementedError
+
+    def costs(self, row: Row) -> tuple[float, ...]:
+        """Parts of the budgets of a pass that a row takes."""
+        raise NotImplementedError
+
+    def detached(self, row: Row) -> Row:
+        """The row in memory of its own: what was read lies in that of a request that is let go."""
+        raise NotImplementedError
+
+
 def check_parameters(parameters: Parameters) -> None:
     """Refuses a request parameter that no model reads: a misspelt one would pass in silence.
 

@@ -73,7 +73,7 @@ def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
     for every in found.values():
         assert all(isinstance(one, OverloadedError | np.ndarray) for one in every)
     # By how much is the matter of tests/unit/test_admission.py: here the machine may be busy.
-    assert refused["picture"] >= 0.9 * refused["text"] > 0
+    assert min(refused.values()) > 0
     assert len(answered) > FEW
     for one in answered:
         np.testing.assert_allclose(one, vector, atol=1e-5)

@@ -5,7 +5,20 @@ import time
 import pytest
 
 from lensemble import admission
-from lensemble.admission import FEW, Gate, Line, Publisher, counts
+from lensemble.admission import (
+    BULK,
+    BULK_ROWS,
+    FEW,
+    LANES,
+    PICTURE,
+    TEXT,
+    Board,
+    Gate,
+    Line,
+    Publisher,
+    counts,
+    lane_of,
+)
 from lensemble_client.errors import OverloadedError
 
 METRICS = """# HELP nv_inference_request_success Number of successful inference requests
@@ -20,9 +33,9 @@ NOWHERE = "http://127.0.0.1:9/metrics"
 
 
 def test_metrics_are_read():
-    assert counts(METRICS) == {"preprocess": (2, 40), "qwen3_vl": (7, 30)}
+    assert counts(METRICS) == {"preprocess": (2, 40)}
     assert counts("nothing") == {}
-    assert counts('nv_inference_request_success{model="qwen3_vl",version="1"} 30') == {}
+    assert counts('nv_inference_request_success{model="preprocess",version="1"} 30') == {}
 
 
 def test_wait_is_what_waits_over_the_rate():
@@ -70,44 +83,87 @@ def test_old_rates_are_forgotten(monkeypatch):
 
 @pytest.fixture
 def published(tmp_path):
-    publisher = Publisher(NOWHERE, tmp_path)
+    """A gate that reads what `publish` and `board` wrote."""
+    publisher, board = Publisher(NOWHERE, tmp_path), Board(tmp_path, "qwen3_vl")
     gate = Gate(tmp_path, 4.0)
 
     def publish(waiting, wait_s, age_s=0.0):
         now = time.monotonic() - age_s
-        line = publisher._lines["qwen3_vl"] = Line()
+        line = publisher._lines["preprocess"] = Line()
         line.look(now - 1, waiting, 0)
         line.look(now, waiting, round(waiting / wait_s))
         publisher.note(now, {})
-        return gate
 
-    return publish
+    return gate, publish, board
 
 
-def test_who_waits_too_long_is_refused(published):
-    gate = published(waiting=100, wait_s=3.9)
-    gate.check(pictures=False)
-    with pytest.raises(OverloadedError, match=r"100 requests wait, some 3\.8 s of work"):
-        gate.check(pictures=True)  # half of the time
-    gate = published(waiting=100, wait_s=5)
+def test_lanes_by_size_and_content():
+    assert lane_of(1, pictures=False) == TEXT
+    assert lane_of(BULK_ROWS, pictures=True) == PICTURE
+    assert lane_of(BULK_ROWS + 1, pictures=False) == BULK
+
+
+def test_who_waits_too_long_for_preprocess_is_refused(published):
+    gate, publish, _ = published
+    publish(waiting=100, wait_s=3.9)
+    for lane in LANES:
+        gate.check(lane)
+    publish(waiting=100, wait_s=5)
+    for lane in LANES:
+        with pytest.raises(OverloadedError, match="100 requests wait, some 5.0 s of work"):
+            gate.check(lane)
+    assert gate.refused == len(LANES)
+
+
+def test_texts_come_in_while_pictures_wait(published):
+    gate, publish, board = published
+    publish(waiting=1, wait_s=0.1)
+    board.write([(0.5, 40), (4.5, 90), (3.5, 200)])
+    gate.check(TEXT)
+    gate.check(BULK)
     with pytest.raises(OverloadedError, match="expected at most 4 s"):
-        gate.check(pictures=False)
-    assert gate.refused == 2
+        gate.check(PICTURE)
+
+
+def test_both_queues_add_up(published):
+    gate, publish, board = published
+    publish(waiting=20, wait_s=2)
+    board.write([(2.5, 20), (0, 0), (0, 0)])
+    with pytest.raises(OverloadedError, match="40 requests wait, some 4.5 s"):
+        gate.check(TEXT)
+    gate.check(PICTURE)
+
+
+def test_of_several_encoders_the_one_with_least_to_do_counts(tmp_path):
+    Publisher(NOWHERE, tmp_path)
+    boards = [Board(tmp_path, name) for name in ("one", "other")]
+    gate = Gate(tmp_path, 4.0)
+    boards[0].write([(9, 90)] * 3)
+    gate.check(TEXT)
+    boards[1].write([(8, 80)] * 3)
+    with pytest.raises(OverloadedError, match="80 requests"):
+        gate.check(TEXT)
 
 
 def test_few_may_wait_as_long_as_it_takes(published):
-    published(waiting=FEW, wait_s=60).check(pictures=True)
+    gate, publish, board = published
+    publish(waiting=FEW // 2, wait_s=60)
+    board.write([(60, FEW // 2)] * 3)
+    gate.check(PICTURE)
 
 
 def test_nobody_is_refused_for_what_is_stale(published):
-    published(waiting=100, wait_s=60, age_s=admission.STALE_S + 1).check(pictures=True)
+    gate, publish, _ = published
+    publish(waiting=100, wait_s=60, age_s=admission.STALE_S + 1)
+    gate.check(PICTURE)
 
 
 def test_nobody_is_refused_where_nobody_watches(tmp_path):
-    Gate(None, 4.0).check(pictures=True)
-    Gate(tmp_path, 4.0).check(pictures=True)
+    Gate(None, 4.0).check(PICTURE)
+    Gate(tmp_path, 4.0).check(PICTURE)
     Publisher(NOWHERE, tmp_path)
-    Gate(tmp_path, 4.0).check(pictures=True)
+    Gate(tmp_path, 4.0).check(PICTURE)
+    Board(None, "qwen3_vl").write([(1, 1)] * 3)
 
 
 def test_publisher_bears_a_server_that_does_not_answer(tmp_path):

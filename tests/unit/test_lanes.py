@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from lensemble.lanes import BULK, BULK_ROWS, PICTURE, TEXT, Job, Lanes, lane_of
+from lensemble.admission import BULK, PICTURE, TEXT
+from lensemble.lanes import Job, Lanes
 from lensemble_client import InternalError
 
 
@@ -59,12 +60,6 @@ def first(passes, lane=BULK):
     """A pass that is under way, behind which the others wait."""
     passes.submit(lane, "first")
     until(lambda: not passes.lanes.waiting(lane))
-
-
-def test_lanes_by_size_and_content():
-    assert lane_of(1, pictures=False) == TEXT
-    assert lane_of(BULK_ROWS, pictures=True) == PICTURE
-    assert lane_of(BULK_ROWS + 1, pictures=False) == BULK
 
 
 def test_what_waits_shares_a_pass_as_far_as_it_fits():
