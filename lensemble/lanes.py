@@ -12,11 +12,13 @@ answered as soon as its last row is computed.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from lensemble.admission import LANES, Board
@@ -104,11 +106,17 @@ class Lanes(Generic[Row, Result]):
         """The queueing's clock: what the lane of the last pass had had when it began."""
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="passes", daemon=True)
-        self._thread.start()
+        self._working = False
+        self._done: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._work, "passes"), (self._answer, "answers"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job[Row, Result]) -> None:
-        """Takes a request over; its `done` is called in the thread of the passes.
+        """Takes a request over; its `done` is called in a thread of the answers.
 
         Args:
             job: With at least one row.
@@ -133,7 +141,16 @@ class Lanes(Generic[Row, Result]):
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        passes, answers = self._threads
+        passes.join()
+        self._done.put(None)
+        answers.join()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is computed."""
+        with self._changed:
+            return not (self._working or self._asides or self._any())
 
     def wait_s(self, name: str) -> float:
         """Seconds that a new request of a lane would wait, as far as passes have shown."""
@@ -143,9 +160,7 @@ class Lanes(Generic[Row, Result]):
 
     def _write_down(self) -> None:
         if self._board is not None:
-            self._board.write(
-                [(self.wait_s(name), float(self.lanes[name].rows)) for name in LANES]
-            )
+            self._board.write([(self.wait_s(name), float(self.lanes[name].rows)) for name in LANES])
 
     def waiting(self, name: str) -> int:
         """Rows that wait in a lane."""
@@ -154,8 +169,10 @@ class Lanes(Generic[Row, Result]):
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._working = False
                 while not (self._asides or self._any() or self._closed):
                     self._changed.wait()
+                self._working = True
                 aside = self._asides.popleft() if self._asides else None
                 taken = [] if aside else self._take()
                 if aside is None and not taken:
@@ -166,6 +183,11 @@ class Lanes(Generic[Row, Result]):
             else:
                 self._pass(taken)
             _safely(self._after)
+
+    def _answer(self) -> None:
+        """Sends answers: each waits for Triton, and the next pass need not."""
+        while (send := self._done.get()) is not None:
+            _safely(send)
 
     def _any(self) -> bool:
         return any(lane.jobs for lane in self.lanes.values())
@@ -212,7 +234,7 @@ class Lanes(Generic[Row, Result]):
         for (job, _), result in zip(taken, results, strict=True):
             job.results.append(result)
             if len(job.results) == len(job.rows):
-                _safely(lambda job=job: job.done(job.results, took * 1000))  # type: ignore[misc]
+                self._done.put(partial(job.done, job.results, took * 1000))
 
     def _charge(self, taken: list[tuple[Job[Row, Result], int]], took: float) -> None:
         """Counts a pass's seconds for the lanes that were in it, by what their rows cost."""

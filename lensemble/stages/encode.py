@@ -88,10 +88,8 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
 
     def detached(self, row: EncodeRow) -> EncodeRow:
         """See `LaneStage.detached`."""
-        features, *rest = row
-        arrays = (features.input_ids, features.patches, features.image_grid_thw)
-        dimensions, deadline = rest
-        return Features(*(array.copy() for array in arrays)), dimensions, deadline
+        features, dimensions, deadline = row
+        return features.copy(), dimensions, deadline
 
     def check(self) -> None:
         """See `Stage.check`: on a GPU whose context is lost, every pass fails from then on."""

@@ -1,6 +1,7 @@
 """Lanes with passes whose lengths and results are made by hand."""
 
 import contextlib
+import itertools
 import threading
 import time
 
@@ -17,9 +18,7 @@ class Passes:
     def __init__(self, *, apart=True, seconds=None):
         self.seen, self.answers, self.seconds = [], {}, seconds or {}
         self.gate = threading.Semaphore(0)
-        self.lanes = Lanes(
-            self.run, apart=apart, around=contextlib.nullcontext, after=lambda: None
-        )
+        self.lanes = Lanes(self.run, apart=apart, around=contextlib.nullcontext, after=lambda: None)
 
     def run(self, rows):
         self.gate.acquire()
@@ -104,7 +103,7 @@ def test_pictures_do_not_starve_behind_texts():
         passes.submit(TEXT, "t", cost=1.0)
     passes.finish()
     places = [n for n, rows in enumerate(passes.seen) if rows == ["p"]]
-    gaps = [later - sooner for sooner, later in zip(places, places[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(places)]
     assert max(gaps[:3]) <= 16
     assert min(gaps[:3]) >= 4
 
@@ -116,12 +115,12 @@ def test_idle_lane_saves_no_time_up():
     passes.let(10)
     until(lambda: len(passes.seen) == 10)
     first(passes)
-    for _ in range(4):
+    for _ in range(8):
         passes.submit(PICTURE, "p", cost=1.0)
         passes.submit(TEXT, "t", cost=1.0)
     passes.finish()
     order = [rows[0] for rows in passes.seen[11:]]
-    assert order[:4].count("p") == 2  # by turns, not all the pictures first
+    assert 3 <= order[:8].count("p") <= 6  # by turns, not all the pictures first
 
 
 def test_on_gpus_room_is_filled_from_other_lanes():

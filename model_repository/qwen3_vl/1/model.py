@@ -12,8 +12,8 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self.stage = triton.load(EncodeStage, args)
 
-    def execute(self, requests: list[Any]) -> None:
-        triton.take(self.stage, requests)
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return triton.take(self.stage, requests)
 
     def finalize(self) -> None:
         triton.close(self.stage)
