@@ -16,7 +16,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -29,6 +30,10 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
+QUICK_S = 0.1
+"""A pass of texts and pictures together that takes less harms no text."""
+SLICE_S = 0.25
+"""What a pass takes at most, if it has several rows: a text waits for no longer than one."""
 _MEMORY = 0.8
 """Of the older passes' weight in what a row takes, for each new one."""
 
@@ -107,6 +112,8 @@ class Lanes(Generic[Row, Result]):
         self._changed = threading.Condition()
         self._closed = False
         self._working = False
+        self._unit_s = 0.0
+        """Seconds that a pass takes which uses all of its budget, of late; 0 is not known."""
         self._done: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
@@ -146,11 +153,33 @@ class Lanes(Generic[Row, Result]):
         self._done.put(None)
         answers.join()
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing waits and nothing is computed."""
+    @contextmanager
+    def at_once(self, costs: Sequence[tuple[float, ...]], lanes: Collection[str]) -> Iterator[bool]:
+        """Whether rows may be computed now, in the caller's thread, instead of in a lane.
+
+        They may if nothing else waits or is computed and they are one pass; if they are of several
+        lanes, only one that is over before anybody notices.
+
+        Args:
+            costs: Of the rows.
+            lanes: Theirs.
+
+        Yields:
+            Whether; if so, the time is taken for that of a pass.
+        """
         with self._changed:
-            return not (self._working or self._asides or self._any())
+            idle = not (self._working or self._asides or self._any())
+        whole = _sum(costs)
+        quick = len(lanes) < 2 or whole * self._unit_s <= QUICK_S
+        may = idle and (len(costs) < 2 or (whole <= 1 and quick))
+        began = time.monotonic()
+        yield may
+        if may and costs:
+            self._learn(whole, time.monotonic() - began)
+
+    def _learn(self, cost: float, took: float) -> None:
+        unit_s = took / cost if cost else 0.0
+        self._unit_s = unit_s if not self._unit_s else _smooth(self._unit_s, unit_s)
 
     def wait_s(self, name: str) -> float:
         """Seconds that a new request of a lane would wait, as far as passes have shown."""
@@ -206,7 +235,7 @@ class Lanes(Generic[Row, Result]):
                 job = lane.jobs[0]
                 cost = job.costs[job.begun]
                 more = [a + b for a, b in zip(spent or [0.0] * len(cost), cost, strict=True)]
-                if taken and max(more) > 1:
+                if taken and (max(more) > 1 or max(more) * self._unit_s > SLICE_S):
                     break
                 spent = more
                 taken.append((job, job.begun))
@@ -242,12 +271,22 @@ class Lanes(Generic[Row, Result]):
         for job, n in taken:
             costs.setdefault(job.lane, []).append(max(job.costs[n]))
         whole = sum(map(sum, costs.values()))
+        self._learn(_sum([job.costs[n] for job, n in taken]), took)
         for name, each in costs.items():
             lane = self.lanes[name]
             part_s = took * (sum(each) / whole if whole else 1 / len(costs))
             lane.used_s += part_s
             row_s = part_s / len(each)
-            lane.row_s = row_s if not lane.row_s else _MEMORY * lane.row_s + (1 - _MEMORY) * row_s
+            lane.row_s = row_s if not lane.row_s else _smooth(lane.row_s, row_s)
+
+
+def _sum(costs: Sequence[tuple[float, ...]]) -> float:
+    """Part of the budget that rows use which is used most."""
+    return max(map(sum, zip(*costs, strict=True)), default=0.0)
+
+
+def _smooth(old: float, new: float) -> float:
+    return _MEMORY * old + (1 - _MEMORY) * new
 
 
 def _safely(work: Callable[[], None]) -> None:

@@ -170,10 +170,11 @@ def take(stage: LaneStage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     start = time.perf_counter()
     calls = [_read(stage, request) for request in requests]
     costs = [[stage.costs(row) for row in call.rows] if call.runs else [] for call in calls]
-    every = [cost for each in costs for cost in each]
-    if _lanes.idle and (len(every) < 2 or max(map(sum, zip(*every, strict=True))) <= 1):
-        with _heartbeat.during():
-            return _answered(stage, calls, start)
+    kinds = {stage.lane(call.rows) for call in calls if call.runs}
+    with _lanes.at_once([cost for each in costs for cost in each], kinds) as at_once:
+        if at_once:
+            with _heartbeat.during():
+                return _answered(stage, calls, start)
     return [_taken_over(stage, *each) for each in zip(requests, calls, costs, strict=True)]
 
 

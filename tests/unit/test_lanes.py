@@ -196,6 +196,48 @@ def test_wait_goes_by_what_rows_took_and_who_else_waits():
     passes.finish()
 
 
+def test_one_pass_with_nothing_else_to_do_is_made_at_once():
+    passes = Passes()
+    lanes = passes.lanes
+
+    def may(costs, kinds):
+        with lanes.at_once(costs, kinds) as may:
+            return may
+
+    assert may([(0.5, 0.1)] * 2, {TEXT})
+    assert not may([(0.5, 0.1)] * 3, {TEXT})
+    assert may([(3.0, 0.1)], {TEXT})  # it would go alone in a lane, too
+    assert may([], set())
+    first(passes)
+    assert not may([(0.1, 0.1)], {TEXT})
+    passes.finish()
+
+
+def test_texts_and_pictures_share_a_pass_only_if_it_is_short():
+    passes = Passes()
+    lanes = passes.lanes
+    for seconds, wanted in ((0.01, True), (0.2, False)):
+        for _ in range(30):  # until what was before is forgotten
+            lanes._learn(0.5, seconds)
+        with lanes.at_once([(0.5, 0.1)], {TEXT, PICTURE}) as one:
+            assert one  # nobody shares it
+        with lanes.at_once([(0.25, 0.1), (0.25, 0)], {TEXT, PICTURE}) as may:
+            assert may == wanted
+    passes.finish()
+
+
+def test_pass_of_a_slow_model_is_short():
+    """By its budget all four would fit, and take a second."""
+    passes = Passes()
+    first(passes)
+    for _ in range(30):
+        passes.lanes._learn(1.0, 1.0)
+    for word in "abcd":
+        passes.submit(PICTURE, word, cost=0.2)
+    passes.finish()
+    assert passes.seen[1] == ["a"]
+
+
 def test_close_finishes_what_waits():
     passes = Passes()
     first(passes)
