@@ -3,10 +3,10 @@
 Triton hands requests to a model in batches, and takes no answer before the last of a batch is
 there: a text that came with sixty pictures waits for all of them, and the next text for the whole
 batch. So requests are taken over as they come, and a thread makes one pass of the encoder after the
-other of what waits then. The lane that has had the least of the time comes next (start-time fair
-queueing, Goyal et al. 1996), so texts, whose passes are short, are never behind more than one pass
-of pictures, and nobody starves: with all lanes full each has a third of the time. A request is
-answered as soon as its last row is computed.
+other of what waits then. The lane that has had the least of the time fills a pass first (start-time
+fair queueing, Goyal et al. 1996), what room is left goes to the others. So texts, which take little,
+are in the next pass, and nobody starves: with all lanes full each has a third of the time. A
+request is answered as soon as its last row is computed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,10 +30,9 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-QUICK_S = 0.1
-"""A pass of texts and pictures together that takes less harms no text."""
-SLICE_S = 0.25
-"""What a pass takes at most, if it has several rows: a text waits for no longer than one."""
+SLICE_S = 0.5
+"""What a pass of several rows may take: nobody's turn is further away than one. In shorter ones
+reading the weights, 40 ms for 95 million on two cores, counts: docs/decisions.md."""
 _MEMORY = 0.8
 """Of the older passes' weight in what a row takes, for each new one."""
 
@@ -86,9 +85,6 @@ class Lanes(Generic[Row, Result]):
 
     Args:
         run: Rows of one pass -> for each its result or its error.
-        apart: Whether a pass has rows of one lane only. Where a pass costs what its rows do, on
-            CPUs, that is best; where it has a price of its own, on GPUs, room is filled from the
-            other lanes.
         around: A context for each pass; notes that the process works.
         after: Called after each pass.
         board: Where to write down how long a new request would wait.
@@ -98,12 +94,11 @@ class Lanes(Generic[Row, Result]):
         self,
         run: Callable[[Sequence[Row]], Sequence[Result | LensembleError]],
         *,
-        apart: bool,
         around: Callable[[], Any],
         after: Callable[[], None],
         board: Board | None = None,
     ) -> None:
-        self._run, self._apart, self._around, self._after = run, apart, around, after
+        self._run, self._around, self._after = run, around, after
         self._board = board
         self.lanes = {name: Lane() for name in LANES}
         self._asides: deque[Callable[[], None]] = deque()
@@ -154,15 +149,13 @@ class Lanes(Generic[Row, Result]):
         answers.join()
 
     @contextmanager
-    def at_once(self, costs: Sequence[tuple[float, ...]], lanes: Collection[str]) -> Iterator[bool]:
+    def at_once(self, costs: Sequence[tuple[float, ...]]) -> Iterator[bool]:
         """Whether rows may be computed now, in the caller's thread, instead of in a lane.
 
-        They may if nothing else waits or is computed and they are one pass; if they are of several
-        lanes, only one that is over before anybody notices.
+        They may if nothing else waits or is computed, and they are one pass.
 
         Args:
             costs: Of the rows.
-            lanes: Theirs.
 
         Yields:
             Whether; if so, the time is taken for that of a pass.
@@ -170,12 +163,15 @@ class Lanes(Generic[Row, Result]):
         with self._changed:
             idle = not (self._working or self._asides or self._any())
         whole = _sum(costs)
-        quick = len(lanes) < 2 or whole * self._unit_s <= QUICK_S
-        may = idle and (len(costs) < 2 or (whole <= 1 and quick))
+        may = idle and (len(costs) < 2 or self._fits(whole))
         began = time.monotonic()
         yield may
         if may and costs:
             self._learn(whole, time.monotonic() - began)
+
+    def _fits(self, cost: float) -> bool:
+        """Whether rows are one pass, by their part of the budget and by the time it takes."""
+        return cost <= 1 and cost * self._unit_s <= SLICE_S
 
     def _learn(self, cost: float, took: float) -> None:
         unit_s = took / cost if cost else 0.0
@@ -222,20 +218,20 @@ class Lanes(Generic[Row, Result]):
         return any(lane.jobs for lane in self.lanes.values())
 
     def _take(self) -> list[tuple[Job[Row, Result], int]]:
-        """Rows for one pass: (job, row). From the lane that had least, as many as fit."""
+        """Rows for one pass: (job, row). As many as fit, first of the lane that has had least."""
         waiting = sorted(
             (lane for lane in self.lanes.values() if lane.jobs), key=lambda lane: lane.used_s
         )
         taken: list[tuple[Job[Row, Result], int]] = []
         spent: list[float] = []
-        for lane in waiting[:1] if self._apart else waiting:
+        for lane in waiting:
             if not taken:
                 self._now_s = lane.used_s
             while lane.jobs:
                 job = lane.jobs[0]
                 cost = job.costs[job.begun]
                 more = [a + b for a, b in zip(spent or [0.0] * len(cost), cost, strict=True)]
-                if taken and (max(more) > 1 or max(more) * self._unit_s > SLICE_S):
+                if taken and not self._fits(max(more)):
                     break
                 spent = more
                 taken.append((job, job.begun))

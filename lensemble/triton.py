@@ -144,7 +144,6 @@ def load(
         global _lanes
         _lanes = Lanes(
             made.run,
-            apart=made.apart,
             around=_heartbeat.during,
             after=partial(_after_pass, made),
             board=Board(settings.heartbeats, args["model_name"]),
@@ -170,8 +169,7 @@ def take(stage: LaneStage[Any, Any], requests: Sequence[Any]) -> list[Any]:
     start = time.perf_counter()
     calls = [_read(stage, request) for request in requests]
     costs = [[stage.costs(row) for row in call.rows] if call.runs else [] for call in calls]
-    kinds = {stage.lane(call.rows) for call in calls if call.runs}
-    with _lanes.at_once([cost for each in costs for cost in each], kinds) as at_once:
+    with _lanes.at_once([cost for each in costs for cost in each]) as at_once:
         if at_once:
             with _heartbeat.during():
                 return _answered(stage, calls, start)

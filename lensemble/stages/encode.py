@@ -58,7 +58,6 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
             settings.cache_mib * 1024**2,
         )
         self.about = describe(self._encoder)
-        self.apart = self._encoder.device.type == "cpu"
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
         """See `Stage.read`."""

@@ -106,13 +106,7 @@ class Stage(Generic[Row, Result]):
 
 
 class LaneStage(Stage[Row, Result]):
-    """A stage whose requests wait in `lanes` instead of in Triton's queue.
-
-    Attributes:
-        apart: See `lanes.Lanes`.
-    """
-
-    apart: bool = True
+    """A stage whose requests wait in `lanes` instead of in Triton's queue."""
 
     def lane(self, rows: Sequence[Row]) -> str:
         """The lane of one request, of `lanes.LANES`."""

@@ -8,17 +8,17 @@ import time
 import pytest
 
 from lensemble.admission import BULK, PICTURE, TEXT
-from lensemble.lanes import Job, Lanes
+from lensemble.lanes import SLICE_S, Job, Lanes
 from lensemble_client import InternalError
 
 
 class Passes:
     """Runs passes when the test says so; a row is a word, its result the same in capitals."""
 
-    def __init__(self, *, apart=True, seconds=None):
+    def __init__(self, seconds=None):
         self.seen, self.answers, self.seconds = [], {}, seconds or {}
         self.gate = threading.Semaphore(0)
-        self.lanes = Lanes(self.run, apart=apart, around=contextlib.nullcontext, after=lambda: None)
+        self.lanes = Lanes(self.run, around=contextlib.nullcontext, after=lambda: None)
 
     def run(self, rows):
         self.gate.acquire()
@@ -123,8 +123,8 @@ def test_idle_lane_saves_no_time_up():
     assert 3 <= order[:8].count("p") <= 6  # by turns, not all the pictures first
 
 
-def test_on_gpus_room_is_filled_from_other_lanes():
-    passes = Passes(apart=False)
+def test_room_that_is_left_goes_to_the_other_lanes():
+    passes = Passes()
     first(passes)
     passes.submit(PICTURE, "p")
     passes.submit(TEXT, "t")
@@ -200,29 +200,19 @@ def test_one_pass_with_nothing_else_to_do_is_made_at_once():
     passes = Passes()
     lanes = passes.lanes
 
-    def may(costs, kinds):
-        with lanes.at_once(costs, kinds) as may:
+    def may(costs):
+        with lanes.at_once(costs) as may:
             return may
 
-    assert may([(0.5, 0.1)] * 2, {TEXT})
-    assert not may([(0.5, 0.1)] * 3, {TEXT})
-    assert may([(3.0, 0.1)], {TEXT})  # it would go alone in a lane, too
-    assert may([], set())
+    assert may([(0.5, 0.1)] * 2)
+    assert not may([(0.5, 0.1)] * 3)
+    assert may([(3.0, 0.1)])  # it would go alone in a lane, too
+    assert may([])
+    for _ in range(30):
+        lanes._learn(0.5, SLICE_S)
+    assert not may([(0.4, 0.1)] * 2)  # it would fit, and take too long
     first(passes)
-    assert not may([(0.1, 0.1)], {TEXT})
-    passes.finish()
-
-
-def test_texts_and_pictures_share_a_pass_only_if_it_is_short():
-    passes = Passes()
-    lanes = passes.lanes
-    for seconds, wanted in ((0.01, True), (0.2, False)):
-        for _ in range(30):  # until what was before is forgotten
-            lanes._learn(0.5, seconds)
-        with lanes.at_once([(0.5, 0.1)], {TEXT, PICTURE}) as one:
-            assert one  # nobody shares it
-        with lanes.at_once([(0.25, 0.1), (0.25, 0)], {TEXT, PICTURE}) as may:
-            assert may == wanted
+    assert not may([(0.1, 0.1)])
     passes.finish()
 
 
@@ -233,7 +223,7 @@ def test_pass_of_a_slow_model_is_short():
     for _ in range(30):
         passes.lanes._learn(1.0, 1.0)
     for word in "abcd":
-        passes.submit(PICTURE, word, cost=0.2)
+        passes.submit(PICTURE, word, cost=0.4)
     passes.finish()
     assert passes.seen[1] == ["a"]
 
