@@ -3,10 +3,10 @@
 Triton hands requests to a model in batches, and takes no answer before the last of a batch is
 there: a text that came with sixty pictures waits for all of them, and the next text for the whole
 batch. So requests are taken over as they come, and a thread makes one pass of the encoder after the
-other of what waits then. The lane that has had the least of the time fills a pass first (start-time
-fair queueing, Goyal et al. 1996), what room is left goes to the others. So texts, which take little,
-are in the next pass, and nobody starves: with all lanes full each has a third of the time. A
-request is answered as soon as its last row is computed.
+other of what waits then. The lane that has had the least of the time fills a pass first
+(start-time fair queueing, Goyal et al. 1996), what room is left goes to the others. So texts, which
+take little, are in the next pass, and nobody starves: with all lanes full each has a third of the
+time. A request is answered as soon as its last row is computed.
 """
 
 from __future__ import annotations

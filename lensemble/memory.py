@@ -12,11 +12,18 @@ import logging
 
 logger = logging.getLogger(__name__)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's malloc.h."""
 
 _MOST = 1 << 30
 """Bytes. Larger tensors still come and go; an int is what `mallopt` takes."""
+_OPTIONS = {
+    _M_MMAP_THRESHOLD: _MOST,
+    _M_TRIM_THRESHOLD: _MOST,
+    # Passes may be made by a thread other than the first one, whose arena would be of 64 MiB pieces
+    # that come and go.
+    _M_ARENA_MAX: 1,
+}
 
 
 def keep_freed() -> bool:
@@ -27,7 +34,7 @@ def keep_freed() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     kept = mallopt is not None and all(
-        mallopt(option, _MOST) == 1 for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD)
+        mallopt(option, value) == 1 for option, value in _OPTIONS.items()
     )
     if not kept:
         logger.info("this C library cannot be told to keep freed memory")

@@ -148,7 +148,7 @@ def test_request_is_answered_when_its_last_row_is_there():
 def test_pass_that_fails_is_the_error_of_its_rows_and_the_next_goes_on():
     passes = Passes()
     first(passes)
-    passes.submit(TEXT, "bad")
+    passes.submit(TEXT, "bad", cost=1.0)
     passes.submit(PICTURE, "p")
     passes.finish()
     (error,) = passes.answers[("bad",)]
