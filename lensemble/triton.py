@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ _OURS = (InternalError, StorageError)
 """Errors that are no caller's fault: they are in the log, with the ids of their requests."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _errors_counted = 0
+_counting = threading.Lock()
 _COUNT_S = 0.1
 _counted_at = 0.0
 _published: list[Any] = []
@@ -331,7 +333,8 @@ def _response(stage: Stage[Any, Any], call: _Call, results: list[Any], worked_ms
 def _error(error: LensembleError, where: str) -> Any:
     # What stands before a bracket, and only what the contract names: others' words are no labels.
     field = error.field.partition("[")[0]
-    _errors[error.code, field if field in _FIELDS else "", error.reason] += 1
+    with _counting:  # answers of lanes come from a thread of their own
+        _errors[error.code, field if field in _FIELDS else "", error.reason] += 1
     codes = {
         "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG,
         # Nor has it PERMISSION_DENIED.
@@ -372,7 +375,7 @@ def _count(stage: Stage[Any, Any], *, at_once: bool = False) -> None:
     _counted_at = time.monotonic()
     refused = [
         Counter(*_ERRORS, {"code": code, "input": field, "reason": reason}, count)
-        for (code, field, reason), count in _errors.items()
+        for (code, field, reason), count in [*_errors.items()]
     ]
     queues = [] if _lanes is None else [*_queues(_lanes)]
     readings: list[Counter | Gauge] = [*stage.counters(), *refused, *stage.gauges(), *queues]

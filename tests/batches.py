@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import time
+import urllib.request
 
 import tritonclient.grpc as triton
 
 from lensemble.server import TritonServer
+from lensemble_client import Client
+
+
+class Passes:
+    """Counts the encoder's passes and their items from here on; a look is a pass of one item.
+
+    Args:
+        server: Of the real Triton.
+    """
+
+    def __init__(self, server: TritonServer) -> None:
+        self._server = server
+        self._before = self._read()
+
+    def since(self) -> tuple[float, float]:
+        """(items, passes) so far."""
+        items, passes = (now - then for now, then in zip(self._read(), self._before, strict=True))
+        return items, passes
+
+    def _read(self) -> tuple[float, float]:
+        with Client(self._server.grpc_url) as client:
+            client.status()  # brings metrics up to date
+        with urllib.request.urlopen(self._server.metrics_url) as answer:
+            found = dict(_SUM.findall(answer.read().decode()))
+        return float(found["pass_items"]), float(found["passes"])
+
 
 SETTLE_S = 10
+_SUM = re.compile(r"^lensemble_(pass_items|passes)_total\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Batches:
