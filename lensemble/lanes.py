@@ -69,6 +69,7 @@ class Lane:
         used_s: Seconds of passes that it has had, as the queueing counts them.
         row_s: Seconds that a row takes, of late; 0 before the first.
         waited_s: Sum over the rows that were begun.
+        passes_s: Sum over the rows that are done, each with all of its pass.
         begun: Their number.
     """
 
@@ -77,6 +78,7 @@ class Lane:
     used_s: float = 0.0
     row_s: float = 0.0
     waited_s: float = 0.0
+    passes_s: float = 0.0
     begun: int = 0
 
 
@@ -272,6 +274,7 @@ class Lanes(Generic[Row, Result]):
             lane = self.lanes[name]
             part_s = took * (sum(each) / whole if whole else 1 / len(costs))
             lane.used_s += part_s
+            lane.passes_s += took * len(each)
             row_s = part_s / len(each)
             lane.row_s = row_s if not lane.row_s else _smooth(lane.row_s, row_s)
 

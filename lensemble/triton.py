@@ -59,6 +59,7 @@ _lanes: Lanes[Any, Any] | None = None
 _LAST = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 _WAITING = ("lensemble_lane_waiting", "Rows that wait for the encoder.")
 _WAITED = ("lensemble_lane_waited_seconds_total", "Seconds that rows waited before their pass.")
+_PASSES = ("lensemble_lane_pass_seconds_total", "Seconds of the passes that rows were in.")
 _BEGUN = ("lensemble_lane_rows_total", "Rows that came into a pass.")
 _ERRORS = ("lensemble_errors_total", "Requests that were answered with an error.")
 _FIELDS = {
@@ -407,6 +408,7 @@ def _queues(lanes: Lanes[Any, Any]) -> Iterator[Counter | Gauge]:
         labels = {"lane": name}
         yield Gauge(*_WAITING, labels, lane.rows)
         yield Counter(*_WAITED, labels, lane.waited_s)
+        yield Counter(*_PASSES, labels, lane.passes_s)
         yield Counter(*_BEGUN, labels, lane.begun)
 
 

@@ -82,22 +82,43 @@ def steps_with_models(steps: Sequence[Figures]) -> Iterator[tuple[str, dict[str,
             yield f"{step['level']:.4g}", models
 
 
+def lane_parts(step: Figures) -> dict[tuple[str, str], float]:
+    """What the encoder's lanes add to a request's way: mean milliseconds over all of its rows.
+
+    Args:
+        step: As `Outcome` has it.
+    """
+    lanes = step["server"].get("lanes", {}).values()
+    items = step["server"].get("models", {}).get(contract.QWEN3_VL.name, {}).get("items")
+    if not lanes or not items:
+        return {}
+    return {
+        ("lanes", said): sum(one["rows"] * one[key] for one in lanes) / items
+        for said, key in (("waiting", "waited_ms"), ("passes", "pass_ms"))
+    }
+
+
 def _stages(axes: Any, outcome: Outcome) -> bool:
     from matplotlib import colormaps
 
-    steps = list(steps_with_models(outcome.steps))
-    parts = {
-        (model, stage): None
-        for _, models in steps
-        for model, one in models.items()
-        for stage in STAGES
-        if one[f"{stage}_ms"] >= _LEAST_MS
-    }
+    steps = [
+        {
+            **{
+                (name, stage): one[f"{stage}_ms"]
+                for name, one in models.items()
+                for stage in STAGES
+            },
+            **lane_parts(step),
+        }
+        for step in outcome.steps
+        for _, models in steps_with_models([step])
+    ]
+    levels = [level for level, _ in steps_with_models(outcome.steps)]
+    parts = {part: None for step in steps for part, ms in step.items() if ms >= _LEAST_MS}
     base = [0.0] * len(steps)
-    levels = [level for level, _ in steps]
     axes.set_prop_cycle(color=colormaps["tab20"](range(20)))  # ten would repeat themselves
     for model, stage in parts:
-        heights = [models.get(model, {}).get(f"{stage}_ms", 0.0) for _, models in steps]
+        heights = [step.get((model, stage), 0.0) for step in steps]
         axes.bar(levels, heights, bottom=base, label=f"{model} {stage}")
         base = [low + height for low, height in zip(base, heights, strict=True)]
     axes.set(xlabel=_unit(outcome), ylabel="ms of a request, mean", title="where the time goes")

@@ -54,6 +54,17 @@ def models(outcome: Outcome) -> tuple[Row, list[Row]]:
     return ("load", "model", *(name.replace("_", " ") for name in heading)), rows
 
 
+def lanes(outcome: Outcome) -> tuple[Row, list[Row]]:
+    """Heading and rows of the encoder's lanes: mean milliseconds of a row."""
+    keys = ("rows", "waited_ms", "pass_ms")
+    rows: list[Row] = [
+        (where_of(outcome.scenario, step), lane, *(_number(one[key]) for key in keys))
+        for step in outcome.steps
+        for lane, one in step["server"].get("lanes", {}).items()
+    ]
+    return ("load", "lane", "rows", "waited ms", "pass ms"), rows
+
+
 def processes(outcome: Outcome) -> tuple[Row, list[Row]]:
     """Heading and rows of what the processes used, shared memory and GPUs beside them."""
     rows: list[Row] = []
@@ -86,7 +97,7 @@ def growth(outcome: Outcome) -> tuple[Row, list[Row]]:
 
 def tables(outcome: Outcome) -> Iterator[tuple[Row, list[Row]]]:
     """All tables that have rows."""
-    for make in (requests, models, processes, growth):
+    for make in (requests, models, lanes, processes, growth):
         heading, rows = make(outcome)
         if rows:
             yield heading, rows

@@ -77,7 +77,8 @@ def running(scenario: Scenario, checkpoint: Path, index_items: list[Item]) -> It
             gateway = stack.enter_context(GatewayServer(settings))
             pids["gateway"], url = gateway.pid, gateway.url
         prefix = shared_memory_prefix(triton.pid)
-        yield Target(url, Watched(triton.http_url, pids, prefix), version)
+        watched = Watched(triton.http_url, pids, prefix, triton.metrics_url)
+        yield Target(url, watched, version)
 
 
 def _fill(client: Client, items: list[Item]) -> None:

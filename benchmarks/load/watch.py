@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import processes, statistics
+from benchmarks.load import lanes, processes, statistics
 
 Sample = dict[str, Any]
+
+_COUNTED = {"models": statistics.between, "lanes": lanes.between}
 
 
 @dataclass(slots=True)
@@ -23,11 +25,13 @@ class Watched:
         statistics_url: Triton's gRPC or HTTP.
         pids: Name -> process.
         shared_memory: How the names of the server's segments begin.
+        metrics_url: Triton's metrics.
     """
 
     statistics_url: str | None = None
     pids: dict[str, int | None] = field(default_factory=dict)
     shared_memory: str = ""
+    metrics_url: str | None = None
 
 
 class Watch:
@@ -38,7 +42,8 @@ class Watch:
         interval_s: Seconds from one look to the next.
 
     Attributes:
-        samples: `at` (seconds since 1970), `processes`, `shared_memory_bytes`, `gpu`, `models`.
+        samples: `at` (seconds since 1970), `processes`, `shared_memory_bytes`, `gpu`, `models`,
+            `lanes`.
     """
 
     def __init__(self, watched: Watched, interval_s: float) -> None:
@@ -76,13 +81,18 @@ class Watch:
                 sample["models"] = statistics.read(self._watched.statistics_url)
             except OSError:
                 pass
+        if self._watched.metrics_url is not None:
+            try:
+                sample["lanes"] = lanes.read(self._watched.metrics_url)
+            except OSError:
+                pass
         return sample
 
     def save(self, file: Path) -> None:
-        """Writes all samples, one line of JSON each, without Triton's counters."""
+        """Writes all samples, one line of JSON each, without counters of requests."""
         with file.open("w") as lines:
             for sample in self.samples:
-                kept = {key: value for key, value in sample.items() if key != "models"}
+                kept = {key: value for key, value in sample.items() if key not in _COUNTED}
                 lines.write(json.dumps(kept) + "\n")
 
 
@@ -97,7 +107,8 @@ def between(samples: Sequence[Sample], begins: float, ends: float) -> Mapping[st
     Returns:
         `watched_s` (between first and last look within that time), `processes` (name -> `cores`
         in use on average, `resident_mib` at most, `files` at most), `models` (see `statistics`),
-        `shared_memory_mib` at most, `gpu` means. Empty if there were fewer than two looks.
+        `lanes` (see there), `shared_memory_mib` at most, `gpu` means. Empty if there were fewer
+        than two looks.
     """
     inside = [sample for sample in samples if begins <= sample["at"] <= ends]
     if len(inside) < 2:
@@ -117,9 +128,10 @@ def between(samples: Sequence[Sample], begins: float, ends: float) -> Mapping[st
             if name in first["processes"]
         },
     }
-    counted = [sample["models"] for sample in inside if "models" in sample]
-    if len(counted) >= 2:
-        found["models"] = statistics.between(counted[0], counted[-1])
+    for key, difference in _COUNTED.items():
+        counted = [sample[key] for sample in inside if key in sample]
+        if len(counted) >= 2:
+            found[key] = difference(counted[0], counted[-1])
     if shared := [s["shared_memory_bytes"] for s in inside if "shared_memory_bytes" in s]:
         found["shared_memory_mib"] = max(shared) / 2**20
     if cards := [sample["gpu"] for sample in inside if sample["gpu"] is not None]:

@@ -2,13 +2,13 @@
 
 import pytest
 
+from benchmarks.load import lanes, soak, statistics, watch
 from benchmarks.load import scenario as scenarios
-from benchmarks.load import soak, statistics, watch
 from benchmarks.load.html import page
 from benchmarks.load.limits import Failure
 from benchmarks.load.outcome import figures
 from benchmarks.load.plan import Plan
-from benchmarks.load.plots import draw, steps_with_models
+from benchmarks.load.plots import draw, lane_parts, steps_with_models
 from benchmarks.load.processes import name_of
 from benchmarks.load.report import save
 from benchmarks.load.run import Outcome
@@ -152,3 +152,37 @@ def test_report_is_one_page_with_all_plots_and_tables(tmp_path):
     assert [line.split(",")[:2] for line in lines[1:]] == [["2", "embed text"], ["2", ALL]]
     steps[0]["server"] = {}
     assert [plot.name for plot in draw(outcome, tmp_path)] == ["latency.png"]
+
+
+PAGE = """\
+# TYPE lensemble_lane_rows_total counter
+lensemble_lane_rows_total{{triton_model="qwen3_vl",lane="text"}} {text}
+lensemble_lane_rows_total{{triton_model="qwen3_vl",lane="picture"}} 4
+# TYPE lensemble_lane_waited_seconds_total counter
+lensemble_lane_waited_seconds_total{{triton_model="qwen3_vl",lane="text"}} {waited}
+# TYPE lensemble_lane_pass_seconds_total counter
+lensemble_lane_pass_seconds_total{{triton_model="qwen3_vl",lane="text"}} {passes}
+"""
+
+
+def test_lanes_are_what_went_through_them_between_two_looks():
+    early = lanes.counted(PAGE.format(text=10, waited=5, passes=2))
+    late = lanes.counted(PAGE.format(text=30, waited=6, passes=10))
+    found = lanes.between(early, late)
+    assert found == {"text": {"rows": 20, "waited_ms": 50.0, "pass_ms": 400.0}}
+    first = lanes.between({}, late)
+    assert first["picture"] == {"rows": 4, "waited_ms": 0.0, "pass_ms": 0.0}
+
+
+def test_lanes_stand_among_the_stages_over_all_rows_of_the_encoder():
+    step = {
+        "server": {
+            "lanes": {
+                "text": {"rows": 20, "waited_ms": 50.0, "pass_ms": 400.0},
+                "picture": {"rows": 10, "waited_ms": 200.0, "pass_ms": 100.0},
+            },
+            "models": {"qwen3_vl": {"items": 100}},
+        }
+    }
+    assert lane_parts(step) == {("lanes", "waiting"): 30.0, ("lanes", "passes"): 90.0}
+    assert lane_parts({"server": {"models": {"qwen3_vl": {"items": 100}}}}) == {}
