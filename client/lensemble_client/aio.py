@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble_client import calls, contract
+from lensemble_client.aio_batches import map_batches, stream_batches
 from lensemble_client.aio_transport import AsyncGrpcTransport, AsyncHttpTransport, AsyncTransport
-from lensemble_client.batches import TEXTS, Numbered, batches, in_order, one_by_one, one_each
-from lensemble_client.calls import Call, Embedding, Hit, Looking, Stored
+from lensemble_client.batches import TEXTS, Numbered, batches, one_by_one, one_each
+from lensemble_client.calls import Call, Embedding, Hit, Looking, Measured, Stored
 from lensemble_client.client import Status
 from lensemble_client.connection import (
     DEFAULT_RETRY,
@@ -109,6 +110,27 @@ class AsyncClient:
             concurrency=concurrency,
             batch_size=batch_size,
             timeout_s=timeout_s,
+        )
+
+    def embed_stream(
+        self,
+        items: Iterable[Item],
+        *,
+        dimensions: int | None = None,
+        embedder: str = contract.NATIVE,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Measured[Embedding] | LensembleError]:
+        """See `Client.embed_stream`; what is under way when it is closed is cancelled."""
+        return stream_batches(
+            batches(items, batch_size),
+            lambda batch: self._run_items(
+                batch,
+                lambda some: calls.measured(calls.embed(some, dimensions, embedder)),
+                timeout_s,
+            ),
+            concurrency,
         )
 
     async def search(
@@ -342,32 +364,6 @@ class AsyncClient:
             if not one_by_one(error, batch):
                 return [error] * len(batch)
         return [(await self._run_items([one], make, timeout_s))[0] for one in batch]
-
-
-async def map_batches(
-    batches: Iterable[list[tuple[int, E]]],
-    work: Callable[[list[tuple[int, E]]], Awaitable[list[T]]],
-    in_flight: int,
-) -> list[T]:
-    """As `connection.map_batches`: takes batches as there is room for them.
-
-    If the caller is cancelled, so is all that is under way.
-    """
-    found: dict[int, T] = {}
-    waiting = iter(batches)
-
-    async def worker() -> None:
-        for batch in waiting:  # one iterator for all: each batch goes to one of them
-            for (number, _), result in zip(batch, await work(batch), strict=True):
-                found[number] = result
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(max(1, in_flight)):
-                group.create_task(worker())
-    except BaseExceptionGroup as errors:  # of the caller's own iterator, most likely
-        raise errors.exceptions[0] from None
-    return in_order(found)
 
 
 def _transport(url: str, shared_memory: bool, tls: Path | str | None) -> AsyncTransport:
