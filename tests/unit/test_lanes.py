@@ -228,6 +228,20 @@ def test_pass_of_a_slow_model_is_short():
     assert passes.seen[1] == ["a"]
 
 
+def test_pass_is_longer_where_much_waits():
+    """As above, but an eighth of twelve seconds is more than the budget holds."""
+    passes = Passes()
+    first(passes)
+    for _ in range(30):
+        passes.lanes._learn(1.0, 1.0)
+    passes.lanes.lanes[PICTURE].row_s = 0.4
+    for word in range(30):
+        passes.submit(PICTURE, str(word), cost=0.4)
+    passes.finish()
+    assert passes.seen[1] == ["0", "1"]
+    assert passes.seen[-1] == ["29"], "in the end less waits"
+
+
 def test_close_finishes_what_waits():
     passes = Passes()
     first(passes)
