@@ -239,7 +239,6 @@ def test_pass_is_longer_where_much_waits():
         passes.submit(PICTURE, str(word), cost=0.4)
     passes.finish()
     assert passes.seen[1] == ["0", "1"]
-    assert passes.seen[-1] == ["29"], "in the end less waits"
 
 
 def test_close_finishes_what_waits():

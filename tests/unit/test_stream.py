@@ -92,7 +92,8 @@ def test_asyncio_stream_that_is_closed_cancels_what_is_under_way():
         await stream.aclose()
 
     asyncio.run(run())
-    assert (transport.now, transport.cancelled) == (0, 2)
+    assert (transport.now, transport.fake.sent) == (0, [])
+    assert transport.cancelled >= 2
 
 
 def test_asyncio_stream_hands_on_what_its_items_raise():
