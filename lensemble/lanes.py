@@ -30,12 +30,9 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-SLICE_S = 0.5
-"""What a pass of several rows may take at least: a text's turn is no further away than one. In
-shorter ones reading the weights, 40 ms for 95 million on two cores, counts: docs/decisions.md."""
-PART_OF_WAITING = 1 / 8
-"""What it may take of all that waits, if that is more: who waits for long gains more by longer
-passes than by the next turn."""
+SLICE_S = 1.0
+"""What a pass of several rows may take: nobody's turn is further away than one. In shorter ones
+reading the weights, 40 ms for 95 million on two cores, counts: docs/decisions.md."""
 _MEMORY = 0.8
 """Of the older passes' weight in what a row takes, for each new one."""
 
@@ -168,15 +165,15 @@ class Lanes(Generic[Row, Result]):
         with self._changed:
             idle = not (self._working or self._asides or self._any())
         whole = _sum(costs)
-        may = idle and (len(costs) < 2 or self._fits(whole, SLICE_S))
+        may = idle and (len(costs) < 2 or self._fits(whole))
         began = time.monotonic()
         yield may
         if may and costs:
             self._learn(whole, time.monotonic() - began)
 
-    def _fits(self, cost: float, slice_s: float) -> bool:
+    def _fits(self, cost: float) -> bool:
         """Whether rows are one pass, by their part of the budget and by the time it takes."""
-        return cost <= 1 and cost * self._unit_s <= slice_s
+        return cost <= 1 and cost * self._unit_s <= SLICE_S
 
     def _learn(self, cost: float, took: float) -> None:
         unit_s = took / cost if cost else 0.0
@@ -227,8 +224,6 @@ class Lanes(Generic[Row, Result]):
         waiting = sorted(
             (lane for lane in self.lanes.values() if lane.jobs), key=lambda lane: lane.used_s
         )
-        waiting_s = sum(lane.rows * lane.row_s for lane in waiting)
-        slice_s = max(SLICE_S, PART_OF_WAITING * waiting_s)
         taken: list[tuple[Job[Row, Result], int]] = []
         spent: list[float] = []
         for lane in waiting:
@@ -238,7 +233,7 @@ class Lanes(Generic[Row, Result]):
                 job = lane.jobs[0]
                 cost = job.costs[job.begun]
                 more = [a + b for a, b in zip(spent or [0.0] * len(cost), cost, strict=True)]
-                if taken and not self._fits(max(more), slice_s):
+                if taken and not self._fits(max(more)):
                     break
                 spent = more
                 taken.append((job, job.begun))
