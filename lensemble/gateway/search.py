@@ -10,7 +10,7 @@ from lensemble.gateway.answers import SearchAnswer
 from lensemble.gateway.errors import said
 from lensemble.gateway.schemas import Looking, SearchRequest
 from lensemble.gateway.service import Service, Timed, answer, trace_of, until_gone, usage
-from lensemble_client import calls
+from lensemble_client import calls, contract
 from lensemble_client.calls import Call, Hit, Measured
 from lensemble_client.errors import InvalidInputError, LensembleError
 
@@ -52,11 +52,16 @@ async def found_for(
     trace = trace_of(request)
     if body.input is None:
         _refuse_item_fields(body)
-        if body.vector is not None:
-            one = calls.search_vector(body.vector, looking, body.profile)
-        else:
-            one = calls.more_like(body.like or "", looking)
-        return await until_gone(request, _alone(service, one, request))
+        if body.vector is None:
+            like = calls.more_like(body.like or "", looking)
+            return await until_gone(request, _alone(service, like, request))
+        near = calls.search_vector(body.vector, looking, body.profile)
+        try:
+            return await until_gone(request, _alone(service, near, request))
+        except InvalidInputError as error:
+            if error.field == contract.EMBEDDING.name:  # Triton's name of it; here it has another
+                raise InvalidInputError(error.message, field="vector") from error
+            raise
     sent = body.input if isinstance(body.input, list) else [body.input]
     with Timed(trace, "read"):
         items = await until_gone(request, service.inputs.items(sent, body.instruction))

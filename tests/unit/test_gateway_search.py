@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lensemble.gateway import models
+from lensemble_client.errors import InvalidInputError
 from tests.gateway import DATA_URL, PICTURE, FakeTriton, gateway
 
 
@@ -48,6 +49,17 @@ def test_how_to_search_reaches_the_index():
     assert json.loads(sent["filter"]) == {"y": {"$gt": 1}}
     assert json.loads(sent["exclude"]) == ["x"]
     assert (sent["top_k"], sent["min_score"], sent["dimensions"]) == (3, "0.5", 64)
+
+
+def test_vector_at_fault_has_the_name_that_the_caller_gave_it():
+    for wire, param in (("embedding", "vector"), ("profile", "profile")):
+        triton = FakeTriton()
+        triton.error = InvalidInputError("it has 2 numbers; expected 192", field=wire)
+        answer = ask("POST", "/v1/search", triton, json={"vector": [1.0, 0.0]})
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["param"] == param
+        assert error["message"] == f"{param}: it has 2 numbers; expected 192"
 
 
 def test_vector_and_stored_item_go_to_the_index_alone():
