@@ -228,6 +228,17 @@ def test_pass_of_a_slow_model_is_short():
     assert passes.seen[1] == ["a"]
 
 
+def test_what_is_small_fills_a_pass_that_what_is_before_it_would_not():
+    passes = Passes()
+    first(passes)
+    passes.submit(PICTURE, "a", cost=0.7)
+    passes.submit(PICTURE, "b", "c", cost=0.6)
+    passes.submit(PICTURE, "d", cost=0.2)
+    passes.submit(PICTURE, "e", cost=0.2)
+    passes.finish()
+    assert passes.seen[1:] == [["a", "d"], ["b", "e"], ["c"]], "and who was passed is the next"
+
+
 def test_close_finishes_what_waits():
     passes = Passes()
     first(passes)
