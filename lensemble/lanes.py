@@ -11,7 +11,6 @@ time. A request is answered as soon as its last row is computed.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import queue
 import threading
@@ -34,8 +33,9 @@ Result = TypeVar("Result")
 SLICE_S = 1.0
 """What a pass of several rows may take: nobody's turn is further away than one. In shorter ones
 reading the weights, 40 ms for 95 million on two cores, counts: docs/decisions.md."""
-_LOOKED_AT = 32
-"""Of those that wait in a lane, for a pass."""
+_PASSED = 16
+"""Jobs of a lane that may be too large for what is left of a pass, before no smaller one is looked
+for."""
 _MEMORY = 0.8
 """Of the older passes' weight in what a row takes, for each new one."""
 
@@ -232,18 +232,22 @@ class Lanes(Generic[Row, Result]):
         for lane in waiting:
             if not taken:
                 self._now_s = lane.used_s
-            for job in [*itertools.islice(lane.jobs, _LOOKED_AT)]:
+            passed = 0
+            for job in lane.jobs:
                 while job.begun < len(job.rows):
                     cost = job.costs[job.begun]
                     more = [a + b for a, b in zip(spent or [0.0] * len(cost), cost, strict=True)]
                     if taken and not self._fits(max(more)):
-                        break  # a smaller one behind it may fill the pass; it is the next one's
+                        passed += 1  # a smaller one may fill the pass; this is the next one's
+                        break
                     spent = more
                     taken.append((job, job.begun))
                     job.begun += 1
                     lane.rows -= 1
                     lane.begun += 1
                     lane.waited_s += time.monotonic() - job.since
+                if passed == _PASSED:
+                    break
             lane.jobs = deque(job for job in lane.jobs if job.begun < len(job.rows))
         return taken
 

@@ -78,7 +78,7 @@ def test_row_over_the_budget_goes_alone():
     passes.submit(TEXT, "huge", cost=3.0)
     passes.submit(TEXT, "b")
     passes.finish()
-    assert passes.seen == [["first"], ["a"], ["huge"], ["b"]]
+    assert passes.seen == [["first"], ["a", "b"], ["huge"]]
 
 
 def test_text_is_never_behind_more_than_one_pass_of_pictures():
