@@ -223,7 +223,11 @@ class Lanes(Generic[Row, Result]):
         return any(lane.jobs for lane in self.lanes.values())
 
     def _take(self) -> list[tuple[Job[Row, Result], int]]:
-        """Rows for one pass: (job, row). As many as fit, first of the lane that has had least."""
+        """Rows for one pass: (job, row). As many as fit, first of the lane that has had least.
+
+        Within a lane in order, but a smaller row may fill what the next one is too large for; that
+        one goes in the next pass that its lane fills first, whatever its size.
+        """
         waiting = sorted(
             (lane for lane in self.lanes.values() if lane.jobs), key=lambda lane: lane.used_s
         )

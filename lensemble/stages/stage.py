@@ -109,7 +109,7 @@ class LaneStage(Stage[Row, Result]):
     """A stage whose requests wait in `lanes` instead of in Triton's queue."""
 
     def lane(self, rows: Sequence[Row]) -> str:
-        """The lane of one request, of `lanes.LANES`."""
+        """The lane of one request, of `admission.LANES`."""
         raise NotImplementedError
 
     def costs(self, row: Row) -> tuple[float, ...]:
