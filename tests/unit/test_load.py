@@ -8,8 +8,12 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import greenlet
+import grpc
 import numpy as np
 import pytest
 
@@ -27,6 +31,8 @@ from benchmarks.workload import MIXES, WORKLOADS
 from lensemble_client import Client, Item
 from lensemble_client.errors import InternalError, InvalidInputError
 from tests.fake_server import FakeTransport
+
+ROOT = Path(__file__).parents[2]
 
 CLOSED = {
     "about": "a test",
@@ -439,6 +445,47 @@ def test_neither_locust_nor_torch_is_imported_by_the_process_that_runs_the_serve
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ran.stdout.strip(), ran.returncode) == ("[]", 0), ran.stderr
+
+
+_LAST_OF_40 = """
+import os, runpy, sys
+import locust, gevent
+runpy.run_path("benchmarks/locustfile.py")
+import grpc
+def ask(number):
+    return grpc.insecure_channel(sys.argv[1]).unary_unary("/a/b")(bytes([number]))
+users = []
+for number in range(40):
+    users.append(gevent.spawn(ask, number))
+    gevent.sleep(0.01)
+users[-1].join(timeout=10)
+print([user.ready() for user in users].count(True), users[-1].value, flush=True)
+os._exit(0)
+"""
+
+
+def test_an_answer_is_seen_while_39_older_calls_wait():
+    over = threading.Event()
+
+    def answer(request, _):
+        if request != bytes([39]):
+            over.wait(30)
+        return b"seen"
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, _):
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(ThreadPoolExecutor(64), handlers=[Handler()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        command = [sys.executable, "-c", _LAST_OF_40, f"127.0.0.1:{port}"]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    finally:
+        over.set()
+        server.stop(None)
+    assert ran.stdout.strip() == "1 b'seen'", ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize(("name", "task"), [("soak", "ArrivingUser"), ("demo-mixed", "AskingUser")])
