@@ -234,7 +234,7 @@ class AsyncClient:
                     stored = await self.run(calls.get(record.id), timeout_s)
                     if there := calls.unchanged(stored, record):
                         return [there]
-                return [*await self.run(calls.ingest(record), timeout_s)]
+                return [*await self.run(calls.ingest(record), timeout_s, patient=True)]
             except LensembleError as error:
                 return [error]
 
@@ -309,17 +309,21 @@ class AsyncClient:
             return calls.is_answer(error)
         return True
 
-    async def run(self, call: Call[T], timeout_s: float | None = None) -> T:
+    async def run(
+        self, call: Call[T], timeout_s: float | None = None, *, patient: bool = False
+    ) -> T:
         """Carries a call of `calls`, with as many tries as it may have and as there is time for.
 
         Args:
             call: What to run.
             timeout_s: Seconds for all tries together; None takes the client's.
+            patient: As of `Client.run`.
 
         Raises:
             LensembleError: Any class of the tree in `errors`.
         """
-        tries = Tries(self._retry, self._timeout_s if timeout_s is None else timeout_s)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        tries = Tries(self._retry, timeout_s, patient=patient)
         while True:
             try:
                 rows = await self._transport.infer(
@@ -337,6 +341,7 @@ class AsyncClient:
         concurrency: int = IN_FLIGHT,
         batch_size: int = TEXTS,
         timeout_s: float | None = None,
+        patient: bool = True,
     ) -> list[T | LensembleError]:
         """Carries a call for each batch of items: N in, N out, in the same order.
 
@@ -346,24 +351,29 @@ class AsyncClient:
             concurrency: As in `embed_many`.
             batch_size: As in `embed_many`.
             timeout_s: Seconds for each request.
+            patient: As of `Client.run`.
         """
         return await map_batches(
             batches(items, batch_size),
-            lambda batch: self._run_items(batch, make, timeout_s),
+            lambda batch: self._run_items(batch, make, timeout_s, patient),
             concurrency,
         )
 
     async def _run_items(
-        self, batch: Numbered, make: Callable[[list[Item]], Call[list[T]]], timeout_s: float | None
+        self,
+        batch: Numbered,
+        make: Callable[[list[Item]], Call[list[T]]],
+        timeout_s: float | None,
+        patient: bool = True,
     ) -> list[T | LensembleError]:
         """As `Connection._run_items`."""
         try:
-            found = await self.run(make([item for _, item in batch]), timeout_s)
+            found = await self.run(make([item for _, item in batch]), timeout_s, patient=patient)
             return [*one_each(found, batch)]
         except LensembleError as error:
             if not one_by_one(error, batch):
                 return [error] * len(batch)
-        return [(await self._run_items([one], make, timeout_s))[0] for one in batch]
+        return [(await self._run_items([one], make, timeout_s, patient))[0] for one in batch]
 
 
 def _transport(url: str, shared_memory: bool, tls: Path | str | None) -> AsyncTransport:

@@ -17,7 +17,7 @@ from lensemble_client.items import Item
 from lensemble_client.retry import Retry
 
 _PATIENT = Retry(tries=20, most_s=5.0)
-"""For hours of work beside other callers: an overloaded server is asked again until the timeout."""
+"""For hours of work: a server that is gone for some time is asked again."""
 _SHOWN = 50
 """Failed rows that are printed; `failed.json` has all."""
 

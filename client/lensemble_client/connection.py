@@ -100,17 +100,19 @@ class Connection:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return self._transport.infer(model, rows, parameters, timeout_s)
 
-    def run(self, call: Call[T], timeout_s: float | None = None) -> T:
+    def run(self, call: Call[T], timeout_s: float | None = None, *, patient: bool = False) -> T:
         """Carries a call of `calls`, with as many tries as it may have and as there is time for.
 
         Args:
             call: What to run.
             timeout_s: Seconds for all tries together; None takes the connection's.
+            patient: Whether to try again until the timeout while it is refused for load.
 
         Raises:
             LensembleError: Any class of the tree in `errors`.
         """
-        tries = Tries(self._retry, self._timeout_s if timeout_s is None else timeout_s)
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        tries = Tries(self._retry, timeout_s, patient=patient)
         while True:
             try:
                 rows = self._transport.infer(call.model, call.rows, call.parameters, tries.left_s)
@@ -123,7 +125,7 @@ class Connection:
     ) -> list[T | LensembleError]:
         """The result of each item of a batch; if the batch fails, of each by itself."""
         try:
-            found = self.run(make([item for _, item in batch]), timeout_s)
+            found = self.run(make([item for _, item in batch]), timeout_s, patient=True)
             return [*one_each(found, batch)]
         except LensembleError as error:
             if not one_by_one(error, batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ class Retry:
     "Full jitter": Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
 
     Attributes:
-        tries: In all; 1 tries once.
+        tries: In all; 1 tries once. What a call that sends many items is refused for load is not
+            counted, and tried again until its timeout: most of the load may be its own.
         first_s: Longest wait before the second try, in seconds; it doubles with each.
         most_s: Longest wait.
     """
@@ -28,8 +30,20 @@ class Retry:
 
     def waits(self) -> Iterator[float]:
         """Seconds to wait before each further try."""
-        for n in range(self.tries - 1):
-            yield random.uniform(0, min(self.most_s, self.first_s * 2**n))
+        return itertools.islice(self._all_waits(), max(0, self.tries - 1))
+
+    def patient_waits(self) -> Iterator[float]:
+        """Seconds to wait before each further try after a refusal for load; as many as one likes.
+
+        None if there is only one try.
+        """
+        return self._all_waits() if self.tries > 1 else iter(())
+
+    def _all_waits(self) -> Iterator[float]:
+        longest = self.first_s
+        while True:
+            yield random.uniform(0, min(self.most_s, longest))
+            longest = min(self.most_s, 2 * longest)
 
     @staticmethod
     def worth(error: LensembleError, *, writes: bool) -> bool:
@@ -53,14 +67,16 @@ class Tries:
     Args:
         retry: How many, and with what waits.
         timeout_s: Seconds for all of them together.
+        patient: Whether refusals for load are not counted: of calls that send many items.
 
     Attributes:
         left_s: Seconds that the next try may take.
     """
 
-    def __init__(self, retry: Retry, timeout_s: float) -> None:
+    def __init__(self, retry: Retry, timeout_s: float, *, patient: bool = False) -> None:
         self.left_s = timeout_s
         self._retry, self._waits = retry, retry.waits()
+        self._patient_waits = retry.patient_waits() if patient else self._waits
         self._end = time.monotonic() + timeout_s
 
     def wait_after(self, error: LensembleError, *, writes: bool) -> float:
@@ -73,7 +89,8 @@ class Tries:
         Raises:
             LensembleError: That very error, if there is no next try.
         """
-        wait = next(self._waits, None)
+        refused = isinstance(error, OverloadedError)
+        wait = next(self._patient_waits if refused else self._waits, None)
         left_s = self._end - time.monotonic() - (wait or 0)
         if wait is None or left_s <= 0 or not self._retry.worth(error, writes=writes):
             raise error

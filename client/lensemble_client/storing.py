@@ -82,7 +82,7 @@ class Storing(Connection):
                     stored = self.run(calls.get(record.id), timeout_s)
                     if there := calls.unchanged(stored, record):
                         return [there]
-                return [*self.run(calls.ingest(record), timeout_s)]
+                return [*self.run(calls.ingest(record), timeout_s, patient=True)]
             except LensembleError as error:
                 return [error]
 

@@ -214,12 +214,37 @@ def test_reads_are_tried_again(caller, error):
 )
 def test_writes_are_tried_again_only_if_nothing_was_done(caller, error, tries):
     caller.transport.fail = [error] * 3
-    (result,) = caller.ingest_many([Record("a", Item("x"))], resume=False)
-    assert isinstance(result, type(error))
+    with pytest.raises(type(error)):
+        caller.ingest("a", "x")
     caller.transport.fail = [error] * 3
     with pytest.raises(type(error)):
         caller.upsert(["a"], np.ones((1, 4), np.float32), profile="p")
     assert len(caller.transport.requests) == 2 * tries
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda caller: caller.embed_many([Item("x")]),
+        lambda caller: caller.search_many([Item("x")]),
+        lambda caller: caller.ingest_many([Record("a", Item("x"))], resume=False),
+    ],
+    ids=["embed", "search", "ingest"],
+)
+def test_calls_that_send_many_bear_refusals_until_the_timeout(kind, send):
+    """Most of the load may be their own; but a server that is gone has its tries."""
+    caller = Caller(kind, retry=AT_ONCE)
+    caller.transport.fail = [OverloadedError("busy")] * 50
+    (result,) = send(caller)
+    assert not isinstance(result, LensembleError)
+    assert len(caller.transport.requests) == 51
+    caller.transport.fail = [OverloadedError("busy")] * 5 + [NotReadyError("gone")] * 3
+    (result,) = send(caller)
+    assert isinstance(result, NotReadyError)
+    impatient = Caller(kind, retry=Retry(tries=1))
+    impatient.transport.fail = [OverloadedError("busy")]
+    (result,) = send(impatient)
+    assert isinstance(result, OverloadedError)
 
 
 def test_tries_end_with_the_timeout(kind):
