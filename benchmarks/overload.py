@@ -155,11 +155,14 @@ def measure(workload: str, times: float, seconds: float) -> Figures:
     checkpoint = WORKLOADS[workload].checkpoint()
     items = WORKLOADS[workload].items("mixed", 600)
     text = next(item.text for item in items if not item.images and item.text)
-    with Supervisor(TritonServer(Settings(checkpoint=checkpoint))) as up:
-        url = up.server.grpc_url
+    settings = Settings(checkpoint=checkpoint)
+    with TritonServer(settings) as server:  # without a supervisor it refuses nobody
         requests = {"demo": 4000, "small": 160}[workload]
-        callers.run(url, workload, callers=CALLERS, requests=requests // 4)
-        peak = callers.run(url, workload, callers=CALLERS, requests=requests)["items_per_s"]
+        callers.run(server.grpc_url, workload, callers=CALLERS, requests=requests // 4)
+        found = callers.run(server.grpc_url, workload, callers=CALLERS, requests=requests)
+        peak = found["items_per_s"]
+    with Supervisor(TritonServer(settings)) as up:
+        url = up.server.grpc_url
         usual = asyncio.run(lone(url, text, 20))
         before = resident(up.server)
         print(f"peak {peak}/s, a lone text {usual * 1000:.0f} ms; burst", file=sys.stderr)

@@ -40,7 +40,7 @@ IDLE_S = 0.25
 """Between two looks while nothing waits: each costs Triton a millisecond or two."""
 STALE_S = 2.0
 """Nobody is refused for what was written longer ago."""
-FEW = 8
+FEW = 4
 """Requests that may wait however long that takes: slow models would serve nobody else. Those of a
 client that sends many are tried again until its timeout."""
 TEXT, PICTURE, BULK = "text", "picture", "bulk"
