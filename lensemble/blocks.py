@@ -24,7 +24,8 @@ class Blocks:
     Attributes:
         queries: (B, T) int64, rows; what fills up is any of them.
         keys: (B, K) int64, rows.
-        seen: (B, T) int64, how many of its block's keys each query sees; at least 1.
+        seen: (B, T) int64, how many of its block's keys each query sees; at least 1. Or (B,), where
+            all of a block see the same.
         back: (R,) int64, where each row's result is among the B * T.
     """
 
@@ -51,13 +52,20 @@ class Blocks:
         most = self.keys.shape[1]
         _, heads, width = query.shape
         shared = key.shape[1]
-        q = query[self.queries].view(blocks, longest, shared, heads // shared, width)
+        q = (query * scaling)[self.queries].view(blocks, longest, shared, heads // shared, width)
         q = q.permute(0, 2, 3, 1, 4).reshape(blocks, shared, heads // shared * longest, width)
         k = key[self.keys].permute(0, 2, 3, 1)  # (B, key heads, head_dim, K)
         v = value[self.keys].permute(0, 2, 1, 3)
-        scores = torch.matmul(q * scaling, k).view(blocks, shared, -1, longest, most)
-        hidden = torch.arange(most, device=query.device) >= self.seen[..., None]  # (B, T, K)
-        scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
+        hidden = torch.arange(most, device=query.device) >= self.seen[..., None]  # (B, [T,] K)
+        if self.seen.dim() == 1:
+            # One more number a head makes the product add what hides a key: no pass over the scores.
+            least = hidden.to(k.dtype)[:, None, None] * (torch.finfo(k.dtype).min / 4)
+            k = torch.cat([k, least.expand(-1, shared, -1, -1)], dim=2)
+            q = torch.cat([q, torch.ones_like(q[..., :1])], dim=-1)
+            scores = torch.matmul(q, k)
+        else:
+            scores = torch.matmul(q, k).view(blocks, shared, -1, longest, most)
+            scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
         weights = torch.softmax(scores, dim=-1).view(blocks, shared, -1, most)
         out = torch.matmul(weights, v).view(blocks, shared, heads // shared, longest, width)
         together = out.permute(0, 3, 1, 2, 4).reshape(blocks * longest, heads, width)
@@ -74,8 +82,7 @@ def whole(lengths: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         `Blocks`' tensors.
     """
     rows, real = _table(np.cumsum(lengths) - lengths, lengths)
-    seen = np.broadcast_to(lengths[:, None], rows.shape).copy()
-    return {"queries": rows, "keys": rows, "seen": seen, "back": np.flatnonzero(real)}
+    return {"queries": rows, "keys": rows, "seen": lengths, "back": np.flatnonzero(real)}
 
 
 def causal(boundaries: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

@@ -48,7 +48,7 @@ class VisionGraph(nn.Module):
             interp_weights: (P, 4) float32, in which parts.
             queries: (M, T) int64; this and the next three as of `Blocks`.
             keys: (M, T) int64.
-            seen: (M, T) int64.
+            seen: (M,) int64.
             back: (P,) int64.
 
         Returns:

@@ -103,7 +103,7 @@ def describe(folder: Path, profile: str, precision: str) -> Graphs:
 def _vision_sizes(feeds: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
     patches = _PATCHES * Dim("visual_tokens", min=1)
     table = {0: Dim("pictures"), 1: Dim("longest")}
-    tables = dict.fromkeys(("queries", "keys", "seen"), table)
+    tables = {"queries": table, "keys": table, "seen": {0: table[0]}}
     return {**{name: {0: patches} for name in feeds}, **tables}
 
 
