@@ -2,10 +2,10 @@
 
     python -m benchmarks.engines [--quick] [--workload demo|small|both] [--save]
 
-Every engine has a server of its own; they are asked by turns. `items_per_s_1` and `_32` are those of
-1 and 32 callers, `over_torch_fp32` their ratio in the same round: median, least and most. For the
-demo's checkpoint also `recall_at_10` of its held-out concepts, and `agreement`: of the ten pictures
-that an engine finds for a name, the part that PyTorch in fp32 finds, too.
+Every engine has a server of its own; they are asked by turns. `items_per_s_1` and `_32` are those
+of 1 and 32 callers, `over_torch_fp32` their ratio in the same round: median, least and most. For
+the demo's checkpoint also `recall_at_10` of its held-out concepts, and `agreement`: of the ten
+pictures that an engine finds for a name, the part that PyTorch in fp32 finds, too.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Blocks:
         v = value[self.keys].permute(0, 2, 1, 3)
         hidden = torch.arange(most, device=query.device) >= self.seen[..., None]  # (B, [T,] K)
         if self.seen.dim() == 1:
-            # One more number a head makes the product add what hides a key: no pass over the scores.
+            # One more number in each head adds what hides a key: no pass over the scores for it.
             least = hidden.to(k.dtype)[:, None, None] * (torch.finfo(k.dtype).min / 4)
             k = torch.cat([k, least.expand(-1, shared, -1, -1)], dim=2)
             q = torch.cat([q, torch.ones_like(q[..., :1])], dim=-1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoding import BUDGETS, Encoding, Pass
 from lensemble.features import Features
+from lensemble_client.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +114,56 @@ def session(path: Path, device: torch.device, threads: int) -> onnxruntime.Infer
 
     Args:
         path: Of the `.onnx` file.
-        device: Where to run it; on a GPU by TensorRT where that is installed.
+        device: Where to run it.
         threads: CPU threads.
+
+    Raises:
+        InvalidInputError: The installed ONNX Runtime has nothing for that device.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Threads that wait by spinning take the cores from preprocessing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    there = onnxruntime.get_available_providers()
+    wanted = providers(device, path.parent, there)
+    return onnxruntime.InferenceSession(str(path), options, providers=wanted)
+
+
+def providers(
+    device: torch.device, folder: Path, there: Sequence[str]
+) -> list[tuple[str, dict[str, str]]]:
+    """Who computes, best first: TensorRT where it is installed, CUDA, the CPU.
+
+    Args:
+        device: Where to run.
+        folder: Of the graphs; TensorRT keeps its engines in it, which take minutes to build.
+        there: Of the installed ONNX Runtime.
+
+    Raises:
+        InvalidInputError: There is none for a GPU.
+    """
+    cpu: list[tuple[str, dict[str, str]]] = [("CPUExecutionProvider", {})]
+    if device.type == "cpu":
+        return cpu
+    number = str(device.index or 0)
+    wanted = {
+        "TensorrtExecutionProvider": {
+            "device_id": number,
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder / "tensorrt"),
+            "trt_timing_cache_enable": "1",
+            # Vectors that must equal the reference's: no precision but that of the graph.
+            "trt_fp16_enable": "0",
+        },
+        # As in PyTorch: sizes change with every call, and the arena must not double for each.
+        "CUDAExecutionProvider": {"device_id": number, "arena_extend_strategy": "kSameAsRequested"},
+    }
+    found = [(name, options) for name, options in wanted.items() if name in there]
+    if not found:
+        raise InvalidInputError(
+            f"ONNX Runtime has {', '.join(there)}; expected one of {', '.join(wanted)} for "
+            f"{device}: install onnxruntime-gpu, or set LENSEMBLE_DEVICE=cpu",
+            field="LENSEMBLE_ENGINE",
+        )
+    return found + cpu

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from lensemble import blocks, engines
 from lensemble.checkpoint import Checkpoint
@@ -20,6 +23,7 @@ from lensemble_export.onnx.quantize import quantize
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -99,6 +103,26 @@ def test_graphs_say_whose_they_are(exported, checkpoints):
     assert {(one.domain, one.version) for one in model.opset_import} == {("", make.OPSET)}
     with pytest.raises(InvalidInputError, match="were made of profile sha256:"):
         Graphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
+
+
+@pytest.mark.parametrize(("model", "graph"), [("qwen3_vl_vision", VISION), ("qwen3_vl_text", TEXT)])
+def test_tritons_configuration_is_that_of_the_graph(exported, model, graph):
+    """For the ONNX Runtime backend of NVIDIA's image, which is not in the bundled server."""
+    text = (ROOT / "export" / "triton" / model / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.name, config.default_model_filename) == (model, graph)
+    found = onnx.load(exported[EMBEDDING].folder / graph, load_external_data=False).graph
+    for said, meant in ((config.input, found.input), (config.output, found.output)):
+        assert [one.name for one in said] == [one.name for one in meant]
+        for one, other in zip(said, meant, strict=True):
+            kind = onnx.TensorProto.DataType.Name(other.type.tensor_type.elem_type)
+            name = model_config_pb2.DataType.Name(one.data_type)
+            assert name == f"TYPE_{ {'FLOAT': 'FP32'}.get(kind, kind) }"
+            sizes = other.type.tensor_type.shape.dim
+            assert len(one.dims) == len(sizes)
+            for dim, size in zip(one.dims, sizes, strict=True):
+                assert dim == -1 or dim == size.dim_value
+                assert dim == -1 or not size.dim_param
 
 
 def test_a_changed_graph_is_refused(exported, checkpoint, tmp_path):
