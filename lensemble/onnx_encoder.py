@@ -118,7 +118,8 @@ def session(path: Path, device: torch.device, threads: int) -> onnxruntime.Infer
         threads: CPU threads.
 
     Raises:
-        InvalidInputError: The installed ONNX Runtime has nothing for that device.
+        InvalidInputError: The installed ONNX Runtime has nothing for that device, or cannot run the
+            graph there.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -127,7 +128,13 @@ def session(path: Path, device: torch.device, threads: int) -> onnxruntime.Infer
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     there = onnxruntime.get_available_providers()
     wanted = providers(device, path.parent, there)
-    return onnxruntime.InferenceSession(str(path), options, providers=wanted)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=wanted)
+    except Exception as error:  # its classes have only Exception in common
+        raise InvalidInputError(
+            f"ONNX Runtime cannot run {str(path)!r} on {device}: {str(error).splitlines()[0]}",
+            field="onnx",
+        ) from None
 
 
 def providers(

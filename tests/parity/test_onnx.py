@@ -160,6 +160,14 @@ def test_command_line(exported, checkpoint, tmp_path, capsys):
     assert "'fp8'; expected one of" in capsys.readouterr().err
 
 
+def test_what_onnx_runtime_cannot_run_is_said(checkpoint, tmp_path, capsys):
+    """CPUs have no bf16 there; fp16 they compute in fp32."""
+    graphs = str(tmp_path / "graphs")
+    assert main(["onnx", str(checkpoint), graphs, "--dtype", "bf16"]) == 0
+    assert main(["verify-onnx", str(checkpoint), graphs]) == 1
+    assert "onnx: ONNX Runtime cannot run" in capsys.readouterr().err
+
+
 def test_a_breach_is_exit_status_1(exported, checkpoint, monkeypatch, capsys):
     monkeypatch.setitem(verify.MIN_COSINE, "float32", 1.1)
     assert main(["verify-onnx", str(checkpoint), str(exported[EMBEDDING].folder)]) == 1
