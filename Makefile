@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; `make bench` measures.
 # Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
 
-.PHONY: demo test bench lint audit format clean
+.PHONY: demo test bench export-onnx lint audit format clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -19,6 +19,12 @@ test: $(VENV)/.made
 
 bench: $(VENV)/.made
 	@$(BIN)/python -m benchmarks.bench
+
+# ONNX graphs of the demo checkpoint, and whether they give the reference's vectors.
+export-onnx: $(VENV)/.made
+	@rm -rf .cache/onnx && mkdir -p .cache
+	@$(BIN)/python -m lensemble_export onnx checkpoints/emoji .cache/onnx
+	@$(BIN)/python -m lensemble_export verify-onnx checkpoints/emoji .cache/onnx
 
 lint: $(VENV)/.made
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

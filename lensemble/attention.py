@@ -17,6 +17,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from lensemble.blocks import Blocks
 from lensemble.segments import per_segment
 
 NAME = "packed_flash"
@@ -46,7 +47,7 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     is_causal: bool | None = None,
-    cu_seq_lens_q: torch.Tensor | None = None,
+    cu_seq_lens_q: torch.Tensor | Blocks | None = None,
     max_length_q: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -61,7 +62,8 @@ def packed_attention(
         scaling: Factor on the scores.
         is_causal: Whether a token sees only what stands before it; None asks the layer.
         cu_seq_lens_q: (S + 1,) int32, where each segment begins, and L. Tokens before the first
-            segment are the beginning of every segment (causal, not on the varlen kernel).
+            segment are the beginning of every segment (causal, not on the varlen kernel). In
+            graphs `Blocks`, which say all that there is to say.
         max_length_q: Length of the longest segment.
 
     Returns:
@@ -72,6 +74,9 @@ def packed_attention(
     """
     if attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one row and no mask")
+    if isinstance(cu_seq_lens_q, Blocks):
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return cu_seq_lens_q.attend(q, k, v, scaling or query.shape[-1] ** -0.5)[None], None
     if cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention needs the boundaries of the items (cu_seq_lens_q)")
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)

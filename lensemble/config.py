@@ -30,7 +30,10 @@ class Settings:
         checkpoint: Folder of the serving checkpoint.
         index: Folder of the index to search; None serves embeddings only.
         device: `auto` (what Triton assigns to the instance), `cpu`, or `cuda`.
-        dtype: `auto`, `fp32` or `bf16`; see `precision`.
+        dtype: `auto`, `fp32` or `bf16`; see `precision`. Of the engine `torch`.
+        engine: What computes the vectors: `torch`, or `onnx` (ONNX Runtime).
+        onnx: Folder of the graphs that the engine `onnx` runs, as `python -m lensemble_export onnx`
+            writes it; their precision is theirs.
         batch_tokens: Tokens in one micro-batch of the encoder, pictures' tokens included; 0 goes
             by the device.
         batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
@@ -72,6 +75,8 @@ class Settings:
     index: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
+    engine: str = "torch"
+    onnx: Path | None = None
     batch_tokens: int = 0
     batch_patches: int = 0
     threads: int = 0
@@ -99,6 +104,7 @@ class Settings:
         choices = {
             "device": ("auto", "cpu", "cuda"),
             "dtype": DTYPES,
+            "engine": ENGINES,
             "jpeg": ("full", "scaled"),
             "writes": ("off", "on"),
         }
@@ -115,6 +121,12 @@ class Settings:
                 raise InvalidInputError(
                     f"{value}; expected more than 0", field=f"{PREFIX}{name.upper()}"
                 )
+        if self.engine == "onnx" and self.onnx is None:
+            raise InvalidInputError(
+                "not set; LENSEMBLE_ENGINE=onnx needs the folder of the graphs that `python -m "
+                "lensemble_export onnx` writes",
+                field=f"{PREFIX}ONNX",
+            )
         if self.sentence is not None:
             self._check_chat()
 
@@ -222,9 +234,11 @@ _POSITIVE = (
 )
 
 DTYPES = ("auto", "fp32", "bf16")
+ENGINES = ("torch", "onnx")
 _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "checkpoint": Path,
     "index": Path,
+    "onnx": Path,
     "heartbeats": Path,
     "batch_tokens": int,
     "batch_patches": int,

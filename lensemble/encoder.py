@@ -9,12 +9,8 @@ has layers of fewer operations (`fused`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from transformers import Qwen3VLModel
 
@@ -22,26 +18,16 @@ from lensemble import memory, packing, precision, probe, product, threads
 from lensemble.attention import use_packed_attention
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
-from lensemble.deadline import is_over, too_late
+from lensemble.encoding import BUDGETS, Encoding, Pass
 from lensemble.features import Features
 from lensemble.fused import fuse
 from lensemble.pooling import normalize, pool
 from lensemble.profile import ImageProfile
-from lensemble.together import is_out_of_memory
-from lensemble.work import Stopwatch, Work
-from lensemble_client import contract
-from lensemble_client.errors import InternalError, LensembleError, OverloadedError
+from lensemble.work import Stopwatch
 
 logger = logging.getLogger(__name__)
 
-Embedding = NDArray[np.float32]
-
-BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
-"""Tokens and patches of a micro-batch. On CPUs more only falls out of the cache; see
-docs/decisions.md."""
-
 _TEXT_TOKENS = 32
-_PING_TOKENS = 4
 _PICTURE_SIDE = 32
 """Patches: 512 pixels."""
 
@@ -79,8 +65,8 @@ class PatchLinear(nn.Module):
         return nn.functional.linear(pixels.to(self.weight.dtype), self.weight, self.bias)
 
 
-class Encoder:
-    """Encodes features with the model of one serving checkpoint.
+class Encoder(Encoding):
+    """Encodes features with PyTorch.
 
     Args:
         model: The reference model; it is switched to packed attention and kept.
@@ -90,10 +76,10 @@ class Encoder:
 
     Attributes:
         model: With both towers on packed attention.
-        geometry: Its numbers.
         threads: That a pass takes on CPUs.
-        work: What was done so far.
     """
+
+    engine = "torch"
 
     def __init__(
         self,
@@ -103,14 +89,11 @@ class Encoder:
         batch_tokens: int = 4096,
         batch_patches: int = 4096,
     ) -> None:
-        self.profile = checkpoint.profile
-        self._batch_tokens, self._batch_patches = batch_tokens, batch_patches
-        config = model.config
-        self.geometry = packing.Geometry(
-            vocab_size=config.text_config.vocab_size,
-            image_token_id=config.image_token_id,
-            merge_size=config.vision_config.spatial_merge_size,
-            num_grid_per_side=model.visual.num_grid_per_side,
+        super().__init__(
+            checkpoint.profile,
+            packing.Geometry.of(model.config),
+            batch_tokens=batch_tokens,
+            batch_patches=batch_patches,
         )
         model.visual.patch_embed = PatchLinear(model.visual.patch_embed.proj, self.profile.image)
         # Transformers' own adds at a boolean mask, which asks the device how many are set.
@@ -118,7 +101,6 @@ class Encoder:
         use_packed_attention(model)
         self.model = model.eval()
         self.threads = threads.Threads(torch.get_num_threads())
-        self.work = Work()
         self._watch = Stopwatch(torch.device("cpu"))
 
     @classmethod
@@ -157,6 +139,17 @@ class Encoder:
         return encoder
 
     @classmethod
+    def for_graphs(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> Encoder:
+        """Loads the served layers onto the CPU with weights as they lie: for `lensemble_export`.
+
+        Args:
+            checkpoint: The serving checkpoint.
+            dtype: Of the weights.
+        """
+        settings = Settings(checkpoint=checkpoint.folder)
+        return cls._load(checkpoint, settings, torch.device("cpu"), dtype, True, laid_out=False)
+
+    @classmethod
     def _load(
         cls,
         checkpoint: Checkpoint,
@@ -164,6 +157,8 @@ class Encoder:
         device: torch.device,
         dtype: torch.dtype,
         fused: bool,
+        *,
+        laid_out: bool = True,
     ) -> Encoder:
         model = Qwen3VLModel.from_pretrained(  # nosec B615
             checkpoint.folder, dtype=dtype, use_safetensors=True, local_files_only=True
@@ -177,7 +172,8 @@ class Encoder:
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
         )
-        product.pack(encoder.model)
+        if laid_out:
+            product.pack(encoder.model)
         return encoder
 
     def _pass_over(self, rows: int) -> None:
@@ -186,41 +182,18 @@ class Encoder:
         self.forward(packing.pack(items, self.geometry))
 
     def warm_up(self) -> None:
-        """Encodes what takes longer the first time: texts and a picture, alone and together.
+        """See `Encoding.warm_up`.
 
         GPUs also encode a full micro-batch of each, so that their memory is there before the first
         caller is; a budget that does not fit is then in the log.
         """
-        first = probe.probe(self.geometry)
-        for items in (first[:1], first):
-            self.encode(items)
+        super().warm_up()
         if self.device.type == "cuda":
             side = _PICTURE_SIDE
             few = [min(_TEXT_TOKENS * 16, self._batch_tokens)]
             self.encode(probe.texts(few * (self._batch_tokens // few[0]), self.geometry))
             pictures = max(1, self._batch_patches // side**2)
             self.encode([probe.picture(side, self.geometry)] * pictures)
-
-    def check(self) -> None:
-        """Encodes a text of a few tokens.
-
-        Raises:
-            LensembleError: That failed.
-        """
-        (result,) = self.encode(probe.texts([_PING_TOKENS], self.geometry))
-        if isinstance(result, LensembleError):
-            raise result
-
-    def costs(self, item: Features) -> tuple[float, float]:
-        """Parts of a micro-batch's budgets that an item takes: of tokens, of patches."""
-        return (
-            len(item.input_ids) / self._batch_tokens,
-            len(item.patches) / self._batch_patches,
-        )
-
-    def _sound(self, items: Sequence[Features]) -> list[Embedding]:
-        """Vectors of items that cannot fail."""
-        return [result for result in self.encode(items) if not isinstance(result, LensembleError)]
 
     @property
     def device(self) -> torch.device:
@@ -234,93 +207,19 @@ class Encoder:
         dtype: torch.dtype = self.model.dtype
         return dtype
 
-    def encode(
-        self,
-        items: Sequence[Features],
-        dimensions: Sequence[int | None] | None = None,
-        *,
-        deadlines: Sequence[int] | None = None,
-    ) -> list[Embedding | LensembleError]:
-        """Encodes items; each result is a vector or that item's own error.
+    @property
+    def precision(self) -> str:
+        """See `Encoding.precision`."""
+        return str(self.dtype).removeprefix("torch.")
 
-        Args:
-            items: Any number of items of any size.
-            dimensions: Per item, the Matryoshka length; None is the profile's full one.
-            deadlines: Per item, as of `contract.DEADLINE`; looked at before each micro-batch.
-
-        Returns:
-            For each item, in order: its vector (D,), float32, unit length, or its error.
-        """
-        wanted = dimensions if dimensions is not None else [None] * len(items)
-        results: list[Embedding | LensembleError | None] = [None] * len(items)
-        sound: list[int] = []
-        for n, item in enumerate(items):
-            try:
-                self.profile.check_dimensions(wanted[n])
-                packing.check(item, self.geometry)
-                sound.append(n)
-            except LensembleError as error:
-                results[n] = error
-        parts = packing.micro_batches(
-            [items[n] for n in sound], self._batch_tokens, self._batch_patches
-        )
-        for part in parts:
-            indices = [sound[m] for m in part]
-            late = [n for n in indices if deadlines is not None and is_over(deadlines[n])]
-            for n in late:
-                results[n] = too_late(contract.QWEN3_VL.name)
-            indices = [n for n in indices if n not in late]
-            encoded = self._encode_part([items[n] for n in indices]) if indices else []
-            for n, result in zip(indices, encoded, strict=True):
-                results[n] = cut(result, wanted[n])
-        return cast(list[Embedding | LensembleError], results)  # every place is filled by now
-
-    def _encode_part(self, items: list[Features]) -> list[Embedding | LensembleError]:
-        """One micro-batch; halved and tried again if it does not fit or fails."""
-        try:
-            packed = self.pack(items)
-            self._watch = Stopwatch(self.device)
-            tokens, patches = packed.input_ids.numel(), len(packed.patches)
-            with self.threads.during(tokens + patches):
-                vectors = self.forward(packed).cpu().numpy()
-            self.work.add(
-                passes=1,
-                items=len(items),
-                tokens=tokens,
-                patches=patches,
-                budget=max(tokens / self._batch_tokens, patches / self._batch_patches),
-                **dict(zip(("vision_s", "text_s"), self._watch.seconds(), strict=False)),
-            )
-            return [
-                vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
-                for vector in vectors
-            ]
-        except Exception as error:
-            if len(items) == 1:
-                return [_failed_alone(items[0], error)]
-            logger.warning("%d items failed together, halving: %s", len(items), str(error))
-        # Outside of the `except`: inside, the error would hold on to the failed pass's tensors.
-        self._release()
-        half = len(items) // 2
-        return self._encode_part(items[:half]) + self._encode_part(items[half:])
-
-    def _release(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def pack(self, items: Sequence[Features]) -> packing.Packed:
-        """Packs items the way that costs this device least.
-
-        On CPUs the prompt's beginning, the same in all items, is computed once: of a short text's
-        tokens it is more than half.
-
-        Args:
-            items: At least one, that `packing.check` has passed.
-        """
-        packed = packing.pack(items, self.geometry)
-        if len(items) == 1 or self.device.type != "cpu" or self.profile.pooling != "last_token":
-            return packed
-        return packing.share_prefix(packed, packing.common_prefix(items, self.geometry))
+    def compute(self, items: list[Features]) -> Pass:
+        """See `Encoding.compute`."""
+        packed = self.pack(items)
+        self._watch = Stopwatch(self.device)
+        tokens, patches = packed.input_ids.numel(), len(packed.patches)
+        with self.threads.during(tokens + patches):
+            vectors = self.forward(packed).cpu().numpy()
+        return Pass(vectors, tokens, patches, self._watch.seconds())
 
     @torch.inference_mode()
     def forward(self, packed: packing.Packed) -> torch.Tensor:
@@ -384,21 +283,3 @@ def _add_visual(
 ) -> torch.Tensor:
     """DeepStack: adds pictures' features (V, H) to hidden states (1, L, H) at their places (V,)."""
     return hidden.index_add(1, positions, features[None].to(hidden.dtype))
-
-
-def cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
-    """A full vector (D,) cut to its first `dimensions` and normalised again; errors pass."""
-    if isinstance(result, LensembleError) or dimensions in (None, len(result)):
-        return result
-    return normalize(torch.from_numpy(result[None, :dimensions].copy()))[0].numpy()
-
-
-def _failed_alone(item: Features, error: Exception) -> LensembleError:
-    if is_out_of_memory(error):
-        return OverloadedError(
-            f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
-            "fit into memory, even alone; send a smaller picture",
-            field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
-        )
-    logger.error("an item failed alone", exc_info=error)
-    return InternalError(f"encoding failed: {type(error).__name__}")

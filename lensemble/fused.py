@@ -19,6 +19,7 @@ from transformers import Qwen3VLModel
 from transformers.activations import GELUTanh
 
 from lensemble.attention import packed_attention
+from lensemble.blocks import Blocks
 from lensemble.product import Gelu, Product
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
@@ -123,13 +124,13 @@ class TextLayer(nn.Module):
         self,
         hidden_states: torch.Tensor,
         position_embeddings: Rotation,
-        cu_seq_lens_q: torch.Tensor | None = None,
+        cu_seq_lens_q: torch.Tensor | Blocks | None = None,
         max_length_q: int | None = None,
         **_: Any,
     ) -> torch.Tensor:
         """(1, L, H) -> (1, L, H); the arguments' names are Transformers'."""
         hidden = hidden_states[0]
-        rows, both = len(hidden), self.queries + self.keys
+        rows, both = hidden.shape[0], self.queries + self.keys
         heads = self.qkv(self.norm_in(hidden)).view(rows, -1, self.head_dim)
         seen = F.rms_norm(heads[:, :both], (self.head_dim,), None, self.norm_in.eps)
         seen = rotated(seen * self.norm_heads, position_embeddings).transpose(0, 1)[None]
@@ -168,13 +169,13 @@ class VisionBlock(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        cu_seqlens: torch.Tensor,
+        cu_seqlens: torch.Tensor | Blocks,
         position_embeddings: Rotation,
         max_seqlen: int | None = None,
         **_: Any,
     ) -> torch.Tensor:
         """(P, D) -> (P, D); the arguments' names are Transformers'."""
-        rows, both = len(hidden_states), 2 * self.heads
+        rows, both = hidden_states.shape[0], 2 * self.heads
         heads = self.qkv(self.norm1(hidden_states)).view(rows, both + self.heads, -1)
         seen = rotated(heads[:, :both].float(), position_embeddings).to(heads.dtype)
         seen = seen.transpose(0, 1)[None]

@@ -8,9 +8,10 @@ interpolated. The towers then run without a question back to the CPU.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -40,6 +41,21 @@ class Geometry:
     image_token_id: int
     merge_size: int
     num_grid_per_side: int
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """Those of a model.
+
+        Args:
+            config: A `Qwen3VLConfig`.
+        """
+        vision = config.vision_config
+        return cls(
+            vocab_size=config.text_config.vocab_size,
+            image_token_id=config.image_token_id,
+            merge_size=vision.spatial_merge_size,
+            num_grid_per_side=math.isqrt(vision.num_position_embeddings),
+        )
 
 
 @dataclass(frozen=True, slots=True)

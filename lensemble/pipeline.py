@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from lensemble import engines
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
-from lensemble.encoder import Embedding, Encoder
+from lensemble.encoding import Embedding
 from lensemble.features import Features
 from lensemble.preprocess import Preprocessor
 from lensemble_client.errors import LensembleError
@@ -19,7 +20,7 @@ class Pipeline:
     """Items in, vectors out.
 
     Args:
-        settings: Checkpoint, precision, device, budgets.
+        settings: Checkpoint, engine, precision, device, budgets.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -28,7 +29,7 @@ class Pipeline:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.checkpoint = Checkpoint.open(settings.checkpoint)
         self.preprocess = Preprocessor(self.checkpoint, scaled=settings.jpeg == "scaled")
-        self.encoder = Encoder.load(self.checkpoint, settings, device)
+        self.encoder = engines.load(self.checkpoint, settings, device)
 
     def embed(
         self, items: Sequence[Item], dimensions: int | None = None

@@ -171,7 +171,7 @@ def main() -> None:
     with stop_on_signals(), ProcessPoolExecutor(1, mp_context=spawn) as client:
         for workload in chosen:
             checkpoint = WORKLOADS[workload].checkpoint()
-            bf16 = "bfloat16" in str(Pipeline(Settings(checkpoint=checkpoint)).encoder.dtype)
+            bf16 = Pipeline(Settings(checkpoint=checkpoint)).encoder.precision == "bfloat16"
             dtypes = ("fp32", "bf16") if bf16 else ("fp32",)
             peers, skipped = contenders(dtypes, given.vllm)
             with all_up(checkpoint, dtypes[-1], peers) as servers:

@@ -33,6 +33,7 @@ from lensemble_client.errors import (
     StorageError,
 )
 from lensemble_client.items import Item, Picture, Record
+from lensemble_client.quantized import quantize
 from lensemble_client.retry import Retry
 from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
 
@@ -64,4 +65,5 @@ __all__ = [
     "StorageError",
     "Stored",
     "Transport",
+    "quantize",
 ]

@@ -16,7 +16,18 @@ from lensemble_client.errors import InvalidInputError, LensembleError
 if TYPE_CHECKING:
     from lensemble.index.plan import Plan
 
-KINDS = ("auto", "exact", "fp16", "sq8", "ivf", "ivf_sq8", "ivf_pq", "hnsw")
+KINDS = (
+    "auto",
+    "exact",
+    "fp16",
+    "sq8",
+    "binary",
+    "ivf",
+    "ivf_sq8",
+    "ivf_pq",
+    "ivf_binary",
+    "hnsw",
+)
 """Those of `lensemble.index.kinds`, which this light module does not import."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensemble_client.errors import LensembleError
+from lensemble_export.onnx import command as onnx
 
 if TYPE_CHECKING:
     from lensemble.index.plan import Plan
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     verify = commands.add_parser("verify", help="hash every file of a serving checkpoint")
     verify.add_argument("checkpoint", type=Path)
+
+    onnx.add(commands)
 
     index = commands.add_parser("index", help="embed a corpus or a folder of pictures")
     index.add_argument("source", type=Path)
@@ -134,7 +137,14 @@ def run_index(
     print(f"{built.count} items, {built.dimension} dimensions -> {given.out}")
 
 
-_COMMANDS = {"random": _random, "checkpoint": _checkpoint, "verify": _verify, "index": run_index}
+_COMMANDS = {
+    "random": _random,
+    "checkpoint": _checkpoint,
+    "verify": _verify,
+    "onnx": onnx.export,
+    "verify-onnx": onnx.verify,
+    "index": run_index,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lensemble.config import Settings
-from lensemble.encoder import Embedding
+from lensemble.encoding import Embedding
 from lensemble.index import check_id
 from lensemble.index.create import check_target, write_index
 from lensemble.index.plan import Plan

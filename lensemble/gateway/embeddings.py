@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
 
 from lensemble.gateway.answers import EmbeddingsAnswer
 from lensemble.gateway.errors import said
@@ -16,6 +18,7 @@ from lensemble_client import calls, contract
 from lensemble_client.calls import Embedding, Measured
 from lensemble_client.errors import InvalidInputError, LensembleError
 from lensemble_client.items import Item
+from lensemble_client.quantized import OutputDtype, quantize
 
 
 def router(service: Service) -> APIRouter:
@@ -33,11 +36,11 @@ def router(service: Service) -> APIRouter:
         with Timed(trace_of(request), "read"):
             items = await until_gone(request, _items(service, body))
         found = await _embedded(service, request, items, body.dimensions, embedder)
-        form = _base64 if body.encoding_format == "base64" else _floats
+        form = _base64 if body.encoding_format == "base64" else np.ascontiguousarray
         return answer(
             {
                 "object": "list",
-                "data": [_entry(n, one, form) for n, one in enumerate(found)],
+                "data": [_entry(n, one, form, body.output_dtype) for n, one in enumerate(found)],
                 "model": body.model or embedder,
                 "usage": usage(found),
             }
@@ -52,7 +55,7 @@ def router(service: Service) -> APIRouter:
         return answer(
             {
                 "object": "list",
-                "data": [_entry(n, one, _floats) for n, one in enumerate(found)],
+                "data": [_entry(n, one, np.ascontiguousarray) for n, one in enumerate(found)],
                 "model": body.model or contract.NATIVE,
                 "usage": usage(found),
             }
@@ -96,15 +99,17 @@ async def _embedded(
     )
 
 
-def _entry(n: int, result: Measured[Embedding] | LensembleError, form: Any) -> dict[str, Any]:
+def _entry(
+    n: int,
+    result: Measured[Embedding] | LensembleError,
+    form: Callable[[NDArray[Any]], Any],
+    output_dtype: OutputDtype = "float",
+) -> dict[str, Any]:
     if isinstance(result, LensembleError):
         return {"object": "embedding", "index": n, "embedding": None, "error": said(result)}
-    return {"object": "embedding", "index": n, "embedding": form(result.result)}
+    vector = quantize(result.result, output_dtype)
+    return {"object": "embedding", "index": n, "embedding": form(vector)}
 
 
-def _floats(vector: Embedding) -> Any:
-    return np.ascontiguousarray(vector)
-
-
-def _base64(vector: Embedding) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+def _base64(vector: NDArray[Any]) -> str:
+    return base64.b64encode(vector.astype(vector.dtype.newbyteorder("<")).tobytes()).decode()

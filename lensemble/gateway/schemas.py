@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lensemble_client import contract
+from lensemble_client.quantized import OutputDtype
 
 
 class Strict(BaseModel):
@@ -112,7 +113,10 @@ class EmbeddingsRequest(Strict):
     instruction: str | None = Field(None, description="replaces the profile's")
     dimensions: int | None = Field(None, description="Matryoshka length of the vectors")
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: float32, little-endian"
+        "float", description="base64: little-endian"
+    )
+    output_dtype: OutputDtype = Field(
+        "float", description="int8: scaled to 127; ubinary: eight components a byte"
     )
     user: str | None = Field(None, description="has no effect")
     # vLLM's clients ask so for the prompt that the profile prescribes anyway.

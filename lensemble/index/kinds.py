@@ -64,8 +64,13 @@ IVF = Kind("ivf", effort="nprobe")
 IVF_SQ8 = Kind("ivf_sq8", effort="nprobe", rerank=4)
 IVF_PQ = Kind("ivf_pq", effort="nprobe", rerank=16)
 HNSW = Kind("hnsw", effort="ef_search", on_gpu=False)
+# A bit for each dimension, after RaBitQ (arXiv:2405.12497), which also says how far off it may be.
+BINARY = Kind("binary", rerank=16, on_gpu=False)
+IVF_BINARY = Kind("ivf_binary", effort="nprobe", rerank=16, on_gpu=False)
 
-KINDS = {kind.name: kind for kind in (EXACT, FP16, SQ8, IVF, IVF_SQ8, IVF_PQ, HNSW)}
+KINDS = {
+    kind.name: kind for kind in (EXACT, FP16, SQ8, BINARY, IVF, IVF_SQ8, IVF_PQ, IVF_BINARY, HNSW)
+}
 
 
 def defaults(kind: Kind, count: int, dimension: int) -> dict[str, int]:
@@ -128,13 +133,23 @@ def memory_bytes(kind: Kind, parameters: Mapping[str, int], count: int, dimensio
         IVF_SQ8: dimension + 8,
         IVF_PQ: parameters.get("m", 0) + 8,
         HNSW: 4 * dimension + 8 * parameters.get("links", 0) + 8,
+        BINARY: -(-dimension // 8) + 8,
+        IVF_BINARY: -(-dimension // 8) + 8 + 8,
     }[kind]
     return count * per_vector + parameters.get("nlist", 0) * 4 * dimension
 
 
 def factory(kind: Kind, parameters: Mapping[str, int]) -> str:
     """FAISS's words for an index. PQ is `np`: polysemous training costs seconds for each code."""
-    code = {EXACT: "Flat", FP16: "SQfp16", SQ8: "SQ8", IVF: "Flat", IVF_SQ8: "SQ8"}.get(kind, "")
+    code = {
+        EXACT: "Flat",
+        FP16: "SQfp16",
+        SQ8: "SQ8",
+        BINARY: "RaBitQ",
+        IVF: "Flat",
+        IVF_SQ8: "SQ8",
+        IVF_BINARY: "RaBitQ",
+    }.get(kind, "")
     if kind is IVF_PQ:
         code = f"PQ{parameters['m']}np"
     if kind is HNSW:

@@ -20,7 +20,7 @@ from lensemble_client.errors import LensembleError
 from lensemble_client.items import Rows
 
 if TYPE_CHECKING:
-    from lensemble.encoder import Encoder
+    from lensemble.encoding import Encoding
 
 _VECTORS = ("lensemble_vectors_total", "Vectors made: by the model, or known from an equal item.")
 _TOWERS = ("lensemble_tower_seconds_total", "Seconds in each tower.")
@@ -46,11 +46,12 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         import torch
         from transformers.utils import logging as transformers_logging
 
-        from lensemble.encoder import Encoder, cut
+        from lensemble import engines
+        from lensemble.encoding import cut
 
         transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
-        self._encoder = Encoder.load(Checkpoint.open(settings.checkpoint), settings, device)
+        self._encoder = engines.load(Checkpoint.open(settings.checkpoint), settings, device)
         self._encoder.warm_up()
         self._cut = cut
         self._encode = Repeats(
@@ -114,7 +115,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         }
 
 
-def describe(encoder: Encoder) -> dict[str, str]:
+def describe(encoder: Encoding) -> dict[str, str]:
     """What an operator wants to know of an encoder."""
     import torch
 
@@ -124,7 +125,8 @@ def describe(encoder: Encoder) -> dict[str, str]:
         "profile": profile.hash,
         "dimension": str(profile.dimension),
         "min_dimension": str(profile.min_dimension),
-        "dtype": str(encoder.dtype).removeprefix("torch."),
+        "engine": encoder.engine,
+        "dtype": encoder.precision,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
     }

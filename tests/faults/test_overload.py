@@ -1,6 +1,8 @@
 """More than a slow encoder can do: refused before any work, and over when the burst is."""
 
 import asyncio
+import re
+import urllib.request
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from lensemble.config import Settings
 from lensemble.instances import write_repository
 from lensemble.server import TritonServer
 from lensemble.supervisor import Supervisor
-from lensemble_client import AsyncClient, Retry
+from lensemble_client import AsyncClient, Item, Retry
 from lensemble_client.errors import LensembleError, OverloadedError
 from tests.pictures import encode, textured
 
@@ -53,17 +55,29 @@ async def burst(url):
             for number in range(RATE * SECONDS):
                 tasks.create_task(ask(number))
                 await asyncio.sleep(1 / RATE)
-        return found, await client.embed("x")
+        vector = await client.embed("x")
+    # A client that sends many makes the load itself, and bears being refused for it.
+    items = [Item(str(number), (picture,)) for number in range(200)]
+    async with AsyncClient(url, timeout_s=60) as client:
+        many = await client.embed_many(items, concurrency=64)
+    return found, many, vector
+
+
+def refused_so_far(url):
+    with urllib.request.urlopen(url) as answer:
+        said = answer.read().decode()
+    return sum(map(float, re.findall(r"^lensemble_refused_total\{.*\} (\S+)$", said, re.M)))
 
 
 def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
-    settings = Settings(checkpoint=checkpoint, dtype="fp32", max_wait_s=4.0)
+    settings = Settings(checkpoint=checkpoint, dtype="fp32", max_wait_s=1.0)
     repository = write_repository(settings, tmp_path / "models")
     model = repository / "qwen3_vl" / "1" / "model.py"
     model.write_text(model.read_text() + SLOW)
     with Supervisor(TritonServer(settings, repository=repository)) as watching:
-        found, vector = asyncio.run(burst(watching.server.grpc_url))
+        found, many, vector = asyncio.run(burst(watching.server.grpc_url))
         assert watching.state.restarts == {}
+        counted = refused_so_far(watching.server.metrics_url)
     refused = {
         kind: sum(isinstance(one, OverloadedError) for one in every)
         for kind, every in found.items()
@@ -72,6 +86,8 @@ def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
     assert sum(map(len, found.values())) == RATE * SECONDS
     for every in found.values():
         assert all(isinstance(one, OverloadedError | np.ndarray) for one in every)
+    assert all(isinstance(one, np.ndarray) for one in many)
+    assert counted > sum(refused.values()), "nobody refused what came together"
     # By how much is the matter of tests/unit/test_admission.py: here the machine may be busy.
     assert min(refused.values()) > 0
     assert len(answered) > FEW

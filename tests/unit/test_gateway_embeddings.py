@@ -9,6 +9,7 @@ import pytest
 
 from lensemble_client.errors import InternalError, NotReadyError, OverloadedError
 from lensemble_client.items import Item
+from lensemble_client.quantized import quantize
 from tests.gateway import DATA_URL, PICTURE, FakeTriton, gateway, vector_of
 
 TEXT = {"type": "text", "text": "four"}
@@ -66,6 +67,16 @@ def test_base64_is_float32_little_endian():
     answer = post("/v1/embeddings", {"input": "four", "encoding_format": "base64"}).json()
     found = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
     np.testing.assert_array_equal(found, vector_of(Item("four")))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "ubinary"])
+def test_vectors_in_8_bits_and_in_one(dtype):
+    body = {"input": "four", "output_dtype": dtype}
+    expected = quantize(vector_of(Item("four")), dtype)
+    numbers = post("/v1/embeddings", body).json()["data"][0]["embedding"]
+    assert numbers == expected.tolist()
+    said = post("/v1/embeddings", {**body, "encoding_format": "base64"}).json()
+    assert base64.b64decode(said["data"][0]["embedding"]) == expected.tobytes()
 
 
 def test_messages_as_vllm_sends_them():
@@ -141,6 +152,7 @@ REFUSED = {
     "too many items": ({"input": ["a"] * 9}, "input"),
     "too many pictures": ({"input": {"image": [DATA_URL] * 17}}, "image"),
     "unknown model": ({"input": "a", "model": "gpt"}, "model"),
+    "unknown dtype": ({"input": "a", "output_dtype": "int4"}, "output_dtype"),
     "unknown format": ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
     "half a pair": ({"input": "\ud800"}, "text"),
     "half a pair in the instruction": ({"input": "a", "instruction": "\ud800"}, "instruction"),

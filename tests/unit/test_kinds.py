@@ -5,7 +5,18 @@ import pytest
 
 from lensemble.index import kinds
 from lensemble.index.base import SCAN_ROWS, Base
-from lensemble.index.kinds import EXACT, FP16, HNSW, IVF, IVF_PQ, IVF_SQ8, KINDS, SQ8
+from lensemble.index.kinds import (
+    BINARY,
+    EXACT,
+    FP16,
+    HNSW,
+    IVF,
+    IVF_BINARY,
+    IVF_PQ,
+    IVF_SQ8,
+    KINDS,
+    SQ8,
+)
 from lensemble.index.plan import Plan
 from lensemble.index.records import Contents
 from lensemble.index.snapshot import Snapshot
@@ -250,7 +261,7 @@ def test_without_a_gpu_the_cpu_searches(caplog):
 
 def test_a_gpu_that_drops_selectors_shows_nothing_it_must_not(bases):
     """Plain FAISS on GPUs ignores selectors: the same searches, with no selector ever given."""
-    assert {kind for kind in KINDS.values() if not kind.on_gpu} == {SQ8, HNSW}
+    assert {kind for kind in KINDS.values() if not kind.on_gpu} == {SQ8, HNSW, BINARY, IVF_BINARY}
     for name in ("exact", "ivf", "ivf_sq8"):
         base = Base(bases[name].snapshot)
         base._gpu = True

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import Embedding, Encoder
+from lensemble.encoder import Encoder
+from lensemble.encoding import Embedding
 from lensemble.preprocess import Preprocessor
 from lensemble_client.errors import LensembleError
 from lensemble_client.items import Item

@@ -1,0 +1,1 @@
+"""ONNX graphs of a serving checkpoint's two towers: made, proven equal, made smaller."""

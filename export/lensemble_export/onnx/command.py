@@ -1,0 +1,77 @@
+"""The commands `onnx` and `verify-onnx`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lensemble_client.errors import InternalError
+
+
+def add(commands: Any) -> None:
+    """Adds both to a command line."""
+    onnx = commands.add_parser("onnx", help="make ONNX graphs of a serving checkpoint")
+    onnx.add_argument("checkpoint", type=Path)
+    onnx.add_argument("out", type=Path, help="folder to write")
+    onnx.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or int8")
+
+    verify = commands.add_parser(
+        "verify-onnx", help="compare graphs with the PyTorch encoder and with Transformers' model"
+    )
+    verify.add_argument("checkpoint", type=Path)
+    verify.add_argument("graphs", type=Path, help="folder that `onnx` wrote")
+
+
+def export(given: argparse.Namespace) -> None:
+    """The command `onnx`.
+
+    Args:
+        given: `checkpoint`, `out`, `dtype`.
+
+    Raises:
+        InvalidInputError: The input is at fault.
+        ImportError: The extra `export` is not installed.
+    """
+    from lensemble.checkpoint import Checkpoint
+    from lensemble_export.onnx import make
+    from lensemble_export.onnx.quantize import quantize
+
+    checkpoint = Checkpoint.open(given.checkpoint)
+    if given.dtype == "int8":
+        make.check_new(given.out)
+        with TemporaryDirectory(dir=given.out.parent) as folder:
+            graphs = quantize(make.export(checkpoint, Path(folder) / "fp32"), given.out)
+    else:
+        graphs = make.export(checkpoint, given.out, given.dtype)
+    size = sum(size for _, size in graphs.files.values()) / 2**20
+    print(f"{given.out}: {graphs.precision}, opset {graphs.opset}, {size:.1f} MiB")
+    print(graphs.profile)
+
+
+def verify(given: argparse.Namespace) -> None:
+    """The command `verify-onnx`: a table to standard error, then one line of JSON.
+
+    Args:
+        given: `checkpoint`, `graphs`.
+
+    Raises:
+        InvalidInputError: The graphs are damaged, or another checkpoint's.
+        InternalError: They give other vectors.
+    """
+    from lensemble.checkpoint import Checkpoint
+    from lensemble.graphs import Graphs
+    from lensemble_export.onnx.verify import MIN_COSINE, verify
+
+    checkpoint = Checkpoint.open(given.checkpoint, full=True)
+    graphs = Graphs.open(given.graphs, checkpoint, full=True)
+    found = verify(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(found, separators=(",", ":")))
+    sys.stdout.flush()
+    if not found["passed"]:
+        raise InternalError(
+            f"a cosine of {found['min_cosine']}; expected at least {MIN_COSINE[graphs.precision]}"
+        )

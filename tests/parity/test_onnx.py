@@ -1,0 +1,174 @@
+"""Graphs against the reference: nothing of our own output is the measure."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from lensemble import blocks, engines
+from lensemble.checkpoint import Checkpoint
+from lensemble.config import Settings
+from lensemble.graphs import FILE, TEXT, VISION, Graphs
+from lensemble.pipeline import Pipeline
+from lensemble_client.errors import InvalidInputError
+from lensemble_export.__main__ import main
+from lensemble_export.onnx import make, verify
+from lensemble_export.onnx.cases import cases
+from lensemble_export.onnx.quantize import quantize
+from tests.conftest import EMBEDDING, MEAN
+from tests.parity.cases import CASES
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoints, tmp_path_factory):
+    """Graphs in fp32, one folder per profile."""
+    folder = tmp_path_factory.mktemp("graphs")
+    return {
+        name: make.export(Checkpoint.open(path), folder / name)
+        for name, path in checkpoints.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def small(exported, tmp_path_factory):
+    """Graphs in 8 bits, of the default profile."""
+    return quantize(exported[EMBEDDING], tmp_path_factory.mktemp("small") / "int8")
+
+
+@pytest.mark.parametrize("profile", [EMBEDDING, MEAN])
+def test_graphs_equal_the_reference(exported, checkpoints, profile):
+    found = verify.verify(Checkpoint.open(checkpoints[profile]), exported[profile], print)
+    assert found["passed"] and found["min_cosine"] >= 0.99999
+    assert found["max_abs_diff"] < 1e-5
+    assert found["cases"] >= 16
+
+
+def test_from_bytes_to_vectors(exported, checkpoint, expected):
+    """The whole way, with the reference's own processor and resizing on the other side."""
+    settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=exported[EMBEDDING].folder)
+    pipeline = Pipeline(settings)
+    assert (pipeline.encoder.engine, pipeline.encoder.precision) == ("onnx", "float32")
+    names = ("text_spanish", "both", "picture_portrait", "several_pictures", "text")
+    for name, vector in zip(names, pipeline.embed([CASES[name] for name in names]), strict=True):
+        assert float(vector @ expected(EMBEDDING, name)) > 0.9999
+    (cut,) = pipeline.embed([CASES["both"]], dimensions=64)
+    whole = expected(EMBEDDING, "both")[:64]
+    assert float(cut @ (whole / np.linalg.norm(whole))) > 0.9999
+
+
+def test_a_leak_would_be_seen(exported, checkpoint, monkeypatch):
+    """Queries that see one key more than their own must fail."""
+    causal = blocks.causal
+
+    def leaking(boundaries):
+        made = causal(boundaries)
+        return {**made, "seen": np.minimum(made["seen"] + 1, made["keys"].shape[1])}
+
+    monkeypatch.setattr(blocks, "causal", leaking)
+    assert not verify.verify(Checkpoint.open(checkpoint), exported[EMBEDDING], print)["passed"]
+
+
+def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
+    opened = Checkpoint.open(checkpoint)
+    found = verify.verify(opened, small, print)
+    assert found["passed"] and found["precision"] == "int8"
+    assert found["min_cosine"] > 0.98  # random weights; retrieval is judged in benchmarks
+    settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=small.folder)
+    encoder = engines.load(opened, settings)
+    together = cases(encoder.geometry)["all together"]
+    alone = np.concatenate([verify.vectors(encoder, [item]) for item in together])
+    np.testing.assert_allclose(verify.vectors(encoder, together), alone, atol=1e-3)
+
+
+def test_products_in_eight_bits_are_the_exact_sums(small):
+    kinds = [node.op_type for node in onnx.load(small.text, load_external_data=False).graph.node]
+    assert kinds.count("MatMulInteger") == 4 * 4  # four products in each of four layers
+    assert "Gemm" not in kinds
+
+
+def test_graphs_say_whose_they_are(exported, checkpoints):
+    graphs, checkpoint = exported[EMBEDDING], Checkpoint.open(checkpoints[EMBEDDING])
+    model = onnx.load(graphs.text, load_external_data=False)
+    about = {one.key: one.value for one in model.metadata_props}
+    assert about["profile"] == checkpoint.profile.hash
+    assert about["version_torch"] == graphs.versions["torch"]
+    assert {(one.domain, one.version) for one in model.opset_import} == {("", make.OPSET)}
+    with pytest.raises(InvalidInputError, match="were made of profile sha256:"):
+        Graphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
+
+
+@pytest.mark.parametrize(("model", "graph"), [("qwen3_vl_vision", VISION), ("qwen3_vl_text", TEXT)])
+def test_tritons_configuration_is_that_of_the_graph(exported, model, graph):
+    """For the ONNX Runtime backend of NVIDIA's image, which is not in the bundled server."""
+    text = (ROOT / "export" / "triton" / model / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.name, config.default_model_filename) == (model, graph)
+    found = onnx.load(exported[EMBEDDING].folder / graph, load_external_data=False).graph
+    for said, meant in ((config.input, found.input), (config.output, found.output)):
+        assert [one.name for one in said] == [one.name for one in meant]
+        for one, other in zip(said, meant, strict=True):
+            kind = onnx.TensorProto.DataType.Name(other.type.tensor_type.elem_type)
+            name = model_config_pb2.DataType.Name(one.data_type)
+            assert name == f"TYPE_{ {'FLOAT': 'FP32'}.get(kind, kind) }"
+            sizes = other.type.tensor_type.shape.dim
+            assert len(one.dims) == len(sizes)
+            for dim, size in zip(one.dims, sizes, strict=True):
+                assert dim == -1 or dim == size.dim_value
+                assert dim == -1 or not size.dim_param
+
+
+def test_a_changed_graph_is_refused(exported, checkpoint, tmp_path):
+    opened = Checkpoint.open(checkpoint)
+    with pytest.raises(InvalidInputError, match=r"has no export\.json"):
+        Graphs.open(tmp_path, opened)
+    graphs = replace(exported[EMBEDDING], folder=tmp_path)
+    for name in (VISION, TEXT):
+        for path in (
+            exported[EMBEDDING].folder / name,
+            exported[EMBEDDING].folder / f"{name}.data",
+        ):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    graphs.write()
+    assert Graphs.open(tmp_path, opened, full=True) == graphs
+    weights = tmp_path / f"{TEXT}.data"
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    with pytest.raises(InvalidInputError, match=r"text\.onnx\.data' is not the file"):
+        Graphs.open(tmp_path, opened, full=True)
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(InvalidInputError, match="expected what"):
+        Graphs.open(tmp_path, opened)
+
+
+def test_command_line(exported, checkpoint, tmp_path, capsys):
+    graphs = str(exported[EMBEDDING].folder)
+    assert main(["verify-onnx", str(checkpoint), graphs]) == 0
+    printed = capsys.readouterr()
+    said = json.loads(printed.out.strip().splitlines()[-1])
+    assert said["passed"]
+    assert all(name in printed.err for name in ("one token", "picture: thin", "33 items"))
+    assert main(["onnx", str(checkpoint), graphs]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["onnx", str(checkpoint), str(tmp_path / "x"), "--dtype", "fp8"]) == 1
+    assert "'fp8'; expected one of" in capsys.readouterr().err
+
+
+def test_what_onnx_runtime_cannot_run_is_said(checkpoint, tmp_path, capsys):
+    """CPUs have no bf16 there; fp16 they compute in fp32."""
+    graphs = str(tmp_path / "graphs")
+    assert main(["onnx", str(checkpoint), graphs, "--dtype", "bf16"]) == 0
+    assert main(["verify-onnx", str(checkpoint), graphs]) == 1
+    assert "onnx: ONNX Runtime cannot run" in capsys.readouterr().err
+
+
+def test_a_breach_is_exit_status_1(exported, checkpoint, monkeypatch, capsys):
+    monkeypatch.setitem(verify.MIN_COSINE, "float32", 1.1)
+    assert main(["verify-onnx", str(checkpoint), str(exported[EMBEDDING].folder)]) == 1
+    assert "expected at least 1.1" in capsys.readouterr().err
