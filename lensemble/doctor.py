@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -51,7 +52,9 @@ def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding
         _variables,
     ]  # fmt: skip
     if settings is not None:
-        looks += [lambda: _checkpoint(settings), lambda: _index(settings)]
+        looks += [
+            lambda: _checkpoint(settings), lambda: _engine(settings), lambda: _index(settings)
+        ]  # fmt: skip
     for look in looks:
         try:
             yield from look()
@@ -163,6 +166,22 @@ def _checkpoint(settings: Settings) -> Iterator[Finding]:
         f"{found.profile.name}, {found.profile.dimension} dimensions, every file as its profile "
         "says",
     )
+
+
+def _engine(settings: Settings) -> Iterator[Finding]:
+    if settings.onnx is None:
+        return
+    from lensemble.checkpoint import Checkpoint
+    from lensemble.graphs import Graphs
+
+    graphs = Graphs.open(settings.onnx, Checkpoint.open(settings.checkpoint), full=True)
+    if importlib.util.find_spec("onnxruntime") is None:
+        yield Finding(
+            FAULT, "onnx", "ONNX Runtime is missing", "run `pip install 'lensemble[onnx]'`"
+        )
+        return
+    unused = "" if settings.engine == "onnx" else "; LENSEMBLE_ENGINE=torch does not use them"
+    yield Finding(OK, "onnx", f"graphs of this checkpoint in {graphs.precision}{unused}")
 
 
 def _index(settings: Settings) -> Iterator[Finding]:

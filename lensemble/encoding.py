@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lensemble import packing, probe
+from lensemble import memory, packing, probe
 from lensemble.deadline import is_over, too_late
 from lensemble.features import Features
 from lensemble.pooling import normalize
@@ -123,6 +123,11 @@ class Encoding(ABC):
         """Lets go of what a failed pass may have left in memory."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def rest(self) -> None:
+        """Gives memory back that passes have left, while there is nothing to do."""
+        if self.device.type == "cpu":
+            memory.give_back()
 
     def warm_up(self) -> None:
         """Encodes what takes longer the first time: texts and a picture, alone and together."""

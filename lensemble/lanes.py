@@ -12,6 +12,7 @@ time. A request is answered as soon as its last row is computed.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -33,6 +34,8 @@ Result = TypeVar("Result")
 SLICE_S = 1.0
 """What a pass of several rows may take: nobody's turn is further away than one. In shorter ones
 reading the weights, 40 ms for 95 million on two cores, counts: docs/decisions.md."""
+REST_S = 60.0
+"""Without work, after which there is time for what makes the next pass slower."""
 _PASSED = 16
 """Jobs of a lane that may be too large for what is left of a pass, before no smaller one is looked
 for."""
@@ -93,6 +96,7 @@ class Lanes(Generic[Row, Result]):
         around: A context for each pass; notes that the process works.
         after: Called after each pass.
         board: Where to write down how long a new request would wait.
+        rest: Called once when there was no work for `REST_S` after there was some.
     """
 
     def __init__(
@@ -102,9 +106,12 @@ class Lanes(Generic[Row, Result]):
         around: Callable[[], Any],
         after: Callable[[], None],
         board: Board | None = None,
+        rest: Callable[[], None] | None = None,
     ) -> None:
         self._run, self._around, self._after = run, around, after
-        self._board = board
+        self._board, self._rest = board, rest
+        self._worked_at = time.monotonic()
+        """When the last pass ended that was not followed by a rest; infinity after a rest."""
         self.lanes = {name: Lane() for name in LANES}
         self._asides: deque[Callable[[], None]] = deque()
         self._now_s = 0.0
@@ -172,7 +179,8 @@ class Lanes(Generic[Row, Result]):
         began = time.monotonic()
         yield may
         if may and costs:
-            self._learn(whole, time.monotonic() - began)
+            self._worked_at = time.monotonic()
+            self._learn(whole, self._worked_at - began)
 
     def _fits(self, cost: float) -> bool:
         """Whether rows are one pass, by their part of the budget and by the time it takes."""
@@ -201,7 +209,8 @@ class Lanes(Generic[Row, Result]):
             with self._changed:
                 self._working = False
                 while not (self._asides or self._any() or self._closed):
-                    self._changed.wait()
+                    self._changed.wait(REST_S)
+                    self._rest_if_idle()
                 self._working = True
                 aside = self._asides.popleft() if self._asides else None
                 taken = [] if aside else self._take()
@@ -212,7 +221,15 @@ class Lanes(Generic[Row, Result]):
                     _safely(aside)
             else:
                 self._pass(taken)
+                self._worked_at = time.monotonic()
             _safely(self._after)
+
+    def _rest_if_idle(self) -> None:
+        """Under the lock: a request that comes now waits for the milliseconds that it takes."""
+        if self._rest is not None and time.monotonic() - self._worked_at >= REST_S:
+            self._worked_at = math.inf
+            if not (self._asides or self._any()):
+                _safely(self._rest)
 
     def _answer(self) -> None:
         """Sends answers: each waits for Triton, and the next pass need not."""

@@ -2,7 +2,8 @@
 
 Every pass makes tensors of some megabytes and frees them. glibc gives such memory back to the
 kernel at once, and the next pass waits for thousands of pages to be zeroed; docs/decisions.md has
-the figures. Kept, a process stays as large as its largest pass has made it.
+the figures. Kept, a process stays as large as its largest pass has made it, until it has nothing to
+do for a while (`give_back`).
 """
 
 from __future__ import annotations
@@ -39,3 +40,13 @@ def keep_freed() -> bool:
     if not kept:
         logger.info("this C library cannot be told to keep freed memory")
     return kept
+
+
+def give_back() -> bool:
+    """Gives what is freed, and was kept, back to the kernel; takes some milliseconds.
+
+    Returns:
+        Whether there was anything; False where the C library is not glibc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and trim(0) == 1

@@ -150,6 +150,7 @@ def load(
             around=_heartbeat.during,
             after=partial(_after_pass, made),
             board=Board(settings.heartbeats, args["model_name"]),
+            rest=made.rest,
         )
     return made
 

@@ -37,6 +37,8 @@ class FakeTriton:
         calls: Names of the models that were run.
         hold: If set, calls wait for it.
         cancelled: Calls that were given up.
+        error: Of every call.
+        errors: Of the next calls, in order.
         stored: Id -> document.
     """
 
@@ -46,6 +48,7 @@ class FakeTriton:
         self.hold: asyncio.Event | None = None
         self.cancelled = 0
         self.error: LensembleError | None = None
+        self.errors: list[LensembleError] = []
         self.stored: dict[str, dict[str, Any]] = {}
 
     async def infer(
@@ -61,6 +64,8 @@ class FakeTriton:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        if self.errors:
+            raise self.errors.pop(0)
         if self.error is not None:
             raise self.error
         made = self._store(rows, parameters) if model.name == "store" else self._run(model, rows)
@@ -122,11 +127,14 @@ class FakeTriton:
 
 @asynccontextmanager
 async def gateway(
-    triton: FakeTriton | None = None, remote: Remote | None = None, **settings: Any
+    triton: FakeTriton | None = None,
+    remote: Remote | None = None,
+    tries: int = 1,
+    **settings: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway in this process, in front of a fake Triton."""
     made = GatewaySettings(metrics="http://127.0.0.1:9/metrics", access_log=False, **settings)
-    client = AsyncClient(transport=triton or FakeTriton(), retry=Retry(tries=1))
+    client = AsyncClient(transport=triton or FakeTriton(), retry=Retry(tries, first_s=0.0))
     app = Gateway(made, remote, client)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (

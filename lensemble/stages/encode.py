@@ -86,6 +86,10 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         """See `LaneStage.costs`."""
         return self._encoder.costs(row[0])
 
+    def rest(self) -> None:
+        """See `LaneStage.rest`."""
+        self._encoder.rest()
+
     def detached(self, row: EncodeRow) -> EncodeRow:
         """See `LaneStage.detached`."""
         features, dimensions, deadline = row

@@ -116,6 +116,9 @@ class LaneStage(Stage[Row, Result]):
         """Parts of the budgets of a pass that a row takes."""
         raise NotImplementedError
 
+    def rest(self) -> None:
+        """Does what there is time for while nobody asks for anything."""
+
     def detached(self, row: Row) -> Row:
         """The row in memory of its own: what was read lies in that of a request that is let go."""
         raise NotImplementedError

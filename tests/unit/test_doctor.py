@@ -1,13 +1,16 @@
 import json
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lensemble import doctor
+from lensemble.checkpoint import Checkpoint, sha256_of
 from lensemble.config import Settings
 from lensemble.doctor import FAULT, OK, WARNING, examine
+from lensemble.graphs import TEXT, VISION, Graphs
 from lensemble_client.cli import main
 
 
@@ -91,3 +94,18 @@ def test_index_without_a_checkpoint_is_refused(capsys, monkeypatch):
 def test_index_that_is_not_there_yet(checkpoint, tmp_path, writes):
     settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", writes=writes)
     assert found(settings)["index"].level == (OK if writes == "on" else FAULT)
+
+
+def test_graphs_for_onnx_runtime(checkpoint, tmp_path, monkeypatch):
+    settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=tmp_path)
+    assert "has no export.json" in found(settings)["onnx"].text
+    for name in (VISION, TEXT):
+        (tmp_path / name).write_bytes(b"graph")
+    files = {name: (sha256_of(tmp_path / name), 5) for name in (VISION, TEXT)}
+    Graphs(tmp_path, Checkpoint.open(checkpoint).profile.hash, "int8", 18, files).write()
+    finding = found(settings)["onnx"]
+    assert (finding.level, finding.text) == (OK, "graphs of this checkpoint in int8")
+    assert "does not use them" in found(replace(settings, engine="torch"))["onnx"].text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "lensemble[onnx]" in found(settings)["onnx"].remedy
+    assert "onnx" not in found(Settings(checkpoint=checkpoint))

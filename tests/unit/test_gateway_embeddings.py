@@ -117,6 +117,16 @@ def test_errors_keep_their_place():
     assert answer.json()["usage"]["total_tokens"] == 3
 
 
+def test_many_items_bear_being_each_others_load_and_one_is_refused_at_once():
+    triton = FakeTriton()
+    triton.errors = [OverloadedError("x")] * 9
+    answer = post("/v1/embeddings", {"input": ["a", {"image": DATA_URL}]}, triton, tries=3)
+    assert answer.status_code == 200
+    assert all(entry["embedding"] for entry in answer.json()["data"])
+    triton.errors = [OverloadedError("x")] * 9
+    assert post("/v1/embeddings", {"input": "a"}, triton, tries=3).status_code == 429
+
+
 def test_if_all_fail_the_first_error_is_the_answer():
     answer = post("/v1/embeddings", {"input": ["bad", ""]})
     assert answer.status_code == 400

@@ -245,3 +245,28 @@ def test_close_finishes_what_waits():
     passes.submit(TEXT, "a")
     passes.finish()
     assert passes.answers[("a",)] == ["A"]
+
+
+def test_rests_once_when_there_was_no_work_for_a_while(monkeypatch):
+    monkeypatch.setattr("lensemble.lanes.REST_S", 0.05)
+    rests = []
+    lanes = Lanes(
+        lambda rows: rows,
+        around=contextlib.nullcontext,
+        after=lambda: None,
+        rest=lambda: rests.append(time.monotonic()),
+    )
+    until(lambda: len(rests) == 1)
+    time.sleep(0.3)
+    assert len(rests) == 1
+    done = threading.Event()
+    lanes.submit(Job(["row"], [(0.1,)], TEXT, lambda *_: done.set()))
+    assert done.wait(10)
+    answered = time.monotonic()
+    until(lambda: len(rests) == 2)
+    assert rests[1] - answered > 0.03
+    with lanes.at_once([(0.1,)]) as at_once:
+        assert at_once
+    until(lambda: len(rests) == 3)
+    lanes.close()
+    assert len(rests) == 3

@@ -24,3 +24,27 @@ def pages_taken(call: str) -> int:
 
 def test_freed_memory_is_used_again_without_asking_the_kernel():
     assert 4 * pages_taken("assert keep_freed()") < pages_taken("")
+
+
+HELD = """
+    import ctypes, psutil
+    from lensemble.memory import give_back, keep_freed
+    keep_freed()
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    pieces = [libc.malloc(1 << 20) for _ in range(200)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, 1 << 20)
+    last = libc.malloc(64)  # above them: they are a hole, not the end
+    for piece in pieces:
+        libc.free(piece)
+    before = psutil.Process().memory_info().rss
+    assert give_back()
+    print((before - psutil.Process().memory_info().rss) >> 20)
+"""
+
+
+def test_what_is_kept_can_be_given_back():
+    code = textwrap.dedent(HELD)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) > 150
