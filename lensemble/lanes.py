@@ -226,10 +226,10 @@ class Lanes(Generic[Row, Result]):
 
     def _rest_if_idle(self) -> None:
         """Under the lock: a request that comes now waits for the milliseconds that it takes."""
-        if self._rest is not None and time.monotonic() - self._worked_at >= REST_S:
+        idle = time.monotonic() - self._worked_at >= REST_S and not self._any()
+        if self._rest is not None and idle:
             self._worked_at = math.inf
-            if not (self._asides or self._any()):
-                _safely(self._rest)
+            _safely(self._rest)
 
     def _answer(self) -> None:
         """Sends answers: each waits for Triton, and the next pass need not."""

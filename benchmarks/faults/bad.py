@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from benchmarks.workload import WORKLOADS
 from lensemble import heartbeat
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
+from lensemble.lanes import REST_S
 from lensemble.server import TritonServer
 from lensemble.supervisor import Supervisor
 from lensemble_client import Client, Item, Retry
@@ -69,7 +71,8 @@ def run(count: int, folder: Path, seed: int = 0) -> Figures:
 
     Returns:
         `bad_inputs`, `workers_died`, `sound_touched`, `answers`, `wrong`, `growth` (of the server's
-        processes' memory from the first `_SETTLE` calls to the end).
+        processes' memory from the first `_SETTLE` calls to the end), `growth_after_rest` (to two
+        minutes after it).
     """
     checkpoint = WORKLOADS["demo"].checkpoint()
     dimension = Checkpoint.open(checkpoint).profile.dimension
@@ -87,6 +90,8 @@ def run(count: int, folder: Path, seed: int = 0) -> Figures:
         before = _resident(up.server)
         _send(url, itertools.islice(calls, count - first), sound, expected, tally)
         after = _resident(up.server)
+        time.sleep(2 * REST_S + 5)  # after which the encoder gives back what it kept
+        rested = _resident(up.server)
         died = sum(up.state.restarts.values())
     return {
         "bad_inputs": tally.asked,
@@ -94,10 +99,13 @@ def run(count: int, folder: Path, seed: int = 0) -> Figures:
         "sound_touched": tally.touched,
         "answers": dict(tally.answers.most_common()),
         "wrong": tally.wrong,
-        "growth": {
-            name: round(after[name] / before[name] - 1, 4) for name in before if name in after
-        },
+        "growth": _growth(before, after),
+        "growth_after_rest": _growth(before, rested),
     }
+
+
+def _growth(before: dict[str, int], after: dict[str, int]) -> dict[str, float]:
+    return {name: round(after[name] / before[name] - 1, 4) for name in before if name in after}
 
 
 def _send(url: str, calls: Any, sound: list[Item], expected: list[Any], tally: Tally) -> None:
