@@ -51,9 +51,7 @@ class OnnxEncoder(Encoding):
         super().__init__(
             checkpoint.profile,
             packing.Geometry.of(
-                Qwen3VLConfig.from_pretrained(  # nosec B615
-                    checkpoint.folder, local_files_only=True
-                )
+                Qwen3VLConfig.from_pretrained(checkpoint.folder, local_files_only=True)
             ),
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
