@@ -51,7 +51,7 @@ class Batches:
     def __init__(self, server: TritonServer, model: str) -> None:
         self._client = triton.InferenceServerClient(server.grpc_url.split("//")[1])
         self._model = model
-        self._before = self._read()
+        self._before = self._settled()
 
     def since(self, items: int) -> tuple[int, int]:
         """(items, executions) so far, once there are `items` of them.
@@ -71,6 +71,16 @@ class Batches:
     def close(self) -> None:
         """Closes the connection."""
         self._client.close()
+
+    def _settled(self) -> tuple[int, int]:
+        """What is booked once nothing more comes of calls that were answered before."""
+        found = self._read()
+        for _ in range(50):
+            time.sleep(0.2)
+            if (now := self._read()) == found:
+                break
+            found = now
+        return found
 
     def _read(self) -> tuple[int, int]:
         (found,) = self._client.get_inference_statistics(self._model).model_stats
