@@ -21,6 +21,7 @@ LIBRARY = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 JUMPS = ("+2d", "-3d", "+400d", "-0")
 """From the true time, one after the other."""
 WRITES = 15
+SEGMENTS = Path("/dev/shm")
 
 
 def today() -> str:
@@ -28,7 +29,17 @@ def today() -> str:
     return subprocess.run(["date", "+%F"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.fixture
+def swept():
+    """libfaketime leaves a segment and a semaphore behind of each process that is killed."""
+    before = set(SEGMENTS.glob("*faketime_*"))
+    yield
+    for left in set(SEGMENTS.glob("*faketime_*")) - before:
+        left.unlink(missing_ok=True)
+
+
 @pytest.mark.skipif(not LIBRARY, reason="needs Debian's libfaketime")
+@pytest.mark.usefixtures("swept")
 def test_nobody_notices_a_jump_of_the_clock(checkpoint, tmp_path, monkeypatch):
     clock = tmp_path / "clock"
     clock.write_text("+0")
