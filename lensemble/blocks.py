@@ -37,7 +37,7 @@ class Blocks:
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        """Attention of each query over the keys that it sees.
+        """Attention (arXiv:1706.03762) of each query over the keys that it sees.
 
         Args:
             query: (R, heads, head_dim).

@@ -156,6 +156,25 @@ class Encoding(ABC):
         """Vectors of items that cannot fail."""
         return [result for result in self.encode(items) if not isinstance(result, LensembleError)]
 
+    def vectors(self, items: Sequence[Features]) -> Embedding:
+        """Encodes items that are to succeed, all of them.
+
+        Args:
+            items: At least one.
+
+        Returns:
+            (S, D) float32, unit length.
+
+        Raises:
+            LensembleError: Of the first item that has one.
+        """
+        found = []
+        for result in self.encode(items):
+            if isinstance(result, LensembleError):
+                raise result
+            found.append(result)
+        return np.stack(found)
+
     def encode(
         self,
         items: Sequence[Features],

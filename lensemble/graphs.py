@@ -79,6 +79,10 @@ class Graphs:
                 f"checkpoint has {checkpoint.profile.hash}; export them again",
                 field="onnx",
             )
+        for name in {VISION, TEXT} - found.files.keys():
+            raise InvalidInputError(
+                f"{FILE} in {str(folder)!r} does not list {name!r}; export it again", field="onnx"
+            )
         for name, (sha256, size) in found.files.items():
             path = folder / name
             there = path.stat().st_size if path.is_file() else None

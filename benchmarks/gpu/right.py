@@ -11,52 +11,14 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import Qwen3VLModel
 
-from benchmarks.gpu.step import Step, arguments, mixed_features
+from benchmarks.gpu.step import arguments, mixed_features
+from lensemble.checkpoint import Checkpoint
 from lensemble.encoder import Encoder
 from lensemble.features import Features
 from lensemble.packing import Packed, pack
-from lensemble_client.errors import LensembleError
-
-
-@torch.inference_mode()
-def reference(step: Step, items: list[Features]) -> NDArray[np.float32]:
-    """Vectors (B, D) of Transformers' own model in fp32, one item at a time."""
-    model = Qwen3VLModel.from_pretrained(
-        step.checkpoint(), dtype=torch.float32, attn_implementation="sdpa"
-    )
-    model = model.to(step.device).eval()
-    vectors = []
-    for item in items:
-        ids = torch.from_numpy(item.input_ids.astype(np.int64))[None].to(step.device)
-        given = {}
-        if len(item.patches):
-            frame = torch.from_numpy(item.patches).float().view(-1, 3, 1, 256) / 127.5 - 1
-            pixels = frame.expand(-1, 3, 2, 256).reshape(-1, 1536)
-            given = {
-                "pixel_values": pixels.to(step.device),
-                "image_grid_thw": torch.from_numpy(item.image_grid_thw.astype(np.int64)).to(
-                    step.device
-                ),
-                "mm_token_type_ids": (ids == model.config.image_token_id).int(),
-            }
-        hidden = model(input_ids=ids, use_cache=False, **given).last_hidden_state[0, -1]
-        vectors.append(torch.nn.functional.normalize(hidden, dim=-1).cpu().numpy())
-    return np.stack(vectors)
-
-
-def encoded(encoder: Encoder, items: list[Features]) -> NDArray[np.float32]:
-    """Vectors (B, D); an item's error ends the step."""
-    vectors = []
-    for result in encoder.encode(items):
-        if isinstance(result, LensembleError):
-            raise result
-        vectors.append(result)
-    return np.stack(vectors)
+from lensemble_export.onnx.reference import Reference
 
 
 def moved(encoder: Encoder, items: list[Features], damage: bool) -> float:
@@ -96,8 +58,9 @@ def main() -> None:
     step = arguments(__doc__)
     encoder = step.encoder("bf16")
     items = mixed_features(12 if step.dry else 24, encoder, 256 if step.dry else 1024)
-    expected = reference(step, items)
-    in_bf16 = encoded(encoder, items)
+    checkpoint = Checkpoint.open(step.checkpoint())
+    expected = Reference(checkpoint.folder, checkpoint.profile, step.device).vectors(items)
+    in_bf16 = encoder.vectors(items)
     results: dict[str, Any] = {
         "items": len(items),
         "bf16_min_cosine": float((in_bf16 * expected).sum(axis=1).min()),
@@ -107,7 +70,7 @@ def main() -> None:
     }
     del encoder
     exact = step.encoder("fp32")
-    in_fp32 = encoded(exact, items)
+    in_fp32 = exact.vectors(items)
     results |= {
         "fp32_min_cosine": float((in_fp32 * expected).sum(axis=1).min()),
         "fp32_moved": moved(exact, items[:12], damage=False),

@@ -84,8 +84,8 @@ def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=small.folder)
     encoder = engines.load(opened, settings)
     together = cases(encoder.geometry)["all together"]
-    alone = np.concatenate([verify.vectors(encoder, [item]) for item in together])
-    np.testing.assert_allclose(verify.vectors(encoder, together), alone, atol=1e-3)
+    alone = np.concatenate([encoder.vectors([item]) for item in together])
+    np.testing.assert_allclose(encoder.vectors(together), alone, atol=1e-3)
 
 
 def test_products_in_eight_bits_are_the_exact_sums(small):
@@ -142,6 +142,9 @@ def test_a_changed_graph_is_refused(exported, checkpoint, tmp_path):
     weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
     with pytest.raises(InvalidInputError, match=r"text\.onnx\.data' is not the file"):
         Graphs.open(tmp_path, opened, full=True)
+    replace(graphs, files={VISION: graphs.files[VISION]}).write()
+    with pytest.raises(InvalidInputError, match=r"does not list 'text\.onnx'"):
+        Graphs.open(tmp_path, opened)
     (tmp_path / FILE).write_text("{")
     with pytest.raises(InvalidInputError, match="expected what"):
         Graphs.open(tmp_path, opened)

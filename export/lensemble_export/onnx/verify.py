@@ -6,32 +6,23 @@ a graph that mixes items up, or scales pixels wrongly, is seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import Qwen3VLModel
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
-from lensemble.encoding import Encoding
-from lensemble.features import Features
 from lensemble.graphs import Graphs
 from lensemble.onnx_encoder import OnnxEncoder
-from lensemble.profile import Profile
-from lensemble_client.errors import LensembleError
 from lensemble_export.onnx.cases import cases
+from lensemble_export.onnx.reference import Reference
 
 MIN_COSINE = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.999, "int8": 0.9}
 """Precision -> cosine that every vector must reach. What 8 bits cost is judged by retrieval; here
 they are only to be no nonsense."""
-
-_RGB = 3
-_PIXELS = 256
-_FRAMES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +64,14 @@ def verify(
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32")
     torch_encoder = Encoder.load(checkpoint, settings)
     graph_encoder = OnnxEncoder(checkpoint, graphs, settings)
-    reference = Reference(checkpoint)
+    reference = Reference(checkpoint.folder, checkpoint.profile)
     report(f"{'case':28} {'items':>5}   encoder: cosine, diff   reference: cosine, diff")
     worst: list[Agreement] = []
     made = cases(torch_encoder.geometry)
     for name, items in made.items():
-        found = vectors(graph_encoder, items)
+        found = graph_encoder.vectors(items)
         near = [
-            Agreement.of(found, vectors(torch_encoder, items)),
+            Agreement.of(found, torch_encoder.vectors(items)),
             Agreement.of(found, reference.vectors(items)),
         ]
         worst += near
@@ -95,54 +86,3 @@ def verify(
         "items": sum(map(len, made.values())),
         "passed": bool(min_cosine >= MIN_COSINE[graphs.precision]),
     }
-
-
-def vectors(encoding: Encoding, items: Sequence[Features]) -> NDArray[np.float32]:
-    """Vectors (S, D).
-
-    Raises:
-        LensembleError: Of the first item that has one.
-    """
-    found = []
-    for result in encoding.encode(items):
-        if isinstance(result, LensembleError):
-            raise result
-        found.append(result)
-    return np.stack(found)
-
-
-class Reference:
-    """Transformers' own model in fp32, one item at a time.
-
-    Args:
-        checkpoint: The serving checkpoint.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._profile: Profile = checkpoint.profile
-        self._model = Qwen3VLModel.from_pretrained(  # nosec B615
-            checkpoint.folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-        ).eval()
-
-    @torch.inference_mode()
-    def vectors(self, items: Sequence[Features]) -> NDArray[np.float32]:
-        """Vectors (S, D)."""
-        return np.stack([self._vector(item) for item in items])
-
-    def _vector(self, item: Features) -> NDArray[np.float32]:
-        ids = torch.from_numpy(item.input_ids.astype(np.int64))[None]
-        given = {}
-        if len(item.patches):
-            image = self._profile.image
-            mean, std = (torch.tensor(each).view(_RGB, 1, 1) for each in (image.mean, image.std))
-            rows = torch.from_numpy(item.patches).float().view(-1, _RGB, 1, _PIXELS)
-            frame = (rows / 255 - mean) / std
-            given = {
-                "pixel_values": frame.expand(-1, -1, _FRAMES, -1).flatten(1),
-                "image_grid_thw": torch.from_numpy(item.image_grid_thw.astype(np.int64)),
-                "mm_token_type_ids": (ids == self._model.config.image_token_id).int(),
-            }
-        hidden = self._model(input_ids=ids, use_cache=False, **given).last_hidden_state[0]
-        pooled = hidden[-1] if self._profile.pooling == "last_token" else hidden.mean(dim=0)
-        unit: NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
-        return unit
