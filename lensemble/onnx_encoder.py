@@ -48,11 +48,12 @@ class OnnxEncoder(Encoding):
     ) -> None:
         self._device = torch.device(device)
         tokens, patches = BUDGETS[self._device.type]
+        shape = Qwen3VLConfig.from_pretrained(  # nosec B615
+            checkpoint.folder, local_files_only=True
+        )
         super().__init__(
             checkpoint.profile,
-            packing.Geometry.of(
-                Qwen3VLConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-            ),
+            packing.Geometry.of(shape),
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
         )
