@@ -12,6 +12,8 @@ For each corpus of clustered vectors (`search_data`):
 - for one corpus, upserts per second through Triton, and how long single queries take meanwhile
   (`search_writing`).
 
+`--corpora demo` takes the demo's pictures and names (`search_demo`).
+
 hnswlib has no wheel: it takes part if it is installed (`pip install hnswlib`, with a C++ compiler).
 """
 
@@ -23,7 +25,7 @@ import os
 import time
 from dataclasses import asdict
 
-from benchmarks.search_data import CORPORA, PEERS, Pace
+from benchmarks.search_data import CORPORA, DEMO, PEERS, Pace
 from lensemble.index.kinds import EXACT, HNSW, IVF, IVF_SQ8, KINDS, faiss_module
 from lensemble.index.plan import RECALL_TARGET
 from lensemble.server import stop_on_signals
@@ -34,6 +36,7 @@ WRITTEN = ("100k", "10k")
 # Graphs and product quantizers of a million vectors, or of long ones, take minutes each to build.
 _FEW = (EXACT.name, IVF.name, IVF_SQ8.name)
 _FULL = {"10k": (*KINDS, *PEERS), "100k": (*KINDS, *PEERS), "1m": _FEW, "100kx2048": _FEW}
+_DEMO = {DEMO: (*KINDS,)}
 _QUICK = dict.fromkeys(("10k", "2kx2048"), (EXACT.name, IVF.name, HNSW.name, *PEERS))
 _QUICK_PACE = Pace(
     queries=512, rounds=3, direct_s=0.05, turn_s=0.3, writing_s=1.0, enough=RECALL_TARGET
@@ -52,10 +55,11 @@ def main() -> None:
 
     faiss_module()
     del os.environ["OMP_WAIT_POLICY"]
-    largest = max(plans, key=lambda name: CORPORA[name].count)
+    largest = max(plans, key=lambda name: CORPORA[name].count if name in CORPORA else 0)
     written = next((name for name in WRITTEN if name in plans), "")
     # A server takes seconds to start.
-    results = run(plans, [largest] if given.quick else list(plans), written, pace)
+    served = [] if given.direct else [largest] if given.quick else list(plans)
+    results = run(plans, served, written, pace)
     summary = results.summary(largest)
     summary["seconds"] = round(time.monotonic() - began, 1)
     if given.save:
@@ -74,7 +78,8 @@ def _arguments() -> tuple[dict[str, tuple[str, ...]], Pace, argparse.Namespace]:
         metavar="NAME",
         help="write benchmarks/results/NAME.json and .png; NAME is search if it is not given",
     )
-    parser.add_argument("--corpora", help=f"some of {','.join(CORPORA)}")
+    parser.add_argument("--corpora", help=f"some of {','.join((*CORPORA, DEMO))}")
+    parser.add_argument("--direct", action="store_true", help="no servers")
     parser.add_argument("--kinds", help=f"some of {','.join((*KINDS, *PEERS))}, for all corpora")
     parser.add_argument(
         "--peers-at-1m",
@@ -85,14 +90,14 @@ def _arguments() -> tuple[dict[str, tuple[str, ...]], Pace, argparse.Namespace]:
     plans = dict(_QUICK if given.quick else _FULL)
     if given.corpora:
         plans = {
-            name: {**_FULL, **_QUICK, **plans}.get(name, ()) for name in given.corpora.split(",")
+            name: {**_FULL, **_QUICK, **_DEMO, **plans}.get(name, ()) for name in given.corpora.split(",")
         }
     if given.peers_at_1m and "1m" in plans:
         plans["1m"] = (*plans["1m"], *PEERS)
     if given.kinds:
         plans = dict.fromkeys(plans, tuple(given.kinds.split(",")))
     for name, kinds in plans.items():
-        if name not in CORPORA or not set(kinds) <= {*KINDS, *PEERS}:
+        if name not in (*CORPORA, DEMO) or not set(kinds) <= {*KINDS, *PEERS}:
             parser.error(f"no such corpus or kind: {name}, {', '.join(kinds)}")
     return plans, _QUICK_PACE if given.quick else Pace(), given
 

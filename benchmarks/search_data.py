@@ -19,6 +19,9 @@ from lensemble.index.tune import Truth
 PEERS = ("hnswlib", "usearch")
 """Libraries that FAISS is compared with; both names are those of their modules."""
 
+DEMO = "demo"
+"""A corpus of its own kind (`search_demo`)."""
+
 VECTORS, QUERIES, WRITES = 1, 2, 3
 """Streams: parts of one mixture that have no vector in common."""
 

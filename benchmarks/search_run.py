@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, machine
 from benchmarks.random_model import random_serving_checkpoint
-from benchmarks.search_data import CORPORA, PEERS, Data, Pace
+from benchmarks.search_data import CORPORA, DEMO, PEERS, Data, Pace
+from benchmarks.search_demo import demo
 from benchmarks.search_direct import Built, Point, build, effort, measure, speedups
 from benchmarks.search_plot import plot
 from benchmarks.search_served import Served, compare, put_snapshot, write_corpus
@@ -163,7 +164,7 @@ def run(
     """
     results = Results()
     for name, kinds in plans.items():
-        data = Data.of(CORPORA[name], pace.queries)
+        data = demo(pace.queries) if name == DEMO else Data.of(CORPORA[name], pace.queries)
         made = _direct(data, kinds, pace, results)
         if made and name in serve:
             _served(data, made, name == write, pace, results)

@@ -31,9 +31,10 @@ class Settings:
         index: Folder of the index to search; None serves embeddings only.
         device: `auto` (what Triton assigns to the instance), `cpu`, or `cuda`.
         dtype: `auto`, `fp32` or `bf16`; see `precision`. Of the engine `torch`.
-        engine: What computes the vectors: `torch`, or `onnx` (ONNX Runtime).
-        onnx: Folder of the graphs that the engine `onnx` runs, as `python -m lensemble_export onnx`
-            writes it; their precision is theirs.
+        engine: What computes the vectors: `torch`, `onnx` (ONNX Runtime), or `auto`: on CPUs with
+            graphs whichever is faster at the same vectors (`engines`), else `torch`.
+        onnx: Folder of the graphs that ONNX Runtime runs, as `python -m lensemble_export onnx`
+            writes it; their precision is theirs. None looks for `onnx` in the checkpoint's folder.
         batch_tokens: Tokens in one micro-batch of the encoder, pictures' tokens included; 0 goes
             by the device.
         batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
@@ -75,7 +76,7 @@ class Settings:
     index: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
-    engine: str = "torch"
+    engine: str = "auto"
     onnx: Path | None = None
     batch_tokens: int = 0
     batch_patches: int = 0
@@ -121,12 +122,6 @@ class Settings:
                 raise InvalidInputError(
                     f"{value}; expected more than 0", field=f"{PREFIX}{name.upper()}"
                 )
-        if self.engine == "onnx" and self.onnx is None:
-            raise InvalidInputError(
-                "not set; LENSEMBLE_ENGINE=onnx needs the folder of the graphs that `python -m "
-                "lensemble_export onnx` writes",
-                field=f"{PREFIX}ONNX",
-            )
         if self.sentence is not None:
             self._check_chat()
 
@@ -193,6 +188,11 @@ class Settings:
         }
 
     @property
+    def graphs(self) -> Path:
+        """Folder of the ONNX graphs, which need not be there."""
+        return self.onnx or self.checkpoint / "onnx"
+
+    @property
     def cpu_threads(self) -> int:
         """Threads for the encoder, at least 1."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.encoder_instances)
@@ -234,7 +234,7 @@ _POSITIVE = (
 )
 
 DTYPES = ("auto", "fp32", "bf16")
-ENGINES = ("torch", "onnx")
+ENGINES = ("auto", "torch", "onnx")
 _PARSERS: dict[str, Callable[[str], Path | float | str]] = {
     "checkpoint": Path,
     "index": Path,

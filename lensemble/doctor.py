@@ -169,18 +169,21 @@ def _checkpoint(settings: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    if settings.onnx is None:
+    if settings.engine != "onnx" and settings.onnx is None and not settings.graphs.is_dir():
         return
     from lensemble.checkpoint import Checkpoint
     from lensemble.graphs import Graphs
 
-    graphs = Graphs.open(settings.onnx, Checkpoint.open(settings.checkpoint), full=True)
+    graphs = Graphs.open(settings.graphs, Checkpoint.open(settings.checkpoint), full=True)
     if importlib.util.find_spec("onnxruntime") is None:
         yield Finding(
-            FAULT, "onnx", "ONNX Runtime is missing", "run `pip install 'lensemble[onnx]'`"
+            FAULT if settings.engine == "onnx" or settings.onnx else WARNING,
+            "onnx",
+            "there are graphs, and ONNX Runtime is missing",
+            "run `pip install 'lensemble[onnx]'`",
         )
         return
-    unused = "" if settings.engine == "onnx" else "; LENSEMBLE_ENGINE=torch does not use them"
+    unused = "; LENSEMBLE_ENGINE=torch does not use them" if settings.engine == "torch" else ""
     yield Finding(OK, "onnx", f"graphs of this checkpoint in {graphs.precision}{unused}")
 
 

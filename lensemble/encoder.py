@@ -131,7 +131,8 @@ class Encoder(Encoding):
         encoder = cls._load(checkpoint, settings, target, best, fused)
         if others:
             reference = cls._load(checkpoint, settings, target, others[-1], fused)
-            if not precision.agree(encoder._sound, reference._sound, encoder.geometry):
+            what = "bf16 against fp32"
+            if not precision.agree(encoder.sound, reference.sound, encoder.geometry, what):
                 encoder = reference
         if target.type == "cpu":
             encoder.threads = threads.choose(encoder._pass_over, settings.cpu_threads)

@@ -152,8 +152,8 @@ class Encoding(ABC):
             len(item.patches) / self._batch_patches,
         )
 
-    def _sound(self, items: Sequence[Features]) -> list[Embedding]:
-        """Vectors of items that cannot fail."""
+    def sound(self, items: Sequence[Features]) -> list[Embedding]:
+        """Vectors (D,) of the items that do not fail: of made-up ones, whose order is their own."""
         return [result for result in self.encode(items) if not isinstance(result, LensembleError)]
 
     def vectors(self, items: Sequence[Features]) -> Embedding:

@@ -15,7 +15,6 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from transformers import Qwen3VLConfig
 
 from lensemble import graph_inputs, graphs, packing
 from lensemble.blocks import alike
@@ -48,12 +47,9 @@ class OnnxEncoder(Encoding):
     ) -> None:
         self._device = torch.device(device)
         tokens, patches = BUDGETS[self._device.type]
-        shape = Qwen3VLConfig.from_pretrained(  # nosec B615
-            checkpoint.folder, local_files_only=True
-        )
         super().__init__(
             checkpoint.profile,
-            packing.Geometry.of(shape),
+            packing.Geometry.open(checkpoint.folder),
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
         )

@@ -11,11 +11,13 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import Qwen3VLConfig
 from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
     get_vision_position_ids,
@@ -55,6 +57,17 @@ class Geometry:
             image_token_id=config.image_token_id,
             merge_size=vision.spatial_merge_size,
             num_grid_per_side=math.isqrt(vision.num_position_embeddings),
+        )
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Those of the model in a folder.
+
+        Args:
+            folder: Of a checkpoint.
+        """
+        return cls.of(
+            Qwen3VLConfig.from_pretrained(folder, local_files_only=True)  # nosec B615
         )
 
 

@@ -23,7 +23,7 @@ from lensemble.probe import probe
 logger = logging.getLogger(__name__)
 
 MIN_COSINE = 0.999
-"""Between the vectors of `probe.probe` in bf16 and in fp32; below it a CPU stays with fp32."""
+"""Between the vectors of `probe.probe` of two ways; below it a CPU stays with the known one."""
 
 MIN_GAIN = 1.25
 """How many times as fast as fp32 a CPU must be in bf16; docs/decisions.md has what was measured."""
@@ -71,19 +71,21 @@ def agree(
     encode: Callable[[Sequence[Features]], Sequence[NDArray[np.float32]]],
     reference: Callable[[Sequence[Features]], Sequence[NDArray[np.float32]]],
     geometry: Geometry,
+    what: str,
 ) -> bool:
     """Whether two encoders of one checkpoint give the same vectors on `probe`.
 
     Args:
         encode: Features in, unit vectors (D,) out, without those that are not finite.
-        reference: The same in fp32.
+        reference: The same, to be trusted.
         geometry: Numbers of the model.
+        what: Of the two, for the log.
     """
     items = probe(geometry)
     found, expected = encode(items), reference(items)
     if len(found) != len(expected):
-        logger.warning("in bf16 a vector is not finite on this CPU")
+        logger.warning("%s on this CPU: a vector is not finite", what)
         return False
     least = min(float(one @ other) for one, other in zip(found, expected, strict=True))
-    logger.info("bf16 against fp32 on this CPU: cosine at least %.6f", least)
+    logger.info("%s on this CPU: cosine at least %.6f", what, least)
     return least >= MIN_COSINE

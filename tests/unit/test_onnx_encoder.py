@@ -33,15 +33,14 @@ def test_gpu_without_a_provider_is_refused():
         providers(torch.device("cuda:0"), FOLDER, [CPU])
 
 
-def test_the_engine_onnx_needs_graphs():
-    with pytest.raises(InvalidInputError, match="LENSEMBLE_ONNX: not set"):
-        Settings(checkpoint=FOLDER, engine="onnx")
+def test_settings_of_the_engine():
+    assert Settings(checkpoint=FOLDER).graphs == FOLDER / "onnx"
     with pytest.raises(InvalidInputError, match="LENSEMBLE_ENGINE: 'tvm' is not one of"):
         Settings(checkpoint=FOLDER, engine="tvm")
     made = Settings.from_env(
         {"LENSEMBLE_CHECKPOINT": "a", "LENSEMBLE_ENGINE": "onnx", "LENSEMBLE_ONNX": "graphs"}
     )
-    assert made.onnx == FOLDER
+    assert made.onnx == made.graphs == FOLDER
     assert Settings.from_env(made.to_env()) == made
 
 

@@ -41,9 +41,9 @@ def test_probe_can_be_encoded(pipeline):
 
 def test_vector_that_is_not_finite_speaks_against_bf16(pipeline):
     encoder = pipeline.encoder
-    assert precision.agree(encoder._sound, encoder._sound, encoder.geometry)
+    assert precision.agree(encoder.sound, encoder.sound, encoder.geometry, "twice the same")
     assert not precision.agree(
-        lambda items: encoder._sound(items)[1:], encoder._sound, encoder.geometry
+        lambda items: encoder.sound(items)[1:], encoder.sound, encoder.geometry, "one less"
     )
 
 

@@ -16,14 +16,16 @@ def add(commands: Any) -> None:
     """Adds both to a command line."""
     onnx = commands.add_parser("onnx", help="make ONNX graphs of a serving checkpoint")
     onnx.add_argument("checkpoint", type=Path)
-    onnx.add_argument("out", type=Path, help="folder to write")
+    onnx.add_argument(
+        "out", type=Path, nargs="?", help="folder to write; CHECKPOINT/onnx, where servers look"
+    )
     onnx.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or int8")
 
     verify = commands.add_parser(
         "verify-onnx", help="compare graphs with the PyTorch encoder and with Transformers' model"
     )
     verify.add_argument("checkpoint", type=Path)
-    verify.add_argument("graphs", type=Path, help="folder that `onnx` wrote")
+    verify.add_argument("graphs", type=Path, nargs="?", help="folder that `onnx` wrote")
 
 
 def export(given: argparse.Namespace) -> None:
@@ -41,14 +43,15 @@ def export(given: argparse.Namespace) -> None:
     from lensemble_export.onnx.quantize import quantize
 
     checkpoint = Checkpoint.open(given.checkpoint)
+    out = given.out or given.checkpoint / "onnx"
     if given.dtype == "int8":
-        make.check_new(given.out)
-        with TemporaryDirectory(dir=given.out.parent) as folder:
-            graphs = quantize(make.export(checkpoint, Path(folder) / "fp32"), given.out)
+        make.check_new(out)
+        with TemporaryDirectory(dir=out.parent) as folder:
+            graphs = quantize(make.export(checkpoint, Path(folder) / "fp32"), out)
     else:
-        graphs = make.export(checkpoint, given.out, given.dtype)
+        graphs = make.export(checkpoint, out, given.dtype)
     size = sum(size for _, size in graphs.files.values()) / 2**20
-    print(f"{given.out}: {graphs.precision}, opset {graphs.opset}, {size:.1f} MiB")
+    print(f"{out}: {graphs.precision}, opset {graphs.opset}, {size:.1f} MiB")
     print(graphs.profile)
 
 
@@ -67,7 +70,8 @@ def verify(given: argparse.Namespace) -> None:
     from lensemble_export.onnx.verify import MIN_COSINE, verify
 
     checkpoint = Checkpoint.open(given.checkpoint, full=True)
-    graphs = Graphs.open(given.graphs, checkpoint, full=True)
+    folder = given.graphs or given.checkpoint / "onnx"
+    graphs = Graphs.open(folder, checkpoint, full=True)
     found = verify(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
     print(json.dumps(found, separators=(",", ":")))
     sys.stdout.flush()

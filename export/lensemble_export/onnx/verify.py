@@ -1,22 +1,26 @@
 """Whether graphs give the vectors of the PyTorch encoder, and of Transformers' own model.
 
 The reference takes one item at a time, without packing, and pixels as its processor gives them, so
-a graph that mixes items up, or scales pixels wrongly, is seen.
+a graph that mixes items up, or scales pixels wrongly, is seen. One model is in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lensemble import memory
 from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.encoder import Encoder
+from lensemble.encoding import Encoding
+from lensemble.features import Features
 from lensemble.graphs import Graphs
 from lensemble.onnx_encoder import OnnxEncoder
+from lensemble.packing import Geometry
 from lensemble_export.onnx.cases import cases
 from lensemble_export.onnx.reference import Reference
 
@@ -62,18 +66,17 @@ def verify(
         LensembleError: An item could not be encoded.
     """
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32")
-    torch_encoder = Encoder.load(checkpoint, settings)
-    graph_encoder = OnnxEncoder(checkpoint, graphs, settings)
-    reference = Reference(checkpoint.folder, checkpoint.profile)
+    made = cases(Geometry.open(checkpoint.folder))
+    ways: tuple[Callable[[], Encoding | Reference], ...] = (
+        lambda: OnnxEncoder(checkpoint, graphs, settings),
+        lambda: Encoder.load(checkpoint, settings),
+        lambda: Reference(checkpoint.folder, checkpoint.profile),
+    )
+    found, *others = [_vectors(way, made) for way in ways]
     report(f"{'case':28} {'items':>5}   encoder: cosine, diff   reference: cosine, diff")
     worst: list[Agreement] = []
-    made = cases(torch_encoder.geometry)
     for name, items in made.items():
-        found = graph_encoder.vectors(items)
-        near = [
-            Agreement.of(found, torch_encoder.vectors(items)),
-            Agreement.of(found, reference.vectors(items)),
-        ]
+        near = [Agreement.of(found[name], other[name]) for other in others]
         worst += near
         figures = "  ".join(f"{one.min_cosine:.7f} {one.max_abs_diff:.1e}" for one in near)
         report(f"{name:28} {len(items):>5}  {figures}")
@@ -86,3 +89,14 @@ def verify(
         "items": sum(map(len, made.values())),
         "passed": bool(min_cosine >= MIN_COSINE[graphs.precision]),
     }
+
+
+def _vectors(
+    way: Callable[[], Encoding | Reference], made: Mapping[str, Sequence[Features]]
+) -> dict[str, NDArray[np.float32]]:
+    """Case -> vectors (S, D), by a model that is gone from memory afterwards."""
+    model = way()
+    found = {name: model.vectors(items) for name, items in made.items()}
+    del model
+    memory.give_back()
+    return found
