@@ -89,9 +89,8 @@ def _arguments() -> tuple[dict[str, tuple[str, ...]], Pace, argparse.Namespace]:
     given = parser.parse_args()
     plans = dict(_QUICK if given.quick else _FULL)
     if given.corpora:
-        plans = {
-            name: {**_FULL, **_QUICK, **_DEMO, **plans}.get(name, ()) for name in given.corpora.split(",")
-        }
+        known = {**_FULL, **_QUICK, **_DEMO, **plans}
+        plans = {name: known.get(name, ()) for name in given.corpora.split(",")}
     if given.peers_at_1m and "1m" in plans:
         plans["1m"] = (*plans["1m"], *PEERS)
     if given.kinds:
