@@ -23,8 +23,9 @@ EXPOSE 8080
 CMD ["python", "-m", "lensemble.gateway"]
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
-# GOMP_SPINCOUNT: see lensemble/server.py.
-ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000
+# What comes after the first two: see lensemble/server.py.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
+  LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 WORKDIR /opt/lensemble
 COPY --from=source / ./
 # The image's Python backend is built for NumPy 1.

@@ -32,7 +32,7 @@ def demo(queries: int) -> Data:
     names = [entry for entry in dataset.queries if not entry.item().images]
     drawn = np.random.default_rng(0).permutation(len(names))[:queries]
     asked = _embed(pipeline, [names[n] for n in drawn])
-    return Data(Corpus(DEMO, *vectors.shape, centres=0), vectors, Truth.of(vectors, asked))
+    return Data(Corpus(DEMO, len(vectors), vectors.shape[1], 0), vectors, Truth.of(vectors, asked))
 
 
 def _embed(pipeline: Pipeline, entries: list[Entry]) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ time. A request is answered as soon as its last row is computed.
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -35,7 +34,8 @@ SLICE_S = 1.0
 """What a pass of several rows may take: nobody's turn is further away than one. In shorter ones
 reading the weights, 40 ms for 95 million on two cores, counts: docs/decisions.md."""
 REST_S = 60.0
-"""Without work, after which there is time for what makes the next pass slower."""
+"""At least between two times that are taken, when nothing waits, for what makes the next pass
+slower."""
 _PASSED = 16
 """Jobs of a lane that may be too large for what is left of a pass, before no smaller one is looked
 for."""
@@ -96,7 +96,7 @@ class Lanes(Generic[Row, Result]):
         around: A context for each pass; notes that the process works.
         after: Called after each pass.
         board: Where to write down how long a new request would wait.
-        rest: Called once when there was no work for `REST_S` after there was some.
+        rest: Called when nothing waits, after work and `REST_S` after the last time.
     """
 
     def __init__(
@@ -110,8 +110,9 @@ class Lanes(Generic[Row, Result]):
     ) -> None:
         self._run, self._around, self._after = run, around, after
         self._board, self._rest = board, rest
-        self._worked_at = time.monotonic()
-        """When the last pass ended that was not followed by a rest; infinity after a rest."""
+        self._rested_at = time.monotonic()
+        self._worked = True
+        """Since the last rest; loading a model is work, too."""
         self.lanes = {name: Lane() for name in LANES}
         self._asides: deque[Callable[[], None]] = deque()
         self._now_s = 0.0
@@ -179,8 +180,8 @@ class Lanes(Generic[Row, Result]):
         began = time.monotonic()
         yield may
         if may and costs:
-            self._worked_at = time.monotonic()
-            self._learn(whole, self._worked_at - began)
+            self._worked = True
+            self._learn(whole, time.monotonic() - began)
 
     def _fits(self, cost: float) -> bool:
         """Whether rows are one pass, by their part of the budget and by the time it takes."""
@@ -209,8 +210,7 @@ class Lanes(Generic[Row, Result]):
             with self._changed:
                 self._working = False
                 while not (self._asides or self._any() or self._closed):
-                    self._changed.wait(REST_S)
-                    self._rest_if_idle()
+                    self._changed.wait(self._rest_if_due())
                 self._working = True
                 aside = self._asides.popleft() if self._asides else None
                 taken = [] if aside else self._take()
@@ -221,15 +221,21 @@ class Lanes(Generic[Row, Result]):
                     _safely(aside)
             else:
                 self._pass(taken)
-                self._worked_at = time.monotonic()
+                self._worked = True
             _safely(self._after)
 
-    def _rest_if_idle(self) -> None:
-        """Under the lock: a request that comes now waits for the milliseconds that it takes."""
-        idle = time.monotonic() - self._worked_at >= REST_S and not self._any()
-        if self._rest is not None and idle:
-            self._worked_at = math.inf
+    def _rest_if_due(self) -> float:
+        """Seconds until it may be due again.
+
+        Under the lock: a request that comes now waits for the milliseconds that it takes.
+        """
+        now = time.monotonic()
+        if now - self._rested_at < REST_S:
+            return REST_S - (now - self._rested_at)
+        if self._rest is not None and self._worked:
+            self._worked, self._rested_at = False, now
             _safely(self._rest)
+        return REST_S
 
     def _answer(self) -> None:
         """Sends answers: each waits for Triton, and the next pass need not."""

@@ -2,8 +2,8 @@
 
 Every pass makes tensors of some megabytes and frees them. glibc gives such memory back to the
 kernel at once, and the next pass waits for thousands of pages to be zeroed; docs/decisions.md has
-the figures. Kept, a process stays as large as its largest pass has made it, until it has nothing to
-do for a while (`give_back`).
+the figures. Kept, a process would stay as large as its largest pass has made it; once a minute, in
+a moment without work, what is free goes back (`give_back`).
 """
 
 from __future__ import annotations

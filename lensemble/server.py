@@ -50,6 +50,10 @@ STOP_TIMEOUT_S = 20.0
 GOMP_SPINCOUNT = "1000"
 """Turns that PyTorch's threads on CPUs wait for each other before they sleep."""
 
+PRIMITIVES = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+"""How many compiled products PyTorch and oneDNN keep, of each size a megabyte; both 1,024 without.
+Every pass has other sizes, so more are not found again; docs/decisions.md has the figures."""
+
 _SHUT = ("model-repository", "trace", "logging")
 """Triton's APIs that change the server, and that nothing here needs; docs/security.md."""
 
@@ -340,6 +344,8 @@ class TritonServer:
         # Threads of libgomp that wait for each other spin. Where others want their core too, a pass
         # then takes ten times as long: docs/performance.md.
         environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
+        for name, value in PRIMITIVES.items():
+            environment.setdefault(name, value)
         # The stub finds its packages through the first `python` of the virtual environment.
         environment["VIRTUAL_ENV"] = sys.prefix
         environment["PATH"] = os.pathsep.join([f"{sys.prefix}/bin", os.environ.get("PATH", "")])

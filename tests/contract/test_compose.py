@@ -14,6 +14,7 @@ import lensemble
 from lensemble.config import Settings
 from lensemble.gateway.app import check
 from lensemble.gateway.config import GatewaySettings
+from lensemble.server import GOMP_SPINCOUNT, PRIMITIVES
 from lensemble_client.cli import _parser
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,11 @@ def test_versions_agree_and_are_new_enough():
     assert TRITON["build"]["args"]["TRITON"] == stated
     assert stated >= "26.06"
     assert TRITON["image"] == f"lensemble:{lensemble.__version__}"
+
+
+def test_image_sets_what_the_embedded_server_sets():
+    for name, value in {"GOMP_SPINCOUNT": GOMP_SPINCOUNT, **PRIMITIVES}.items():
+        assert re.search(rf"\b{name}={value}\b", DOCKERFILE), name
 
 
 def test_nothing_is_published_beyond_loopback():
