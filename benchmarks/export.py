@@ -46,7 +46,10 @@ def watched(command: list[str]) -> tuple[str, dict[str, float]]:
         try:
             looked = psutil.Process(process.pid)
             while process.poll() is None:
-                memory = looked.memory_info()
+                try:
+                    memory = looked.memory_info()
+                except psutil.Error:  # it has just ended
+                    continue
                 own = max(own, memory.rss - memory.shared)
                 mapped = max(mapped, memory.shared)
                 time.sleep(_EVERY_S)

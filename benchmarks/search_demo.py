@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.demo import CHECKPOINT, DATASET
 from benchmarks.search_data import DEMO, Corpus, Data
 from lensemble.config import Settings
 from lensemble.index.tune import Truth
@@ -16,7 +16,6 @@ from lensemble_client import LensembleError
 from lensemble_client.corpus import Entry
 from lensemble_evaluation.dataset import load_dataset
 
-CHECKPOINT, DATASET = Path("checkpoints/emoji"), Path("datasets/emoji")
 _PART = 256
 
 

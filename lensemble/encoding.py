@@ -153,7 +153,14 @@ class Encoding(ABC):
         )
 
     def sound(self, items: Sequence[Features]) -> list[Embedding]:
-        """Vectors (D,) of the items that do not fail: of made-up ones, whose order is their own."""
+        """Encodes made-up items, of which none should fail.
+
+        Args:
+            items: Any number.
+
+        Returns:
+            Vectors (D,) float32, unit length, in order, without those that failed.
+        """
         return [result for result in self.encode(items) if not isinstance(result, LensembleError)]
 
     def vectors(self, items: Sequence[Features]) -> Embedding:

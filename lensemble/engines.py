@@ -93,6 +93,9 @@ def gain(encoder: Encoding, base: Encoding) -> float:
     Args:
         encoder: To be judged.
         base: The other one.
+
+    Returns:
+        The geometric mean of both ratios of seconds, of the fastest pass each.
     """
     ratios = []
     for items in _trials(encoder.geometry):

@@ -65,6 +65,9 @@ class Geometry:
 
         Args:
             folder: Of a checkpoint.
+
+        Raises:
+            OSError: There is no `config.json` in it.
         """
         return cls.of(
             Qwen3VLConfig.from_pretrained(folder, local_files_only=True)  # nosec B615

@@ -247,8 +247,8 @@ def test_close_finishes_what_waits():
     assert passes.answers[("a",)] == ["A"]
 
 
-def test_rests_once_when_there_was_no_work_for_a_while(monkeypatch):
-    monkeypatch.setattr("lensemble.lanes.REST_S", 0.05)
+def resting():
+    """Lanes, and when they rested."""
     rests = []
     lanes = Lanes(
         lambda rows: rows,
@@ -256,6 +256,12 @@ def test_rests_once_when_there_was_no_work_for_a_while(monkeypatch):
         after=lambda: None,
         rest=lambda: rests.append(time.monotonic()),
     )
+    return lanes, rests
+
+
+def test_rests_once_when_there_was_no_work_for_a_while(monkeypatch):
+    monkeypatch.setattr("lensemble.lanes.REST_S", 0.05)
+    lanes, rests = resting()
     until(lambda: len(rests) == 1)
     time.sleep(0.3)
     assert len(rests) == 1
@@ -272,13 +278,7 @@ def test_rests_once_when_there_was_no_work_for_a_while(monkeypatch):
 
 def test_rests_between_passes_when_it_is_never_idle_for_long(monkeypatch):
     monkeypatch.setattr("lensemble.lanes.REST_S", 0.2)
-    rests = []
-    lanes = Lanes(
-        lambda rows: rows,
-        around=contextlib.nullcontext,
-        after=lambda: None,
-        rest=lambda: rests.append(time.monotonic()),
-    )
+    lanes, rests = resting()
     began = time.monotonic()
     while time.monotonic() - began < 1:
         done = threading.Event()

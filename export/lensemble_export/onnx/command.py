@@ -39,11 +39,12 @@ def export(given: argparse.Namespace) -> None:
         ImportError: The extra `export` is not installed.
     """
     from lensemble.checkpoint import Checkpoint
+    from lensemble.config import Settings
     from lensemble_export.onnx import make
     from lensemble_export.onnx.quantize import quantize
 
     checkpoint = Checkpoint.open(given.checkpoint)
-    out = given.out or given.checkpoint / "onnx"
+    out = Settings(checkpoint=given.checkpoint, onnx=given.out).graphs
     if given.dtype == "int8":
         make.check_new(out)
         with TemporaryDirectory(dir=out.parent) as folder:
@@ -66,11 +67,12 @@ def verify(given: argparse.Namespace) -> None:
         InternalError: They give other vectors.
     """
     from lensemble.checkpoint import Checkpoint
+    from lensemble.config import Settings
     from lensemble.graphs import Graphs
     from lensemble_export.onnx.verify import MIN_COSINE, verify
 
     checkpoint = Checkpoint.open(given.checkpoint, full=True)
-    folder = given.graphs or given.checkpoint / "onnx"
+    folder = Settings(checkpoint=given.checkpoint, onnx=given.graphs).graphs
     graphs = Graphs.open(folder, checkpoint, full=True)
     found = verify(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
     print(json.dumps(found, separators=(",", ":")))
