@@ -15,7 +15,7 @@ from benchmarks.load.corpus import INDEX, read
 from benchmarks.load.generator import measured
 from benchmarks.load.limits import Failure, failures
 from benchmarks.load.outcome import Figures
-from benchmarks.load.scenario import Scenario
+from benchmarks.load.scenario import Scenario, Soak
 from benchmarks.load.served import Target, running
 from benchmarks.load.tally import ALL
 from benchmarks.load.watch import Watched, between
@@ -86,6 +86,8 @@ def run(
             about["peak_requests_per_s"] = peak
             rates = [round(share * peak, 3) for share in shares]
             scenario = scenario.changed(shares=(), rates=rates)
+            if scenario.soak is not None and scenario.soak.burst_share:
+                _burst(scenario, scenario.soak, peak, target, out, items, workers)
         began, steps, samples = measured(scenario, target, out, items, workers)
     for number, step in enumerate(steps):
         step["server"] = between(samples, began + step["from_s"], began + step["to_s"])
@@ -126,3 +128,19 @@ def _peak(scenario: Scenario, target: Target, out: Path, items: Path, workers: i
     if not found:
         raise InternalError(f"nothing was answered while the peak was measured: {step['kinds']}")
     return found
+
+
+def _burst(
+    scenario: Scenario,
+    how: Soak,
+    peak: float,
+    target: Target,
+    out: Path,
+    items: Path,
+    workers: int,
+) -> None:
+    """More requests than the server can do, of which nothing is reported."""
+    rate = round(how.burst_share * peak, 3)
+    crowd = scenario.changed(rates=(rate,), seconds=how.burst_s, soak=None, rest_s=0.0)
+    print(f"load: a burst of {rate:g} requests per second", file=sys.stderr)
+    measured(crowd, target, out, items, workers)

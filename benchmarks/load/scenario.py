@@ -70,12 +70,19 @@ class Soak(_Strict):
         growth: Largest share by which a figure may grow after that.
         slack_mib: Growth of memory that is no leak, in MiB.
         slack_files: The same of open files.
+        burst_share: Of the peak's rate, before the clock starts: more than the server can do, so
+            that `in_flight` requests wait at once. A process keeps the most memory that it ever
+            needed, and a machine that stands still for a second piles up as many; met beforehand,
+            that is no growth. 0 leaves the burst out.
+        burst_s: How long.
     """
 
     settle_s: NonNegativeFloat = 600.0
     growth: NonNegativeFloat = 0.02
     slack_mib: NonNegativeFloat = 4.0
     slack_files: NonNegativeInt = 4
+    burst_share: NonNegativeFloat = 0.0
+    burst_s: PositiveFloat = 10.0
 
 
 class Limits(_Strict):
