@@ -40,6 +40,9 @@ def main() -> None:
         "served_over_inprocess_demo_b32": demo["served_over_inprocess_b32"],
         "served_over_naive": peers["demo"]["served_over_naive"],
         "served_over_sentence_transformers": peers["demo"]["served_over_sentence_transformers"],
+        "served_onnx_over_sentence_transformers": peers["demo"][
+            "served_onnx_over_sentence_transformers"
+        ],
         "p99_over_p50_at_80": demo["p99_over_p50_at_80"],
         "search_over_embed": demo["search_over_embed"],
         "pictures_per_s_per_core_preprocess": preprocess["pictures_per_s_per_core_preprocess"],

@@ -116,7 +116,7 @@ class Point:
 
     def __str__(self) -> str:
         return (
-            f"{self.corpus:10} {self.kind:8} {effort(self.parameters) or '':>6} "
+            f"{self.corpus:10} {self.kind:8} {effort(self.kind, self.parameters) or '':>6} "
             f"{self.build_s:8.1f} {self.memory_mb:7.0f} {self.resident_mb:8.0f} "
             f"{self.recall_at_10:9.4f} {self.b1.queries_per_s:9.0f} {self.b1.p50_ms:8.2f} "
             f"{self.b1.p99_ms:8.2f} {self.b32.queries_per_s:9.0f} {self.b32.p50_ms:8.2f} "
@@ -124,9 +124,14 @@ class Point:
         )
 
 
-def effort(parameters: Parameters) -> int | None:
-    """How hard an index looks; None if it looks at everything."""
-    return parameters.get("nprobe", parameters.get("ef_search"))
+def effort(kind: str, parameters: Parameters) -> int | None:
+    """How hard an index looks; None if it looks at everything.
+
+    Args:
+        kind: A name in `KINDS` or in `PEERS`.
+        parameters: All of them.
+    """
+    return parameters.get(KINDS[kind].effort if kind in KINDS else kinds.HNSW.effort)
 
 
 def build(name: str, vectors: NDArray[np.float32]) -> Built:
@@ -156,7 +161,7 @@ def build(name: str, vectors: NDArray[np.float32]) -> Built:
     return Built(
         name,
         parameters,
-        [one for one in efforts(kind, parameters, {}) if (effort(one) or 0) <= _MAX_EFFORT],
+        [one for one in efforts(kind, parameters, {}) if (effort(name, one) or 0) <= _MAX_EFFORT],
         search,
         index,
         round(seconds, 2),

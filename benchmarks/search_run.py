@@ -71,7 +71,7 @@ class Results:
             "speedup_over_exact": None,
             "speedup_over_exact_spread": None,
             **self.speedups.get(corpus, {}).get(IVF.name, {}),
-            "ivf_nprobe": effort(ivf.parameters) if ivf else None,
+            "ivf_nprobe": effort(ivf.kind, ivf.parameters) if ivf else None,
             "written_corpus": writes.corpus if writes else None,
             "upserts_per_s": writes.upserts_per_s if writes else None,
             "p99_writing_over_idle": writes.p99_writing_over_idle if writes else None,
@@ -113,7 +113,7 @@ def _direct(data: Data, kinds: Sequence[str], pace: Pace, results: Results) -> d
         for kind, found in results.speedups[name].items():
             least, most = found["speedup_over_exact_spread"]
             print(
-                f"{name:10} {kind:8} {effort(others[kind][1]) or '':>6} "
+                f"{name:10} {kind:8} {effort(kind, others[kind][1]) or '':>6} "
                 f"{found['speedup_over_exact']:.2f} ({least:.2f}-{most:.2f})",
                 flush=True,
             )

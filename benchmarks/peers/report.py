@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.measure import ratio
 from benchmarks.peers.load import Turn
 
-SERVED, SERVED_FP32 = "served", "served_fp32"
-OURS = (SERVED, SERVED_FP32)
+SERVED, SERVED_FP32, SERVED_ONNX = "served", "served_fp32", "served_onnx"
+OURS = (SERVED, SERVED_FP32, SERVED_ONNX)
 
 Turns = Mapping[str, Sequence[Turn]]
 """Name of a server -> its turns, one per round."""
@@ -40,8 +40,9 @@ class Measured:
         """Median of the rounds' own ratios, each with its spread, least and most.
 
         `served_over_<peer>` has Lensemble in its default precision above it; `served_fp32_over_...`
-        in fp32, for peers that compute in that; `served_over_best_peer` whichever peer was fastest
-        in that round; `..._alone` the same with one caller, so of latencies.
+        in fp32, for peers that compute in that; `served_onnx_over_...` with ONNX Runtime in fp32,
+        for all; `served_over_best_peer` whichever peer was fastest in that round; `..._alone` the
+        same with one caller, so of latencies.
         """
         found = _ratios(self.loaded, self.dtypes)
         return found | {
@@ -65,7 +66,7 @@ class Measured:
         return {**self.ratios(), "servers": servers}
 
     def table(self) -> str:
-        """A line per server, medians of the rounds; the two Lensembles first."""
+        """A line per server, medians of the rounds; Lensembles first."""
         lines = [
             f"{'':28}{'precision':>10}{'items/s':>9}{'least-most':>14}{'p50 ms':>8}{'p99 ms':>8}"
             f"{'alone: /s':>11}{'p50 ms':>8}{'p99 ms':>8}{'cosine':>11}"
@@ -102,5 +103,7 @@ def _ratios(turns: Turns, dtypes: Mapping[str, str]) -> dict[str, Any]:
         found |= ratio(f"{SERVED}_over_{peer}", per_item[peer], per_item[SERVED])
         if SERVED_FP32 in per_item and dtypes[peer] == "fp32":
             found |= ratio(f"{SERVED_FP32}_over_{peer}", per_item[peer], per_item[SERVED_FP32])
+        if SERVED_ONNX in per_item:
+            found |= ratio(f"{SERVED_ONNX}_over_{peer}", per_item[peer], per_item[SERVED_ONNX])
     best = [min(seconds) for seconds in zip(*(per_item[peer] for peer in peers), strict=True)]
     return found | ratio(f"{SERVED}_over_best_peer", best, per_item[SERVED])

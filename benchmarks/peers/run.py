@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -30,17 +31,21 @@ from benchmarks.peers import (
 )
 from benchmarks.peers.load import Turn, turn, vectors
 from benchmarks.peers.peer import Peer, Protocol, serving
-from benchmarks.peers.report import SERVED, SERVED_FP32, Measured, least_cosine
+from benchmarks.peers.report import SERVED, SERVED_FP32, SERVED_ONNX, Measured, least_cosine
 from benchmarks.workload import WORKLOADS
+from lensemble.checkpoint import Checkpoint
 from lensemble.config import Settings
 from lensemble.pipeline import Pipeline
 from lensemble.server import TritonServer, stop_on_signals
+from lensemble_export.onnx import make
 
 MIN_COSINE = 0.999
 _CHECKED = 12
 _BUSY_PERCENT = 10.0
 _LOOK_S = 3.0
 _ITEMS = {"demo": 4000, "small": 600}
+_WITH_GRAPHS = ("demo",)
+"""Where ONNX Runtime is faster than PyTorch: `benchmarks.engines`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +90,27 @@ def contenders(dtypes: tuple[str, ...], vllm: Path | None) -> tuple[list[Peer], 
 
 
 @contextmanager
-def all_up(checkpoint: Path, default: str, peers: list[Peer]) -> Iterator[dict[str, Running]]:
-    """Lensemble in its default precision, and in fp32 if that is another, and the peers."""
+def all_up(workload: str, dtypes: tuple[str, ...], peers: list[Peer]) -> Iterator[dict[str, Running]]:
+    """Lensemble in its default precision, in fp32 if that is another, by ONNX Runtime; the peers.
+
+    Args:
+        workload: A key of `WORKLOADS`.
+        dtypes: Precisions that this machine and checkpoint allow; the last one is the default.
+        peers: Who else.
+    """
+    checkpoint, default = WORKLOADS[workload].checkpoint(), dtypes[-1]
     with ExitStack() as stack:
+        ours = {SERVED: (Settings(checkpoint=checkpoint, engine="torch"), default)}
+        if default != "fp32":
+            ours[SERVED_FP32] = Settings(checkpoint=checkpoint, engine="torch", dtype="fp32"), "fp32"
+        if workload in _WITH_GRAPHS:
+            graphs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "onnx"
+            make.export(Checkpoint.open(checkpoint), graphs)
+            ours[SERVED_ONNX] = Settings(checkpoint=checkpoint, engine="onnx", onnx=graphs), "fp32"
         running = {}
-        for name, dtype in {SERVED: "auto", SERVED_FP32: "fp32"}.items():
-            if name == SERVED or default != "fp32":
-                settings = Settings(checkpoint=checkpoint, dtype=dtype)
-                server = stack.enter_context(TritonServer(settings))
-                precision = default if name == SERVED else "fp32"
-                running[name] = Running("grpc", server.grpc_url, precision)
+        for name, (settings, precision) in ours.items():
+            server = stack.enter_context(TritonServer(settings))
+            running[name] = Running("grpc", server.grpc_url, precision)
         for peer in peers:
             url = stack.enter_context(serving(peer, checkpoint))
             running[peer.name] = Running(peer.protocol, url, peer.dtype)
@@ -174,7 +190,7 @@ def main() -> None:
             bf16 = Pipeline(Settings(checkpoint=checkpoint)).encoder.precision == "bfloat16"
             dtypes = ("fp32", "bf16") if bf16 else ("fp32",)
             peers, skipped = contenders(dtypes, given.vllm)
-            with all_up(checkpoint, dtypes[-1], peers) as servers:
+            with all_up(workload, dtypes, peers) as servers:
                 measured = measure(workload, servers, given.callers, pace, client)
             results[workload] = measured.content()
             print(f"\n{workload}: {given.callers} callers, and one alone\n{measured.table()}")

@@ -65,8 +65,8 @@ IVF_SQ8 = Kind("ivf_sq8", effort="nprobe", rerank=4)
 IVF_PQ = Kind("ivf_pq", effort="nprobe", rerank=16)
 HNSW = Kind("hnsw", effort="ef_search", on_gpu=False)
 # A bit for each dimension, after RaBitQ (arXiv:2405.12497), which also says how far off it may be.
-BINARY = Kind("binary", rerank=16, on_gpu=False)
-IVF_BINARY = Kind("ivf_binary", effort="nprobe", rerank=16, on_gpu=False)
+BINARY = Kind("binary", effort="rerank", rerank=16, on_gpu=False)
+IVF_BINARY = Kind("ivf_binary", effort="nprobe", rerank=64, on_gpu=False)
 
 KINDS = {
     kind.name: kind for kind in (EXACT, FP16, SQ8, BINARY, IVF, IVF_SQ8, IVF_PQ, IVF_BINARY, HNSW)

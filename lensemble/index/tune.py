@@ -45,6 +45,8 @@ TRAINED_ROWS = 256
 PREFERENCE = (IVF, IVF_SQ8, IVF_PQ)
 """Of `auto`, fastest and largest first: taken is the first that fits and meets the target."""
 _MAX_EFFORT = 4096
+_MAX_RERANK = 1024
+"""Ten thousand candidates for ten hits; who needs more is better off with more bits."""
 _LEAST_SECONDS = 0.2
 
 
@@ -240,6 +242,8 @@ def efforts(
         yield parameters
         return
     most = parameters["nlist"] if kind.has_lists else _MAX_EFFORT
+    if kind.effort == "rerank":
+        most = _MAX_RERANK
     effort = 1 if kind.has_lists else 16
     while effort < most:
         yield {**parameters, kind.effort: effort}

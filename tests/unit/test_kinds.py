@@ -186,6 +186,17 @@ def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
     assert asked[:7] == [1, 2, 4, 8, 16, 32, 64]
 
 
+def test_effort_of_one_bit_is_how_many_candidates_are_scored():
+    """A bit for each of 32 dimensions says little: many must be looked at again."""
+    tuned = make(Plan("binary", recall=0.99), VECTORS)
+    assert tuned.recall >= 0.99
+    assert tuned.parameters["rerank"] > 16
+    easier = make(Plan("binary", recall=0.5), VECTORS)
+    assert easier.parameters["rerank"] < tuned.parameters["rerank"]
+    fixed = make(Plan("binary", recall=0.99, parameters={"rerank": 3}), VECTORS)
+    assert fixed.parameters == {"rerank": 3}
+
+
 def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     monkeypatch.setattr("lensemble.index.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr("lensemble.index.tune.exact_is_faster", lambda *_: False)

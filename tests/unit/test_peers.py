@@ -10,7 +10,7 @@ import pytest
 from benchmarks.peers import faiss_inprocess, infinity, naive, vllm_cpu
 from benchmarks.peers.load import LEAST_PER_CALLER, Turn, body, chat, load
 from benchmarks.peers.peer import Peer, serving
-from benchmarks.peers.report import SERVED, SERVED_FP32, Measured, least_cosine
+from benchmarks.peers.report import SERVED, SERVED_FP32, SERVED_ONNX, Measured, least_cosine
 from benchmarks.peers.run import contenders
 from lensemble_client import Item
 
@@ -43,6 +43,14 @@ def test_ratios_are_medians_of_the_rounds_own_ratios_with_their_spread():
 
 def test_only_like_precision_is_compared_with_fp32():
     assert "served_fp32_over_naive_bf16" not in measured().ratios()
+
+
+def test_onnx_runtime_is_compared_with_all_and_is_no_peer():
+    loaded = {**measured().loaded, SERVED_ONNX: turns(40, 40, 60)}
+    found = Measured(loaded, loaded, {**DTYPES, SERVED_ONNX: "fp32"}, {}).ratios()
+    assert found["served_onnx_over_naive"] == 4
+    assert found["served_onnx_over_naive_bf16_spread"] == [2, 12]
+    assert found["served_over_best_peer"] == 2.5
 
 
 def test_best_peer_is_the_fastest_of_each_round():

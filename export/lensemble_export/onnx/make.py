@@ -24,6 +24,7 @@ from lensemble.encoder import Encoder
 from lensemble.graphs import FILE, TEXT, VISION, Graphs
 from lensemble.probe import probe
 from lensemble_client.errors import InvalidInputError
+from lensemble_export.onnx import columns
 from lensemble_export.onnx.graphs import TextGraph, VisionGraph
 
 OPSET = 18
@@ -39,7 +40,7 @@ _PATCHES = 4
 
 
 def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
-    """Exports both towers.
+    """Exports both towers. Holds the weights once, and one of them twice.
 
     Args:
         checkpoint: The serving checkpoint.
@@ -54,17 +55,20 @@ def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
     check_new(out)
     out.mkdir(parents=True, exist_ok=True)
     encoder = Encoder.for_graphs(checkpoint, DTYPES[dtype])
+    columns.turn(encoder.model)
     packed = encoder.pack(probe(encoder.geometry))
     pictures = range(len(packed.grid_thw))
-    vision, text = VisionGraph(encoder), TextGraph(encoder)
+    vision = VisionGraph(encoder)
     feeds = graph_inputs.of_vision(packed, pictures)
     with torch.inference_mode():
         seen = [one.numpy() for one in vision(*_tensors(feeds))]
     about = {"profile": checkpoint.profile.hash, "model_id": checkpoint.profile.model_id}
     about |= {f"version_{name}": version(name) for name in _MADE_BY}
     _write(vision, feeds, _vision_sizes(feeds), ("visual", "deepstack"), out / VISION, about)
+    del vision
+    encoder.model.visual = nn.Identity()  # it is written, and need not be held any longer
     feeds = graph_inputs.of_text(packed, encoder.profile, *seen)
-    _write(text, feeds, _text_sizes(), ("embedding",), out / TEXT, about)
+    _write(TextGraph(encoder), feeds, _text_sizes(), ("embedding",), out / TEXT, about)
     return describe(out, checkpoint.profile.hash, str(DTYPES[dtype]).removeprefix("torch."))
 
 

@@ -1,0 +1,46 @@
+"""Weights as a graph's products want them, so that an export holds them once.
+
+`MatMul` multiplies by columns, PyTorch keeps rows. Left alone, the exporter turns every weight of a
+product without bias around and keeps both, which is a large model twice.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lensemble.product import Gelu, Product
+
+
+class Columns(nn.Module):
+    """A `Product` without bias whose weight lies in columns.
+
+    Args:
+        product: Whose weight it takes; not to be used afterwards.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, product: Product) -> None:
+        super().__init__()
+        self.register_buffer("weight", product.weight.t().contiguous())  # (K, N)
+        product.weight = torch.empty(0)
+        self.gelu: Gelu | None = product.gelu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(R, K) -> (R, N)."""
+        y = x @ self.weight
+        return y if self.gelu is None else F.gelu(y, approximate=self.gelu)
+
+    def added_to(self, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+        """(R, K) and (R, N) -> (R, N): `rest` and the product together; without GELU."""
+        return torch.addmm(rest, x, self.weight)
+
+
+def turn(model: nn.Module) -> None:
+    """Replaces all products without bias, one weight at a time, for good."""
+    for module in [*model.modules()]:
+        for name, child in [*module.named_children()]:
+            if isinstance(child, Product) and child.bias is None:
+                setattr(module, name, Columns(child))
