@@ -75,7 +75,8 @@ class Served:
     def __str__(self) -> str:
         least, most = self.spread
         return (
-            f"{self.corpus:10} {self.kind:8} {effort(self.kind, self.parameters) or '':>6} {self.batch:5} "
+            f"{self.corpus:10} {self.kind:8} {effort(self.kind, self.parameters) or '':>6} "
+            f"{self.batch:5} "
             f"{self.queries_per_s:11.0f} {self.alone.p50_ms:8.2f} {self.alone.p99_ms:8.2f} "
             f"{self.in_process.queries_per_s:11.0f} {self.in_process.p50_ms:8.2f} "
             f"{self.in_process.p99_ms:8.2f} {self.served_over_inprocess:6.2f} "

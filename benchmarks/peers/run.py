@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ def contenders(dtypes: tuple[str, ...], vllm: Path | None) -> tuple[list[Peer], 
 
 
 @contextmanager
-def all_up(workload: str, dtypes: tuple[str, ...], peers: list[Peer]) -> Iterator[dict[str, Running]]:
+def all_up(
+    workload: str, dtypes: tuple[str, ...], peers: list[Peer]
+) -> Iterator[dict[str, Running]]:
     """Lensemble in its default precision, in fp32 if that is another, by ONNX Runtime; the peers.
 
     Args:
@@ -100,9 +102,10 @@ def all_up(workload: str, dtypes: tuple[str, ...], peers: list[Peer]) -> Iterato
     """
     checkpoint, default = WORKLOADS[workload].checkpoint(), dtypes[-1]
     with ExitStack() as stack:
-        ours = {SERVED: (Settings(checkpoint=checkpoint, engine="torch"), default)}
+        torch = Settings(checkpoint=checkpoint, engine="torch")
+        ours = {SERVED: (torch, default)}
         if default != "fp32":
-            ours[SERVED_FP32] = Settings(checkpoint=checkpoint, engine="torch", dtype="fp32"), "fp32"
+            ours[SERVED_FP32] = replace(torch, dtype="fp32"), "fp32"
         if workload in _WITH_GRAPHS:
             graphs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "onnx"
             make.export(Checkpoint.open(checkpoint), graphs)

@@ -187,13 +187,15 @@ def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
 
 
 def test_effort_of_one_bit_is_how_many_candidates_are_scored():
-    """A bit for each of 32 dimensions says little: many must be looked at again."""
-    tuned = make(Plan("binary", recall=0.99), VECTORS)
+    """A bit for each of 32 dimensions of noise says little: many must be looked at again."""
+    noise = np.random.default_rng(5).standard_normal((3000, 32)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    tuned = make(Plan("binary", recall=0.99), noise)
     assert tuned.recall >= 0.99
     assert tuned.parameters["rerank"] > 16
-    easier = make(Plan("binary", recall=0.5), VECTORS)
+    easier = make(Plan("binary", recall=0.5), noise)
     assert easier.parameters["rerank"] < tuned.parameters["rerank"]
-    fixed = make(Plan("binary", recall=0.99, parameters={"rerank": 3}), VECTORS)
+    fixed = make(Plan("binary", recall=0.99, parameters={"rerank": 3}), noise)
     assert fixed.parameters == {"rerank": 3}
 
 
