@@ -60,8 +60,9 @@ def test_text_passes_pictures_that_came_before_it(slow):
     np.testing.assert_allclose(text, alone, atol=1e-5)
     for vector, _ in waited[1:]:
         np.testing.assert_allclose(vector, waited[0][0], atol=1e-5)
-    # Thirty pictures are 6 s of work; the text waits for a pass or two. In turn, none came later.
-    assert sum(later > came for _, later in waited) >= 5
+    # Thirty pictures are 6 s of work, and the text waits for a pass or two: 13 to 29 came later where
+    # this was written, and 4, which are those of its own pass, with one lane for all.
+    assert sum(later > came for _, later in waited) >= 8
 
 
 def test_everything_that_was_taken_over_is_answered_when_the_server_stops(slow):
