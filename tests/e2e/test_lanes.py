@@ -60,8 +60,8 @@ def test_text_passes_pictures_that_came_before_it(slow):
     np.testing.assert_allclose(text, alone, atol=1e-5)
     for vector, _ in waited[1:]:
         np.testing.assert_allclose(vector, waited[0][0], atol=1e-5)
-    # Thirty pictures are 6 s of work, and the text waits for a pass or two: 13 to 29 came later where
-    # this was written, and 4, which are those of its own pass, with one lane for all.
+    # Thirty pictures are 6 s of work, and the text waits for a pass or two: 13 to 29 came later
+    # here, and with one lane for all 4, those of its own pass.
     assert sum(later > came for _, later in waited) >= 8
 
 
