@@ -134,7 +134,7 @@ class TextGraph(nn.Module):
                 hidden = hidden + torch.cat([none, deepstack[n]])[visual_index]
         hidden = text.norm(hidden).float()
         pooled = (hidden[pool_rows] * pool_weights[..., None]).sum(1)
-        length = int(dimensions.item())
+        length: Any = dimensions.item()  # int() of it would fix it
         torch._check(length >= 1)
         torch._check(length <= pooled.shape[1])
         pooled = pooled.narrow(1, 0, length)

@@ -56,7 +56,8 @@ def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
     out.mkdir(parents=True, exist_ok=True)
     encoder = Encoder.for_graphs(checkpoint, DTYPES[dtype])
     columns.turn(encoder.model)
-    packed = encoder.pack(probe(encoder.geometry))
+    # A size of 1 in the example would be fixed: two of each item, and below two rows to pool.
+    packed = encoder.pack(probe(encoder.geometry) * 2)
     pictures = range(len(packed.grid_thw))
     vision = VisionGraph(encoder)
     feeds = graph_inputs.of_vision(packed, pictures)
@@ -68,6 +69,8 @@ def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
     del vision
     encoder.model.visual = nn.Identity()  # it is written, and need not be held any longer
     feeds = graph_inputs.of_text(packed, encoder.profile, *seen)
+    for name in ("pool_rows", "pool_weights"):
+        feeds[name] = np.pad(feeds[name], ((0, 0), (0, 1)))
     _write(TextGraph(encoder), feeds, _text_sizes(), ("embedding",), out / TEXT, about)
     return describe(out, checkpoint.profile.hash, str(DTYPES[dtype]).removeprefix("torch."))
 
