@@ -158,14 +158,18 @@ def _write(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, on names of sizes that occur twice
+        # Not strict: Dynamo, which `torch.onnx` goes on with where this fails, copies all weights.
+        shapes = tuple(sizes[name] for name in feeds)
+        traced = torch.export.export(
+            module.eval(), _tensors(feeds), dynamic_shapes=shapes, strict=False
+        )
         program: Any = torch.onnx.export(
-            module.eval(),
-            _tensors(feeds),
+            traced,
             dynamo=True,
             opset_version=OPSET,
             input_names=[*feeds],
             output_names=[*outputs],
-            dynamic_shapes=tuple(sizes[name] for name in feeds),
+            dynamic_shapes=shapes,  # whose names it takes
             external_data=True,
             verbose=False,
         )
