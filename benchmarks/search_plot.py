@@ -40,7 +40,7 @@ def plot(points: Sequence[Point], path: Path) -> Path:
                     label=kind,
                 )
             axes.set_yscale("log")
-            axes.set_title(str(CORPORA[corpus]))
+            axes.set_title(str(CORPORA.get(corpus, corpus)))
             axes.set_xlabel("recall@10")
         panels[0].set_ylabel("queries/s, batch 32, one thread")
         panels[0].legend()
