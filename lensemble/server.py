@@ -58,6 +58,8 @@ _SHUT = ("model-repository", "trace", "logging")
 """Triton's APIs that change the server, and that nothing here needs; docs/security.md."""
 
 _POLL_S = 0.1
+_IN_USE = "already in use"
+"""Triton's words for a port that it cannot have."""
 _STACKS_S = 0.5
 _LOG_LINES = 30
 _SHARED_MEMORY = Path("/dev/shm")
@@ -171,7 +173,7 @@ class TritonServer:
             try:
                 self._start()
                 break
-            except DeadlineExceededError as error:
+            except (DeadlineExceededError, _PortTakenError) as error:
                 if not left:
                     raise
                 logger.warning("starting once more: %s", error)
@@ -359,23 +361,20 @@ class TritonServer:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         waiting = self.models
-        while waiting:
+        while (waiting := [m for m in waiting if not self._is_ready(m)]) or not self._listens():
             if (process := self._process) is None:
                 raise InternalError("the server was stopped while it started")
             if (status := process.poll()) is not None:
-                raise InternalError(
-                    f"tritonserver ended with status {status} before it was ready:\n"
-                    f"{self.log_tail()}"
-                )
+                tail = self.log_tail()
+                kind = _PortTakenError if _IN_USE in tail else InternalError
+                raise kind(f"tritonserver ended with status {status} before it was ready:\n{tail}")
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(
                     f"tritonserver was not ready within {self._start_timeout_s:g} s; still "
-                    f"waiting for {', '.join(waiting)}:\n{self.log_tail()}\n"
+                    f"waiting for {', '.join(waiting) or 'its ports'}:\n{self.log_tail()}\n"
                     f"{self._where_they_stand(waiting)}"
                 )
-            waiting = [model for model in waiting if not self._is_ready(model)]
-            if waiting:
-                time.sleep(_POLL_S)
+            time.sleep(_POLL_S)
 
     def _where_they_stand(self, models: Sequence[str]) -> str:
         """What the processes of these models are doing: their stacks, which they write to the log.
@@ -397,6 +396,24 @@ class TritonServer:
             log.seek(seen)
             return log.read()
 
+    def _listens(self) -> bool:
+        """Whether it is this server that listens on its ports.
+
+        Between `free_ports` and Triton's own bind, seconds later, another one may take a port: that
+        one then says that all models are ready, while this one ends.
+        """
+        import psutil
+
+        urls = (self.grpc_url, self.http_url, self.metrics_url)
+        wanted = {urlsplit(url).port for url in urls}
+        try:
+            sockets = psutil.Process(self.pid or 0).net_connections("tcp")
+        except psutil.AccessDenied:  # a hardened system: believe it
+            return True
+        except psutil.Error:
+            return False
+        return wanted <= {one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN}
+
     def _is_ready(self, model: str) -> bool:
         url = f"{self.http_url}/v2/models/{model}/ready"
         try:
@@ -404,6 +421,10 @@ class TritonServer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+
+class _PortTakenError(InternalError):
+    """Somebody else listens where Triton was to."""
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -15,7 +16,7 @@ import pytest
 
 from lensemble.config import Settings
 from lensemble.installation import find_tritonserver, model_repository
-from lensemble.server import TritonServer
+from lensemble.server import TritonServer, free_ports
 from lensemble_client import (
     Client,
     DeadlineExceededError,
@@ -320,3 +321,23 @@ def test_models_have_as_many_processes_as_they_are_told(checkpoint):
         assert found == {"preprocess": 3, "qwen3_vl": 2, "faiss": 1, "store": 1}
         results = client.embed_many([Item(f"text {n}") for n in range(40)], batch_size=1)
         assert {len(vector) for vector in results} == {256}
+
+
+def test_a_port_that_was_taken_after_the_look(checkpoint, monkeypatch, caplog):
+    """The other server calls its models ready on that port; ours is not to believe it is meant."""
+    settings = Settings(checkpoint=checkpoint, dtype="fp32")
+    with TritonServer(settings) as first:
+        taken = urlsplit(first.http_url).port
+        looks = []
+
+        def look(*given):
+            looks.append(free_ports(*given))
+            return [looks[0][0], taken, looks[0][2]] if len(looks) == 1 else looks[-1]
+
+        monkeypatch.setattr("lensemble.server.free_ports", look)
+        with TritonServer(settings) as second:
+            assert (len(looks), second.http_url != first.http_url) == (2, True)
+            for url in (second.grpc_url, second.http_url, first.http_url):
+                with Client(url) as client:
+                    client.embed("a red car")
+    assert "already in use" in caplog.text
