@@ -84,8 +84,9 @@ class TritonServer:
         shared_memory: Whether callers on this machine may have memory of their own mapped
             (`Client(shared_memory=True)`).
         start_timeout_s: Seconds until the models must be ready, of one try.
-        start_tries: How often a server that is not ready in time is started. The bundled one hangs
-            at the start once in some hundred times: a model's process is done, and waits for it.
+        start_tries: How often a server is started that is not ready in time, or loses a port to
+            somebody else meanwhile. The bundled one hangs at the start once in some hundred times:
+            a model's process is done, and waits for it.
 
     Attributes:
         grpc_url: For `Client`, once started.

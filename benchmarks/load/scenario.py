@@ -73,7 +73,8 @@ class Soak(_Strict):
         burst_share: Of the peak's rate, before the clock starts: more than the server can do, so
             that `in_flight` requests wait at once. A process keeps the most memory that it ever
             needed, and a machine that stands still for a second piles up as many; met beforehand,
-            that is no growth. 0 leaves the burst out.
+            that is no growth. 0 leaves the burst out, and so does a scenario without `shares`,
+            which has no peak.
         burst_s: How long.
     """
 

@@ -102,14 +102,14 @@ def all_up(
     """
     checkpoint, default = WORKLOADS[workload].checkpoint(), dtypes[-1]
     with ExitStack() as stack:
-        torch = Settings(checkpoint=checkpoint, engine="torch")
-        ours = {SERVED: (torch, default)}
+        by_torch = Settings(checkpoint=checkpoint, engine="torch")
+        ours = {SERVED: (by_torch, default)}
         if default != "fp32":
-            ours[SERVED_FP32] = replace(torch, dtype="fp32"), "fp32"
+            ours[SERVED_FP32] = replace(by_torch, dtype="fp32"), "fp32"
         if workload in _WITH_GRAPHS:
             graphs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "onnx"
             make.export(Checkpoint.open(checkpoint), graphs)
-            ours[SERVED_ONNX] = Settings(checkpoint=checkpoint, engine="onnx", onnx=graphs), "fp32"
+            ours[SERVED_ONNX] = replace(by_torch, engine="onnx", onnx=graphs), "fp32"
         running = {}
         for name, (settings, precision) in ours.items():
             server = stack.enter_context(TritonServer(settings))

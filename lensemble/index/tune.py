@@ -44,9 +44,9 @@ TRAINED_ROWS = 256
 """Below, every kind is exact: PQ cannot be trained with less, and nothing is to be gained."""
 PREFERENCE = (IVF, IVF_SQ8, IVF_PQ)
 """Of `auto`, fastest and largest first: taken is the first that fits and meets the target."""
-_MAX_EFFORT = 4096
-_MAX_RERANK = 1024
-"""Ten thousand candidates for ten hits; who needs more is better off with more bits."""
+_MOST = {"ef_search": 4096, "rerank": 1024}
+"""Effort -> where trying ends. 1,024 are ten thousand candidates for ten hits; who needs more is
+better off with more bits."""
 _LEAST_SECONDS = 0.2
 
 
@@ -241,9 +241,7 @@ def efforts(
     if not kind.effort or kind.effort in given:
         yield parameters
         return
-    most = parameters["nlist"] if kind.has_lists else _MAX_EFFORT
-    if kind.effort == "rerank":
-        most = _MAX_RERANK
+    most = parameters["nlist"] if kind.has_lists else _MOST[kind.effort]
     effort = 1 if kind.has_lists else 16
     while effort < most:
         yield {**parameters, kind.effort: effort}

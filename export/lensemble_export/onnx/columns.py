@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from lensemble.product import Gelu, Product
+from lensemble.product import Product
 
 
 class Columns(nn.Module):
-    """A `Product` without bias whose weight lies in columns.
+    """A `Product` without bias and GELU whose weight lies in columns.
 
     Args:
         product: Whose weight it takes; not to be used afterwards.
@@ -26,21 +25,23 @@ class Columns(nn.Module):
         super().__init__()
         self.register_buffer("weight", product.weight.t().contiguous())  # (K, N)
         product.weight = torch.empty(0)
-        self.gelu: Gelu | None = product.gelu
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(R, K) -> (R, N)."""
-        y = x @ self.weight
-        return y if self.gelu is None else F.gelu(y, approximate=self.gelu)
+        return x @ self.weight
 
     def added_to(self, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-        """(R, K) and (R, N) -> (R, N): `rest` and the product together; without GELU."""
+        """(R, K) and (R, N) -> (R, N): `rest` and the product together."""
         return torch.addmm(rest, x, self.weight)
 
 
 def turn(model: nn.Module) -> None:
-    """Replaces all products without bias, one weight at a time, for good."""
+    """Replaces all products without bias and GELU, one weight at a time, for good.
+
+    Args:
+        model: Loaded and fused, its weights as they lie.
+    """
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:
-            if isinstance(child, Product) and child.bias is None:
+            if isinstance(child, Product) and child.bias is None and child.gelu is None:
                 setattr(module, name, Columns(child))
