@@ -5,11 +5,10 @@ ARG TRITON=26.08
 FROM scratch AS source
 COPY pyproject.toml README.md LICENSE ./
 COPY lensemble lensemble
+COPY cli cli
 COPY client client
-COPY embedders embedders
 COPY evaluation evaluation
 COPY export export
-COPY training training
 COPY model_repository model_repository
 
 # The gateway: no Triton, no torch, no model.
@@ -23,7 +22,7 @@ EXPOSE 8080
 CMD ["python", "-m", "lensemble.gateway"]
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
-# What comes after the first two: see lensemble/server.py.
+# What comes after the first two: see lensemble/operations/tritonserver.py.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
   LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 WORKDIR /opt/lensemble

@@ -7,12 +7,12 @@
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
   && echo $$p && break; done)
-SHIPPED := lensemble client/lensemble_client evaluation export training model_repository embedders
+SHIPPED := lensemble cli client evaluation export demo model_repository
 VENV := .venv
 BIN := $(VENV)/bin
 
 demo: $(VENV)/.made
-	@$(BIN)/python -m benchmarks.demo
+	@$(BIN)/python -m demo.demo
 
 test: $(VENV)/.made
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -23,8 +23,8 @@ bench: $(VENV)/.made
 # ONNX graphs of the demo checkpoint, and whether they give the reference's vectors.
 export-onnx: $(VENV)/.made
 	@rm -rf .cache/onnx && mkdir -p .cache
-	@$(BIN)/python -m lensemble_export onnx checkpoints/emoji .cache/onnx
-	@$(BIN)/python -m lensemble_export verify-onnx checkpoints/emoji .cache/onnx
+	@$(BIN)/python -m lensemble_export onnx demo/checkpoint .cache/onnx
+	@$(BIN)/python -m lensemble_export verify-onnx demo/checkpoint .cache/onnx
 
 lint: $(VENV)/.made
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

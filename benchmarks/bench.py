@@ -30,8 +30,8 @@ def run(*arguments: str) -> Figures:
 
 def main() -> None:
     """Runs them one after the other."""
-    preprocess = run("benchmarks.preprocess", "--quick")
-    served = run("benchmarks.served", "--quick")
+    preprocess = run("benchmarks.encoder.preprocess", "--quick")
+    served = run("benchmarks.serving.served", "--quick")
     peers = run("benchmarks.peers", "--quick")
     demo, small = served["demo"], served["small"]
     keys = {

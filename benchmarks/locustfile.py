@@ -20,7 +20,7 @@ gevent.get_hub().threadpool.maxsize = 4096
 # Locust puts this file's folder on the path, not the one above.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.load.users import TimedUser  # noqa: E402
+from benchmarks.load.users.users import TimedUser  # noqa: E402
 from benchmarks.load.wiring import Steps, listen  # noqa: E402
 
 __all__ = ["Placeholder", "Steps"]

@@ -3,7 +3,7 @@
 An OpenAI-compatible chat server, and a server with an index (search_photos.py fills one):
 
     export LENSEMBLE_GATEWAY_CHAT=http://127.0.0.1:9000/v1 LENSEMBLE_GATEWAY_CHAT_MODEL=MODEL
-    lensemble up --checkpoint checkpoints/emoji --index data/photos --gateway
+    lensemble up --checkpoint demo/checkpoint --index data/photos --gateway
 
     python examples/ask_with_sources.py "What is red in these pictures?"
 """

@@ -1,6 +1,6 @@
 """Embeds many items with asyncio; the vectors go into a .npy file, a row for each item.
 
-    lensemble up --checkpoint checkpoints/emoji
+    lensemble up --checkpoint demo/checkpoint
 
     python examples/embed_many.py items.jsonl vectors.npy
 

@@ -1,6 +1,6 @@
 """LangChain's OpenAIEmbeddings against the gateway, with LangChain's vector store in memory.
 
-    lensemble up --checkpoint checkpoints/emoji --gateway
+    lensemble up --checkpoint demo/checkpoint --gateway
 
     python examples/langchain_search.py notes.txt "coche rojo"
 

@@ -1,8 +1,8 @@
 """OpenAI's own client against the gateway: texts, and pictures with or without words.
 
-    lensemble up --checkpoint checkpoints/emoji --gateway
+    lensemble up --checkpoint demo/checkpoint --gateway
 
-    python examples/openai_client.py datasets/emoji/images/1f697.webp "the same, but green"
+    python examples/openai_client.py demo/dataset/images/1f697.webp "the same, but green"
 
 OpenAI's client sends whatever stands in `input`; its type hints know texts only, hence `Any`.
 `extra_body` carries fields that it has no argument for.

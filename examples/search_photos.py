@@ -2,9 +2,9 @@
 
 A server that takes writes (the index is made if it is missing):
 
-    lensemble up --checkpoint checkpoints/emoji --index data/photos --writes
+    lensemble up --checkpoint demo/checkpoint --index data/photos --writes
 
-    python examples/search_photos.py datasets/emoji/damaged --words "red heart"
+    python examples/search_photos.py demo/dataset/damaged --words "red heart"
 
 After a break, run it again: what is stored already is not sent again.
 """

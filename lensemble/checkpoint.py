@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lensemble.profile import Profile
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 
 TOKENIZER_FILE = "tokenizer.json"
 _CHUNK_BYTES = 8 * 1024 * 1024

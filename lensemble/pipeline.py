@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from lensemble import engines
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.encoding import Embedding
-from lensemble.features import Features
-from lensemble.preprocess import Preprocessor
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Item
+from lensemble.encoder import choose_engine
+from lensemble.encoder.engine import Embedding
+from lensemble.preprocess.features import Features
+from lensemble.preprocess.preprocessor import Preprocessor
+from lensemble.settings import Settings
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item
 
 
 class Pipeline:
@@ -29,7 +29,7 @@ class Pipeline:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.checkpoint = Checkpoint.open(settings.checkpoint)
         self.preprocess = Preprocessor(self.checkpoint, scaled=settings.jpeg == "scaled")
-        self.encoder = engines.load(self.checkpoint, settings, device)
+        self.encoder = choose_engine.load(self.checkpoint, settings, device)
 
     def embed(
         self, items: Sequence[Item], dimensions: int | None = None

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 
 FILE_NAME = "profile.json"
 FORMAT = 1

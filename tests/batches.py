@@ -8,7 +8,7 @@ import urllib.request
 
 import tritonclient.grpc as triton
 
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
 from lensemble_client import Client
 
 

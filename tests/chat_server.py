@@ -73,7 +73,7 @@ class ChatServer:
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
-        from lensemble.server import LOOPBACK, free_port
+        from lensemble.operations.tritonserver import LOOPBACK, free_port
 
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}/v1"
@@ -179,7 +179,7 @@ def write_chat_checkpoint(folder: Path, *, seed: int = 0) -> None:
     from safetensors.torch import save_file
     from transformers import GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    from lensemble.prompt import ENDOFTEXT, IM_END
+    from lensemble.preprocess.prompt import ENDOFTEXT, IM_END
     from lensemble_export import random_checkpoint
     from lensemble_export.shapes import SHAPES
     from lensemble_export.tokenizer import save_tokenizer, train_tokenizer

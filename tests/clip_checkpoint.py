@@ -7,15 +7,11 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPProcessor,
-    CLIPTokenizer,
-)
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-CORPUS = Path(__file__).parents[1] / "export" / "lensemble_export" / "corpus.txt"
+from tests.paths import ROOT
+
+CORPUS = ROOT / "export" / "lensemble_export" / "corpus.txt"
 SIDE, PATCH, DIMENSION, MAX_TOKENS = 64, 16, 32, 77
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.photos import write_photos
-from lensemble.config import PREFIX, Settings
-from lensemble.encoder import Encoder
+from benchmarks.common.photos import write_photos
+from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.pipeline import Pipeline
-from lensemble.server import TritonServer
+from lensemble.settings import PREFIX, Settings
 from lensemble_client import Client
 from lensemble_export.convert import convert
 from lensemble_export.index import build_index

@@ -13,11 +13,12 @@ import httpx
 import numpy as np
 
 from lensemble.gateway.app import Gateway
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.remote import Remote
-from lensemble_client import AsyncClient, Retry, contract
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Item, Rows, blank, from_rows
+from lensemble.gateway.inputs.remote_pictures import Remote
+from lensemble.gateway.settings import GatewaySettings
+from lensemble_client import AsyncClient, Retry
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Item, Rows, blank, from_rows
 
 PICTURE = b"\x89PNG not a real one"
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"

@@ -14,9 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.common.measure import finish
 from benchmarks.faults import bad, kills
-from benchmarks.measure import finish
-from lensemble.server import stop_on_signals
+from lensemble.operations.tritonserver import stop_on_signals
 
 
 def main() -> int:

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.common.workload import WORKLOADS
 from benchmarks.faults.hostile import Hostile, hostile
-from benchmarks.workload import WORKLOADS
-from lensemble import heartbeat
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.lanes import REST_S
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling import heartbeat
+from lensemble.scheduling.lanes import REST_S
+from lensemble.settings import Settings
 from lensemble_client import Client, Item, Retry
-from lensemble_client.errors import InternalError, LensembleError
+from lensemble_contract.errors import InternalError, LensembleError
 
 CALLERS = 8
 TOLERANCE = 1e-5

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.workload import WORKLOADS
+from benchmarks.common.workload import WORKLOADS
 
 
 def main() -> None:
@@ -25,11 +25,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100_000)
     given = parser.parse_args()
     atheris: Any = importlib.import_module("atheris")  # for this alone, and not everywhere
-    with atheris.instrument_imports(include=["PIL", "lensemble.image", "lensemble.index.filter"]):
+    with atheris.instrument_imports(
+        include=["PIL", "lensemble.preprocess.decode", "lensemble.index.storage.filter"]
+    ):
         from lensemble.checkpoint import Checkpoint
-        from lensemble.image import load_image
-        from lensemble.index.filter import Filter
-        from lensemble_client.errors import InvalidInputError
+        from lensemble.index.storage.filter import Filter
+        from lensemble.preprocess.decode import load_image
+        from lensemble_contract.errors import InvalidInputError
 
     profile = Checkpoint.open(WORKLOADS["demo"].checkpoint()).profile
 

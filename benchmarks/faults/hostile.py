@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lensemble_client import Client, Item, contract
-from lensemble_client.items import Rows
+from lensemble_client import Client, Item
+from lensemble_contract import contract
+from lensemble_contract.items import Rows
 
 Call = Callable[[Client], object]
 

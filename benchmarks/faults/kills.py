@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.workload import WORKLOADS
-from lensemble import heartbeat
+from benchmarks.common.workload import WORKLOADS
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling import heartbeat
+from lensemble.settings import Settings
 from lensemble_client import Client, Retry
-from lensemble_client.errors import LensembleError, NotFoundError
+from lensemble_contract.errors import LensembleError, NotFoundError
 
 VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
 NEVER = Retry(tries=1)

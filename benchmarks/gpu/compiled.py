@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.step import arguments, text_features
-from lensemble.packing import pack
+from lensemble.encoder.packing import pack
 
 TOKENS = 32
 BATCHES = (1, 8, 32)

@@ -6,8 +6,8 @@ import json
 from functools import partial
 
 from benchmarks.gpu.step import Step, arguments, flop, picture_features, text_features
-from lensemble.encoder import Encoder
-from lensemble.packing import pack
+from lensemble.encoder.packing import pack
+from lensemble.encoder.pytorch.torch_engine import Encoder
 
 PICTURES = ((448, 448), (768, 1024), (1024, 1024))
 TEXTS = (32, 512)

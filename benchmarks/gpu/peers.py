@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.common.mixed import mixed_items
+from benchmarks.common.photos import encoded, read_photo
+from benchmarks.common.reference import Reference, padded
 from benchmarks.gpu.step import Step, arguments
-from benchmarks.mixed import mixed_items
-from benchmarks.photos import encoded, read_photo
-from benchmarks.reference import Reference, padded
 from lensemble.pipeline import Pipeline
 from lensemble_client import Item
 

@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.gpu.step import arguments, mixed_features
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import Encoder
-from lensemble.features import Features
-from lensemble.packing import Packed, pack
+from lensemble.encoder.packing import Packed, pack
+from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.preprocess.features import Features
 from lensemble_export.onnx.reference import Reference
 
 

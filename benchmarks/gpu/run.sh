@@ -50,7 +50,7 @@ setup() {
     own=$("$base" -c 'import sysconfig as s; print(s.get_config_var("LIBDIR") + "/" + s.get_config_var("INSTSONAME"))')
     case "$own" in *.so*) [ -e "$own" ] && rm -f "$site"/nvidia_pytriton.libs/libpython3.1[0-2].so* ;; esac
   fi
-  "$python" -c 'import lensemble.encoder, lensemble.installation as s, numpy, torch
+  "$python" -c 'import lensemble.encoder.pytorch.torch_engine, lensemble.operations.installation as s, numpy, torch
 print("numpy", numpy.__version__, "torch", torch.__version__, "cuda", torch.cuda.is_available())
 print(s.find_tritonserver().binary)'
 }

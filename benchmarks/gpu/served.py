@@ -8,38 +8,26 @@ from __future__ import annotations
 
 import gc
 import io
-import re
-import shutil
 import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 import tritonclient.grpc as triton
 from PIL import Image
 
+from benchmarks.common.mixed import mixed_items
+from benchmarks.common.photos import encoded, read_photo
 from benchmarks.gpu.step import Step, arguments
-from benchmarks.mixed import mixed_items
-from benchmarks.photos import encoded, read_photo
 from lensemble.checkpoint import Checkpoint
-from lensemble.installation import model_repository
-from lensemble.preprocess import Preprocessor
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.preprocess.preprocessor import Preprocessor
 from lensemble_client import Client, Item
 
 STAGES = ("preprocess", "qwen3_vl")
-
-
-def repository(folder: Path, instances: int) -> Path:
-    """A copy of the model repository with so many `preprocess` instances."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(model_repository(), folder)
-    config = folder / "preprocess" / "config.pbtxt"
-    config.write_text(re.sub(r"count: \d+", f"count: {instances}", config.read_text()))
-    return folder
 
 
 def alone(step: Step, items: Sequence[Item]) -> float:
@@ -107,9 +95,9 @@ def main() -> None:
     print({name: round(rate, 1) for name, rate in rates.items()}, flush=True)
     rows: list[dict[str, object]] = []
     for instances in counts:
-        copy = repository(step.work / "repository", instances)
+        settings = replace(step.settings(), preprocess_instances=instances)
         with (
-            TritonServer(step.settings(), repository=copy) as server,
+            TritonServer(settings) as server,
             Client(server.grpc_url) as client,
         ):
             for name, items in sets.items():

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import machine
+from benchmarks.common.measure import machine
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.encoder import Encoder
-from lensemble.features import Features
-from lensemble.precision import bf16_pays
+from lensemble.encoder.precision import bf16_pays
+from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.preprocess.features import Features
+from lensemble.settings import Settings
 from lensemble_export.convert import convert
 from lensemble_export.random_checkpoint import write_random_checkpoint
 from lensemble_export.shapes import SHAPES
@@ -160,7 +160,8 @@ def flop(items: list[Features], shape: str) -> float:
     """Floating-point operations of a forward pass, each multiply-add as two.
 
     The formula counts linear layers and attention of both towers, for one frame per picture, and
-    was compared with torch's FlopCounterMode on a tiny model (`tests/unit/test_gpu_step.py`).
+    was compared with torch's FlopCounterMode on a tiny model
+    (`tests/unit/benchmarks/test_gpu_step.py`).
     """
     text, vision = SHAPES[shape]["text"], SHAPES[shape]["vision"]
     hidden, layers = text["hidden_size"], text["num_hidden_layers"]

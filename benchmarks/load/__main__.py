@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.load import scenario as scenarios
-from benchmarks.load.html import page
-from benchmarks.load.limits import table_of
-from benchmarks.load.plots import draw
-from benchmarks.load.report import closing, content, keep, save, table
+from benchmarks.load.report.html import page
+from benchmarks.load.report.limits import table_of
+from benchmarks.load.report.plots import draw
+from benchmarks.load.report.report import closing, content, keep, save, table
 from benchmarks.load.run import run
-from lensemble.server import stop_on_signals
-from lensemble_client.errors import LensembleError
+from lensemble.operations.tritonserver import stop_on_signals
+from lensemble_contract.errors import LensembleError
 
 FOLDER = Path(".cache/load")
 RESULTS = Path("benchmarks/results")

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load.outcome import Figures
 from benchmarks.load.plan import Plan
+from benchmarks.load.report.step_figures import Figures
 from benchmarks.load.scenario import Scenario
-from benchmarks.load.served import Target
-from benchmarks.load.watch import Watch
-from lensemble_client.errors import InternalError
+from benchmarks.load.watch.served import Target
+from benchmarks.load.watch.watch import Watch
+from lensemble_contract.errors import InternalError
 
 LOCUSTFILE = Path(__file__).parents[1] / "locustfile.py"
 _START_S = 60.0

@@ -5,42 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.load import processes, soak
-from benchmarks.load.connections import check_url
-from benchmarks.load.corpus import INDEX, read
 from benchmarks.load.generator import measured
-from benchmarks.load.limits import Failure, failures
-from benchmarks.load.outcome import Figures
+from benchmarks.load.report import soak
+from benchmarks.load.report.limits import failures
+from benchmarks.load.report.outcome import Outcome
+from benchmarks.load.report.tally import ALL
 from benchmarks.load.scenario import Scenario, Soak
-from benchmarks.load.served import Target, running
-from benchmarks.load.tally import ALL
-from benchmarks.load.watch import Watched, between
+from benchmarks.load.users.connections import check_url
+from benchmarks.load.users.corpus import INDEX, read
+from benchmarks.load.watch import processes
+from benchmarks.load.watch.served import Target, running
+from benchmarks.load.watch.watch import Watched, between
 from lensemble_client.connection import address
-from lensemble_client.errors import InternalError
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run found.
-
-    Attributes:
-        scenario: As it was run: with rates where it had shares.
-        steps: As `outcome.figures` gives them, with `server` (see `watch.between`), and `share`
-            where rates came from shares.
-        about: Server, machine, workers, peak.
-        failed: Limits that were not kept.
-        soak: Growth of each figure; None if the scenario has no soak.
-    """
-
-    scenario: Scenario
-    steps: list[Figures]
-    about: dict[str, Any]
-    failed: list[Failure]
-    soak: list[soak.Growth] | None
+from lensemble_contract.errors import InternalError
 
 
 def run(
@@ -104,7 +83,7 @@ def _items(scenario: Scenario, out: Path, file: Path) -> Path:
     """Has the items made; gives the checkpoint's folder."""
     said = out / "scenario.json"
     said.write_text(scenario.model_dump_json(exclude_none=True))
-    command = [sys.executable, "-m", "benchmarks.load.corpus", str(said), str(file)]
+    command = [sys.executable, "-m", "benchmarks.load.users.corpus", str(said), str(file)]
     print(f"load: making the items of {scenario.name}", file=sys.stderr)
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if ran.returncode:

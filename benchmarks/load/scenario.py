@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
 
 FOLDER = Path(__file__).parents[1] / "scenarios"
 DISTINCT = 500

@@ -17,14 +17,14 @@ from locust import LoadTestShape, events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from benchmarks.load.connections import check_url
-from benchmarks.load.corpus import read
-from benchmarks.load.limits import failures, table_of
-from benchmarks.load.outcome import figures
+from benchmarks.load.report.limits import failures, table_of
+from benchmarks.load.report.step_figures import figures
 from benchmarks.load.scenario import Scenario, load
-from benchmarks.load.users import Part, TimedUser, users_of
+from benchmarks.load.users.connections import check_url
+from benchmarks.load.users.corpus import read
+from benchmarks.load.users.users import Part, TimedUser, users_of
 from lensemble_client import Item
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 
 _STATE = "lensemble_load"
 
@@ -52,7 +52,7 @@ class Wiring:
             "--items-file",
             default="",
             env_var="LOAD_ITEMS",
-            help="what `python -m benchmarks.load.corpus` wrote; made if not given",
+            help="what `python -m benchmarks.load.users.corpus` wrote; made if not given",
         )
         group.add_argument(
             "--result-file", default="", env_var="LOAD_RESULT", help="where to write the tallies"
@@ -160,7 +160,7 @@ def _made(scenario: str) -> dict[str, list[Item]]:
     """Items of a scenario, by name or path; a process of its own makes them."""
     with tempfile.TemporaryDirectory(prefix="lensemble-load-") as folder:
         file = Path(folder) / "items.jsonl"
-        command = [sys.executable, "-m", "benchmarks.load.corpus", scenario, str(file)]
+        command = [sys.executable, "-m", "benchmarks.load.users.corpus", scenario, str(file)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return read(file)
 

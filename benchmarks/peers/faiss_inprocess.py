@@ -14,16 +14,17 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import in_turn, ratio
-from benchmarks.search_served import ask
-from lensemble.config import Settings
-from lensemble.index.create import write_index
-from lensemble.index.plan import Plan
+from benchmarks.common.measure import in_turn, ratio
+from benchmarks.search.served import ask
+from lensemble.index.maintenance.create import write_index
+from lensemble.index.storage.plan import Plan
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.profile import Profile
-from lensemble.server import TritonServer
-from lensemble_client import Client, contract
+from lensemble.settings import Settings
+from lensemble_client import Client
+from lensemble_contract import contract
 
-CHECKPOINT = Path("checkpoints/emoji")
+CHECKPOINT = Path("demo/checkpoint")
 COUNT = 100_000
 BATCHES = (1, 32)
 K = 10

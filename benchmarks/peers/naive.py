@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from fastapi import FastAPI
 
+from benchmarks.common.reference import Reference
 from benchmarks.peers import wire
 from benchmarks.peers.peer import Peer, named
-from benchmarks.reference import Reference
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

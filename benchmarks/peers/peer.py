@@ -14,7 +14,7 @@ from typing import Literal
 
 import httpx
 
-from lensemble.server import LOOPBACK, free_port
+from lensemble.operations.tritonserver import LOOPBACK, free_port
 
 Protocol = Literal["grpc", "json", "openai"]
 """How it is asked: `lensemble_client`, the small API of `wire`, or OpenAI's with chat messages."""

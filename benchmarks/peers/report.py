@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import ratio
+from benchmarks.common.measure import ratio
 from benchmarks.peers.load import Turn
 
 SERVED, SERVED_FP32, SERVED_ONNX = "served", "served_fp32", "served_onnx"

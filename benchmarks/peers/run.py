@@ -21,7 +21,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.measure import finish
+from benchmarks.common.measure import finish
+from benchmarks.common.workload import WORKLOADS
 from benchmarks.peers import (
     faiss_inprocess,
     infinity,
@@ -32,11 +33,10 @@ from benchmarks.peers import (
 from benchmarks.peers.load import Turn, turn, vectors
 from benchmarks.peers.peer import Peer, Protocol, serving
 from benchmarks.peers.report import SERVED, SERVED_FP32, SERVED_ONNX, Measured, least_cosine
-from benchmarks.workload import WORKLOADS
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
+from lensemble.operations.tritonserver import TritonServer, stop_on_signals
 from lensemble.pipeline import Pipeline
-from lensemble.server import TritonServer, stop_on_signals
+from lensemble.settings import Settings
 from lensemble_export.onnx import make
 
 MIN_COSINE = 0.999
@@ -45,7 +45,7 @@ _BUSY_PERCENT = 10.0
 _LOOK_S = 3.0
 _ITEMS = {"demo": 4000, "small": 600}
 _WITH_GRAPHS = ("demo",)
-"""Where ONNX Runtime is faster than PyTorch: `benchmarks.engines`."""
+"""Where ONNX Runtime is faster than PyTorch: `benchmarks.encoder.engines`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
+from benchmarks.common.reference import INSTRUCTION
 from benchmarks.peers import wire
 from benchmarks.peers.naive import DTYPES
 from benchmarks.peers.peer import Peer, named
-from benchmarks.reference import INSTRUCTION
 
 MOST = 32
 """Items in one gathered batch."""

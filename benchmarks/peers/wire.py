@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic import BaseModel
 
+from lensemble.operations.tritonserver import LOOPBACK
 from lensemble.profile import Profile
-from lensemble.server import LOOPBACK
 
 
 class Request(BaseModel):

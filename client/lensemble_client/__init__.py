@@ -11,16 +11,19 @@ Typical use:
 `AsyncClient` has the same calls for asyncio.
 """
 
-from lensemble_client.aio import AsyncClient
-from lensemble_client.aio_transport import (
+from lensemble_client.async_client import AsyncClient
+from lensemble_client.calls import Embedding, Hit, Stored
+from lensemble_client.client import Client, Status
+from lensemble_client.embedder import Qwen3VLEmbedder
+from lensemble_client.quantization import quantize
+from lensemble_client.retry import Retry
+from lensemble_client.transports.async_transports import (
     AsyncGrpcTransport,
     AsyncHttpTransport,
     AsyncTransport,
 )
-from lensemble_client.calls import Embedding, Hit, Stored
-from lensemble_client.client import Client, Status
-from lensemble_client.embedder import Qwen3VLEmbedder
-from lensemble_client.errors import (
+from lensemble_client.transports.sync_transports import GrpcTransport, HttpTransport, Transport
+from lensemble_contract.errors import (
     CancelledError,
     DeadlineExceededError,
     InternalError,
@@ -32,10 +35,7 @@ from lensemble_client.errors import (
     ReadOnlyError,
     StorageError,
 )
-from lensemble_client.items import Item, Picture, Record
-from lensemble_client.quantized import quantize
-from lensemble_client.retry import Retry
-from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
+from lensemble_contract.items import Item, Picture, Record
 
 __all__ = [
     "AsyncClient",

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from lensemble_client import contract
-from lensemble_client.errors import (
-    InternalError,
-    LensembleError,
-    NotReadyError,
-    ReadOnlyError,
-)
-from lensemble_client.items import Item
+from lensemble_contract import contract
+from lensemble_contract.errors import InternalError, LensembleError, NotReadyError, ReadOnlyError
+from lensemble_contract.items import Item
 
 TEXTS = 32
 """Texts in one request. One request per text costs more for its journey than for its work."""

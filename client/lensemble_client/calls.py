@@ -13,16 +13,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble_client import contract
-from lensemble_client.errors import (
+from lensemble_client.transports.wire import Parameters
+from lensemble_contract import contract
+from lensemble_contract.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidInputError,
     LensembleError,
     NotReadyError,
 )
-from lensemble_client.items import Item, Record, Rows, blank, to_rows
-from lensemble_client.wire import Parameters
+from lensemble_contract.items import Item, Record, Rows, blank, to_rows
 
 T = TypeVar("T")
 

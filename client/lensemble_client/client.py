@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lensemble_client import calls, contract
+from lensemble_client import calls
 from lensemble_client.calls import Embedding, Hit, Stored
 from lensemble_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from lensemble_client.errors import LensembleError
 from lensemble_client.searching import Searching
 from lensemble_client.storing import Storing
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",

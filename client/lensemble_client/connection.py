@@ -13,16 +13,16 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from lensemble_client import contract
 from lensemble_client.batches import Numbered, one_by_one, one_each
 from lensemble_client.calls import Call
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Item, Rows
 from lensemble_client.retry import Retry, Tries
-from lensemble_client.shared_transport import SharedMemoryTransport, pool
-from lensemble_client.tls import Tls
-from lensemble_client.transport import GrpcTransport, HttpTransport, Transport
-from lensemble_client.wire import Parameters
+from lensemble_client.transports.shared_transport import SharedMemoryTransport, pool
+from lensemble_client.transports.sync_transports import GrpcTransport, HttpTransport, Transport
+from lensemble_client.transports.wire import Parameters
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Item, Rows
+from lensemble_contract.tls import Tls
 
 SCHEMES = ("grpc", "grpcs", "http", "https")
 DEFAULT_URL = "grpc://127.0.0.1:8001"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lensemble_client.calls import Embedding
 from lensemble_client.client import Client
 from lensemble_client.connection import DEFAULT_URL
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Item, Picture
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Item, Picture
 
 
 class Qwen3VLEmbedder:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lensemble_client.errors import LensembleError, NotReadyError, OverloadedError
+from lensemble_contract.errors import LensembleError, NotReadyError, OverloadedError
 
 
 @dataclass(frozen=True, slots=True)

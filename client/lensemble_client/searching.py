@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
-from lensemble_client import calls, contract
+from lensemble_client import calls
 from lensemble_client.batches import TEXTS, batches
 from lensemble_client.calls import Embedding, Hit, Looking, Measured
 from lensemble_client.connection import IN_FLIGHT, Connection, map_batches, stream_batches
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Item, Picture
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item, Picture
 
 
 class Searching(Connection):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from lensemble_client import calls
 from lensemble_client.calls import Stored
 from lensemble_client.connection import IN_FLIGHT, Connection, map_batches
-from lensemble_client.errors import LensembleError, NotFoundError
-from lensemble_client.items import Item, Picture, Record
+from lensemble_contract.errors import LensembleError, NotFoundError
+from lensemble_contract.items import Item, Picture, Record
 
 
 class Storing(Connection):

@@ -21,12 +21,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lensemble_client import calls, contract
+from lensemble_client import calls
 from lensemble_client.calls import Embedding, Measured
 from lensemble_client.client import Client
-from lensemble_client.corpus import Entry
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Item
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Item
+from lensemble_corpus.entries import Entry
 from lensemble_evaluation import rank
 from lensemble_evaluation.dataset import Dataset
 from lensemble_evaluation.evaluate import Row, rows_of

@@ -1,6 +1,6 @@
 """An evaluation dataset: BEIR's layout, with pictures.
 
-    corpus.jsonl            items, see `lensemble_client.corpus`
+    corpus.jsonl            items, see `lensemble_corpus.entries`
     queries.jsonl           likewise; "task" and "language" group them, "exclude" lists what the
                             query must not find, such as itself
     qrels/test.tsv          query-id <tab> corpus-id <tab> score, below a line of headings
@@ -15,8 +15,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lensemble_client.corpus import Entry, lines, load_entries, strings
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
+from lensemble_corpus.entries import Entry, lines, load_entries, strings
 
 MAX_RELEVANCE = 1000
 """A typing error rather than a judgment above this."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lensemble_client import contract
 from lensemble_client.client import Client
-from lensemble_client.corpus import Entry
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
+from lensemble_corpus.entries import Entry
 from lensemble_evaluation import metrics, rank
 from lensemble_evaluation.dataset import Dataset
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lensemble_client import contract
 from lensemble_client.client import Client, Embedding
-from lensemble_client.corpus import Entry
-from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_corpus.entries import Entry
 from lensemble_evaluation.dataset import Dataset
 from lensemble_evaluation.metrics import Ranks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 from lensemble_evaluation.evaluate import Evaluation, Row
 from lensemble_evaluation.metrics import NAMES
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensemble_client.errors import LensembleError
+from lensemble_contract.errors import LensembleError
 from lensemble_export.onnx import command as onnx
 
 if TYPE_CHECKING:
-    from lensemble.index.plan import Plan
+    from lensemble.index.storage.plan import Plan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,7 +119,7 @@ def run_index(
         LensembleError: The input is at fault.
         ImportError: The extra `export` is not installed.
     """
-    from lensemble.config import Settings
+    from lensemble.settings import Settings
     from lensemble_export.index import build_index
 
     built = build_index(

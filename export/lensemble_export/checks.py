@@ -10,9 +10,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from lensemble import prompt
+from lensemble.preprocess import prompt
 from lensemble.profile import ImageProfile
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 
 ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
 PARTS = ("embed_tokens.weight", "patch_embed.proj.weight", "norm.weight")

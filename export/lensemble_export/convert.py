@@ -14,7 +14,7 @@ from pathlib import Path
 from lensemble.checkpoint import content_hash, fingerprint
 from lensemble.profile import FILE_NAME as PROFILE_FILE
 from lensemble.profile import Pooling, Profile, PromptProfile
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 from lensemble_export.checks import check_model, check_tokens, image_profile, read_json
 
 NEEDED = ("config.json", "tokenizer.json", "preprocessor_config.json")

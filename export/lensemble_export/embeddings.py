@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index import check_id
-from lensemble.index.create import check_target, write_index
-from lensemble.index.plan import Plan
+from lensemble.index.maintenance.create import check_target, write_index
+from lensemble.index.storage.plan import Plan
 from lensemble.profile import KnownProfile
-from lensemble_client.embeddings import NPY, PARQUET, Manifest, read_rows
-from lensemble_client.errors import InvalidInputError, LensembleError, StorageError
-from lensemble_client.sources import document_text
+from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
+from lensemble_corpus.embedding_folder import NPY, PARQUET, Manifest, read_rows
+from lensemble_corpus.tables import document_text
 
 
 def index_embeddings(
@@ -110,7 +110,7 @@ def _parent(out: Path) -> Path:
 def _vectors(source: Path, manifest: Manifest, scratch: IO[bytes]) -> NDArray[np.float32]:
     """(N, D) float32, mapped from a file: memory holds what is looked at."""
     if manifest.kind == "parquet":
-        from lensemble_client import parquet
+        from lensemble_corpus import parquet
 
         for part in parquet.vectors(source / PARQUET):
             scratch.write(part.tobytes())

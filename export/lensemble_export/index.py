@@ -1,6 +1,6 @@
 """A corpus or a folder of pictures -> vectors -> an index.
 
-`lensemble_client.corpus` says how a folder holds items.
+`lensemble_corpus.entries` says how a folder holds items.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lensemble.config import Settings
-from lensemble.encoding import Embedding
+from lensemble.encoder.engine import Embedding
 from lensemble.index import check_id
-from lensemble.index.create import check_target, write_index
-from lensemble.index.plan import Plan
+from lensemble.index.maintenance.create import check_target, write_index
+from lensemble.index.storage.plan import Plan
 from lensemble.pipeline import Pipeline
-from lensemble_client.corpus import find_entries
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Item
+from lensemble.settings import Settings
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Item
+from lensemble_corpus.entries import find_entries
 
 _AT_A_TIME = 16
 

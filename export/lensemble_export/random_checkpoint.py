@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from lensemble_client.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 from lensemble_export.shapes import SHAPES
 from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 

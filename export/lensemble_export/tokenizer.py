@@ -26,7 +26,7 @@ from tokenizers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from lensemble.prompt import ENDOFTEXT, IM_END
+from lensemble.preprocess.prompt import ENDOFTEXT, IM_END
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",

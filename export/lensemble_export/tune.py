@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index import check_query
-from lensemble.index.kinds import KINDS, kind_named
-from lensemble.index.store import Store
-from lensemble.index.tune import Point, measure
-from lensemble_client.errors import InvalidInputError
+from lensemble.index.snapshots.kinds import KINDS, kind_named
+from lensemble.index.snapshots.tune import Point, measure
+from lensemble.index.storage.store import Store
+from lensemble_contract.errors import InvalidInputError
 
 
 def tune(

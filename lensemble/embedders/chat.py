@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from lensemble.config import Settings
-from lensemble_client import contract
-from lensemble_client.errors import (
+from lensemble.settings import Settings
+from lensemble_client.retry import Retry, Tries
+from lensemble_contract import contract
+from lensemble_contract.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidInputError,
@@ -26,7 +27,6 @@ from lensemble_client.errors import (
     NotReadyError,
     OverloadedError,
 )
-from lensemble_client.retry import Retry, Tries
 
 logger = logging.getLogger(__name__)
 

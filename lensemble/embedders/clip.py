@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lensemble import precision, together
-from lensemble.config import Settings
-from lensemble.embedders import source
+from lensemble.embedders import model_files
 from lensemble.embedders.clip_preprocess import FIELD, ClipFeatures, image_processor
-from lensemble.pooling import normalize
-from lensemble_client import contract
-from lensemble_client.errors import InternalError, InvalidInputError, LensembleError
+from lensemble.encoder import batching, precision
+from lensemble.encoder.pooling import normalize
+from lensemble.settings import Settings
+from lensemble_contract import contract
+from lensemble_contract.errors import InternalError, InvalidInputError, LensembleError
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,10 @@ class ClipEncoder:
         from transformers import CLIPModel
 
         assert settings.clip is not None
-        folder = source.find(settings.clip, FIELD)
-        if (kind := source.read_json(folder / "config.json", FIELD).get("model_type")) != "clip":
+        folder = model_files.find(settings.clip, FIELD)
+        if (
+            kind := model_files.read_json(folder / "config.json", FIELD).get("model_type")
+        ) != "clip":
             raise InvalidInputError(f"a model of type {kind!r}; expected 'clip'", field=FIELD)
         self.device = torch.device(device)
         self.dtype = precision.candidates(settings.dtype, self.device)[-1]
@@ -78,7 +80,7 @@ class ClipEncoder:
         self._text_budget = settings.batch_tokens or budget
         self._picture_budget = settings.batch_patches or budget
         self._scale, self._shift = _scaling(image_processor(folder), self.device)
-        self.profile = source.made_under(embedder="clip", content=source.content(folder))
+        self.profile = model_files.made_under(embedder="clip", content=model_files.content(folder))
         logger.info("CLIP %s on %s in %s", settings.clip, self.device, self.dtype)
 
     def check(self, item: ClipFeatures) -> None:
@@ -162,8 +164,8 @@ def _in_batches(
     tower: Callable[[Sequence[Any]], Embedding],
 ) -> Found:
     results: dict[int, Embedding | LensembleError] = {}
-    for part in together.batches(costs, budget):
-        results.update(zip(part, together.each([rows[n] for n in part], tower), strict=True))
+    for part in batching.batches(costs, budget):
+        results.update(zip(part, batching.each([rows[n] for n in part], tower), strict=True))
     return [results[n] for n in range(len(rows))]
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lensemble.embedders import source
-from lensemble.image import open_image, to_rgb, upright
-from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError
-from lensemble_client.items import Item
+from lensemble.embedders import model_files
+from lensemble.preprocess.decode import open_image, to_rgb, upright
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.items import Item
 
 FIELD = "LENSEMBLE_CLIP"
 
@@ -43,7 +43,7 @@ def image_processor(folder: Path) -> Any:
     from transformers import CLIPImageProcessorPil
 
     processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)  # nosec B615
-    side = source.read_json(folder / "config.json", FIELD).get("vision_config", {})
+    side = model_files.read_json(folder / "config.json", FIELD).get("vision_config", {})
     side = side.get("image_size", 224)
     blank = _pixels(processor, Image.new("RGB", (3, 2)))
     if blank.shape != (side, side, 3):
@@ -74,7 +74,7 @@ class ClipPreprocessor:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
-        config = source.read_json(folder / "config.json", FIELD)
+        config = model_files.read_json(folder / "config.json", FIELD)
         if (kind := config.get("model_type")) != "clip":
             raise InvalidInputError(f"a model of type {kind!r}; expected 'clip'", field=FIELD)
         text, vision = config.get("text_config", {}), config.get("vision_config", {})
@@ -94,7 +94,7 @@ class ClipPreprocessor:
             InvalidInputError: A picture cannot be read or is over a limit, the text is too long,
                 or there is an instruction.
         """
-        source.refuse_instruction(item.instruction, contract.CLIP_EMBEDDER)
+        model_files.refuse_instruction(item.instruction, contract.CLIP_EMBEDDER)
         ids = self._ids(item.text)
         pixels = np.empty((len(item.images), self._side, self._side, 3), np.uint8)
         for n, image in enumerate(item.images):

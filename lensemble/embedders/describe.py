@@ -8,9 +8,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from lensemble.config import Settings
 from lensemble.embedders.chat import Chat, Description, Shown
-from lensemble_client.errors import InternalError, LensembleError
+from lensemble.settings import Settings
+from lensemble_contract.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
 

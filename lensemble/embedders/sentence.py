@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lensemble import precision, together
-from lensemble.config import Settings
-from lensemble.embedders import shown, source
-from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble.embedders import jpegs, model_files
+from lensemble.encoder import batching, precision
+from lensemble.settings import Settings
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         assert settings.sentence is not None
-        folder = source.find(settings.sentence, FIELD)
+        folder = model_files.find(settings.sentence, FIELD)
         self.device = torch.device(device)
         self.dtype = precision.candidates(settings.dtype, self.device)[-1]
         self._model: Any = SentenceTransformer(
@@ -90,13 +90,13 @@ class SentenceEncoder:
         )
         self.dimension = int(self._model.get_embedding_dimension())
         self.max_tokens = int(self._model.max_seq_length or self._model.tokenizer.model_max_length)
-        self.profile = source.made_under(
+        self.profile = model_files.made_under(
             embedder="hybrid",
-            content=source.content(folder),
+            content=model_files.content(folder),
             chat_model=settings.chat_model,
             prompt=settings.describe_prompt,
             tokens=settings.describe_tokens,
-            shown=[shown.LONGEST_SIDE, shown.QUALITY],
+            shown=[jpegs.LONGEST_SIDE, jpegs.QUALITY],
         )
         logger.info("%s on %s in %s", settings.sentence, self.device, self.dtype)
 
@@ -125,7 +125,7 @@ class SentenceEncoder:
             else:
                 sound.append((n, whole, min(tokens, self.max_tokens) + item.chat_tokens))
         if sound:
-            vectors = together.each([text for _, text, _ in sound], self._vectors)
+            vectors = batching.each([text for _, text, _ in sound], self._vectors)
             for (n, _, tokens), vector in zip(sound, vectors, strict=True):
                 results[n] = vector if isinstance(vector, LensembleError) else Made(vector, tokens)
         return [results[n] for n in range(len(items))]

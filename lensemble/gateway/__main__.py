@@ -9,12 +9,12 @@ from typing import Any
 
 import uvicorn
 
-from lensemble.gateway import telemetry
 from lensemble.gateway.app import Gateway
-from lensemble.gateway.config import GatewaySettings
-from lensemble.logs import JsonFormatter
-from lensemble_client.errors import LensembleError
-from lensemble_client.tls import Tls
+from lensemble.gateway.observability import telemetry
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.logs import JsonFormatter
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.tls import Tls
 
 _KEEP_ALIVE_S = 30
 _STOP_S = 20

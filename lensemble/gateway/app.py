@@ -14,17 +14,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import lensemble
-from lensemble.gateway import embeddings, items, rag, search
+from lensemble.gateway.access.guard import Guard
 from lensemble.gateway.answers import ErrorAnswer, HealthAnswer, ModelsAnswer
-from lensemble.gateway.config import GatewaySettings
 from lensemble.gateway.errors import RefusedError, from_validation, headers_of, said
-from lensemble.gateway.guard import Guard
-from lensemble.gateway.models import described
-from lensemble.gateway.remote import Remote
+from lensemble.gateway.inputs.remote_pictures import Remote
+from lensemble.gateway.observability.tracing import Tracer
+from lensemble.gateway.routes import embeddings, items, rag, search
+from lensemble.gateway.served_models import described
 from lensemble.gateway.service import Service
-from lensemble.gateway.tracing import Tracer
-from lensemble_client import AsyncClient, contract
-from lensemble_client.errors import (
+from lensemble.gateway.settings import GatewaySettings
+from lensemble_client import AsyncClient
+from lensemble_contract import contract
+from lensemble_contract.errors import (
     CancelledError,
     InternalError,
     InvalidInputError,

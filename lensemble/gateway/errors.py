@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from lensemble_client.errors import (
+from lensemble_contract.errors import (
     InvalidInputError,
     LensembleError,
     NotFoundError,

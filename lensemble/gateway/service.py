@@ -10,17 +10,17 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request, Response
 
-from lensemble.gateway.chat import ChatServer
-from lensemble.gateway.config import GatewaySettings
+from lensemble.gateway.chat_server import ChatServer
 from lensemble.gateway.errors import placed
-from lensemble.gateway.inputs import Inputs
-from lensemble.gateway.models import Models
-from lensemble.gateway.remote import Remote
-from lensemble.gateway.telemetry import Metrics, Trace
+from lensemble.gateway.inputs.items import Inputs
+from lensemble.gateway.inputs.remote_pictures import Remote
+from lensemble.gateway.observability.telemetry import Metrics, Trace
+from lensemble.gateway.served_models import Models
+from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient
 from lensemble_client.calls import Call, Measured, measured
-from lensemble_client.errors import CancelledError, LensembleError
-from lensemble_client.items import Item
+from lensemble_contract.errors import CancelledError, LensembleError
+from lensemble_contract.items import Item
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.query import Match, Query
-from lensemble_client.errors import InvalidInputError, LensembleError
+from lensemble_contract.errors import InvalidInputError, LensembleError
 
 __all__ = ["Index", "Match", "Query", "check_id", "check_profile", "check_query"]
 

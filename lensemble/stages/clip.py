@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.config import Settings
-from lensemble.embedders import source
+from lensemble.embedders import model_files
 from lensemble.embedders.clip_preprocess import ClipFeatures
+from lensemble.settings import Settings
 from lensemble.stages.stage import Parameters, Stage, whole_number
-from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Rows
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Rows
 
 
 class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
@@ -36,7 +36,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[ClipFeatures | LensembleError]:
         """See `Stage.read`."""
         asked = whole_number(parameters, contract.DIMENSIONS)
-        source.check_dimensions(asked, self._encoder.dimension, contract.CLIP_EMBEDDER)
+        model_files.check_dimensions(asked, self._encoder.dimension, contract.CLIP_EMBEDDER)
         read = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURES)
         columns = [rows[tensor.name] for tensor in read]
         return [self._row(*row) for row in zip(*columns, strict=True)]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.config import Settings
-from lensemble.embedders import source
+from lensemble.embedders import model_files
 from lensemble.embedders.clip_preprocess import FIELD, ClipFeatures, ClipPreprocessor
+from lensemble.settings import Settings
 from lensemble.stages.stage import Parameters, Stage
-from lensemble_client import contract
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Item, Rows, from_rows
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item, Rows, from_rows
 
 
 class ClipPreprocessStage(Stage[Item, ClipFeatures]):
@@ -24,7 +24,7 @@ class ClipPreprocessStage(Stage[Item, ClipFeatures]):
         import torch
 
         torch.set_num_threads(1)  # instances run side by side, one core each
-        self._preprocess = ClipPreprocessor(source.find(settings.clip or "", FIELD))
+        self._preprocess = ClipPreprocessor(model_files.find(settings.clip or "", FIELD))
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.config import Settings
 from lensemble.embedders.chat import Description, Shown
 from lensemble.embedders.describe import Describer
+from lensemble.settings import Settings
 from lensemble.stages.stage import Parameters, Stage
-from lensemble_client import contract
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Rows
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Rows
 
 
 class DescribeStage(Stage[Shown, Description]):

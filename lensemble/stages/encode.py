@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.admission import lane_of
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.features import Features, unfill
-from lensemble.repeats import Repeats
+from lensemble.encoder.vector_cache import Repeats
+from lensemble.preprocess.features import Features, unfill
+from lensemble.scheduling.admission import lane_of
+from lensemble.settings import Settings
 from lensemble.stages.stage import Counter, LaneStage, Parameters, deadline_of, whole_number
-from lensemble_client import contract
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Rows
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Rows
 
 if TYPE_CHECKING:
-    from lensemble.encoding import Encoding
+    from lensemble.encoder.engine import Encoding
 
 _VECTORS = ("lensemble_vectors_total", "Vectors made: by the model, or known from an equal item.")
 _TOWERS = ("lensemble_tower_seconds_total", "Seconds in each tower.")
@@ -46,12 +46,12 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         import torch
         from transformers.utils import logging as transformers_logging
 
-        from lensemble import engines
-        from lensemble.encoding import cut
+        from lensemble.encoder import choose_engine
+        from lensemble.encoder.engine import cut
 
         transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
-        self._encoder = engines.load(Checkpoint.open(settings.checkpoint), settings, device)
+        self._encoder = choose_engine.load(Checkpoint.open(settings.checkpoint), settings, device)
         self._encoder.warm_up()
         self._cut = cut
         self._encode = Repeats(

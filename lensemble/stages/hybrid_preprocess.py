@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.config import Settings
 from lensemble.embedders.chat import Shown
-from lensemble.embedders.shown import show
+from lensemble.embedders.jpegs import show
+from lensemble.settings import Settings
 from lensemble.stages.stage import Parameters, Stage
-from lensemble_client import contract
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Item, Rows, from_rows
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item, Rows, from_rows
 
 
 class HybridPreprocessStage(Stage[Item, Shown]):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.admission import Gate, lane_of
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.features import Features, fill
+from lensemble.preprocess.features import Features, fill
+from lensemble.scheduling.admission import Gate, lane_of
+from lensemble.settings import Settings
 from lensemble.stages.stage import Counter, Parameters, Stage
-from lensemble_client import contract
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Item, Rows, from_rows
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item, Rows, from_rows
 
 _REFUSED = ("lensemble_refused_total", "Requests refused before any work: too much waited.")
 
@@ -26,7 +26,7 @@ class PreprocessStage(Stage[Item, Features]):
     def __init__(self, settings: Settings, device: str) -> None:
         import torch
 
-        from lensemble.preprocess import Preprocessor
+        from lensemble.preprocess.preprocessor import Preprocessor
 
         torch.set_num_threads(1)  # instances run side by side, one core each
         self._preprocess = Preprocessor(

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
 from lensemble.index import Match, Query, check_profile, check_query
-from lensemble.index.create import ensure_index
-from lensemble.index.live import LiveIndex
+from lensemble.index.maintenance.create import ensure_index
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.settings import Settings
 from lensemble.stages import stage
 from lensemble.stages.stage import Gauge, Parameters, Stage
-from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError, LensembleError, NotReadyError
-from lensemble_client.items import Rows
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError, NotReadyError
+from lensemble_contract.items import Rows
 
 logger = logging.getLogger(__name__)
 

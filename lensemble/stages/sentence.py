@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.config import Settings
-from lensemble.embedders import source
+from lensemble.embedders import model_files
 from lensemble.embedders.sentence import Made, Said, SentenceEncoder
+from lensemble.settings import Settings
 from lensemble.stages.clip import about
 from lensemble.stages.stage import Parameters, Stage, whole_number
-from lensemble_client import contract
-from lensemble_client.errors import LensembleError
-from lensemble_client.items import Rows
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Rows
 
 
 class SentenceStage(Stage[Said, Made]):
@@ -33,7 +33,7 @@ class SentenceStage(Stage[Said, Made]):
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Said | LensembleError]:
         """See `Stage.read`."""
         asked = whole_number(parameters, contract.DIMENSIONS)
-        source.check_dimensions(asked, self._encoder.dimension, contract.HYBRID)
+        model_files.check_dimensions(asked, self._encoder.dimension, contract.HYBRID)
         columns = [rows[tensor.name] for tensor in self.model.inputs]
         return [
             Said(_text(text[0]), _text(description[0]), int(tokens[0]))

@@ -15,10 +15,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble import deadline
-from lensemble_client import contract
-from lensemble_client.errors import InvalidInputError, LensembleError
-from lensemble_client.items import Rows
+from lensemble.scheduling import deadline
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Rows
 
 # Triton's own, and headers that it may be told to forward.
 _FOREIGN_PARAMETERS = ("triton_", "binary_data", "sequence_", "x-", "traceparent")

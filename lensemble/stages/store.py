@@ -11,23 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
 from lensemble.index import check_profile
-from lensemble.index.background import Compactor
-from lensemble.index.create import ensure_index
-from lensemble.index.records import Change, Delete, Upsert, checked
-from lensemble.index.stats import stats_json
-from lensemble.index.store import Store
+from lensemble.index.maintenance.background import Compactor
+from lensemble.index.maintenance.create import ensure_index
+from lensemble.index.maintenance.stats import stats_json
+from lensemble.index.storage.records import Change, Delete, Upsert, checked
+from lensemble.index.storage.store import Store
+from lensemble.settings import Settings
 from lensemble.stages import stage
 from lensemble.stages.stage import Parameters, Stage
-from lensemble_client import contract
-from lensemble_client.errors import (
+from lensemble_contract import contract
+from lensemble_contract.errors import (
     InvalidInputError,
     LensembleError,
     NotReadyError,
     ReadOnlyError,
 )
-from lensemble_client.items import Rows
+from lensemble_contract.items import Rows
 
 logger = logging.getLogger(__name__)
 

@@ -3,17 +3,16 @@
 import ast
 import re
 from http import HTTPStatus
-from pathlib import Path
 
 import pytest
 
 from lensemble.gateway import app
 from lensemble.gateway.app import Gateway
-from lensemble.gateway.config import PREFIX, GatewaySettings
-from lensemble_client import contract, errors
-from lensemble_client.errors import LensembleError
+from lensemble.gateway.settings import PREFIX, GatewaySettings
+from lensemble_contract import contract, errors
+from lensemble_contract.errors import LensembleError
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text()
 SCHEMA = Gateway(GatewaySettings()).api.openapi()
 ROUTES = {

@@ -4,20 +4,19 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 import lensemble
-from lensemble.config import Settings
 from lensemble.gateway.app import check
-from lensemble.gateway.config import GatewaySettings
-from lensemble.server import GOMP_SPINCOUNT, PRIMITIVES
-from lensemble_client.cli import _parser
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.tritonserver import GOMP_SPINCOUNT, PRIMITIVES
+from lensemble.settings import Settings
+from lensemble_cli.main import _parser
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 TRITON, GATEWAY = SERVICES["triton"], SERVICES["gateway"]
 ON_CPU = SERVICES["triton-cpu"]

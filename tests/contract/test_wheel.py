@@ -15,14 +15,17 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = (
     "lensemble",
+    "lensemble_cli",
     "lensemble_client",
+    "lensemble_contract",
+    "lensemble_corpus",
     "lensemble_evaluation",
     "lensemble_export",
-    "lensemble_training",
 )
 NOT_THERE = ("torch", "transformers", "faiss", "fastapi", "tokenizers", "matplotlib", "pytest")
 
@@ -106,7 +109,7 @@ def needed(requirement: Requirement) -> Iterator[Requirement]:
 def test_the_base_install_is_the_client_alone(installed, tmp_path):
     code = f"""
 import importlib.util, pathlib, sys
-import lensemble_client, lensemble_client.cli, lensemble_client.aio
+import lensemble_client, lensemble_cli.main, lensemble_client.async_client
 print(pathlib.Path(lensemble_client.__file__).parent)
 print(*(name for name in {NOT_THERE} if importlib.util.find_spec(name)))
 client = lensemble_client.Client("grpc://127.0.0.1:9"), lensemble_client.Client("http://127.0.0.1:9")

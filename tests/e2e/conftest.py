@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from tests import fake_chat_server as chat_server
 
 

@@ -13,21 +13,22 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.prometheus import DEPLOY, Prometheus, dashboard, installed, quick
-from lensemble import heartbeat
+from benchmarks.serving.prometheus import DEPLOY, Prometheus, dashboard, installed, quick
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.gateway import keys
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
-from lensemble.health import HealthServer
-from lensemble.index.create import write_index
-from lensemble.index.plan import Plan
-from lensemble.instances import write_repository
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
-from lensemble_client import Client, DeadlineExceededError, Retry, StorageError, contract
-from lensemble_client.errors import LensembleError
+from lensemble.gateway.access import keys
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.index.maintenance.create import write_index
+from lensemble.index.storage.plan import Plan
+from lensemble.operations.health_routes import HealthServer
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling import heartbeat
+from lensemble.settings import Settings
+from lensemble_client import Client, DeadlineExceededError, Retry, StorageError
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
 
 pytestmark = [
     pytest.mark.e2e,

@@ -17,11 +17,11 @@ from lensemble_client import (
     Item,
     NotFoundError,
     NotReadyError,
-    contract,
 )
-from lensemble_client.transport import GrpcTransport
+from lensemble_client.transports.sync_transports import GrpcTransport
+from lensemble_contract import contract
 from tests.pictures import encode, textured
-from tests.unit.test_image import png_header
+from tests.unit.preprocess.test_decode import png_header
 
 pytestmark = pytest.mark.e2e
 

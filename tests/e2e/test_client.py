@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import (
     AsyncClient,
     CancelledError,

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
 from lensemble.profile import Profile
+from lensemble.settings import Settings
 from lensemble.stages.search import SearchStage
+from lensemble_cli.main import main
 from lensemble_client import Client
-from lensemble_client.cli import main
 from tests.pictures import encode, textured
 
 pytestmark = pytest.mark.e2e

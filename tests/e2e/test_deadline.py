@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.instances import write_repository
-from lensemble.server import TritonServer
-from lensemble_client import Client, DeadlineExceededError, InvalidInputError, contract
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
+from lensemble_client import Client, DeadlineExceededError, InvalidInputError
+from lensemble_contract import contract
 
 pytestmark = pytest.mark.e2e
 

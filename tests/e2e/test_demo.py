@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 LANGUAGES = {"en", "es", "fr", "de", "pt", "it"}
@@ -17,7 +18,7 @@ def test_demo_finds_words_and_pictures_and_ends_in_one_json_line(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.demo"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=500,

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
-from lensemble_client import Client, InvalidInputError, contract
-from lensemble_client.items import to_rows
-from lensemble_client.transport import GrpcTransport, HttpTransport
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
+from lensemble_client import Client, InvalidInputError
+from lensemble_client.transports.sync_transports import GrpcTransport, HttpTransport
+from lensemble_contract import contract
+from lensemble_contract.items import to_rows
 from tests.batches import Passes
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES, mixed_batch

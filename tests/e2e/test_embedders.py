@@ -9,8 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble_cli.main import main
 from lensemble_client import (
     Client,
     InternalError,
@@ -20,11 +21,10 @@ from lensemble_client import (
     NotReadyError,
     OverloadedError,
     calls,
-    contract,
 )
-from lensemble_client.cli import main
-from lensemble_client.items import to_rows
 from lensemble_client.retry import Retry
+from lensemble_contract import contract
+from lensemble_contract.items import to_rows
 from tests.batches import Batches
 from tests.clip_checkpoint import DIMENSION
 from tests.fake_chat_server import COLOURS, TOKENS, description, plain

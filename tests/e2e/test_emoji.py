@@ -1,27 +1,25 @@
 """The shipped checkpoint on the shipped pictures: its published figures, measured again."""
 
 import json
-from pathlib import Path
 
 import pytest
 
+from demo.training.card import Facts, card
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.pipeline import Pipeline
-from lensemble.server import TritonServer
+from lensemble.settings import Settings
+from lensemble_cli.main import main
 from lensemble_client import Client, Item
-from lensemble_client.cli import main
 from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.evaluate import evaluate
 from lensemble_export.index import build_index
-from lensemble_training.card import Facts, card
 from tests.conftest import EMBEDDING
+from tests.paths import CHECKPOINT, DATASET, ROOT
 from tests.reference import Reference
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
-CHECKPOINT, DATASET = ROOT / "checkpoints" / "emoji", ROOT / "datasets" / "emoji"
 TOLERANCE = 0.01
 
 

@@ -6,10 +6,10 @@ import urllib.request
 import pytest
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, InvalidInputError
-from lensemble_client.errors import InternalError, LensembleError
+from lensemble_contract.errors import InternalError, LensembleError
 from lensemble_export.onnx import make
 from tests.conftest import EMBEDDING
 from tests.parity.cases import CASES

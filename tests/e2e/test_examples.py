@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
-from lensemble.server import TritonServer
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client
 from tests.chat_server import ChatServer, write_chat_checkpoint
+from tests.paths import ROOT
 from tests.pictures import encode, textured
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
 NAMES = ("one", "two", "three")
 
 

@@ -15,12 +15,12 @@ import openai
 import pytest
 from langchain_openai import OpenAIEmbeddings
 
-from lensemble.config import Settings
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
-from lensemble.server import TritonServer
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, Item
-from lensemble_client.errors import InternalError
+from lensemble_contract.errors import InternalError
 from tests.pictures import encode, textured
 
 pytestmark = pytest.mark.e2e
@@ -227,7 +227,7 @@ def test_schema_finds_no_fault(url):
 
 def test_up_starts_both_and_stops_both(checkpoint, tmp_path):
     keys = tmp_path / "keys.json"
-    cli = [sys.executable, "-m", "lensemble_client.cli"]
+    cli = [sys.executable, "-m", "lensemble_cli.main"]
     made = subprocess.run(
         [*cli, "keys", "add", "me", "--keys", str(keys)], capture_output=True, text=True, check=True
     )

@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks.gpu.table import STEPS
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
 
 
 def test_every_step_runs_dry_in_an_environment_made_from_the_bundles(tmp_path):

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.instances import write_repository
-from lensemble.server import TritonServer
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, InvalidInputError, Item, Retry
 from tests.batches import Batches
 from tests.pictures import encode, textured

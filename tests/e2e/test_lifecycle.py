@@ -1,7 +1,6 @@
 """The server starts, says why it cannot, and leaves nothing behind."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +13,12 @@ import httpx
 import psutil
 import pytest
 
-from lensemble.config import Settings
-from lensemble.installation import find_tritonserver, model_repository
-from lensemble.server import TritonServer, free_ports
-from lensemble_client import (
-    Client,
-    DeadlineExceededError,
-    InternalError,
-    InvalidInputError,
-    Item,
-)
-from lensemble_client.cli import main
+from lensemble.operations.installation import find_tritonserver
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.tritonserver import TritonServer, free_ports
+from lensemble.settings import Settings
+from lensemble_cli.main import main
+from lensemble_client import Client, DeadlineExceededError, InternalError, InvalidInputError, Item
 
 pytestmark = pytest.mark.e2e
 
@@ -87,8 +81,8 @@ def test_killed_server_leaves_nothing_either(checkpoint):
 
 def test_program_that_ends_without_stopping_its_server_leaves_nothing(checkpoint):
     code = (
-        "import sys; from pathlib import Path; from lensemble.config import Settings\n"
-        "from lensemble.server import TritonServer\n"
+        "import sys; from pathlib import Path; from lensemble.settings import Settings\n"
+        "from lensemble.operations.tritonserver import TritonServer\n"
         "server = TritonServer(Settings(checkpoint=Path(sys.argv[1]))).start()\n"
         "print(server.pid, flush=True); sys.stdin.readline(); raise RuntimeError('oops')"
     )
@@ -109,7 +103,7 @@ def test_program_that_ends_without_stopping_its_server_leaves_nothing(checkpoint
 
 
 def test_server_that_hangs_is_killed_with_its_models(checkpoint, monkeypatch):
-    monkeypatch.setattr("lensemble.server.STOP_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("lensemble.operations.tritonserver.STOP_TIMEOUT_S", 0.5)
     server = TritonServer(Settings(checkpoint=checkpoint)).start()
     family = Family(server.pid)
     for process in family.processes:
@@ -120,7 +114,7 @@ def test_server_that_hangs_is_killed_with_its_models(checkpoint, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
-    command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
+    command = [sys.executable, "-m", "lensemble_cli.main", "up", "--checkpoint", str(checkpoint)]
     command += ["--index", str(index_folder), "--dtype", "fp32"]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
     command += ["--health-port", "0"]
@@ -144,7 +138,7 @@ def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
 def test_second_signal_does_not_cut_the_first_ones_work_short():
     script = """
 import os, signal, time
-from lensemble.server import stop_on_signals
+from lensemble.operations.tritonserver import stop_on_signals
 try:
     with stop_on_signals():
         try:
@@ -162,7 +156,7 @@ except KeyboardInterrupt:
 
 
 def test_up_starts_a_server_that_died_again(checkpoint):
-    command = [sys.executable, "-m", "lensemble_client.cli", "up", "--checkpoint", str(checkpoint)]
+    command = [sys.executable, "-m", "lensemble_cli.main", "up", "--checkpoint", str(checkpoint)]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
     command += ["--health-port", "0", "--dtype", "fp32"]
     up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -221,10 +215,10 @@ def test_start_that_takes_too_long_is_given_up(checkpoint):
 
 
 def test_model_that_hangs_at_the_start_says_where(checkpoint, tmp_path):
-    folder = shutil.copytree(model_repository(), tmp_path / "models")
+    folder = write_repository(Settings(checkpoint=checkpoint), tmp_path / "models")
     (folder / "preprocess/1/model.py").write_text(
         "import time\n"
-        "from lensemble import triton\n"
+        "from lensemble.stages import python_backend\n"
         "class TritonPythonModel:\n"
         "    def initialize(self, args):\n"
         "        self.asleep()\n"
@@ -293,7 +287,7 @@ def test_server_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
 
 
 def test_commands_of_the_command_line(server, tmp_path, capsys):
-    from benchmarks.photos import read_photo
+    from benchmarks.common.photos import read_photo
 
     photo = tmp_path / "moon.png"
     photo.write_bytes(read_photo("moon.png"))
@@ -334,7 +328,7 @@ def test_a_port_that_was_taken_after_the_look(checkpoint, monkeypatch, caplog):
             looks.append(free_ports(*given))
             return [looks[0][0], taken, looks[0][2]] if len(looks) == 1 else looks[-1]
 
-        monkeypatch.setattr("lensemble.server.free_ports", look)
+        monkeypatch.setattr("lensemble.operations.tritonserver.free_ports", look)
         with TritonServer(settings) as second:
             assert (len(looks), second.http_url != first.http_url) == (2, True)
             for url in (second.grpc_url, second.http_url, first.http_url):

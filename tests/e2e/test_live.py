@@ -5,15 +5,15 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks.photos import PHOTOS, read_photo
-from lensemble.config import Settings
-from lensemble.index.compact import compact
-from lensemble.index.records import Delete, Upsert
-from lensemble.index.snapshot import FOLDER
-from lensemble.index.store import FILE, Store
-from lensemble.server import TritonServer
+from benchmarks.common.photos import PHOTOS, read_photo
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.snapshots.snapshot import FOLDER
+from lensemble.index.storage.records import Delete, Upsert
+from lensemble.index.storage.store import FILE, Store
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client
-from lensemble_client.errors import StorageError
+from lensemble_contract.errors import StorageError
 
 pytestmark = pytest.mark.e2e
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.load.report.tally import ALL
 from benchmarks.load.scenario import FOLDER
-from benchmarks.load.tally import ALL
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
-
-ROOT = Path(__file__).parents[2]
 
 
 def load(*arguments):

@@ -5,11 +5,11 @@ import urllib.request
 
 import pytest
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, InvalidInputError
 from tests.pictures import encode, textured
-from tests.unit.test_image import png_header
+from tests.unit.preprocess.test_decode import png_header
 
 pytestmark = pytest.mark.e2e
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.common.workload import WORKLOADS
 from benchmarks.peers import naive, sentence_transformers_server
 from benchmarks.peers.load import vectors
 from benchmarks.peers.peer import serving
 from benchmarks.peers.report import least_cosine
-from benchmarks.workload import WORKLOADS
-from lensemble.config import Settings
 from lensemble.pipeline import Pipeline
+from lensemble.settings import Settings
 
 pytestmark = pytest.mark.e2e
 

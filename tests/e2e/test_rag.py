@@ -7,10 +7,10 @@ import httpx
 import openai
 import pytest
 
-from lensemble.config import Settings
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
-from lensemble.server import TritonServer
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client
 from tests.chat_server import ChatServer, write_chat_checkpoint
 from tests.pictures import encode, textured

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.photos import read_photo
-from lensemble.config import Settings
-from lensemble.gateway import keys
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
+from benchmarks.common.photos import read_photo
+from lensemble.gateway.access import keys
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
 from lensemble.index import MAX_ID_BYTES
-from lensemble.index.records import MAX_DOCUMENT_BYTES
-from lensemble.server import TritonServer
+from lensemble.index.storage.records import MAX_DOCUMENT_BYTES
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_curl_answers(typed, tmp_path):
 
 
 def test_numbers_of_the_limits_are_those_of_the_contract():
-    from lensemble_client import contract
+    from lensemble_contract import contract
 
     limits = re.search(r"\*\*Limits:\*\*(.*?)\n\n", README, re.DOTALL).group(1)
     for number in (

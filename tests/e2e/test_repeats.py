@@ -6,8 +6,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, Item
 from tests.pictures import encode, textured
 

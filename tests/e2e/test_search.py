@@ -7,9 +7,10 @@ import urllib.request
 import numpy as np
 import pytest
 
-from benchmarks.photos import PHOTOS, changed_copies, read_photo
-from lensemble_client import InvalidInputError, contract
-from lensemble_client.transport import GrpcTransport
+from benchmarks.common.photos import PHOTOS, changed_copies, read_photo
+from lensemble_client import InvalidInputError
+from lensemble_client.transports.sync_transports import GrpcTransport
+from lensemble_contract import contract
 
 pytestmark = pytest.mark.e2e
 

@@ -15,20 +15,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
-from lensemble_client import AsyncClient, Client, contract
-from lensemble_client.errors import (
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
+from lensemble_client import AsyncClient, Client
+from lensemble_client.transports.registration import GrpcRegistrar, HttpRegistrar
+from lensemble_client.transports.shared_memory import LEAST_BYTES, SLOTS, Pool
+from lensemble_client.transports.sync_transports import GrpcTransport, HttpTransport
+from lensemble_client.transports.wire import Placed
+from lensemble_contract import contract
+from lensemble_contract.errors import (
     DeadlineExceededError,
     InternalError,
     InvalidInputError,
     NotFoundError,
 )
-from lensemble_client.items import Item, to_rows
-from lensemble_client.registration import GrpcRegistrar, HttpRegistrar
-from lensemble_client.shared_memory import LEAST_BYTES, SLOTS, Pool
-from lensemble_client.transport import GrpcTransport, HttpTransport
-from lensemble_client.wire import Placed
+from lensemble_contract.items import Item, to_rows
 
 pytestmark = pytest.mark.e2e
 
@@ -153,7 +154,7 @@ def test_asyncio(url, registrar, sent):
 
 
 def test_many_threads_on_few_slots(server, monkeypatch, sent):
-    monkeypatch.setattr("lensemble_client.shared_memory.SLOTS", 3)
+    monkeypatch.setattr("lensemble_client.transports.shared_memory.SLOTS", 3)
     with Client(server.grpc_url) as wire:
         expected = [wire.embed(image=picture) for picture in PICTURES]
     sent.clear()
@@ -174,7 +175,9 @@ def test_errors_keep_their_class_and_slots_come_back(url):
 
 
 def test_too_large_goes_over_the_wire(server, monkeypatch, sent):
-    monkeypatch.setattr("lensemble_client.shared_memory.SLOT_BYTES", len(PICTURES[0]) + 4)
+    monkeypatch.setattr(
+        "lensemble_client.transports.shared_memory.SLOT_BYTES", len(PICTURES[0]) + 4
+    )
     with Client(server.grpc_url, shared_memory=True) as client:
         client.embed(image=noise(5, side=152))
         assert placed(sent[-1]) == []
@@ -222,7 +225,9 @@ def test_refused_once_is_refused_for_good(server, caplog, sent):
             for picture in PICTURES[:3]:
                 client.embed(image=picture)
     assert refusing.asked == 1
-    assert [record.name for record in caplog.records] == ["lensemble_client.shared_memory"]
+    assert [record.name for record in caplog.records] == [
+        "lensemble_client.transports.shared_memory"
+    ]
     assert "Unable to open" in caplog.text
     assert not any(placed(rows) for rows in sent)
 

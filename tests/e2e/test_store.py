@@ -1,26 +1,18 @@
 """Writing through the real server, and reading what was written: over gRPC and over HTTP."""
 
 import json
-import shutil
 import time
 
 import numpy as np
 import pytest
 
-from benchmarks.photos import PHOTOS, read_photo
-from lensemble.config import Settings
-from lensemble.installation import model_repository
-from lensemble.server import TritonServer
-from lensemble_client import (
-    Client,
-    InvalidInputError,
-    Item,
-    NotFoundError,
-    ReadOnlyError,
-    Record,
-    contract,
-)
-from lensemble_client.errors import LensembleError
+from benchmarks.common.photos import PHOTOS, read_photo
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
+from lensemble_client import Client, InvalidInputError, Item, NotFoundError, ReadOnlyError, Record
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
 
 pytestmark = pytest.mark.e2e
 
@@ -29,9 +21,6 @@ pytestmark = pytest.mark.e2e
 def writable(checkpoint, tmp_path_factory):
     """A server that made its own index, with two searchers, and compacts after 300 items."""
     folder = tmp_path_factory.mktemp("writable")
-    repository = shutil.copytree(model_repository(), folder / "models")
-    config = repository / "faiss" / "config.pbtxt"
-    config.write_text(config.read_text().replace("count: 1", "count: 2"))
     settings = Settings(
         checkpoint=checkpoint,
         index=folder / "index",
@@ -39,6 +28,9 @@ def writable(checkpoint, tmp_path_factory):
         writes="on",
         compact_rows=300,
     )
+    repository = write_repository(settings, folder / "models")
+    config = repository / "faiss" / "config.pbtxt"
+    config.write_text(config.read_text().replace("count: 1", "count: 2"))
     with TritonServer(settings, repository=repository) as server:
         yield server
 
@@ -235,8 +227,8 @@ def test_raw_kserve_ingest(writable):
 
 
 def test_corpus_of_photographs_from_the_command_line(writable, tmp_path, capsys):
-    from benchmarks.photos import write_photos
-    from lensemble_client.cli import main
+    from benchmarks.common.photos import write_photos
+    from lensemble_cli.main import main
 
     write_photos(tmp_path / "photos")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from lensemble.config import Settings
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
-from lensemble.instances import write_repository
-from lensemble.server import TritonServer
-from lensemble_client import Client, InternalError, tracing
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
+from lensemble_client import Client, InternalError, request_headers
 
 pytestmark = pytest.mark.e2e
 
@@ -123,23 +123,23 @@ def test_one_trace_from_caller_to_models(traced, collector):
 
 
 def test_id_of_a_request_that_failed_is_in_tritons_log(traced):
-    token = tracing.request_id.set("order-66")
+    token = request_headers.request_id.set("order-66")
     try:
         with Client(traced.grpc_url) as client, pytest.raises(InternalError):
             client.embed("word " * 300)
     finally:
-        tracing.request_id.reset(token)
+        request_headers.request_id.reset(token)
     assert "request order-66: [internal]" in traced.log_file.read_text()
 
 
 @pytest.mark.parametrize("url_of", ["grpc_url", "http_url"])
 def test_id_cannot_break_out_of_the_log(traced, url_of):
-    token = tracing.request_id.set("x\nE1126 00:00:00.000000 1 forged.cc:1] all is lost")
+    token = request_headers.request_id.set("x\nE1126 00:00:00.000000 1 forged.cc:1] all is lost")
     try:
         with Client(getattr(traced, url_of)) as client, pytest.raises(InternalError):
             client.embed("word " * 300)
     finally:
-        tracing.request_id.reset(token)
+        request_headers.request_id.reset(token)
     lines = traced.log_file.read_text().splitlines()
     assert not any(line.startswith("E1126 00:00:00.000000") for line in lines)
     assert "request -: [internal]" in traced.log_file.read_text()

@@ -19,14 +19,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.live import LiveIndex
 from lensemble.index.query import Match
-from lensemble.index.records import Record, Upsert
-from lensemble.index.snapshot import DamagedError, Snapshot
-from lensemble.index.store import Store
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.storage.records import Record, Upsert
+from lensemble.index.storage.store import Store
 from tests.faults.worker import SHARED, SLOTS, batch, check_matches, marked, marker, vector
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 """For what takes milliseconds, unless the machine is very busy."""
 

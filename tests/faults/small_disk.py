@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lensemble.index.backup import back_up, export
-from lensemble.index.compact import compact
-from lensemble.index.snapshot import FOLDER, names
-from lensemble.index.store import Store
-from lensemble_client.errors import StorageError
+from lensemble.index.maintenance.backup import back_up, export
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.snapshots.snapshot import FOLDER, names
+from lensemble.index.storage.store import Store
+from lensemble_contract.errors import StorageError
 from tests.faults.harness import Truth, check
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build
 

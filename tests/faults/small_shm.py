@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, Item, Retry
-from lensemble_client.errors import LensembleError
+from lensemble_contract.errors import LensembleError
 
 SIZE = "48m"
 CALLS = 64

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import Client, DeadlineExceededError, Retry
 
 pytestmark = pytest.mark.e2e

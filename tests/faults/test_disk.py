@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.index.compact import compact
-from lensemble.index.live import LiveIndex
-from lensemble.index.records import Delete, Upsert
-from lensemble.index.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
-from lensemble.index.store import FILE, Store
-from lensemble_client.cli import main
-from lensemble_client.errors import LensembleError, StorageError
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
+from lensemble.index.storage.records import Delete, Upsert
+from lensemble.index.storage.store import FILE, Store
+from lensemble_cli.main import main
+from lensemble_contract.errors import LensembleError, StorageError
 from tests.faults.harness import Truth, check, told
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 

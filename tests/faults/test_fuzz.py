@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
-from lensemble.image import load_image
-from lensemble.index.filter import Filter
-from lensemble.prompt import IMAGE_PAD, VISION_START, Prompt
+from lensemble.index.storage.filter import Filter
+from lensemble.preprocess.decode import load_image
+from lensemble.preprocess.prompt import IMAGE_PAD, VISION_START, Prompt
 from lensemble_client import InvalidInputError
 
 LONGEST = 500

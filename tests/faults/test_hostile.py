@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.faults import bad
 from benchmarks.faults.hostile import Hostile, hostile
-from lensemble_client.errors import InternalError, InvalidInputError
+from lensemble_contract.errors import InternalError, InvalidInputError
 
 pytestmark = pytest.mark.e2e
 

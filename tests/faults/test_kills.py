@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from lensemble.index.compact import compact
-from lensemble.index.live import LiveIndex
-from lensemble.index.snapshot import FOLDER, names
-from lensemble.index.store import FILE, Store
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.snapshot import FOLDER, names
+from lensemble.index.storage.store import FILE, Store
 from tests.faults.harness import Truth, check, told, wait_for_report
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 

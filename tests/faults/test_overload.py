@@ -7,13 +7,13 @@ import urllib.request
 import numpy as np
 import pytest
 
-from lensemble.admission import FEW
-from lensemble.config import Settings
-from lensemble.instances import write_repository
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling.admission import FEW
+from lensemble.settings import Settings
 from lensemble_client import AsyncClient, Item, Retry
-from lensemble_client.errors import LensembleError, OverloadedError
+from lensemble_contract.errors import LensembleError, OverloadedError
 from tests.pictures import encode, textured
 
 pytestmark = pytest.mark.e2e
@@ -88,7 +88,7 @@ def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
         assert all(isinstance(one, OverloadedError | np.ndarray) for one in every)
     assert all(isinstance(one, np.ndarray) for one in many)
     assert counted > sum(refused.values()), "nobody refused what came together"
-    # By how much is the matter of tests/unit/test_admission.py: here the machine may be busy.
+    # By how much: tests/unit/scheduling/test_admission.py. Here the machine may be busy.
     assert min(refused.values()) > 0
     assert len(answered) > FEW
     for one in answered:

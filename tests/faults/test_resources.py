@@ -14,10 +14,10 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble import heartbeat
-from lensemble.config import Settings
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling import heartbeat
+from lensemble.settings import Settings
 from lensemble_client import Client, Item, LensembleError, Retry, StorageError
 from tests.faults.harness import PATIENCE_S, ROOT
 
@@ -169,9 +169,9 @@ def test_full_shared_memory(checkpoint, tmp_path):
 def test_nothing_waits_by_a_clock_that_can_be_set():
     """The time on the wall is for people alone; a jump of it moves no deadline and no limit."""
     told = {
-        "lensemble/gateway/rag.py",
-        "lensemble/logs.py",
-        "lensemble/supervisor.py",
+        "lensemble/gateway/routes/rag.py",
+        "lensemble/operations/logs.py",
+        "lensemble/operations/supervisor.py",
     }
     found = {
         str(path.relative_to(ROOT))

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.index.create import write_index
-from lensemble.server import TritonServer, free_port
+from lensemble.index.maintenance.create import write_index
+from lensemble.operations.tritonserver import TritonServer, free_port
+from lensemble.settings import Settings
 from lensemble_client import Client, LensembleError, Retry
 from tests.conftest import EMBEDDING, MEAN
 
@@ -34,7 +34,7 @@ class Up:
     """`lensemble up --gateway` on free ports; it serves on for a second when it is to stop."""
 
     def __init__(self, checkpoint):
-        command = [sys.executable, "-m", "lensemble_client.cli", "up", "--gateway"]
+        command = [sys.executable, "-m", "lensemble_cli.main", "up", "--gateway"]
         command += ["--checkpoint", str(checkpoint), "--dtype", "fp32", "--gateway-port", "0"]
         command += ["--drain", "1"]
         for port in ("grpc", "http", "metrics", "health"):

@@ -18,12 +18,13 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble.config import Settings
-from lensemble.index.snapshot import FOLDER, INDEX
-from lensemble.index.store import FILE, Store
-from lensemble.server import TritonServer
-from lensemble_client import Client, contract
-from lensemble_client.errors import InternalError, LensembleError, NotFoundError
+from lensemble.index.snapshots.snapshot import FOLDER, INDEX
+from lensemble.index.storage.store import FILE, Store
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
+from lensemble_client import Client
+from lensemble_contract import contract
+from lensemble_contract.errors import InternalError, LensembleError, NotFoundError
 from tests.faults.harness import PATIENCE_S, told
 
 pytestmark = pytest.mark.e2e

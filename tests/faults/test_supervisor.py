@@ -9,13 +9,13 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble import heartbeat
-from lensemble.config import Settings
-from lensemble.instances import write_repository
-from lensemble.server import TritonServer
-from lensemble.supervisor import Supervisor
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.supervisor import Supervisor
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling import heartbeat
+from lensemble.settings import Settings
 from lensemble_client import Client, Retry
-from lensemble_client.errors import LensembleError
+from lensemble_contract.errors import LensembleError
 from tests.faults.harness import PATIENCE_S, told
 
 pytestmark = pytest.mark.e2e

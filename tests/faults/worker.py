@@ -33,20 +33,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.compact import compact
-from lensemble.index.create import write_index
-from lensemble.index.kinds import faiss_module
-from lensemble.index.live import LiveIndex
-from lensemble.index.plan import Plan
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.maintenance.create import write_index
 from lensemble.index.query import Match
-from lensemble.index.records import Change, Delete, Upsert
-from lensemble.index.snapshot import DamagedError, Snapshot
-from lensemble.index.store import Store
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.kinds import faiss_module
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.records import Change, Delete, Upsert
+from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
-from lensemble_client.errors import LensembleError
+from lensemble_contract.errors import LensembleError
+from tests.paths import CHECKPOINT
 
 DIMENSION = 16
-PROFILE = Profile.load(Path(__file__).parents[2] / "checkpoints" / "emoji")
+PROFILE = Profile.load(CHECKPOINT)
 SLOTS, SHARED = 24, 8
 """How many ids each writer has, and how many all have in common."""
 PLANS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from benchmarks.photos import read_photo
+from benchmarks.common.photos import read_photo
 from lensemble_client import Item
 from tests.pictures import encode, textured
 

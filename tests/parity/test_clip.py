@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageOps
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
 
-from lensemble.config import Settings
+from lensemble.settings import Settings
 from lensemble.stages.clip import ClipStage
 from lensemble.stages.clip_preprocess import ClipPreprocessStage
 from lensemble_client import InternalError, InvalidInputError, Item
-from lensemble_client.items import to_rows
+from lensemble_contract.items import to_rows
 from tests.clip_checkpoint import DIMENSION, PATCH, SIDE
 from tests.parity.test_reference import cosine
 from tests.pictures import encode, textured

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lensemble.encoder import Encoder
+from lensemble.encoder.pytorch.torch_engine import Encoder
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import mixed_batch
 

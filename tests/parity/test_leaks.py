@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import Qwen3VLModel
 
-from lensemble.packing import Packed, pack
+from lensemble.encoder.packing import Packed, pack
 from lensemble_client import Item
 from tests.pictures import encode, textured
 
@@ -157,7 +157,7 @@ def test_lost_text_boundaries_are_seen_to_leak(pipeline, monkeypatch):
 
 def test_filling_is_never_computed(pipeline):
     """What stands in filled-up rows cannot matter: it does not reach the packed row."""
-    from lensemble.features import fill, unfill
+    from lensemble.preprocess.features import fill, unfill
 
     features = [pipeline.preprocess(item) for item in TEXTS + PICTURES]
     rows = fill(features)

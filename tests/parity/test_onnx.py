@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,20 +9,20 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from lensemble import blocks, engines
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.graphs import FILE, TEXT, VISION, Graphs
+from lensemble.encoder import attention_graph, choose_engine
+from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, Graphs
 from lensemble.pipeline import Pipeline
-from lensemble_client.errors import InvalidInputError
+from lensemble.settings import Settings
+from lensemble_contract.errors import InvalidInputError
 from lensemble_export.__main__ import main
 from lensemble_export.onnx import make, verify
 from lensemble_export.onnx.cases import cases
 from lensemble_export.onnx.quantize import quantize
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -66,13 +65,13 @@ def test_from_bytes_to_vectors(exported, checkpoint, expected):
 
 def test_a_leak_would_be_seen(exported, checkpoint, monkeypatch):
     """Queries that see one key more than their own must fail."""
-    causal = blocks.causal
+    causal = attention_graph.causal
 
     def leaking(boundaries):
         made = causal(boundaries)
         return {**made, "seen": np.minimum(made["seen"] + 1, made["keys"].shape[1])}
 
-    monkeypatch.setattr(blocks, "causal", leaking)
+    monkeypatch.setattr(attention_graph, "causal", leaking)
     assert not verify.verify(Checkpoint.open(checkpoint), exported[EMBEDDING], print)["passed"]
 
 
@@ -82,7 +81,7 @@ def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
     assert found["passed"] and found["precision"] == "int8"
     assert found["min_cosine"] > 0.98  # random weights; retrieval is judged in benchmarks
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=small.folder)
-    encoder = engines.load(opened, settings)
+    encoder = choose_engine.load(opened, settings)
     together = cases(encoder.geometry)["all together"]
     alone = np.concatenate([encoder.vectors([item]) for item in together])
     np.testing.assert_allclose(encoder.vectors(together), alone, atol=1e-3)

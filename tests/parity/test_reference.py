@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lensemble.config import Settings
-from lensemble.encoder import PatchLinear
-from lensemble.packing import pack
+from lensemble.encoder.packing import pack
+from lensemble.encoder.pytorch.torch_engine import PatchLinear
 from lensemble.pipeline import Pipeline
+from lensemble.settings import Settings
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES
 from tests.reference import Reference
@@ -108,7 +108,7 @@ def test_wrong_normalisation_would_be_seen(checkpoint, expected, pipeline, monke
     """CLIP's mean and deviation, which a processor made by hand has, must fail the parity test."""
     from dataclasses import replace
 
-    from lensemble import encoder
+    from lensemble.encoder.pytorch import torch_engine
 
     clip = replace(
         pipeline.checkpoint.profile.image,
@@ -116,7 +116,9 @@ def test_wrong_normalisation_would_be_seen(checkpoint, expected, pipeline, monke
         std=(0.26862954, 0.26130258, 0.27577711),
     )
     init = PatchLinear.__init__
-    monkeypatch.setattr(encoder.PatchLinear, "__init__", lambda s, conv, _: init(s, conv, clip))
+    monkeypatch.setattr(
+        torch_engine.PatchLinear, "__init__", lambda s, conv, _: init(s, conv, clip)
+    )
     wrong = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
     (vector,) = wrong.embed([CASES["picture_photo_png"]])
     assert cosine(vector, expected(EMBEDDING, "picture_photo_png")) < MIN_COSINE["fp32"]

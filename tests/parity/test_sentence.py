@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lensemble.config import Settings
 from lensemble.embedders.sentence import Said
+from lensemble.settings import Settings
 from lensemble.stages.sentence import SentenceStage
 from lensemble_client import InternalError, InvalidInputError
 from tests.parity.test_reference import cosine

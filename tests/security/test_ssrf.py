@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 
-from lensemble.gateway.remote import REDIRECTS, Remote, is_public
-from lensemble_client.errors import DeadlineExceededError, InvalidInputError
+from lensemble.gateway.inputs.remote_pictures import REDIRECTS, Remote, is_public
+from lensemble_contract.errors import DeadlineExceededError, InvalidInputError
 
 INSIDE = [
     "127.0.0.1",

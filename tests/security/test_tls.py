@@ -6,12 +6,12 @@ import httpx
 import pytest
 import trustme
 
-from lensemble.config import Settings
-from lensemble.gateway.config import GatewaySettings
-from lensemble.gateway.server import GatewayServer
-from lensemble.server import TritonServer
+from lensemble.gateway.process import GatewayServer
+from lensemble.gateway.settings import GatewaySettings
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.settings import Settings
 from lensemble_client import AsyncClient, Client, LensembleError, Retry
-from lensemble_client.tls import Tls
+from lensemble_contract.tls import Tls
 
 pytestmark = pytest.mark.e2e
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.features import Features
-from lensemble.packing import Geometry
-from lensemble_client import contract
+from lensemble.encoder.packing import Geometry
+from lensemble.preprocess.features import Features
+from lensemble_contract import contract
 
 _SHORT, _LONG = 6, 700
 _SIDES = {  # patches down and across

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lensemble.product import Product
+from lensemble.encoder.pytorch.onednn_linear import Product
 
 
 class Columns(nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lensemble_client.errors import InternalError
+from lensemble_contract.errors import InternalError
 
 
 def add(commands: Any) -> None:
@@ -39,7 +39,7 @@ def export(given: argparse.Namespace) -> None:
         ImportError: The extra `export` is not installed.
     """
     from lensemble.checkpoint import Checkpoint
-    from lensemble.config import Settings
+    from lensemble.settings import Settings
     from lensemble_export.onnx import make
     from lensemble_export.onnx.quantize import quantize
 
@@ -67,8 +67,8 @@ def verify(given: argparse.Namespace) -> None:
         InternalError: They give other vectors.
     """
     from lensemble.checkpoint import Checkpoint
-    from lensemble.config import Settings
-    from lensemble.graphs import Graphs
+    from lensemble.encoder.onnx.graph_files import Graphs
+    from lensemble.settings import Settings
     from lensemble_export.onnx.verify import MIN_COSINE, verify
 
     checkpoint = Checkpoint.open(given.checkpoint, full=True)

@@ -1,7 +1,8 @@
 """The two towers as modules that a graph can be made of: tensors in, tensors out, no branches.
 
-What depends on sizes comes in as indices (`lensemble.blocks`, `lensemble.packing`), so one graph
-takes any number of items and pictures of any size, in one row and without leaks between them.
+What depends on sizes comes in as indices (`lensemble.encoder.attention_graph`,
+`lensemble.encoder.packing`), so one graph takes any number of items and pictures of any size, in
+one row and without leaks between them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lensemble.blocks import Blocks
-from lensemble.encoder import Encoder
-from lensemble.fused import Rotation
+from lensemble.encoder.attention_graph import Blocks
+from lensemble.encoder.pytorch.fused_layers import Rotation
+from lensemble.encoder.pytorch.torch_engine import Encoder
 
 
 class VisionGraph(nn.Module):

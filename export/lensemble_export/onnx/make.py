@@ -1,7 +1,8 @@
 """A serving checkpoint -> a folder of graphs: exported, checked, described.
 
-`torch.onnx` traces the served layers (`lensemble.fused`) once, with sizes that stay open. Weights
-lie beside the graphs, so they may be larger than the 2 GB that a protobuf message holds.
+`torch.onnx` traces the served layers (`lensemble.encoder.pytorch.fused_layers`) once, with sizes
+that stay open. Weights lie beside the graphs, so they may be larger than the 2 GB that a protobuf
+message holds.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from lensemble import graph_inputs
 from lensemble.checkpoint import Checkpoint, sha256_of
-from lensemble.encoder import Encoder
-from lensemble.graphs import FILE, TEXT, VISION, Graphs
-from lensemble.probe import probe
-from lensemble_client.errors import InvalidInputError
+from lensemble.encoder.onnx import graph_inputs
+from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, Graphs
+from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.synthetic_items import probe
+from lensemble_contract.errors import InvalidInputError
 from lensemble_export.onnx import columns
 from lensemble_export.onnx.graphs import TextGraph, VisionGraph
 

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lensemble.graphs import TEXT, VISION, Graphs
+from lensemble.encoder.onnx.graph_files import TEXT, VISION, Graphs
 from lensemble_export.onnx.make import describe
 
 _MOST = 127

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import Qwen3VLModel
 
-from lensemble.features import Features
+from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
 
 _RGB = 3

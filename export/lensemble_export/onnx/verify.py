@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble import memory
 from lensemble.checkpoint import Checkpoint
-from lensemble.config import Settings
-from lensemble.encoder import Encoder
-from lensemble.encoding import Encoding
-from lensemble.features import Features
-from lensemble.graphs import Graphs
-from lensemble.onnx_encoder import OnnxEncoder
-from lensemble.packing import Geometry
+from lensemble.encoder import memory
+from lensemble.encoder.engine import Encoding
+from lensemble.encoder.onnx.graph_files import Graphs
+from lensemble.encoder.onnx.onnx_engine import OnnxEncoder
+from lensemble.encoder.packing import Geometry
+from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.preprocess.features import Features
+from lensemble.settings import Settings
 from lensemble_export.onnx.cases import cases
 from lensemble_export.onnx.reference import Reference
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lensemble import triton
+from lensemble.stages import python_backend
 from lensemble.stages.search import SearchStage
 
 
@@ -10,10 +10,10 @@ class TritonPythonModel:
     """Triton's Python backend looks for this name."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self.stage = triton.load(SearchStage, args)
+        self.stage = python_backend.load(SearchStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return triton.respond(self.stage, requests)
+        return python_backend.respond(self.stage, requests)
 
     def finalize(self) -> None:
         self.stage.close()

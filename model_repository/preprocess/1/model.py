@@ -5,7 +5,7 @@ The work is in `lensemble.stages.preprocess`.
 
 from typing import Any
 
-from lensemble import triton
+from lensemble.stages import python_backend
 from lensemble.stages.preprocess import PreprocessStage
 
 
@@ -13,7 +13,7 @@ class TritonPythonModel:
     """Triton's Python backend looks for this name."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self.stage = triton.load(PreprocessStage, args)
+        self.stage = python_backend.load(PreprocessStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return triton.respond(self.stage, requests)
+        return python_backend.respond(self.stage, requests)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lensemble import triton
+from lensemble.stages import python_backend
 from lensemble.stages.encode import EncodeStage
 
 
@@ -10,10 +10,10 @@ class TritonPythonModel:
     """Triton's Python backend looks for this name."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self.stage = triton.load(EncodeStage, args)
+        self.stage = python_backend.load(EncodeStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return triton.take(self.stage, requests)
+        return python_backend.take(self.stage, requests)
 
     def finalize(self) -> None:
-        triton.close(self.stage)
+        python_backend.close(self.stage)

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from lensemble import triton
+from lensemble.stages import python_backend
 from lensemble.stages.store import StoreStage
 
 
@@ -12,10 +12,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         os.nice(5)  # a full core of writes must not keep searches waiting
-        self.stage = triton.load(StoreStage, args)
+        self.stage = python_backend.load(StoreStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return triton.respond(self.stage, requests)
+        return python_backend.respond(self.stage, requests)
 
     def finalize(self) -> None:
         self.stage.close()

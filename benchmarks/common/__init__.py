@@ -1,0 +1,1 @@
+"""What benchmarks share: measuring, workloads, pictures, the reference."""

@@ -1,0 +1,111 @@
+"""What exporting a large model takes: time, memory, disk; and whether its graphs are right.
+
+    python -m benchmarks.encoder.export [--shape tiny|small|2b] [--dtype fp32|fp16|int8] [--save]
+
+Random weights in the true shape. `python -m lensemble_export onnx`, then `verify-onnx`, each as a
+process of its own. `own_gib` is the most memory that was the process's own at a time (`rss` less
+what is shared), `mapped_gib` the most of files that it had mapped, which the system may take back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from benchmarks.common.measure import finish
+from benchmarks.common.random_model import random_serving_checkpoint
+from lensemble.operations.tritonserver import stop_on_signals
+
+_EVERY_S = 0.1
+GIB = 2**30
+
+
+def watched(command: list[str]) -> tuple[str, dict[str, float]]:
+    """Runs a command and looks at its memory all the time.
+
+    Args:
+        command: Arguments of Python.
+
+    Returns:
+        What it printed, and `seconds`, `own_gib`, `mapped_gib`.
+
+    Raises:
+        SystemExit: It failed.
+    """
+    own = mapped = 0
+    began = time.perf_counter()
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            looked = psutil.Process(process.pid)
+            while process.poll() is None:
+                try:
+                    memory = looked.memory_info()
+                except psutil.Error:  # it has just ended
+                    continue
+                own = max(own, memory.rss - memory.shared)
+                mapped = max(mapped, memory.shared)
+                time.sleep(_EVERY_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        printed = process.stdout.read() if process.stdout is not None else ""
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return printed, {
+        "seconds": round(time.perf_counter() - began, 1),
+        "own_gib": round(own / GIB, 2),
+        "mapped_gib": round(mapped / GIB, 2),
+    }
+
+
+def measure(shape: str, dtype: str) -> dict[str, Any]:
+    """Exports and verifies.
+
+    Args:
+        shape: A key of `lensemble_export.shapes.SHAPES`.
+        dtype: Of the graphs.
+    """
+    checkpoint = random_serving_checkpoint(shape)
+    weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    tool = ["-m", "lensemble_export"]
+    with TemporaryDirectory(dir=checkpoint.parent) as folder:
+        graphs = Path(folder) / "graphs"
+        _, export = watched([*tool, "onnx", str(checkpoint), str(graphs), "--dtype", dtype])
+        files = {path.name: path.stat().st_size for path in sorted(graphs.iterdir())}
+        printed, verify = watched([*tool, "verify-onnx", str(checkpoint), str(graphs)])
+    return {
+        "checkpoint_gib": round(weights / GIB, 2),
+        "graphs_gib": round(sum(files.values()) / GIB, 2),
+        "files": files,
+        "export": export,
+        "verify": {**verify, **json.loads(printed.splitlines()[-1])},
+    }
+
+
+def main() -> None:
+    """Prints a line for people, then one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="2b")
+    parser.add_argument("--dtype", default="fp32")
+    parser.add_argument("--save", action="store_true", help="write results/export.json")
+    given = parser.parse_args()
+    with stop_on_signals():
+        found = measure(given.shape, given.dtype)
+    print(
+        f"{given.shape} in {given.dtype}: {found['graphs_gib']} GiB, "
+        f"{found['export']['seconds']} s and {found['export']['own_gib']} GiB of memory; "
+        f"cosine {found['verify']['min_cosine']}"
+    )
+    finish("export", {"shape": given.shape, "dtype": given.dtype}, found, given.save)
+
+
+if __name__ == "__main__":
+    main()

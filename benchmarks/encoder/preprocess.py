@@ -1,0 +1,143 @@
+"""How many pictures a core preprocesses, where the time goes, and what that does to vectors.
+
+    python -m benchmarks.encoder.preprocess [--quick] [--save]
+
+One thread on one core, by process time: photographs as JPEG of quality 90, decoded, resized where
+the model wants another size, and cut into patch rows. `scaled` is `LENSEMBLE_JPEG=scaled` against
+full decoding, for photographs of 12 megapixels. Cosines are between vectors in fp32 of one random
+model: to those of Transformers' own processor (`reference`), and of full decoding (`scaled`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.common.measure import finish
+from benchmarks.common.photos import PHOTOS, encoded, read_photo
+from benchmarks.common.random_model import random_serving_checkpoint
+from benchmarks.common.reference import Reference
+from lensemble.encoder.vector_cache import content
+from lensemble.pipeline import Pipeline
+from lensemble.preprocess.decode import open_image, patch_rows, resize, smart_resize, to_rgb
+from lensemble.preprocess.preprocessor import Preprocessor
+from lensemble.settings import Settings
+from lensemble_client import Item
+
+SIZES = {"1024x768": (1024, 768), "1000x750 (resized)": (1000, 750)}
+LARGE = (4032, 3024)
+
+Figures = dict[str, Any]
+
+
+def photographs(size: tuple[int, int], count: int) -> list[bytes]:
+    """JPEG files of one size."""
+    names = list(PHOTOS)[:count]
+    pictures = (Image.open(io.BytesIO(read_photo(name))).convert("RGB") for name in names)
+    return [encoded(picture.resize(size)) for picture in pictures]
+
+
+def cpu_ms(work: Callable[[Any], object], inputs: Sequence[Any], rounds: int) -> float:
+    """Milliseconds of CPU time for one input, median over all."""
+    taken = []
+    for _ in range(rounds):
+        for one in inputs:
+            began = time.process_time()
+            work(one)
+            taken.append(time.process_time() - began)
+    return round(statistics.median(taken) * 1000, 2)
+
+
+def speed(pipeline: Pipeline, count: int, rounds: int) -> Figures:
+    """CPU time of the whole and of its parts."""
+    profile, preprocess = pipeline.checkpoint.profile.image, pipeline.preprocess
+    results: Figures = {}
+    for name, size in SIZES.items():
+        files = photographs(size, count)
+        decoded = [to_rgb(open_image(file)) for file in files]
+        wanted = smart_resize(size[1], size[0], profile)
+        resized = [resize(rgb, *wanted) for rgb in decoded]
+        features = [preprocess(Item(images=(file,))) for file in files]
+        results[name] = {
+            "all_ms": cpu_ms(lambda file: preprocess(Item(images=(file,))), files, rounds),
+            "decode_ms": cpu_ms(lambda file: to_rgb(open_image(file)), files, rounds),
+            "resize_ms": cpu_ms(functools.partial(_resize, wanted), decoded, rounds),
+            "rows_ms": cpu_ms(lambda pixels: patch_rows(pixels, profile), resized, rounds),
+            "hash_ms": cpu_ms(content, features, rounds),
+        }
+        results[name]["pictures_per_s"] = round(1000 / results[name]["all_ms"], 1)
+    large = photographs(LARGE, count // 2)
+    scaled = Preprocessor(pipeline.checkpoint, scaled=True)
+    results["12 megapixels"] = {
+        "full_ms": cpu_ms(lambda file: preprocess(Item(images=(file,))), large, rounds),
+        "scaled_ms": cpu_ms(lambda file: scaled(Item(images=(file,))), large, rounds),
+        "min_cosine_scaled": least_cosine(
+            embedded(pipeline, [preprocess(Item(images=(file,))) for file in large[:2]]),
+            embedded(pipeline, [scaled(Item(images=(file,))) for file in large[:2]]),
+        ),
+    }
+    return results
+
+
+def _resize(size: tuple[int, int], rgb: Image.Image) -> object:
+    return resize(rgb, *size)
+
+
+def embedded(pipeline: Pipeline, features: Sequence[Any]) -> NDArray[np.float32]:
+    """Vectors (N, D) of features."""
+    return np.stack([np.asarray(one) for one in pipeline.encoder.encode(features)])
+
+
+def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Of unit vectors (N, D), pair by pair."""
+    return round(float((one * other).sum(axis=1).min()), 7)
+
+
+def faithful(pipeline: Pipeline, reference: Reference) -> float:
+    """The least cosine to vectors that Transformers' own processor leads to."""
+    files = [*photographs((1000, 750), 2), *photographs((517, 388), 6)]
+    ours = np.stack([np.asarray(v) for v in pipeline.embed([Item(images=(f,)) for f in files])])
+    theirs = [
+        reference.embed(reference.inputs(None, Image.open(io.BytesIO(file)).convert("RGB")))[0]
+        for file in files
+    ]
+    return least_cosine(ours, np.stack(theirs))
+
+
+def main() -> None:
+    """Prints a table, then one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds")
+    parser.add_argument("--save", action="store_true", help="write results/preprocess.json")
+    given = parser.parse_args()
+    count, rounds = (8, 3) if given.quick else (20, 5)
+    checkpoint = random_serving_checkpoint()
+    pipeline = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
+    least = faithful(pipeline, Reference(checkpoint))
+    torch.set_num_threads(1)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        results = speed(pipeline, count, rounds)
+    finally:
+        os.sched_setaffinity(0, cores)
+    results["min_cosine_reference"] = least
+    results["pictures_per_s_per_core_preprocess"] = results["1024x768"]["pictures_per_s"]
+    for name, figures in results.items():
+        print(f"{name:36} {figures}")
+    finish("preprocess", {"pictures": count, "rounds": rounds}, results, given.save)
+
+
+if __name__ == "__main__":
+    main()

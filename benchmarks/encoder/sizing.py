@@ -1,0 +1,85 @@
+"""Which model on which card: upper bounds, computed from shapes, nothing measured.
+
+    python -m benchmarks.encoder.sizing
+
+Floating-point operations of one input (a multiplication and an addition are two) over the card's
+peak. No server reaches its peak; on what share of it to count, `docs/performance.md` says where it
+was measured. Rough to a per cent: norms, softmax and embeddings are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lensemble_export.shapes import SHAPES
+
+PEAKS = {"H100 SXM": 989e12, "A100": 312e12, "L4": 121e12}
+"""Dense bf16 operations per second, by the makers' data sheets."""
+
+PROMPT_TOKENS = 22
+"""Around a picture or a text: system message, roles, markers."""
+PICTURES = {"448x448": (448, 448), "1024x768": (1024, 768), "1024x1024": (1024, 1024)}
+TEXTS = {"32 tokens": 32, "512 tokens": 512}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Operations of both towers of one shape."""
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+
+    def of_tokens(self, tokens: int) -> float:
+        """The text tower's, for one item of so many tokens."""
+        t = self.text
+        hidden, head = t["hidden_size"], t["head_dim"]
+        queries, keys = t["num_attention_heads"] * head, t["num_key_value_heads"] * head
+        per_token = 2 * (2 * hidden * queries + 2 * hidden * keys)
+        per_token += 2 * 3 * hidden * t["intermediate_size"]
+        attention = 2 * tokens * tokens * queries  # causal: half of all pairs
+        return float(t["num_hidden_layers"] * (tokens * per_token + attention))
+
+    def of_patches(self, patches: int) -> float:
+        """The vision tower's, for one picture of so many patches, with its mergers."""
+        v = self.vision
+        hidden = v["hidden_size"]
+        embedding = 2 * patches * 768 * hidden  # one Linear on uint8 rows
+        per_patch = 2 * (4 * hidden * hidden + 2 * hidden * v["intermediate_size"])
+        layers = v["depth"] * (patches * per_patch + 4 * patches * patches * hidden)
+        mergers = 1 + len(v["deepstack_visual_indexes"])
+        merged = 2 * (16 * hidden * hidden + 4 * hidden * v["out_hidden_size"])
+        return float(embedding + layers + mergers * patches // 4 * merged)
+
+    def of_picture(self, width: int, height: int) -> float:
+        """Both towers', for a picture whose sides are multiples of 32."""
+        patches = width * height // 256
+        return self.of_patches(patches) + self.of_tokens(patches // 4 + PROMPT_TOKENS)
+
+
+def bounds(shape: str) -> dict[str, dict[str, float]]:
+    """Items per second at a card's peak: input -> card -> bound."""
+    cost = Cost(SHAPES[shape]["text"], SHAPES[shape]["vision"])
+    inputs = {name: cost.of_picture(*size) for name, size in PICTURES.items()}
+    inputs |= {name: cost.of_tokens(tokens) for name, tokens in TEXTS.items()}
+    return {
+        name: {"TFLOP": round(each / 1e12, 3)}
+        | {card: round(peak / each, 1) for card, peak in PEAKS.items()}
+        for name, each in inputs.items()
+    }
+
+
+def main() -> None:
+    """Prints a table, then one line of JSON."""
+    results = {shape: bounds(shape) for shape in ("2b", "4b", "8b")}
+    print(f"{'at the peak, items/s':24}{'TFLOP':>10}" + "".join(f"{card:>12}" for card in PEAKS))
+    for shape, inputs in results.items():
+        for name, figures in inputs.items():
+            cells = "".join(f"{figures[card]:12,.1f}" for card in PEAKS)
+            print(f"{shape:4}{name:20}{figures['TFLOP']:10.3f}{cells}")
+    print(json.dumps(results, separators=(",", ":")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From recorded requests to figures, limits, tables and plots."""

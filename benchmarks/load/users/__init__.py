@@ -1,0 +1,1 @@
+"""Locust's users: what they send, how, and when."""

@@ -1,0 +1,1 @@
+"""What is observed of the server during a run."""

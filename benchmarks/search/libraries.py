@@ -1,0 +1,59 @@
+"""Libraries that FAISS is compared with: graphs with as many links, searched as hard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble.index.snapshots.tune import K
+
+Parameters = Mapping[str, int]
+Search = Callable[[NDArray[np.float32], Parameters], NDArray[np.int64]]
+"""Queries (B, D) and parameters in, positions of the nearest (B, 10) out."""
+
+
+def _hnswlib(
+    vectors: NDArray[np.float32], parameters: Parameters, threads: int
+) -> tuple[Any, Search, int]:
+    import hnswlib
+
+    index = hnswlib.Index("ip", vectors.shape[1])
+    index.init_index(
+        len(vectors), M=parameters["links"], ef_construction=parameters["ef_construction"]
+    )
+    index.add_items(vectors, num_threads=threads)
+
+    def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
+        index.set_ef(parameters["ef_search"])
+        return np.asarray(index.knn_query(queries, K, num_threads=1)[0], np.int64)
+
+    return index, search, int(index.index_file_size())
+
+
+def _usearch(
+    vectors: NDArray[np.float32], parameters: Parameters, threads: int
+) -> tuple[Any, Search, int]:
+    from usearch.index import Index
+
+    index = Index(
+        ndim=vectors.shape[1],
+        metric="ip",
+        dtype="f32",
+        connectivity=parameters["links"],
+        expansion_add=parameters["ef_construction"],
+    )
+    index.add(np.arange(len(vectors)), vectors, threads=threads)
+
+    def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
+        index.expansion_search = parameters["ef_search"]
+        return np.asarray(index.search(queries, K, threads=1).keys, np.int64)
+
+    return index, search, int(index.memory_usage)
+
+
+BUILDERS = {"hnswlib": _hnswlib, "usearch": _usearch}
+"""Name in `PEERS` -> what builds it: vectors, parameters of `kinds.HNSW` and threads in; the index,
+what searches it with one thread, and its bytes by its own account out."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the running server and of the gateway."""

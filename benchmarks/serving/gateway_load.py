@@ -1,0 +1,125 @@
+"""Callers of one way to the server, in a process of their own: so that its CPU time is theirs.
+
+python -m benchmarks.serving.gateway_load gateway http://127.0.0.1:8080 16 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import itertools
+import json
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from lensemble_client import AsyncClient, Item
+
+_WORDS = ("dent", "scratch", "bumper", "parachoques", "puerta", "red", "left", "front", "luna")
+_WARM_UP_S = 0.5
+MANY = 256
+"""Items in one call of `embed_many`, and in one request of the gateway's."""
+
+Ask = Callable[[], Awaitable[int]]
+
+
+def text(n: int) -> str:
+    """A short text; no two of the first 729 are alike."""
+    return " ".join(_WORDS[n // len(_WORDS) ** place % len(_WORDS)] for place in range(3))
+
+
+async def ways(url: str, stack: AsyncExitStack) -> dict[str, Ask]:
+    """Each way to ask once; what it gives is the number of vectors."""
+    numbers = itertools.count()
+    if url.startswith("grpc"):
+        client = await stack.enter_async_context(AsyncClient(url))
+
+        async def single() -> int:
+            return int((await client.embed(text(next(numbers)))).ndim)
+
+        async def many() -> int:
+            return len(await client.embed_many([Item(text(n)) for n in range(MANY)]))
+
+        return {"grpc": single, "embed_many": many}
+    session = await stack.enter_async_context(
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    )
+
+    async def post(sent: object) -> int:
+        body = {"input": sent, "encoding_format": "base64"}
+        async with session.post(f"{url}/v1/embeddings", json=body) as answer:
+            entries = (await answer.json())["data"]
+        for entry in entries:
+            np.frombuffer(base64.b64decode(entry["embedding"]), "<f4")
+        return len(entries)
+
+    async def one() -> int:
+        return await post(text(next(numbers)))
+
+    async def list_of_many() -> int:
+        return await post([text(n) for n in range(MANY)])
+
+    return {"gateway": one, "gateway_many": list_of_many}
+
+
+async def load(way: str, url: str, callers: int, seconds: float) -> dict[str, Any]:
+    """Callers that ask again as soon as they are answered (closed loop).
+
+    Returns:
+        Items per second, latency of calls in milliseconds, CPU milliseconds per item of this
+        process.
+    """
+    async with AsyncExitStack() as stack:
+        ask = (await ways(url, stack))[way]
+        taken: list[float] = []
+        items = 0
+
+        async def caller(end: float, *, count: bool) -> None:
+            nonlocal items
+            while time.perf_counter() < end:
+                began = time.perf_counter()
+                found = await ask()
+                if count:
+                    taken.append(time.perf_counter() - began)
+                    items += found
+
+        async def all_of_them(seconds: float, *, count: bool) -> None:
+            end = time.perf_counter() + seconds
+            await asyncio.gather(*(caller(end, count=count) for _ in range(callers)))
+
+        await all_of_them(_WARM_UP_S, count=False)
+        began, cpu = time.perf_counter(), _cpu_s()
+        await all_of_them(seconds, count=True)
+        passed, used = time.perf_counter() - began, _cpu_s() - cpu
+    return {
+        "items_per_s": round(items / passed, 1),
+        "p50_ms": round(float(np.percentile(taken, 50)) * 1000, 2),
+        "p99_ms": round(float(np.percentile(taken, 99)) * 1000, 2),
+        "client_cpu_ms_per_item": round(used / items * 1000, 3),
+    }
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    """Prints one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("way", choices=("grpc", "embed_many", "gateway", "gateway_many"))
+    parser.add_argument("url")
+    parser.add_argument("callers", type=int)
+    parser.add_argument("seconds", type=float)
+    given = parser.parse_args()
+    print(json.dumps(asyncio.run(load(given.way, given.url, given.callers, given.seconds))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Cost against size: time of 1 to 4,096 items, and of a search among 10,000 to 1,000,000 vectors.
+
+    python -m benchmarks.serving.growth [--quick] [--save]
+
+Through the real server with the demo's checkpoint, texts and pictures half and half. `embed_many`
+of so many items, and `search` (embed, then the nearest ten) by one caller over made-up vectors in
+the kind of index that `auto` picks. `exponent` is the slope between logarithms from 256 items on: 1
+is linear. Writes `benchmarks/results/growth.png` with `--save`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.measure import RESULTS, finish
+from benchmarks.common.workload import WORKLOADS
+from benchmarks.search.data import VECTORS, Corpus, clustered
+from lensemble.checkpoint import Checkpoint
+from lensemble.index.maintenance.create import write_index
+from lensemble.index.storage.plan import Plan
+from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.settings import Settings
+from lensemble_client import Client
+
+COUNTS = (1, 4, 16, 64, 256, 1024, 4096)
+LINEAR_FROM = 256
+ROWS = (10_000, 100_000, 1_000_000)
+QUERIES = 200
+FOLDER = Path(".cache/growth")
+
+Figures = dict[str, Any]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of one run."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def exponent(sizes: list[int], taken: list[float]) -> float:
+    """Least-squares slope of log(time) over log(size)."""
+    slope, _ = statistics.linear_regression(
+        [math.log(size) for size in sizes], [math.log(one) for one in taken]
+    )
+    return round(slope, 3)
+
+
+def of_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Figures:
+    """Seconds of `embed_many` by the number of items, median of the rounds."""
+    items = WORKLOADS["demo"].items("mixed", max(counts))
+    with TritonServer(Settings(checkpoint=checkpoint)) as server, Client(server.grpc_url) as client:
+        client.embed_many(items[:256])
+        taken: dict[int, list[float]] = {count: [] for count in counts}
+        for number in range(rounds):
+            for count in counts:
+                print(f"round {number + 1}: {count} items", file=sys.stderr)
+                taken[count].append(seconds(partial(client.embed_many, items[:count])))
+    medians = {count: statistics.median(each) for count, each in taken.items()}
+    large = [count for count in counts if count >= LINEAR_FROM]
+    return {
+        "seconds": {str(count): round(each, 4) for count, each in medians.items()},
+        "exponent": exponent(large, [medians[count] for count in large]),
+    }
+
+
+def of_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
+    """Milliseconds of a search and of its step in the index, by the number of vectors."""
+    profile = Checkpoint.open(checkpoint).profile
+    texts = [item.text for item in WORKLOADS["demo"].items("text", QUERIES)]
+    found: Figures = {}
+    for rows in sizes:
+        folder = FOLDER / str(rows)
+        shutil.rmtree(folder, ignore_errors=True)
+        vectors = clustered(Corpus(str(rows), rows, profile.dimension, 1000), VECTORS)
+        numbers = [str(n) for n in range(rows)]
+        print(f"index of {rows} vectors", file=sys.stderr)
+        write_index(folder, profile, vectors, numbers, ["{}"] * rows, plan=Plan(), threads=2)
+        del vectors
+        with (
+            TritonServer(Settings(checkpoint=checkpoint, index=folder)) as server,
+            Client(server.grpc_url, timeout_s=120) as client,
+        ):
+            embedded = [client.embed(text) for text in texts]
+            client.search_vector(embedded[0])
+            client.search(texts[0])
+            alone = [seconds(partial(client.search_vector, vector)) for vector in embedded]
+            whole = [seconds(partial(client.search, text)) for text in texts]
+            found[str(rows)] = {
+                "kind": client.stats()["snapshot"]["kind"],
+                "search_vector_p50_ms": round(statistics.median(alone) * 1000, 2),
+                "search_p50_ms": round(statistics.median(whole) * 1000, 2),
+            }
+        shutil.rmtree(folder)
+    return found
+
+
+def plot(items: Figures, rows: Figures, file: Path) -> None:
+    """Both as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    counts = [int(count) for count in items["seconds"]]
+    left.loglog(counts, list(items["seconds"].values()), marker="o", label="embed_many")
+    most = list(items["seconds"].values())[-1]
+    left.loglog(counts, [most * n / counts[-1] for n in counts], "--", label="linear")
+    left.set(xlabel="items", ylabel="seconds")
+    sizes = [int(size) for size in rows]
+    for key, label in (("search_p50_ms", "search"), ("search_vector_p50_ms", "search_vector")):
+        right.semilogx(sizes, [one[key] for one in rows.values()], marker="o", label=label)
+    right.set(xlabel="vectors in the index", ylabel="p50, ms", ylim=(0, None))
+    for axes in (left, right):
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    """Prints a table, then one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer items and vectors")
+    parser.add_argument("--save", action="store_true", help="write results/growth.json and .png")
+    given = parser.parse_args()
+    counts, sizes, rounds = (COUNTS[:-1], ROWS[:-1], 2) if given.quick else (COUNTS, ROWS, 3)
+    checkpoint = WORKLOADS["demo"].checkpoint()
+    with stop_on_signals():
+        items, rows = of_items(checkpoint, counts, rounds), of_rows(checkpoint, sizes)
+    for count, taken in items["seconds"].items():
+        print(f"{count:>9} items {taken:9.3f} s {taken / int(count) * 1000:9.2f} ms each")
+    print(f"exponent from {LINEAR_FROM} items on: {items['exponent']}")
+    for size, one in rows.items():
+        print(f"{size:>9} vectors {one}")
+    if given.save:
+        plot(items, rows, RESULTS / "growth.png")
+    finish("growth", {"rounds": rounds}, {"items": items, "rows": rows}, given.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Settings of the server, one changed at a time: which are good at 1 caller and at 64?
+
+    python -m benchmarks.serving.sweep [--quick] [--workload demo|small] [--save]
+
+Every variant has a server of its own. Variants and the defaults take turns in each round, and what
+is printed is their ratio to the defaults of the same round: median, least and most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.common.measure import finish
+from benchmarks.common.workload import WORKLOADS
+from benchmarks.serving import callers
+from lensemble.operations.model_repository import write_repository
+from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.settings import Settings
+
+CALLERS = (1, 64)
+REQUESTS = {"demo": (200, 1024), "small": (24, 128)}
+"""Of one variant in one round, at 1 and at 64 callers."""
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to start the server.
+
+    Attributes:
+        settings: Fields of `Settings`.
+        delay_us: That the batcher of `qwen3_vl` waits for more, in microseconds.
+        environment: Variables of the server.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    delay_us: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def repository(self, settings: Settings, folder: Path) -> Path:
+        """The models with this variant's configuration."""
+        copy = write_repository(settings, folder / "models")
+        if self.delay_us:
+            delay = f"dynamic_batching {{ max_queue_delay_microseconds: {self.delay_us} }}"
+            _change(copy / "qwen3_vl", r"dynamic_batching \{ \}", delay)
+        return copy
+
+
+DEFAULTS = "defaults"
+VARIANTS = {
+    DEFAULTS: Variant(),
+    "the defaults again": Variant(),  # how much two equal servers differ
+    "1 preprocess instance": Variant({"preprocess_instances": 1}),
+    "3 preprocess instances": Variant({"preprocess_instances": 3}),
+    "1 encoder thread": Variant({"threads": 1}),
+    "2 encoder instances": Variant({"encoder_instances": 2}),
+    "batching delay 1 ms": Variant(delay_us=1000),
+    "batching delay 5 ms": Variant(delay_us=5000),
+    "batch_tokens 1024": Variant({"batch_tokens": 1024}),
+    "batch_tokens 2048": Variant({"batch_tokens": 2048}),
+    "batch_tokens 16384": Variant({"batch_tokens": 16_384}),
+    "batch_patches 1024": Variant({"batch_patches": 1024}),
+    "batch_patches 16384": Variant({"batch_patches": 16_384}),
+    "libgomp spins as it likes": Variant(environment={"GOMP_SPINCOUNT": "300000"}),
+    "libgomp never spins": Variant(environment={"GOMP_SPINCOUNT": "0"}),
+    "fp32": Variant({"dtype": "fp32"}),
+}
+
+
+def _change(model: Path, pattern: str, wanted: str) -> None:
+    config = model / "config.pbtxt"
+    text, count = re.subn(pattern, wanted, config.read_text())
+    if count != 1:
+        raise ValueError(f"{pattern!r} stands {count} times in {config}; expected once")
+    config.write_text(text)
+
+
+@contextmanager
+def running(variant: Variant, checkpoint: Path) -> Iterator[TritonServer]:
+    """A server of this variant."""
+    settings = Settings(checkpoint=checkpoint, **variant.settings)
+    before = {name: os.environ.get(name) for name in variant.environment}
+    with TemporaryDirectory() as folder:
+        os.environ.update(variant.environment)  # the server inherits them when it starts
+        try:
+            server = TritonServer(
+                settings, repository=variant.repository(settings, Path(folder))
+            ).start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        with server:
+            yield server
+
+
+def measure(name: str, wanted: dict[str, Variant], rounds: int) -> dict[str, Figures]:
+    """Figures of each variant against the defaults beside it.
+
+    Args:
+        name: A key of `WORKLOADS`.
+        wanted: Variants; the defaults run beside each.
+        rounds: How many, by turns.
+    """
+    checkpoint = WORKLOADS[name].checkpoint()
+    results: dict[str, Figures] = {}
+    with ExitStack() as stack:
+        defaults = stack.enter_context(running(VARIANTS[DEFAULTS], checkpoint))
+        for label, variant in wanted.items():
+            with running(variant, checkpoint) as server:
+                print(label, file=sys.stderr)
+                results[label] = _beside(name, defaults, server, rounds)
+    return results
+
+
+def _beside(name: str, defaults: TritonServer, server: TritonServer, rounds: int) -> Figures:
+    found: Figures = {}
+    for count, requests in zip(CALLERS, REQUESTS[name], strict=True):
+        ratios: dict[str, list[float]] = {"items_per_s": [], "p50_ms": [], "p99_ms": []}
+        for turn in range(rounds):
+            took = {}
+            # Each is first in every other round: what a machine does after idling helps nobody.
+            for which in (server, defaults) if turn % 2 else (defaults, server):
+                took[which] = callers.run(which.grpc_url, name, callers=count, requests=requests)
+            one, other = took[server], took[defaults]
+            for key, each in ratios.items():
+                each.append(one[key] / other[key])
+        for key, each in ratios.items():
+            found[f"{key}_{count}"] = round(statistics.median(each), 2)
+            found[f"{key}_{count}_spread"] = [round(min(each), 2), round(max(each), 2)]
+    return found
+
+
+def table(results: dict[str, Figures]) -> str:
+    """Ratios to the defaults for people."""
+    columns = [f"{key}_{count}" for count in CALLERS for key in ("items_per_s", "p50_ms", "p99_ms")]
+    lines = [f"{'over the defaults':28}" + "".join(f"{column:>24}" for column in columns)]
+    for label, figures in results.items():
+        cells = []
+        for column in columns:
+            least, most = figures[f"{column}_spread"]
+            cells.append(f"{f'{figures[column]:.2f} ({least:.2f}-{most:.2f})':>24}")
+        lines.append(f"{label:28}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints a table, then one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="2 rounds")
+    parser.add_argument("--workload", choices=WORKLOADS, default="demo")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="only these")
+    parser.add_argument("--save", action="store_true", help="write results/sweep-WORKLOAD.json")
+    given = parser.parse_args()
+    rounds = 2 if given.quick else 5
+    names = given.variants or [name for name in VARIANTS if name != DEFAULTS]
+    with stop_on_signals():
+        results = measure(given.workload, {name: VARIANTS[name] for name in names}, rounds)
+    print(table(results))
+    finish(f"sweep-{given.workload}", {"rounds": rounds}, results, given.save)
+
+
+if __name__ == "__main__":
+    main()

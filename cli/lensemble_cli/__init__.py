@@ -1,0 +1,1 @@
+"""The command line `lensemble`: one module for each command."""

@@ -1,0 +1,1 @@
+"""Ways to reach Triton: gRPC and HTTP, for threads and for asyncio."""

@@ -1,0 +1,215 @@
+"""The wire for asyncio: as `transport`, with calls that are awaited and can be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from lensemble_client import request_headers
+from lensemble_client.transports.wire import (
+    GRPC_CHANNEL,
+    Parameters,
+    Sent,
+    arrays,
+    inputs,
+    outputs,
+    said,
+    sent,
+    translated,
+)
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, from_wire
+from lensemble_contract.items import Rows
+from lensemble_contract.tls import Tls
+
+_JSON_SIZE = "Inference-Header-Content-Length"
+"""Header: bytes of JSON before the binary tensors (KServe, "Binary Tensor Data Extension")."""
+
+
+class AsyncTransport(Protocol):
+    """Carries calls to a Triton server, on one event loop."""
+
+    async def infer(
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+
+    async def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+
+    async def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+
+    async def close(self) -> None:
+        """Closes the connections."""
+
+
+class AsyncGrpcTransport:
+    """Triton's gRPC protocol.
+
+    Args:
+        address: `host:port`.
+        tls: Certificates; None is without TLS.
+    """
+
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        import tritonclient.grpc.aio as triton
+
+        self._triton, self._address = triton, address
+        self._options: Any = {} if tls is None else tls.grpc_options()
+        self._opened: Any = None
+
+    async def infer(
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+        made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
+        try:
+            result = await self._client().infer(
+                model.name,
+                made,
+                outputs=wanted,
+                request_id=request_headers.request_id.get(),
+                headers=request_headers.headers(),
+                parameters=sent(parameters, timeout_s),
+                client_timeout=timeout_s,
+            )
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+        return arrays(result, model.outputs)
+
+    async def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+        try:
+            return bool(await self._client().is_model_ready(model, client_timeout=timeout_s))
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+
+    async def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+        try:
+            metadata = await self._client().get_server_metadata(client_timeout=timeout_s)
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+        return f"{metadata.name} {metadata.version}"
+
+    async def close(self) -> None:
+        """See `AsyncTransport.close`."""
+        if self._opened is not None:
+            await self._opened.close()
+
+    def _client(self) -> Any:
+        if self._opened is None:  # belongs to the loop that runs now
+            self._opened = self._triton.InferenceServerClient(
+                self._address, channel_args=[*GRPC_CHANNEL], **self._options
+            )
+        return self._opened
+
+
+class AsyncHttpTransport:
+    """The KServe v2 protocol over HTTP, tensors in binary.
+
+    tritonclient writes and reads the bodies; aiohttp carries them, as tritonclient's own client for
+    asyncio warns of every body beyond 1 MiB.
+
+    Args:
+        address: `host:port`, without scheme.
+        tls: Certificates; None is without TLS.
+
+    Raises:
+        InvalidInputError: They cannot be used.
+    """
+
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        import aiohttp
+        import tritonclient.http as triton
+
+        self._aiohttp, self._triton = aiohttp, triton
+        self._url = f"http{'' if tls is None else 's'}://{address}/v2"
+        self._context: Any = True if tls is None else tls.for_client()
+        self._session: Any = None
+
+    async def infer(
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+        body, json_size = self._triton.InferenceServerClient.generate_request_body(
+            inputs(self._triton, model, rows),
+            outputs=outputs(self._triton, model),
+            request_id=request_headers.request_id.get(),
+            parameters=sent(parameters, timeout_s),
+        )
+        headers = request_headers.headers()
+        if json_size is not None:
+            headers[_JSON_SIZE] = str(json_size)
+        answer, size = await self._call(
+            "POST", f"models/{model.name}/infer", timeout_s, body, headers
+        )
+        try:
+            result = self._triton.InferenceServerClient.parse_response_body(
+                answer, header_length=None if size is None else int(size)
+            )
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+        return arrays(result, model.outputs)
+
+    async def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+        try:
+            await self._call("GET", f"models/{model}/ready", timeout_s)
+        except InvalidInputError:  # Triton's word for "not now"
+            return False
+        return True
+
+    async def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+        answer, _ = await self._call("GET", "", timeout_s)
+        try:
+            metadata = json.loads(answer)
+            return f"{metadata['name']} {metadata['version']}"
+        except (ValueError, KeyError, TypeError) as error:
+            raise translated(error, timeout_s) from error
+
+    async def close(self) -> None:
+        """See `AsyncTransport.close`."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, str | None]:
+        """One HTTP request: the answer's body, and how much of it is JSON.
+
+        The timeout is for all of it; aiohttp's own are for each read and write, which a slow answer
+        in pieces passes. Callers say how many calls they want at a time.
+        """
+        if self._session is None:  # belongs to the loop that runs now
+            self._session = self._aiohttp.ClientSession(
+                connector=self._aiohttp.TCPConnector(limit=0, ssl=self._context),
+                timeout=self._aiohttp.ClientTimeout(total=None),
+            )
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    method,
+                    f"{self._url}/{path}".rstrip("/"),
+                    data=None if body is None else io.BytesIO(body),
+                    headers=headers,
+                ) as response,
+            ):
+                answer = await response.read()
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+        if response.status != HTTPStatus.OK:
+            raise from_wire(str(response.status), said(answer))
+        return answer, response.headers.get(_JSON_SIZE)

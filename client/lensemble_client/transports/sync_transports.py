@@ -1,0 +1,204 @@
+"""The wire: one small interface over gRPC and over HTTP.
+
+`Client` talks to a `Transport`; tests give it one of their own. Nothing of `tritonclient` is seen
+above this file and `aio_transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
+
+from lensemble_client import request_headers
+from lensemble_client.transports.async_transports import AsyncHttpTransport
+from lensemble_client.transports.wire import (
+    GRPC_CHANNEL,
+    Parameters,
+    Sent,
+    arrays,
+    inputs,
+    outputs,
+    sent,
+    translated,
+)
+from lensemble_contract import contract
+from lensemble_contract.errors import NotReadyError
+from lensemble_contract.items import Rows
+from lensemble_contract.tls import Tls
+
+__all__ = ["GrpcTransport", "HttpTransport", "Parameters", "Transport"]
+
+_T = TypeVar("_T")
+
+
+class Transport(Protocol):
+    """Carries one call to a Triton server. Safe to use from several threads."""
+
+    def infer(
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """Runs a model.
+
+        Args:
+            model: What to run; its outputs are all asked for.
+            rows: Input name -> array (B, ...), or where it lies in shared memory.
+            parameters: Request parameters.
+            timeout_s: Seconds after which the call fails.
+
+        Returns:
+            Output name -> array (B, ...).
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
+
+    def ready(self, model: str, timeout_s: float) -> bool:
+        """Whether the server says that it can serve this model now."""
+
+    def version(self, timeout_s: float) -> str:
+        """Name and version of the server, such as `triton 2.51.0`."""
+
+    def close(self) -> None:
+        """Closes the connections."""
+
+
+class GrpcTransport:
+    """Triton's gRPC protocol: the faster of the two.
+
+    Args:
+        address: `host:port`.
+        tls: Certificates; None is without TLS.
+    """
+
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        import tritonclient.grpc as triton
+
+        self._triton = triton
+        options: Any = {} if tls is None else tls.grpc_options()
+        self._client = triton.InferenceServerClient(
+            address, channel_args=[*GRPC_CHANNEL], **options
+        )
+
+    def infer(
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+        made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
+        try:
+            result = self._client.infer(
+                model.name,
+                made,
+                outputs=wanted,
+                request_id=request_headers.request_id.get(),
+                headers=request_headers.headers(),
+                parameters=sent(parameters, timeout_s),
+                client_timeout=timeout_s,
+            )
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+        return arrays(result, model.outputs)
+
+    def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+        try:
+            return bool(self._client.is_model_ready(model, client_timeout=timeout_s))
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+
+    def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+        try:
+            metadata = self._client.get_server_metadata(client_timeout=timeout_s)
+        except Exception as error:
+            raise translated(error, timeout_s) from error
+        return f"{metadata.name} {metadata.version}"
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._client.close()
+
+
+class HttpTransport:
+    """The KServe v2 protocol over HTTP, tensors in binary.
+
+    All threads share one event loop, on a thread of its own: connections and what the system holds
+    for them are then as many as calls are under way, however many threads came and went.
+
+    Args:
+        address: `host:port`, without scheme.
+        tls: Certificates; None is without TLS.
+
+    Raises:
+        InvalidInputError: They cannot be used.
+    """
+
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        self._transport = AsyncHttpTransport(address, tls)
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
+        thread.start()
+        self._end = weakref.finalize(self, _close, self._transport, self._loop, thread)
+
+    def infer(
+        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+    ) -> Rows:
+        """See `Transport.infer`."""
+        return self._await(self._transport.infer(model, rows, parameters, timeout_s))
+
+    def ready(self, model: str, timeout_s: float) -> bool:
+        """See `Transport.ready`."""
+        return self._await(self._transport.ready(model, timeout_s))
+
+    def version(self, timeout_s: float) -> str:
+        """See `Transport.version`."""
+        return self._await(self._transport.version(timeout_s))
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._end()
+
+    def _await(self, call: Coroutine[None, None, _T]) -> _T:
+        """Runs a call on the loop.
+
+        Raises:
+            NotReadyError: The transport was closed.
+        """
+        if not self._end.alive:
+            call.close()
+            raise NotReadyError("the connection was closed")
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return future.result()
+        except asyncio.CancelledError as error:
+            raise NotReadyError("the connection was closed") from error
+        finally:
+            future.cancel()  # if the caller was interrupted
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _close(
+    transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop, thread: threading.Thread
+) -> None:
+    """Ends calls under way, connections, loop and thread."""
+    asyncio.run_coroutine_threadsafe(_ended(transport, loop), loop)
+    if thread is not threading.current_thread():  # the collector may call from any thread
+        thread.join()
+
+
+async def _ended(transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop) -> None:
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await transport.close()
+    loop.stop()

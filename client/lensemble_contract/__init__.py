@@ -1,0 +1,1 @@
+"""What clients and server agree on: tensors and limits, errors, items, certificates."""

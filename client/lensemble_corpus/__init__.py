@@ -1,0 +1,1 @@
+"""Tables of pictures and texts: rows in, a folder of embeddings out, resumable."""

@@ -1,0 +1,1 @@
+"""The emoji demo: its program, checkpoint, data set, and the training that made them."""

@@ -1,0 +1,93 @@
+"""A trained encoder -> a serving checkpoint in Hugging Face format, float16."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from lensemble.encoder.pytorch.torch_engine import Encoder, PatchLinear
+from lensemble.profile import FILE_NAME as PROFILE_FILE
+from lensemble.profile import Profile
+from lensemble_contract.errors import InvalidInputError
+from lensemble_export.checks import read_json
+from lensemble_export.convert import NEEDED, TAKEN_ALONG, convert
+
+MIN_PIXELS, MAX_PIXELS = 64 * 64, 128 * 128
+"""Training sees pictures of these areas only."""
+DTYPE = torch.float16
+"""Half the bytes of float32, and eight times as fine as bfloat16 at these weights' sizes."""
+
+
+def publish(encoder: Encoder, initial: Path, out: Path, min_dimension: int) -> Profile:
+    """Writes the checkpoint.
+
+    Args:
+        encoder: Trained.
+        initial: The folder that training began with: configuration and tokenizer.
+        out: Where to write; a checkpoint that stands there is replaced.
+        min_dimension: Smallest Matryoshka length trained for.
+
+    Returns:
+        The profile that was written.
+
+    Raises:
+        InvalidInputError: `out` holds something else.
+    """
+    if out.exists() and not (out / PROFILE_FILE).is_file() and any(out.iterdir()):
+        raise InvalidInputError(
+            f"{str(out)!r} is there and is no checkpoint; choose another folder", field="out"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        folder = Path(name) / "source" / out.name
+        folder.mkdir(parents=True)
+        for file in (*NEEDED, *TAKEN_ALONG):
+            if (initial / file).is_file() and file != "model.safetensors.index.json":
+                shutil.copyfile(initial / file, folder / file)
+        config = read_json(initial / "config.json")
+        config["dtype"] = str(DTYPE).removeprefix("torch.")
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        limit_pixels(folder)
+        save_file(weights(encoder), folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "model.safetensors").chmod(0o644)
+        made = Path(name) / "made"
+        profile = convert(
+            str(folder),
+            made,
+            min_pixels=MIN_PIXELS,
+            max_pixels=MAX_PIXELS,
+            min_dimension=min_dimension,
+        )
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+        return profile
+
+
+def limit_pixels(folder: Path) -> None:
+    """Writes the pixel limits where the reference reads them."""
+    path = folder / "preprocessor_config.json"
+    processor = read_json(path)
+    processor["size"] = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
+    path.write_text(json.dumps(processor, indent=2) + "\n")
+
+
+def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """The encoder's weights under the names of `Qwen3VLForConditionalGeneration`."""
+    named = dict(encoder.model.state_dict())
+    patch = encoder.model.visual.patch_embed
+    assert isinstance(patch, PatchLinear)
+    del named["visual.patch_embed.weight"], named["visual.patch_embed.bias"]
+    # The Linear is the kernel summed over two equal frames; each gets half.
+    side = encoder.profile.image.patch_size
+    frame = patch.weight.reshape(-1, 3, 1, side, side) / 2
+    named["visual.patch_embed.proj.weight"] = frame.expand(-1, -1, 2, -1, -1)
+    named["visual.patch_embed.proj.bias"] = patch.bias
+    return {
+        f"model.{name}": tensor.detach().to(DTYPE).cpu().contiguous()
+        for name, tensor in named.items()
+    }

@@ -1,0 +1,92 @@
+"""How training goes: what clean pictures and their names find, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.emoji.concepts import Picture
+from demo.emoji.render import on_white
+from demo.emoji.write_dataset import SAME_THING, SIZE
+from lensemble.checkpoint import Checkpoint
+from lensemble.encoder.engine import Embedding
+from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.preprocess.preprocessor import Preprocessor
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item
+
+LANGUAGES = ("en", "es")
+
+
+def embed(encoder: Encoder, preprocess: Preprocessor, items: Sequence[Item]) -> NDArray[np.float32]:
+    """Vectors of items.
+
+    Returns:
+        (N, D) float32, unit length.
+
+    Raises:
+        LensembleError: An item cannot be embedded.
+    """
+    return np.stack(_sound(encoder.encode([preprocess(item) for item in items])))
+
+
+def clean(
+    pictures: Sequence[Picture],
+    rendered: Mapping[str, NDArray[np.uint8]],
+    instruction: str | None = None,
+) -> list[Item]:
+    """The pictures as they are, one item each."""
+    return [
+        Item.of(image=on_white(rendered[picture.id], SIZE), instruction=instruction)
+        for picture in pictures
+    ]
+
+
+def recall(
+    encoder: Encoder,
+    checkpoint: Checkpoint,
+    pictures: Sequence[Picture],
+    rendered: Mapping[str, NDArray[np.uint8]],
+    k: int = 10,
+) -> str:
+    """Capped recall at k among `pictures`: names by language, and variants.
+
+    Args:
+        encoder: In training.
+        checkpoint: Its tokenizer and profile.
+        pictures: Asked for and searched.
+        rendered: Picture id -> (128, 128, 4) uint8 RGBA.
+        k: How far to look.
+    """
+    preprocess = Preprocessor(checkpoint)
+    corpus = embed(encoder, preprocess, clean(pictures, rendered))
+    found = []
+    for language in LANGUAGES:
+        names = [Item.of(picture.names[language]) for picture in pictures]
+        scores = embed(encoder, preprocess, names) @ corpus.T
+        ranks = (scores > np.diag(scores)[:, None]).sum(axis=1)
+        found.append(f"{language} {(ranks < k).mean():.3f}")
+    queries = embed(encoder, preprocess, clean(pictures, rendered, SAME_THING))
+    found.append(f"variants {_variants(queries @ corpus.T, pictures, k):.3f}")
+    return " ".join(found)
+
+
+def _variants(scores: NDArray[np.float32], pictures: Sequence[Picture], k: int) -> float:
+    """Mean over pictures with variants of their share of the first k, of those that can be."""
+    concepts = np.array([picture.concept for picture in pictures])
+    relevant = concepts[:, None] == concepts
+    np.fill_diagonal(relevant, False)  # its own is neither sought nor in the way
+    np.fill_diagonal(scores, -np.inf)
+    first = np.argsort(-scores, axis=1)[:, :k]
+    counts = relevant.sum(axis=1)
+    hits = np.take_along_axis(relevant, first, axis=1).sum(axis=1)
+    return float((hits[counts > 0] / np.minimum(counts[counts > 0], k)).mean())
+
+
+def _sound(results: Sequence[Embedding | LensembleError]) -> list[Embedding]:
+    for result in results:
+        if isinstance(result, LensembleError):
+            raise result
+    return [result for result in results if not isinstance(result, LensembleError)]

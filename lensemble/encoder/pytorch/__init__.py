@@ -1,0 +1,1 @@
+"""The encoder on PyTorch."""

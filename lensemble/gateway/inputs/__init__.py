@@ -1,0 +1,1 @@
+"""Request bodies: their schemas, and how they become items."""

@@ -1,0 +1,1 @@
+"""Making, compacting, copying and measuring an index."""

@@ -1,0 +1,1 @@
+"""Stage 3: vectors become their nearest items."""

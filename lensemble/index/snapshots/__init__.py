@@ -1,0 +1,1 @@
+"""Snapshots: what the store held at one moment, as a FAISS index."""

@@ -1,0 +1,1 @@
+"""The store: every item of an index, in one SQLite file."""

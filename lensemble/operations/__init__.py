@@ -1,0 +1,1 @@
+"""Starting, watching, restarting, logging and checking a server."""

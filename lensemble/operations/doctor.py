@@ -1,0 +1,223 @@
+"""What stands in the way of a server on this machine, each with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensemble.settings import Settings, unknown_variables
+from lensemble_contract.errors import LensembleError
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "faiss-cpu", "numpy")
+_SHARED_MEMORY = Path("/dev/shm")
+_LEAST_SHARED_MEMORY = 1024**3
+"""A full batch of pictures at the profile's largest size, twice."""
+_LEAST_DISK = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: `OK`, `WARNING` or `FAULT`.
+        subject: What was looked at.
+        text: What was found.
+        remedy: What to do; empty if there is nothing to do.
+    """
+
+    level: str
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding]:
+    """Looks at everything, cheap things first.
+
+    Args:
+        settings: Of the server; None looks at the machine alone.
+        ports: TCP ports on loopback that it would take.
+    """
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        _python, _packages, _tritonserver, _device, _shared_memory, lambda: _ports(ports),
+        _variables,
+    ]  # fmt: skip
+    if settings is not None:
+        looks += [
+            lambda: _checkpoint(settings), lambda: _engine(settings), lambda: _index(settings)
+        ]  # fmt: skip
+    for look in looks:
+        try:
+            yield from look()
+        except LensembleError as error:
+            yield Finding(FAULT, error.field or "settings", error.message)
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding(OK, "python", sys.version.split()[0])
+
+
+def _packages() -> Iterator[Finding]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(FAULT, name, "not installed", "pip install 'lensemble[local-server]'")
+    yield Finding(OK, "packages", ", ".join(f"{name} {one}" for name, one in versions.items()))
+
+
+def _tritonserver() -> Iterator[Finding]:
+    from lensemble.operations.installation import find_tritonserver
+
+    found = find_tritonserver()
+    if found.stub is not None:
+        yield Finding(
+            WARNING,
+            "tritonserver",
+            f"{found.binary}, release 24.10 of the nvidia-pytriton wheel",
+            "it has known security holes: on loopback only; to serve others, take NVIDIA's image "
+            "(docker-compose.yml)",
+        )
+    else:
+        yield Finding(OK, "tritonserver", str(found.binary))
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        text = f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        yield Finding(OK, "gpu", text)
+        return
+    cores = len(os.sched_getaffinity(0))
+    if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
+        yield Finding(
+            WARNING,
+            "gpu",
+            "there is one, and PyTorch does not see it",
+            "python -c 'import torch; torch.zeros(1).cuda()' says why; in a container, start it "
+            "with --gpus all",
+        )
+    yield Finding(OK, "cpu", f"{cores} cores, no GPU: for small models and for trying out")
+
+
+def _shared_memory() -> Iterator[Finding]:
+    if not _SHARED_MEMORY.is_dir():
+        yield Finding(FAULT, "/dev/shm", "missing", "mount a tmpfs there")
+        return
+    usage = shutil.disk_usage(_SHARED_MEMORY)
+    text = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
+    if usage.free < _LEAST_SHARED_MEMORY:
+        yield Finding(
+            FAULT,
+            "/dev/shm",
+            f"{text}; tensors pass through it",
+            "docker run --shm-size 2g, or `shm_size: 2gb` in a compose file; rm /dev/shm/lensemble_"
+            "* if nothing runs",
+        )
+    else:
+        yield Finding(OK, "/dev/shm", text)
+
+
+def _ports(ports: Sequence[int]) -> Iterator[Finding]:
+    from lensemble.operations.tritonserver import free_ports
+
+    taken = []
+    for port in ports:
+        try:
+            free_ports([port])
+        except LensembleError:
+            taken.append(port)
+    if taken:
+        said = ", ".join(map(str, taken))
+        yield Finding(
+            WARNING,
+            "ports",
+            f"{said} taken",
+            "`ss -ltnp` says by whom; or take others: lensemble up --grpc-port 0 (a free one)",
+        )
+    else:
+        yield Finding(OK, "ports", f"{', '.join(map(str, ports))} are free")
+
+
+def _variables() -> Iterator[Finding]:
+    for name in unknown_variables():
+        yield Finding(WARNING, name, "no such setting", "README lists them; unset it")
+
+
+def _checkpoint(settings: Settings) -> Iterator[Finding]:
+    from lensemble.checkpoint import Checkpoint
+
+    found = Checkpoint.open(settings.checkpoint, full=True)
+    yield Finding(
+        OK,
+        "checkpoint",
+        f"{found.profile.name}, {found.profile.dimension} dimensions, every file as its profile "
+        "says",
+    )
+
+
+def _engine(settings: Settings) -> Iterator[Finding]:
+    if settings.engine != "onnx" and settings.onnx is None and not settings.graphs.is_dir():
+        return
+    from lensemble.checkpoint import Checkpoint
+    from lensemble.encoder.onnx.graph_files import Graphs
+
+    graphs = Graphs.open(settings.graphs, Checkpoint.open(settings.checkpoint), full=True)
+    if importlib.util.find_spec("onnxruntime") is None:
+        yield Finding(
+            FAULT if settings.engine == "onnx" or settings.onnx else WARNING,
+            "onnx",
+            "there are graphs, and ONNX Runtime is missing",
+            "run `pip install 'lensemble[onnx]'`",
+        )
+        return
+    unused = "; LENSEMBLE_ENGINE=torch does not use them" if settings.engine == "torch" else ""
+    yield Finding(OK, "onnx", f"graphs of this checkpoint in {graphs.precision}{unused}")
+
+
+def _index(settings: Settings) -> Iterator[Finding]:
+    if settings.index is None:
+        yield Finding(OK, "index", "none: embeddings only")
+        return
+    if not settings.index.exists() and settings.writes == "on":
+        yield Finding(OK, "index", f"{str(settings.index)!r} will be made")
+        return
+    from lensemble.checkpoint import Checkpoint
+    from lensemble.index import check_profile
+    from lensemble.index.snapshots.snapshot import is_whole, manifest_of
+    from lensemble.index.storage.store import Store
+
+    profile = Checkpoint.open(settings.checkpoint).profile
+    with Store.open(settings.index) as store:
+        check_profile(store.profile_name, store.profile_hash, profile.hash)
+        name = store.snapshot
+        if name and not is_whole(settings.index, name):
+            yield Finding(
+                FAULT,
+                "index",
+                f"snapshot {name!r} is damaged",
+                f"lensemble index compact {settings.index} makes it anew from the items",
+            )
+            return
+        made = manifest_of(settings.index, name) if name else None
+    text = "no snapshot yet" if made is None else f"{made.count} items, {made.kind}"
+    if made is not None:
+        text += f", recall@10 {made.recall_at_10:.3f}"
+    yield Finding(OK, "index", text)
+    free = shutil.disk_usage(settings.index).free
+    if settings.writes == "on" and free < _LEAST_DISK:
+        yield Finding(
+            WARNING, "disk", f"{free / 1e9:.1f} GB free for writes", "make room, or move the index"
+        )

@@ -1,0 +1,129 @@
+"""HTTP routes that say how a supervised server is; Triton's own stay green when a model has died.
+
+- `GET /live`: 200 for as long as the supervisor runs.
+- `GET /ready`: 200 if the server serves, 503 with the reason if not.
+- `GET /metrics`: the supervisor's own, for Prometheus.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from lensemble.operations.liveness import REASONS
+from lensemble.operations.supervisor import START, State
+from lensemble.operations.tritonserver import LOOPBACK, free_ports
+
+_TIMEOUT_S = 5
+
+
+class HealthServer:
+    """Answers on a port of its own; a context manager.
+
+    Args:
+        state: Of the supervisor.
+        port: 0 takes a free one.
+        address: Where to listen.
+
+    Attributes:
+        url: Where it listens.
+
+    Raises:
+        InvalidInputError: It cannot listen there.
+    """
+
+    def __init__(self, state: State, port: int = 0, address: str = LOOPBACK) -> None:
+        (port,) = free_ports([port], address)
+        self._server = ThreadingHTTPServer((address, port), partial(_Handler, state))
+        self._server.daemon_threads = True
+        self.url = f"http://{address}:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _TIMEOUT_S
+
+    def __init__(self, state: State, *connection: Any) -> None:
+        self.state = state
+        super().__init__(*connection)  # which answers
+
+    def do_GET(self) -> None:
+        """Routes by path."""
+        state = self.state
+        if self.path == "/live":
+            self._answer(HTTPStatus.OK, {"status": "ok"})
+        elif self.path == "/ready":
+            self._answer(
+                HTTPStatus.OK if state.ready else HTTPStatus.SERVICE_UNAVAILABLE,
+                {
+                    "status": "ok" if state.ready else "unavailable",
+                    "reason": state.reason,
+                    "since": state.since,
+                    "restarts": state.restarts,
+                    "recovery_s": round(state.recovery_s, 3),
+                },
+            )
+        elif self.path == "/metrics":
+            self._send(HTTPStatus.OK, "text/plain; version=0.0.4", metrics(state))
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, {"detail": "there are /live, /ready and /metrics"})
+
+    def _answer(self, status: HTTPStatus, content: dict[str, object]) -> None:
+        self._send(status, "application/json", json.dumps(content) + "\n")
+
+    def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: probes come every few seconds."""
+
+
+class _Metrics:
+    """The state, for `prometheus_client`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """See `prometheus_client.registry.Collector`."""
+        state = self._state
+        yield GaugeMetricFamily("lensemble_up", "Whether the server serves.", int(state.ready))
+        restarts = CounterMetricFamily(
+            "lensemble_restarts", "Starts after a fault, by what was wrong.", labels=["reason"]
+        )
+        # All of them from the start: a counter that appears with 1 shows no increase.
+        for reason in (*REASONS, START):
+            restarts.add_metric([reason], state.restarts.get(reason, 0))
+        yield restarts
+        yield GaugeMetricFamily(
+            "lensemble_recovery_seconds",
+            "From finding the last fault until it served again.",
+            state.recovery_s,
+        )
+
+
+def metrics(state: State) -> str:
+    """In Prometheus' text format."""
+    return generate_latest(_Metrics(state)).decode()

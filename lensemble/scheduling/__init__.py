@@ -1,0 +1,1 @@
+"""Which request is computed next, which is refused, and when a deadline has passed."""

@@ -1,0 +1,21 @@
+"""Encoded pictures and text -> CLIP's token ids and pixels.
+
+The work is in `lensemble.stages.clip_preprocess`.
+"""
+
+from typing import Any
+
+from lensemble.stages import python_backend
+from lensemble.stages.clip_preprocess import ClipPreprocessStage
+
+
+class TritonPythonModel:
+    """Triton's Python backend looks for this name."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads what the stage needs."""
+        self.stage = python_backend.load(ClipPreprocessStage, args)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answers the requests of one call."""
+        return python_backend.respond(self.stage, requests)

@@ -1,0 +1,25 @@
+"""The computed bounds against PyTorch's own count of operations."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.encoder.sizing import Cost
+from lensemble.preprocess.features import Features
+from lensemble_client import Item
+from lensemble_export.shapes import SHAPES
+from tests.pictures import encode, textured
+
+
+@pytest.mark.parametrize("side", [96, 160])
+def test_operations_are_those_that_pytorch_counts(pipeline, plain_encoder, side):
+    features: Features = pipeline.preprocess(Item(images=(encode(textured(side, side)),)))
+    packed = plain_encoder.pack([features])
+    counter = FlopCounterMode(display=False)
+    with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        plain_encoder.forward(packed)
+    cost = Cost(SHAPES["tiny"]["text"], SHAPES["tiny"]["vision"])
+    counted = counter.get_total_flops()
+    expected = cost.of_patches(len(features.patches)) + cost.of_tokens(len(features.input_ids))
+    # PyTorch counts all pairs of a causal attention, the bound half of them.
+    assert counted == pytest.approx(expected, rel=0.02)

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.storage.store import Store
+from lensemble.settings import Settings
+from lensemble_cli.main import main
+from lensemble_client import InvalidInputError
+from lensemble_export.index import build_index
+from tests.pictures import encode, textured
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.PNG").write_bytes(encode(textured(64, 64, 1)))
+    (folder / "sub" / "b.jpg").write_bytes(encode(textured(96, 64, 2), "JPEG"))
+    (folder / "sub" / "b.json").write_text('{"plate": "ñ-1"}')
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def stored(folder):
+    with Store.open(folder) as store:
+        rows = store.contents().rows.tolist()
+        return {id_: json.loads(document) for id_, document in store.items(rows).values()}
+
+
+def test_ids_are_paths_and_documents_come_from_beside_the_picture(pictures, checkpoint, tmp_path):
+    built = build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
+    assert (built.count, built.dimension, built.failed) == (2, 256, {})
+    assert stored(tmp_path / "index") == {
+        "a.PNG": {"file": "a.PNG"},
+        "sub/b.jpg": {"plate": "ñ-1"},
+    }
+
+
+def test_vectors_are_those_of_the_pipeline(pictures, checkpoint, tmp_path, pipeline):
+    from lensemble_client import Item
+
+    settings = Settings(checkpoint=checkpoint, dtype="fp32")
+    build_index(pictures, tmp_path / "index", settings, dimensions=64)
+    (vector,) = pipeline.embed([Item(images=((pictures / "a.PNG").read_bytes(),))], 64)
+    with LiveIndex.open(tmp_path / "index") as index:
+        (matches,) = index.search(vector[None], 1)
+    assert matches[0].id == "a.PNG"
+    assert matches[0].score == pytest.approx(1, abs=1e-6)
+
+
+def test_broken_picture_is_named_and_nothing_is_written(pictures, checkpoint, tmp_path):
+    (pictures / "broken.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(InvalidInputError, match=r"1 of 3 items.*\n  'broken.png': image\[0\]"):
+        build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
+    assert not (tmp_path / "index").exists()
+
+
+def test_broken_picture_can_be_skipped(pictures, checkpoint, tmp_path, capsys):
+    (pictures / "broken.png").write_bytes(b"\x89PNG nothing")
+    arguments = ["index", "build", str(pictures), str(tmp_path / "index")]
+    arguments += ["--checkpoint", str(checkpoint), "--dimensions", "64"]
+    assert main(arguments) == 1
+    assert main([*arguments, "--skip-bad"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 items, 64 dimensions" in out
+    assert "skipped 'broken.png'" in err
+
+
+def test_folder_without_pictures_is_refused(checkpoint, tmp_path):
+    with pytest.raises(InvalidInputError, match="no pictures under"):
+        build_index(tmp_path, tmp_path / "index", Settings(checkpoint=checkpoint))
+
+
+def test_bad_sidecar_is_named(pictures, checkpoint, tmp_path):
+    (pictures / "a.json").write_text("[1]")
+    with pytest.raises(InvalidInputError, match=r"a.json': not an object"):
+        build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
+
+
+def test_corpus_of_texts_and_pictures_is_indexed_under_its_ids(pictures, checkpoint, tmp_path):
+    lines = [
+        {"_id": "car/1", "image": "a.PNG", "colour": "red"},
+        {"_id": "note", "title": "Left door", "text": "scratched", "instruction": "Find damage."},
+    ]
+    (pictures / "corpus.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
+    assert stored(tmp_path / "index") == {
+        "car/1": {"image": "a.PNG", "colour": "red"},
+        "note": {"title": "Left door", "text": "scratched"},
+    }

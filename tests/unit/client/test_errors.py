@@ -1,0 +1,63 @@
+import grpc
+import pytest
+
+from lensemble_contract import errors
+from lensemble_contract.errors import LensembleError, NotReadyError, from_wire
+
+# The gateway has one of its own, which crosses no wire of ours.
+CLASSES = [cls for cls in LensembleError.__subclasses__() if cls.__module__ == errors.__name__]
+
+
+def test_tree_in_docstring_names_every_class():
+    for cls in CLASSES:
+        assert f"{cls.__name__} " in errors.__doc__
+        assert f"{cls.http_status}  {cls.grpc_status}" in errors.__doc__
+
+
+def test_exported_names_are_the_tree():
+    assert sorted(errors.__all__) == sorted(
+        [cls.__name__ for cls in CLASSES] + ["LensembleError", "from_wire"]
+    )
+
+
+@pytest.mark.parametrize("status", [s.name for s in grpc.StatusCode if s.name != "OK"])
+def test_every_grpc_status_maps_to_one_class(status):
+    assert status in errors._BY_STATUS
+    assert type(from_wire(f"StatusCode.{status}", "text")) in CLASSES
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ("400", errors.InvalidInputError),
+        ("404", errors.NotFoundError),
+        ("413", errors.InvalidInputError),
+        ("429", errors.OverloadedError),
+        ("500", errors.InternalError),
+        ("503", errors.NotReadyError),
+        ("504", errors.DeadlineExceededError),
+        ("599", errors.InternalError),
+        (None, errors.NotReadyError),
+    ],
+)
+def test_http_status_maps_to_its_class(status, expected):
+    assert type(from_wire(status, "text")) is expected
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_error_survives_the_wire_inside_an_ensemble(cls):
+    sent = cls("2000 pixels;\nat most 1000", field="image[3]")
+    got = from_wire("StatusCode.UNAVAILABLE", f"in ensemble 'embed', {sent.to_wire()}")
+    assert (type(got), got.field, got.message) == (cls, "image[3]", "2000 pixels;\nat most 1000")
+    assert str(got) == "image[3]: 2000 pixels;\nat most 1000"
+
+
+def test_error_without_field_keeps_a_colon_in_its_text():
+    got = from_wire("500", errors.NotReadyError("No index: start one").to_wire())
+    assert (got.field, got.message) == ("", "No index: start one")
+
+
+def test_model_whose_process_died_is_not_ready():
+    text = "in ensemble 'embed', Stub process 'qwen3_vl_0_0' is not healthy."
+    assert isinstance(from_wire("StatusCode.INTERNAL", text), NotReadyError)
+    assert isinstance(from_wire("500", text), NotReadyError)

@@ -1,0 +1,77 @@
+"""Folders of certificates, and what a URL's scheme asks of them."""
+
+import pytest
+import trustme
+
+from lensemble_client import Client, InvalidInputError
+from lensemble_contract.tls import Tls
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def write(folder, authority, *names):
+    own = authority.issue_cert("127.0.0.1")
+    files = {
+        "ca.crt": authority.cert_pem,
+        "tls.crt": own.cert_chain_pems[0],
+        "tls.key": own.private_key_pem,
+    }
+    for name in names:
+        files[name].write_to_path(folder / name)
+    return folder
+
+
+def test_folder_is_read(tmp_path, authority):
+    found = Tls.of(write(tmp_path, authority, "ca.crt", "tls.crt", "tls.key"))
+    assert (found.authority, found.certificate) == (tmp_path / "ca.crt", tmp_path / "tls.crt")
+    assert found.for_client().get_ca_certs()
+    assert found.for_server(mutual=True) is found
+    assert set(found.grpc_options()) == {
+        "ssl",
+        "root_certificates",
+        "certificate_chain",
+        "private_key",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ((), "no ca.crt, tls.crt or tls.key in"),
+        (("ca.crt", "tls.crt"), "one of tls.crt and tls.key is missing"),
+    ],
+)
+def test_folder_that_has_not_enough(tmp_path, authority, names, reason):
+    with pytest.raises(InvalidInputError, match=reason):
+        Tls.of(write(tmp_path, authority, *names))
+
+
+def test_server_needs_its_own_and_for_mutual_tls_an_authority(tmp_path, authority):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(InvalidInputError, match=r"needs tls.crt and tls.key"):
+        Tls.of(write(tmp_path / "a", authority, "ca.crt")).for_server(mutual=False)
+    own = Tls.of(write(tmp_path / "b", authority, "tls.crt", "tls.key"))
+    assert own.for_server(mutual=False)
+    with pytest.raises(InvalidInputError, match=r"mutual TLS needs ca.crt"):
+        own.for_server(mutual=True)
+
+
+def test_key_of_another_certificate_is_found_at_the_start(tmp_path, authority):
+    write(tmp_path, authority, "tls.crt", "tls.key")
+    authority.issue_cert("127.0.0.1").private_key_pem.write_to_path(tmp_path / "tls.key")
+    with pytest.raises(InvalidInputError, match="KEY_VALUES_MISMATCH"):
+        Tls.of(tmp_path).for_server(mutual=False)
+
+
+def test_scheme_and_certificates_go_together(tmp_path, authority):
+    folder = write(tmp_path, authority, "ca.crt")
+    with pytest.raises(InvalidInputError, match="grpc:// is without TLS; expected grpcs://"):
+        Client("grpc://127.0.0.1:9", tls=folder)
+    with pytest.raises(InvalidInputError, match="memory shared on this one"):
+        Client("grpcs://127.0.0.1:9", tls=folder, shared_memory=True)
+    Client("https://127.0.0.1:9", tls=folder).close()
+    Client("grpcs://127.0.0.1:9").close()  # whom the system trusts

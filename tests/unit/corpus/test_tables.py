@@ -1,0 +1,224 @@
+"""Rows of every kind of file, and what is said of bad ones."""
+
+import json
+import math
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lensemble_client import InvalidInputError
+from lensemble_corpus.tables import Refused, Source, Template, Wanted, document_text
+from tests.pictures import encode, textured
+
+CSV = 'crop_path,damage_type,year\na.png,dent,2019\nsub/b.png,"scratch, deep",2020\n'
+ROWS = [
+    {"crop_path": "a.png", "damage_type": "dent", "year": 2019},
+    {"crop_path": "sub/b.png", "damage_type": "scratch, deep", "year": 2020},
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for n, name in enumerate(("a.png", "sub/b.png")):
+        (tmp_path / name).write_bytes(encode(textured(40, 30, n)))
+    return tmp_path
+
+
+def parquet_of(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def write(folder, kind, rows=ROWS):
+    path = folder / f"crops.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps(rows))
+    elif kind == "jsonl":
+        path.write_text("\n\n".join(map(json.dumps, rows)) + "\n")
+    elif kind == "csv":
+        path.write_text(CSV, "utf-8-sig")
+    else:
+        parquet_of(path, rows)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
+def test_every_kind_of_file_says_the_same(folder, kind):
+    source = Source(write(folder, kind), text="a {damage_type}", instruction="Find it.")
+    assert (source.total, source.id_field) == (2, "crop_path")
+    first, second = source
+    assert [first.where, second.where] == {
+        "json": ["row 1", "row 2"],
+        "jsonl": ["line 1", "line 3"],
+        "csv": ["line 2", "line 3"],
+        "parquet": ["row 1", "row 2"],
+    }[kind]
+    assert (second.entry.id, second.entry.text) == ("sub/b.png", "a scratch, deep")
+    assert second.entry.instruction == "Find it."
+    assert second.entry.item().images == ((folder / "sub/b.png").read_bytes(),)
+    expected = {**ROWS[1], "year": "2020" if kind == "csv" else 2020}
+    assert second.entry.document == expected
+    assert [row.digest for row in source] == [first.digest, second.digest], "it may be read again"
+
+
+def test_folders_are_what_they_are_elsewhere(folder):
+    (folder / "a.json").write_text('{"make": "seat"}')
+    source = Source(folder)
+    assert [(row.entry.id, row.entry.document) for row in source] == [
+        ("a.png", {"_id": "a.png", "make": "seat"}),
+        ("sub/b.png", {"_id": "sub/b.png", "file": "sub/b.png"}),
+    ]
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "1", "text": "one", "image": "a.png"}\n{"_id": "2", "text": "two"}\n'
+    )
+    assert [(row.entry.id, row.entry.text) for row in Source(folder)] == [
+        ("1", "one"),
+        ("2", "two"),
+    ]
+    assert [row.entry.text for row in Source(folder, text="<{_id}>")] == ["<1>", "<2>"]
+    with pytest.raises(InvalidInputError, match="is a folder, and says itself"):
+        Source(folder, id_field="x")
+
+
+def test_a_bad_row_is_refused_and_the_others_go_on(folder):
+    path = folder / "crops.jsonl"
+    path.write_text(
+        '{"crop_path": "a.png"}\n{broken\n[1]\n{"crop_path": 7}\n{"x": 1}\n'
+        '{"crop_path": "gone.png"}\n{"crop_path": ""}\n{"crop_path": "a\\ud800.png"}\n'
+        '{"crop_path": ["a.png", "sub/b.png"], "id": 5}\n'
+    )
+    rows = list(Source(path, id_field="crop_path"))
+    said = {row.where: str(row.error) for row in rows if isinstance(row, Refused)}
+    assert list(said) == [f"line {n}" for n in (2, 3, 4, 5, 7, 8, 9)]
+    assert "not JSON" in said["line 2"]
+    assert said["line 3"] == "a JSON list; expected an object"
+    assert said["line 4"] == "'crop_path' is 7; expected a string or a list of strings"
+    assert said["line 5"] == "crop_path: None; expected a text or a number"
+    assert said["line 8"] == "a text in the row is not valid Unicode"
+    assert isinstance(rows[5], Wanted), "a picture is looked for when its turn comes"
+    with pytest.raises(InvalidInputError, match="cannot read"):
+        rows[5].entry.item()
+    path.write_text('{"id": 5, "crop_path": ["a.png", "sub/b.png"]}\n')
+    (row,) = Source(path, id_field="id")
+    assert (row.entry.id, len(row.entry.item().images)) == ("5", 2)
+
+
+def test_broken_rows_of_csv(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('id,text\n1,one\n\n2\n3,"three\nlines"\n4,four,more\n')
+    source = Source(path, text="{text}")
+    assert source.total == 4
+    rows = list(source)
+    assert [row.where for row in rows] == ["line 2", "line 4", "line 6", "line 7"]
+    assert rows[2].entry.text == "three\nlines"
+    assert [str(row.error) for row in (rows[1], rows[3])] == [
+        "1 values; the header has 2",
+        "3 values; the header has 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", b"", r"the first line is \[\]"),
+        ("x.csv", b"id,id\n1,2\n", "each once"),
+        ("x.csv", b'id,text\n1,"never closed\n', "line 2: unexpected end of data"),
+        ("x.csv", b"id,text\n1,caf\xe9\n", "cannot read .*x.csv.*utf-8"),
+        ("x.csv", b"id,text\n", "no row to embed"),
+        ("x.jsonl", b'{"id": 1}\n{"id": "caf\xe9"}\n', "cannot read .*utf-8"),
+        ("x.jsonl", b"", "no row to embed"),
+        ("x.json", b'{"id": 1}', "a JSON dict; expected a list of objects"),
+        ("x.json", b"[1, 2]", "no row to embed"),
+        ("x.json", b"[" * 100_000, "cannot read"),
+        ("x.json", b"[{]", "cannot read .*: Expecting"),
+        ("x.parquet", b"PAR1 not", "cannot read .*x.parquet"),
+        ("x.txt", b"a", "expected .json, .jsonl, .csv, .parquet, or a folder"),
+        ("gone.json", None, "cannot read .*gone.json"),
+        ("gone.csv", None, "cannot read .*gone.csv"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_file_is_said_first(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidInputError, match=said):
+        Source(tmp_path / name, text="{text}", id_field="id")
+
+
+def test_fields_are_guessed_or_named(folder):
+    path = folder / "rows.json"
+
+    def source(row, **options):
+        path.write_text(json.dumps([row]))
+        return Source(path, **options)
+
+    (row,) = source({"n": 1, "path": "a.png", "image": "sub/b.png"})
+    assert row.entry.id == "sub/b.png", "image comes before path"
+    (row,) = source({"n": 1, "path": "a.png", "image": "x"}, image_field="path", id_field="n")
+    assert (row.entry.id, row.entry.images) == ("1", (folder / "a.png",))
+    (row,) = source({"_id": "i", "path": "a.png"}, image_field="", text="{path}")
+    assert (row.entry.id, row.entry.images, row.entry.text) == ("i", (), "a.png")
+    with pytest.raises(
+        InvalidInputError, match=r"none of crop_path.*has 'picture', 'n';.*--image-"
+    ):
+        source({"picture": "a.png", "n": 1})
+    with pytest.raises(InvalidInputError, match=r"'pic'; the first row has 'path'"):
+        source({"path": "a.png"}, image_field="pic")
+    with pytest.raises(InvalidInputError, match=r"'nr'; say which .*has 'path'"):
+        source({"path": "a.png"}, id_field="nr")
+    with pytest.raises(InvalidInputError, match=r"no row has a picture.*--id-field.*has 't'"):
+        source({"t": "x"}, text="{t}")
+
+
+def test_an_index_from_before_is_not_kept(folder):
+    (row,) = Source(write(folder, "json", [{**ROWS[0], "embedding_index": 7}]))
+    assert row.text == json.dumps(ROWS[0])
+
+
+def test_template():
+    assert Template("{a}: {b c} {{}}{a}").of({"a": None, "b c": 3}) == ": 3 {}"
+    assert Template("{a}").of({"a": "{b}"}) == "{b}"
+    for wrong in ("{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a", "{a:{b}}", "}"):
+        with pytest.raises(InvalidInputError, match=r"^text: "):
+            Template(wrong)
+    with pytest.raises(InvalidInputError, match="the template names 'x'; the row has 'a', 'b'"):
+        Template("{a} {x}").of({"a": 1, "b": 2})
+
+
+def test_template_that_no_row_fits_is_said_at_once(folder):
+    with pytest.raises(InvalidInputError, match="names 'damage'; the row has 'crop_path'"):
+        Source(write(folder, "json"), text="{damage}")
+    first, second = Source(write(folder, "json", [ROWS[0], {"crop_path": "a.png"}]), text="{year}")
+    assert isinstance(first, Wanted)
+    assert "names 'year'" in str(second.error)
+
+
+def test_digest_tells_what_the_vector_depends_on(folder):
+    path = write(folder, "json")
+
+    def digests(**options):
+        return [row.digest for row in Source(path, **options)]
+
+    before = digests()
+    path.write_text(json.dumps([{**row, "more": 1} for row in ROWS]))
+    assert digests() == before, "metadata does not change a vector"
+    assert digests(text="{year}") != before
+    assert digests(instruction="x") != before
+    (folder / "a.png").write_bytes(b"other")
+    changed = digests()
+    assert (changed[0] == before[0], changed[1] == before[1]) == (False, True)
+    (folder / "sub/b.png").unlink()
+    gone = digests()
+    assert gone[1] != changed[1]
+    os.utime(folder / "a.png", ns=(1, 1))
+    assert digests()[0] != changed[0]
+
+
+def test_documents_are_json():
+    assert document_text({"a": math.nan, "b": [math.inf, 1.5], "ñ": "é"}) == (
+        '{"a": null, "b": [null, 1.5], "ñ": "é"}'
+    )
+    from datetime import date
+
+    assert document_text({"d": date(2026, 1, 2), "b": b"x"}) == '{"d": "2026-01-02", "b": "b\'x\'"}'

@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from lensemble.encoder.packing import pack
+from lensemble.encoder.pytorch import attention, fused_layers
+from lensemble_client import Item
+from tests.pictures import encode, textured
+
+BOUNDARIES = torch.tensor([0, 3, 6, 10, 11], dtype=torch.int32)
+
+
+def tensors(heads: int, key_heads: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(1, h, 11, 8, generator=generator) for h in (heads, key_heads, key_heads)
+    )
+
+
+def dense(query, key, value, causal):
+    """One attention over everything, with a mask that keeps the segments apart."""
+    segment = torch.bucketize(torch.arange(11), BOUNDARIES[1:], right=True)
+    mask = segment[:, None] == segment[None]
+    if causal:
+        mask &= torch.ones(11, 11, dtype=torch.bool).tril()
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = (query @ key.transpose(2, 3) * 0.3).masked_fill(~mask, float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_segments_see_themselves_only(causal, key_heads):
+    query, key, value = tensors(4, key_heads)
+    out, _ = attention.packed_attention(
+        torch.nn.Module(),
+        query,
+        key,
+        value,
+        None,
+        scaling=0.3,
+        is_causal=causal,
+        cu_seq_lens_q=BOUNDARIES,
+        max_length_q=4,
+    )
+    torch.testing.assert_close(out, dense(query, key, value, causal), atol=1e-6, rtol=1e-5)
+
+
+def kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa=False):
+    """What PyTorch's variable-length kernel computes, in its layout (T, heads, head_dim)."""
+    assert (max_q, max_k) == (4, 4)
+    assert enable_gqa == (q.shape[1] != k.shape[1])
+    rows = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
+    return dense(*rows, causal={(-1, 0): True, (-1, -1): False}[window_size])[0]
+
+
+def kernel_of_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size):
+    """It has no `enable_gqa`: keys and values must come with all heads."""
+    assert q.shape[1] == k.shape[1]
+    return kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("key_heads", [4, 2])
+@pytest.mark.parametrize("kernel", [kernel_of_2_11, kernel_of_2_13])
+def test_variable_length_kernel_is_called_as_it_wants(monkeypatch, causal, key_heads, kernel):
+    """The way of the GPU, with a stand-in for the kernel that only a GPU has."""
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    query, key, value = tensors(4, key_heads)
+    out = attention._varlen(query, key, value, BOUNDARIES, 4, 0.3, causal)
+    torch.testing.assert_close(out, dense(query, key, value, causal), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"attention_mask": None},
+        {"attention_mask": torch.ones(1, 11), "cu_seq_lens_q": BOUNDARIES, "max_length_q": 4},
+    ],
+)
+def test_call_that_would_mix_items_up_is_refused(given):
+    with pytest.raises(ValueError, match="packed attention"):
+        attention.packed_attention(torch.nn.Module(), *tensors(2, 2), **given)
+
+
+@pytest.mark.parametrize("layers", ["served", "transformers"])
+def test_one_call_per_layer_in_both_towers(layers, pipeline, plain_encoder, monkeypatch):
+    """Whatever Transformers changes inside: pictures must not be split, texts not be padded."""
+    calls = []
+
+    def counting(module, query, *args, **kwargs):
+        calls.append((bool(module.is_causal), query.shape[2]))
+        return packed_attention(module, query, *args, **kwargs)
+
+    packed_attention = attention.packed_attention
+    encoder = pipeline.encoder if layers == "served" else plain_encoder
+    monkeypatch.setattr(fused_layers, "packed_attention", counting)
+    monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, counting)
+    items = [
+        Item("words"),
+        Item(images=(encode(textured(96, 64)), encode(textured(64, 128)))),
+        Item("more words", (encode(textured(64, 64)),)),
+    ]
+    features = [pipeline.preprocess(item) for item in items]
+    encoder.forward(pack(features, encoder.geometry))
+    tokens = sum(len(f.input_ids) for f in features)
+    patches = sum(len(f.patches) for f in features)
+    config = encoder.model.config
+    assert (
+        calls
+        == [(False, patches)] * config.vision_config.depth
+        + [(True, tokens)] * config.text_config.num_hidden_layers
+    )

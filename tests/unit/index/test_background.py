@@ -1,0 +1,158 @@
+"""Compaction beside a serving process: when, by whom, and that a stop leaves nothing."""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from lensemble.index.maintenance.background import Compactor, due
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.snapshot import FOLDER, names
+from lensemble.index.storage.records import Delete, Upsert
+from lensemble.index.storage.store import Store
+from lensemble.profile import Profile
+from tests.paths import CHECKPOINT
+
+PROFILE = Profile.load(CHECKPOINT)
+
+
+def unit(count, seed=0):
+    made = np.random.default_rng(seed).standard_normal((count, 8)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(tmp_path / "index", PROFILE, 8) as made:
+        yield made
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def compactions(folder):
+    """Children of this process that work on the index."""
+    children = psutil.Process().children()
+    return [child for child in children if str(folder) in child.cmdline()]
+
+
+def test_due_after_so_many_writes_or_removals_or_damage(store):
+    assert due(store, 10) == ""
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(9))])
+    assert due(store, 10) == ""
+    store.write([Upsert("9", unit(10)[9])])
+    assert due(store, 10) == "10 items written and 0 removed since the last one"
+    compact(store.folder)
+    assert due(store, 10) == ""
+    store.write([Delete(str(n)) for n in range(10)])
+    assert due(store, 10) == "0 items written and 10 removed since the last one"
+    (store.folder / FOLDER / store.snapshot / "manifest.json").write_text("{")
+    assert due(store, 100) == f"snapshot {store.snapshot} is damaged or missing"
+
+
+def test_due_when_a_fifth_is_gone(store):
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5000))])
+    compact(store.folder)
+    store.write([Delete(str(n)) for n in range(999)])
+    assert due(store, 10**6) == ""
+    store.write([Delete("999")])
+    assert due(store, 10**6) == "1000 of 5000 items were removed"
+
+
+def test_it_compacts_and_goes_on(store):
+    compactor = Compactor(store.folder, 20, interval_s=0.05)
+    compactor.start()
+    try:
+        for turn in range(2):
+            vectors = unit(25, seed=turn)
+            store.write([Upsert(f"{turn}/{n}", vector) for n, vector in enumerate(vectors)])
+            wait_for(lambda turn=turn: store.snapshot.startswith(f"{25 * (turn + 1)}-"))
+    finally:
+        compactor.stop()
+    assert not compactions(store.folder)
+
+
+def test_damaged_snapshot_is_made_again(store, caplog):
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(50))])
+    damaged = compact(store.folder).name
+    path = store.folder / FOLDER / damaged / "index.faiss"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    caplog.set_level("INFO")
+    compactor = Compactor(store.folder, 10**6, interval_s=0.05)
+    compactor.start()
+    try:
+        wait_for(lambda: store.snapshot != damaged)
+    finally:
+        compactor.stop()
+    assert f"compaction begins: snapshot {damaged} is damaged" in caplog.text
+    assert caplog.text.count("compaction begins") == 1
+    with LiveIndex.open(store.folder) as live:
+        assert live.manifest["snapshot"] == store.snapshot
+        assert len(live) == 50
+
+
+def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
+    slow = tmp_path / "slow"
+    slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("lensemble.index.maintenance.background._python", lambda: str(slow))
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
+    compactor = Compactor(store.folder, 5, interval_s=0.05)
+    compactor.start()
+    wait_for(lambda: compactions(store.folder))
+    compactor.stop()
+    assert not compactions(store.folder)
+    assert names(store.folder) == []
+
+
+def test_failure_is_logged_and_writing_goes_on(store, caplog):
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
+    store._connection.execute("UPDATE vectors SET vector = zeroblob(32) WHERE row = 3")
+    compactor = Compactor(store.folder, 5, interval_s=0.05)
+    compactor.start()
+    wait_for(lambda: "row 3 is damaged" in caplog.text)
+    compactor.stop()
+    assert "compaction failed with status 1" in caplog.text
+    assert store.write([Delete("2")])[0] == 6
+
+
+def test_compaction_ends_with_the_process_that_asked_for_it(store, tmp_path):
+    """A server that is killed leaves no compaction behind."""
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
+    held = (store.folder / "compact.lock").open("w")
+    script = (
+        "import subprocess, sys, time\n"
+        "from lensemble.index import __main__ as module\n"
+        "module.compact = lambda *_, **__: time.sleep(600)\n"
+        "module.main()\n"
+    )
+    parent = (
+        f"import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {script!r}, {str(store.folder)!r}])\n"
+        f"print(child.pid, flush=True)\n"
+        f"sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child = psutil.Process(int(process.stdout.readline()))
+    lower = min(19, os.nice(0) + 10)
+    wait_for(lambda: child.nice() == lower)  # set after the wish to end with its parent
+    process.kill()
+    process.wait()
+    psutil.wait_procs([child], timeout=30)
+    assert not child.is_running()
+    held.close()
+    process.stdin.close()
+    process.stdout.close()

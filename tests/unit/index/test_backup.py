@@ -1,0 +1,222 @@
+"""Backups: one moment of an index, put back whole, refused where damaged."""
+
+import json
+
+import numpy as np
+import psutil
+import pytest
+
+from lensemble.index.maintenance.backup import (
+    ITEMS_FILE,
+    VECTORS_FILE,
+    back_up,
+    export,
+    restore,
+    verify,
+)
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.maintenance.create import BACKUP_FILE, ensure_index, write_index
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.snapshot import FOLDER
+from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.records import Delete, Upsert
+from lensemble.index.storage.store import FILE, Store
+from lensemble.profile import Profile
+from lensemble_cli.main import main
+from lensemble_client import InvalidInputError
+from lensemble_contract.errors import StorageError
+
+N, D = 400, 16
+
+
+@pytest.fixture(scope="module")
+def profile(checkpoint):
+    return Profile.load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    made = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def folder(tmp_path, profile, vectors):
+    documents = [json.dumps({"n": n, "ñ": "é"}) for n in range(N)]
+    ids = [f"é{n}" for n in range(N)]
+    plan = Plan("ivf_sq8", recall=0.9)
+    write_index(tmp_path / "index", profile, vectors, ids, documents, plan=plan, fields=["n"])
+    return tmp_path / "index"
+
+
+def first(index, vector):
+    (matches,) = index.search(vector[None], 1)
+    return matches[0].id
+
+
+def test_backup_is_one_moment_and_is_put_back(folder, tmp_path, vectors, profile):
+    with Store.open(folder) as store, LiveIndex.open(folder, profile_hash=profile.hash) as live:
+        store.write([Upsert("late", -vectors[0]), Delete("é1")])
+        assert back_up(folder, tmp_path / "backup") == N
+        store.write([Upsert("later", -vectors[1]), Delete("é2"), Upsert("é3", -vectors[3])])
+        assert first(live, -vectors[1]) == "later"
+        assert restore(tmp_path / "backup", folder) == N
+        assert first(live, -vectors[1]) != "later"
+        assert first(live, vectors[2]) == "é2"
+        assert first(live, vectors[3]) == "é3"
+        assert first(live, -vectors[0]) == "late"
+        assert "é1" not in {match.id for match in live.search(vectors[1:2], N)[0]}
+        assert live.manifest["kind"] == "ivf_sq8"
+        assert store.replaced
+    with Store.open(folder) as store:
+        assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert (store.fields, store.plan.kind) == (["n"], "ivf_sq8")
+        assert store.write([Upsert("new", vectors[5])])[0] == store.sequence
+        assert store.get(["é7"])[0].document == '{"n": 7, "ñ": "é"}'
+    report = verify(folder)
+    assert (report.items, report.damage) == (N + 1, "")
+    compact(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "index"]
+
+
+def test_index_of_another_profile_in_its_place_is_refused(
+    folder, tmp_path, vectors, checkpoints, profile
+):
+    mean = Profile.load(checkpoints["qwen3-vl-mean"])
+    write_index(tmp_path / "mean", mean, vectors[:3], ["a", "b", "c"], ["{}"] * 3)
+    back_up(tmp_path / "mean", tmp_path / "backup")
+    with Store.open(folder) as store:
+        hash_ = store.profile_hash
+    with LiveIndex.open(folder, profile_hash=hash_) as live:
+        restore(tmp_path / "backup", folder)
+        opened = len(psutil.Process().open_files())
+        for _ in range(3):
+            with pytest.raises(InvalidInputError, match="cannot be compared") as caught:
+                live.search(vectors[:1], 1)
+            assert hash_ in str(caught.value)
+            assert mean.hash in str(caught.value)
+        assert len(psutil.Process().open_files()) == opened
+        write_index(folder, profile, vectors[:1], ["back"], ["{}"])
+        assert first(live, vectors[0]) == "back"
+
+
+def test_backup_without_its_snapshot_is_enough(folder, tmp_path, vectors):
+    with Store.open(folder) as store:
+        (folder / FOLDER / store.snapshot / "index.faiss").unlink()
+        (folder / FOLDER / store.snapshot).rename(folder / FOLDER / "0-gone")
+    assert back_up(folder, tmp_path / "backup") == N
+    restore(tmp_path / "backup", tmp_path / "other")
+    with LiveIndex.open(tmp_path / "other") as live:
+        assert (live.manifest["snapshot"], live.manifest["delta"]) == ("", N)
+        assert first(live, vectors[9]) == "é9"
+
+
+@pytest.mark.parametrize("name", [FILE, "index.faiss", "vectors.npy", "manifest.json"])
+def test_damaged_backup_is_refused_and_the_index_stays(folder, tmp_path, vectors, name):
+    back_up(folder, tmp_path / "backup")
+    (path,) = (tmp_path / "backup").rglob(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match="is damaged: a checksum is wrong; take another backup"):
+        restore(tmp_path / "backup", folder)
+    with LiveIndex.open(folder) as live:
+        assert first(live, vectors[9]) == "é9"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "index"]
+
+
+def test_what_is_no_backup_or_no_place_for_one_is_refused(folder, tmp_path):
+    with pytest.raises(InvalidInputError, match=r"is no backup.*lensemble index snapshot"):
+        restore(folder, tmp_path / "x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InvalidInputError, match="holds something; give a new folder"):
+        back_up(folder, tmp_path / "full")
+    back_up(folder, tmp_path / "backup")
+    with pytest.raises(InvalidInputError, match="holds something else than an index"):
+        restore(tmp_path / "backup", tmp_path / "full")
+    (tmp_path / "backup" / BACKUP_FILE).write_text("[]")
+    with pytest.raises(InvalidInputError, match="is no backup"):
+        restore(tmp_path / "backup", tmp_path / "x")
+    (tmp_path / "backup" / FILE).unlink()
+    with pytest.raises(InvalidInputError, match="is no backup"):
+        restore(tmp_path / "backup", tmp_path / "x")
+
+
+def test_export_is_read_by_others(folder, tmp_path, vectors):
+    assert export(folder, tmp_path / "out") == N
+    assert np.array_equal(np.load(tmp_path / "out" / VECTORS_FILE), vectors)
+    lines = (tmp_path / "out" / ITEMS_FILE).read_text("utf-8").splitlines()
+    assert json.loads(lines[7]) == {"_id": "é7", "document": {"n": 7, "ñ": "é"}}
+    with pytest.raises(InvalidInputError, match="is there already"):
+        export(folder, tmp_path / "out")
+
+
+def test_commands(folder, tmp_path, capsys):
+    index, backup = str(folder), str(tmp_path / "backup")
+
+    def ran(*arguments):
+        status = main(["index", *arguments])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    assert ran("stats", index)[0] == 0
+    assert ran("verify", index)[1].startswith(f"{index}: store whole, 400 items in 400 rows")
+    assert ran("snapshot", index, backup) == (0, f"400 items -> {backup}\n", "")
+    status, out, _ = ran("compact", index, "--kind", "hnsw", "--set", "ef_search=99")
+    assert (status, "400 items, hnsw" in out, "'ef_search': 99" in out) == (0, True, True)
+    assert "recall@10 1.0000, through change 400" in ran("compact", index, "--kind", "exact")[1]
+    status, _, err = ran("compact", index, "--kind", "ivf", "--set", "ef_search=3")
+    assert (status, "no parameter of kind 'ivf'" in err) == (1, True)
+    status, _, err = ran("compact", index, "--set", "nprobe=3")
+    assert (status, "parameters need a kind" in err) == (1, True)
+    assert ran("restore", backup, index) == (0, f"400 items -> {index}\n", "")
+    status, out, _ = ran("stats", index)
+    stats = json.loads(out)
+    assert stats["snapshot"]["kind"] == "ivf_sq8"
+    assert (stats["count"], stats["fields"], stats["plan"]["recall"]) == (N, ["n"], 0.9)
+    (vectors_file,) = folder.rglob("vectors.npy")
+    vectors_file.write_bytes(b"")
+    status, out, err = ran("verify", index)
+    assert (status, "store whole" in out) == (1, True)
+    assert f"run `lensemble index compact {index}`" in err
+    assert ran("compact", index, "--fields", "n,ñ")[0] == 0
+    assert ran("verify", index)[0] == 0
+    assert ran("export", index, str(tmp_path / "out"))[0] == 0
+    assert ran("verify", str(tmp_path))[0] == 1
+
+
+def test_tune_prints_and_draws(folder, tmp_path, capsys, vectors):
+    np.save(tmp_path / "queries.npy", vectors[:20])
+    plot, figures = tmp_path / "plots" / "tune.png", tmp_path / "tune.json"
+    arguments = ["index", "tune", str(folder), "--kinds", "exact,ivf,hnsw"]
+    assert main([*arguments, "--json", str(figures), "--plot", str(plot)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["kind", "parameters", "recall@10", "ms,", "1", "ms,", "32", "MiB"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    points = json.loads(figures.read_text())
+    assert {point["kind"] for point in points} == {"exact", "ivf", "hnsw"}
+    recalls = [point["recall_at_10"] for point in points if point["kind"] == "ivf"]
+    assert recalls[-1] == 1
+    assert recalls == sorted(recalls)
+    assert main([*arguments, "--queries", str(tmp_path / "queries.npy")]) == 0
+    assert main([*arguments[:3], "--kinds", "nothing"]) == 1
+    assert "'nothing'; expected one of exact, fp16" in capsys.readouterr().err
+    np.save(tmp_path / "queries.npy", vectors[0])
+    assert main([*arguments, "--queries", str(tmp_path / "queries.npy")]) == 1
+    assert "expected (Q, 16)" in capsys.readouterr().err
+
+
+def test_an_empty_index_is_made_once(tmp_path, profile):
+    folder = tmp_path / "a" / "index"
+    ensure_index(folder, profile)
+    with Store.open(folder) as store:
+        assert (len(store), store.dimension) == (0, profile.dimension)
+        store.write([Upsert("x", np.eye(profile.dimension, dtype=np.float32)[0])])
+        ensure_index(folder, profile)
+        assert len(store) == 1
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["index"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InvalidInputError, match="holds something else than an index"):
+        ensure_index(tmp_path / "other", profile)

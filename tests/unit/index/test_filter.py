@@ -1,0 +1,250 @@
+"""Filters: whatever the condition and the documents, the rows are those that Python finds."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lensemble.index.storage.filter import Filter
+from lensemble.index.storage.records import Upsert
+from lensemble.index.storage.store import Store
+from lensemble.profile import Profile
+from lensemble_client import InvalidInputError
+from tests.paths import CHECKPOINT
+
+PROFILE = Profile.load(CHECKPOINT)
+AXIS = np.eye(4, dtype=np.float32)[0]
+DOCUMENTS = [
+    {},
+    {"make": "seat", "year": 2015, "price": 8000.5, "sold": True, "tags": ["red", "old"]},
+    {"make": "seat", "year": 2020, "sold": False, "tags": []},
+    {"make": "SEAT", "year": "2015", "owner": {"name": "Íñigo", "age": 40}},
+    {"make": None, "year": 1, "sold": 1, "tags": "red"},
+    {"make": '{"a":1}', "year": 2015.0, "owner": {"name": None}},
+    {"make": {"a": 1}, "year": True, "owner": "Íñigo"},
+    {"país": "España", "a b": 1, "damage": {"part": {"side": "left"}}, "tags": [1, True, None]},
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with Store.create(tmp_path_factory.mktemp("filter") / "index", PROFILE, 4) as made:
+        made.write([Upsert(str(n), AXIS, json.dumps(d)) for n, d in enumerate(DOCUMENTS)])
+        yield made
+
+
+def rows(store, condition):
+    found = store.matching(Filter.parse(json.dumps(condition)))
+    return (found - 1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5, 6, 7]),
+        ({"make": "seat"}, [1, 2]),
+        ({"make": {"$eq": "seat"}, "year": {"$gt": 2015}}, [2]),
+        ({"make": {"$ne": "seat"}}, [0, 3, 4, 5, 6, 7]),
+        ({"make": None}, [4]),
+        ({"make": '{"a":1}'}, [5]),  # not the object whose text that is
+        ({"year": 2015}, [1, 5]),
+        ({"year": {"$in": [2015, "2015", True]}}, [1, 3, 5, 6]),
+        ({"year": {"$nin": [2015, "2015", True]}}, [0, 2, 4, 7]),
+        ({"year": {"$gte": 1, "$lt": 2020}}, [1, 4, 5]),
+        ({"year": {"$gte": "2"}}, [3]),
+        ({"sold": True}, [1]),
+        ({"sold": 1}, [4]),
+        ({"sold": False}, [2]),
+        ({"price": {"$lte": 8000.5}}, [1]),
+        ({"owner.name": "Íñigo"}, [3]),
+        ({"owner.name": {"$exists": True}}, [3]),
+        ({"owner.name": {"$exists": False}}, [0, 1, 2, 4, 5, 6, 7]),
+        ({"owner.name": None}, [5]),
+        ({"damage.part.side": "left"}, [7]),
+        ({"tags": {"$contains": "red"}}, [1]),
+        ({"tags": {"$contains": 1}}, [7]),
+        ({"tags": {"$contains": True}}, [7]),
+        ({"tags": {"$contains": None}}, [7]),
+        ({"tags": {"$not": {"$contains": "red"}}}, [0, 2, 3, 4, 5, 6, 7]),
+        ({"país": "España"}, [7]),
+        ({"a b": 1}, [7]),
+        ({"$or": [{"make": "SEAT"}, {"sold": False}]}, [2, 3]),
+        ({"$and": [{"make": "seat"}, {"sold": True}]}, [1]),
+        ({"$not": {"make": "seat", "year": 2015}}, [0, 2, 3, 4, 5, 6, 7]),
+        ({"$not": {"$or": [{"make": "seat"}, {"year": 1}]}}, [0, 3, 5, 6, 7]),
+        ({"$not": {"$not": {"make": "seat"}}}, [1, 2]),
+        ({"$not": {}}, []),
+        ({"make": {"$in": ["'); DROP TABLE items; --"]}}, []),
+    ],
+)
+def test_meaning(store, condition, expected):
+    assert rows(store, condition) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "expected an object of fields"),
+        ("{", "is not JSON"),
+        ('{"a": NaN}', "NaN is no JSON value"),
+        ('{"$nor": []}', "'.nor' is not one of"),
+        ('{"$or": []}', "expected a list of conditions"),
+        ('{"$or": {"a": 1}}', "expected a list of conditions"),
+        ('{"a": {}}', "'a' has no condition"),
+        ('{"a": {"$near": 1}}', r"'a' has '\$near'; expected one of \$eq"),
+        ('{"a": {"b": 1}}', "'a' has 'b'; expected one of"),
+        ('{"a": [1]}', "a string, a number, true, false or null"),
+        ('{"a": {"$gt": null}}', r"\$gt has 'null'; expected a number or a string"),
+        ('{"a": {"$gt": true}}', "expected a number or a string"),
+        ('{"a": {"$in": 1}}', "expected a list of 1 to 1000 values"),
+        ('{"a": {"$in": []}}', "expected a list of 1 to 1000 values"),
+        ('{"a": {"$in": [[1]]}}', "a string, a number, true, false or null"),
+        ('{"a": {"$exists": 1}}', "expected true or false"),
+        ('{"a": {"$not": 1}}', r"\$not has '1'; expected conditions"),
+        ('{"a": 9223372036854775808}', "a whole number of 64 bits"),
+        ('{"a": 1e999}', "a finite number"),
+        ('{"a": "\\ud800"}', "valid Unicode"),
+        ('{"": 1}', "is no field name"),
+        ('{"a..b": 1}', "is no field name"),
+        ('{"a\'b": 1}', "is no field name"),
+        ('{"a\\"b": 1}', "is no field name"),
+        ('{"a[0]": 1}', "is no field name"),
+        ('{"a.$b": 1}', "is no field name"),
+        ('{"a\\u0000": 1}', "is no field name"),
+        ('{"a\\ud800": 1}', "is no field name"),
+        (json.dumps({"a" * 300: 1}), "is no field name"),
+        ('{"$not":' * 40 + '{"a":1}' + "}" * 40, "nested deeper than 16"),
+        ('{"a":{"$not":' * 20 + "{}" + "}}" * 20, "'a' has 'a'"),
+        (json.dumps({"$or": [{"a": n} for n in range(300)]}), "more than 256 conditions"),
+        (json.dumps({"a": {"$in": list(range(1001))}}), "a list of 1 to 1000 values"),
+        (" " * 70_000, "at most 65536"),
+        ("[" * 60_000, "is not JSON"),
+    ],
+)
+def test_what_is_no_filter_is_refused(text, said):
+    with pytest.raises(InvalidInputError, match=said) as caught:
+        Filter.parse(text)
+    assert caught.value.field == "filter"
+    assert len(str(caught.value)) < 500
+
+
+def test_index_on_a_field_is_used_and_changes_nothing(store):
+    conditions = [{"make": "seat"}, {"year": {"$gt": 2015}}, {"owner.name": "Íñigo"}]
+    before = [rows(store, condition) for condition in conditions]
+    store.set_fields(["make", "year", "owner.name"])
+    assert store.fields == ["make", "owner.name", "year"]
+    assert [rows(store, condition) for condition in conditions] == before
+    parsed = Filter.parse(json.dumps(conditions[2]))
+    (plan,) = store._connection.execute(
+        f"EXPLAIN QUERY PLAN SELECT row FROM items WHERE removed IS NULL AND  {parsed.sql}",
+        parsed.parameters,
+    ).fetchall()
+    assert "USING INDEX field:owner.name" in plan[3]
+    store.set_fields(["year"])
+    assert store.fields == ["year"]
+    with pytest.raises(InvalidInputError, match="is no field name"):
+        store.set_fields(["a'b"])
+    store.set_fields([])
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.5, 2.0, "", "a", "1"])
+VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.sampled_from("xy"), SCALARS)
+FIELDS = st.sampled_from(["a", "ñ", "a.x", "ñ.y"])
+ORDERED = st.integers(-3, 3) | st.sampled_from([0.5, 2.0, "", "a", "1"])
+LEAVES = st.one_of(
+    st.tuples(st.sampled_from(["$eq", "$ne", "$contains"]), SCALARS),
+    st.tuples(st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, min_size=1, max_size=4)),
+    st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ORDERED),
+    st.tuples(st.just("$exists"), st.booleans()),
+)
+CONDITIONS = st.recursive(
+    st.builds(
+        lambda field, leaves: {field: dict(leaves)},
+        FIELDS,
+        st.lists(LEAVES, min_size=1, max_size=3),
+    )
+    | st.builds(lambda field, value: {field: value}, FIELDS, SCALARS),
+    lambda inner: st.one_of(
+        st.builds(lambda one: {"$not": one}, inner),
+        st.builds(
+            lambda name, some: {name: some},
+            st.sampled_from(["$and", "$or"]),
+            st.lists(inner, min_size=1, max_size=3),
+        ),
+        st.builds(lambda one, other: {**one, **other}, inner, inner),
+    ),
+    max_leaves=8,
+)
+MISSING = object()
+
+
+def kind(value):
+    if isinstance(value, bool):
+        return "boolean"
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def same(one, other):
+    return kind(one) == kind(other) and one == other
+
+
+def leaf(value, operator, operand):
+    """A condition on one value, from the words of docs/index.md alone."""
+    if operator == "$eq":
+        return value is not MISSING and not isinstance(value, list | dict) and same(value, operand)
+    if operator == "$in":
+        return any(leaf(value, "$eq", one) for one in operand)
+    if operator == "$ne":
+        return not leaf(value, "$eq", operand)
+    if operator == "$nin":
+        return not leaf(value, "$in", operand)
+    if operator == "$exists":
+        return (value is not MISSING and value is not None) == operand
+    if operator == "$contains":
+        return isinstance(value, list) and any(same(one, operand) for one in value)
+    if value is MISSING or kind(value) != kind(operand):
+        return False
+    return {
+        "$gt": value > operand, "$gte": value >= operand, "$lt": value < operand,
+        "$lte": value <= operand,
+    }[operator]  # fmt: skip
+
+
+def fits(document, condition):
+    for name, said in condition.items():
+        if name == "$not":
+            true = not fits(document, said)
+        elif name in ("$and", "$or"):
+            true = (all if name == "$and" else any)(fits(document, one) for one in said)
+        else:
+            value = document
+            for key in name.split("."):
+                value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
+            leaves = said.items() if isinstance(said, dict) else [("$eq", said)]
+            true = all(leaf(value, operator, operand) for operator, operand in leaves)
+        if not true:
+            return False
+    return True
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    documents=st.lists(
+        st.dictionaries(st.sampled_from("añ"), VALUES, max_size=2), min_size=1, max_size=12
+    ),
+    conditions=st.lists(CONDITIONS, min_size=1, max_size=6),
+)
+def test_against_python(documents, conditions):
+    with tempfile.TemporaryDirectory() as folder:
+        with Store.create(Path(folder) / "index", PROFILE, 4) as store:
+            store.write([Upsert(str(n), AXIS, json.dumps(d)) for n, d in enumerate(documents)])
+            half = len(documents) // 2
+            for condition in conditions:
+                expected = [n for n, d in enumerate(documents) if fits(d, condition)]
+                assert rows(store, condition) == expected
+                newer = store.matching(Filter.parse(json.dumps(condition)), after=half)
+                assert (newer - 1).tolist() == [n for n in expected if n >= half]

@@ -1,0 +1,318 @@
+"""The live index: every search sees every acknowledged write, whatever happens to snapshots."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lensemble.index import Query
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.search.delta import Delta
+from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.snapshots.exact import merged, nearest
+from lensemble.index.snapshots.snapshot import FOLDER, DamagedError, Snapshot, names
+from lensemble.index.snapshots.tune import make
+from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.records import Delete, Upsert
+from lensemble.index.storage.store import Store
+from lensemble.profile import Profile
+from lensemble_client import OverloadedError
+from lensemble_contract.errors import StorageError
+from tests.paths import CHECKPOINT
+
+PROFILE = Profile.load(CHECKPOINT)
+D = 8
+
+
+def unit(rng, count):
+    vectors = rng.standard_normal((count, D)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.create(tmp_path / "index", PROFILE, D) as made:
+        yield made
+
+
+@pytest.fixture
+def index(store):
+    with LiveIndex.open(store.folder) as opened:
+        yield opened
+
+
+def ids(index, query, k=3):
+    return [match.id for match in index.search(query[None], k)[0]]
+
+
+def settle(index):
+    """Waits until a snapshot that is being loaded has been taken in."""
+    index.refresh()
+    while index._loading is not None:
+        time.sleep(0.01)
+        index.refresh()
+
+
+def test_delta_moves_the_last_row_into_a_gap(rng):
+    vectors = unit(rng, 5)
+    delta = Delta(D)
+    delta.add(np.arange(10, 13), vectors[:3])
+    delta.remove(10)
+    delta.add(np.array([20, 21]), vectors[3:])
+    delta.remove(21)
+    assert sorted(delta.rows.tolist()) == [11, 12, 20]
+    assert (10 in delta, 20 in delta) == (False, True)
+    for row, vector in ((11, vectors[1]), (12, vectors[2]), (20, vectors[3])):
+        scores, rows = delta.search(vector[None], 1)
+        assert rows.tolist() == [[row]]
+        assert scores[0, 0] == pytest.approx(1, abs=1e-6)
+    allowed = delta.rows != 20
+    assert 20 not in delta.search(vectors[3][None], 5, allowed)[1]
+    assert delta.search(vectors[:2], 9)[1].shape == (2, 3)
+
+
+def test_nothing_is_nearest_to_anything_in_nothing(rng):
+    found = nearest(unit(rng, 2), np.empty(0, np.int64), np.empty((0, D), np.float32), 5)
+    assert found[1].shape == (2, 0)
+    _, rows = merged([found, nearest(unit(rng, 2), np.array([7]), unit(rng, 1), 5)], 3)
+    assert rows.tolist() == [[7], [7]]
+
+
+def test_writes_are_found_at_once(store, index, rng):
+    a, b = unit(rng, 2)
+    assert ids(index, a) == []
+    store.write([Upsert("a", a), Upsert("b", b, '{"n": 1}')])
+    (matches,) = index.search(b[None], 1)
+    assert [(m.id, m.document) for m in matches] == [("b", '{"n": 1}')]
+    assert matches[0].score == pytest.approx(1, abs=1e-6)
+    store.write([Delete("b"), Upsert("c", b)])
+    assert ids(index, b) == ["c", "a"]
+    assert index.manifest["count"] == 2
+
+
+def test_snapshot_changes_nothing_but_where_rows_are(store, index, rng):
+    vectors = unit(rng, 300)
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
+    before = index.search(vectors[:20], 10)
+    compact(store.folder)
+    settle(index)
+    assert (index.manifest["delta"], index.manifest["dead"]) == (0, 0)
+    assert index.manifest["snapshot"] == names(store.folder)[0] == store.snapshot
+    for found, expected in zip(index.search(vectors[:20], 10), before, strict=True):
+        assert [m.id for m in found] == [m.id for m in expected]
+        assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("removed", [1, 40, 290, 300])
+def test_removed_rows_of_a_snapshot_are_never_shown(store, index, rng, removed):
+    """All nearest ones are gone: more than are asked for in addition, so that FAISS must filter."""
+    vectors = unit(rng, 300)
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
+    compact(store.folder)
+    settle(index)
+    query = unit(rng, 1)[0]
+    order = np.argsort(-(vectors @ query))
+    store.write([Delete(str(n)) for n in order[:removed]])
+    assert ids(index, query, 5) == [str(n) for n in order[removed : removed + 5]]
+    assert index.manifest["count"] == 300 - removed
+
+
+def test_what_is_written_while_a_snapshot_is_made_is_kept(store, index, rng):
+    vectors = unit(rng, 10)
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
+    index.refresh()
+    contents = store.contents()
+    tuned = make(Plan(), contents.vectors)
+    # Between the reading of the store and the new snapshot.
+    store.write([Delete("0"), Upsert("1", -vectors[1]), Upsert("new", vectors[0])])
+    snapshot = Snapshot.make(
+        contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
+    )
+    snapshot.save(store.folder)
+    store.set_snapshot(snapshot.name)
+    settle(index)
+    assert index.manifest["snapshot"] == snapshot.name
+    assert ids(index, vectors[0], 1) == ["new"]
+    assert ids(index, -vectors[1], 1) == ["1"]
+    assert len(index) == 10
+    with LiveIndex.open(store.folder) as fresh:
+        assert ids(fresh, vectors[0], 10) == ids(index, vectors[0], 10)
+
+
+def test_snapshot_older_than_the_searcher_knows_its_removed_rows(store, rng):
+    """The searcher began, without any snapshot, after rows of this one had been removed."""
+    vectors = unit(rng, 10)
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
+    snapshot = compact(store.folder)
+    store.set_snapshot("")
+    store.set_snapshot("")  # nor is it the one before
+    store.write([Delete("3")])
+    hidden = (store.folder / FOLDER).rename(store.folder / "hidden")
+    with LiveIndex.open(store.folder) as late:
+        hidden.rename(store.folder / FOLDER)
+        store.set_snapshot(snapshot.name)
+        settle(late)
+        assert late.manifest["snapshot"] == snapshot.name
+        assert "3" not in ids(late, vectors[3], 10)
+        assert len(late) == 9
+
+
+def damage_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def damage_length(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+@pytest.mark.parametrize("name", ["index.faiss", "rows.npy", "manifest.json"])
+@pytest.mark.parametrize("damage", [damage_byte, damage_length, Path.unlink])
+def test_damaged_snapshot_is_left_out(store, rng, name, damage, caplog):
+    vectors = unit(rng, 50)
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
+    snapshot = compact(store.folder)
+    path = store.folder / FOLDER / snapshot.name / name
+    if name == "manifest.json" and damage is damage_byte:
+        path.write_text(path.read_text().replace('"count": 50', '"count": 51'))
+    else:
+        damage(path)
+    with pytest.raises(DamagedError, match="made again from the store"):
+        Snapshot.load(store.folder, snapshot.name)
+    with LiveIndex.open(store.folder) as opened:
+        assert opened.manifest["snapshot"] == ""
+        assert ids(opened, vectors[7], 1) == ["7"]
+    assert snapshot.name in caplog.text
+
+
+def test_the_snapshot_before_serves_where_the_current_one_is_damaged(store, rng):
+    vectors = unit(rng, 50)
+    store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
+    first = compact(store.folder)
+    store.write([Delete("3"), Upsert("50", vectors[3])])
+    second = compact(store.folder)
+    damage_byte(store.folder / FOLDER / second.name / "index.faiss")
+    with LiveIndex.open(store.folder) as opened:
+        assert opened.manifest["snapshot"] == first.name
+        assert ids(opened, vectors[3], 1) == ["50"]
+        assert len(opened) == 50
+        third = compact(store.folder)
+        settle(opened)
+        assert opened.manifest["snapshot"] == third.name
+    assert len(names(store.folder)) == 2
+
+
+def test_compaction_clears_up(store, index, rng):
+    vectors = unit(rng, 4)
+    for turn in range(4):
+        store.write([Upsert(str(turn), vectors[turn]), Delete(str(turn - 1))])
+        (store.folder / FOLDER / ".1-exact-x.part").mkdir(parents=True, exist_ok=True)
+        compact(store.folder)
+    left = [path.name for path in (store.folder / FOLDER).iterdir()]
+    assert sorted(left) == sorted(names(store.folder))
+    assert len(left) == 2
+    # Rows 1 and 2 were removed before the older of the two that are kept.
+    assert store.items([1, 2, 3, 4]).keys() == {3, 4}
+    assert ids(index, vectors[3]) == ["3"]  # knew nothing of all that
+
+
+def test_one_compaction_at_a_time(store, rng):
+    import fcntl
+
+    store.write([Upsert("a", unit(rng, 1)[0])])
+    with (store.folder / "compact.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OverloadedError, match="being compacted by another process"):
+            compact(store.folder)
+    compact(store.folder)
+
+
+def test_unwritable_snapshot_leaves_the_current_one(store, index, rng, monkeypatch):
+    store.write([Upsert("a", unit(rng, 1)[0])])
+    first = compact(store.folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(StorageError, match=r"No space left.*make room.*the store is whole"):
+        compact(store.folder)
+    assert names(store.folder) == [first.name]
+    assert store.snapshot == first.name
+
+
+ODD = '{"turn": {"$in": [' + ", ".join(str(n) for n in range(1, 150, 2)) + "]}}"
+
+
+def brute_force(expected, query, turn):
+    """Ids of the nearest, from the dictionary alone."""
+    fits = {
+        "": lambda written: True,
+        ODD: lambda written: written % 2 == 1,
+    }.get(query.filter, lambda written: written >= turn - 9)
+    scores = {
+        id_: float(vector @ query.vector)
+        for id_, (vector, written) in expected.items()
+        if fits(written) and id_ not in query.exclude
+    }
+    best = sorted(scores, key=lambda id_: -scores[id_])
+    return [id_ for id_ in best if scores[id_] >= query.min_score][: query.top_k]
+
+
+def test_against_a_dictionary(store, rng):
+    """Random writes, deletes, compactions and searches by two searchers, against brute force.
+
+    With filters, ids left out, a least score, and neighbours of stored items.
+    """
+    random_ = random.Random(0)
+    expected = {}
+    searchers = [LiveIndex.open(store.folder) for _ in range(2)]
+    for turn in range(150):
+        changes = []
+        for _ in range(random_.randint(0, 8)):
+            id_ = str(random_.randrange(60))
+            if random_.random() < 0.3:
+                changes.append(Delete(id_))
+                expected.pop(id_, None)
+            else:
+                (vector,) = unit(rng, 1)
+                changes.append(Upsert(id_, vector, json.dumps({"turn": turn})))
+                expected[id_] = (vector, turn)
+        store.write(changes)
+        if random_.random() < 0.15:
+            compact(store.folder)
+        if random_.random() < 0.1:
+            searchers[1].close()
+            searchers[1] = LiveIndex.open(store.folder)
+        searcher = random_.choice(searchers)
+        asked = [
+            Query(
+                vector,
+                random_.randint(1, 20),
+                random_.choice(["", "", f'{{"turn": {{"$gte": {turn - 9}}}}}', ODD]),
+                tuple(random_.sample([str(n) for n in range(60)], random_.choice([0, 0, 3, 40]))),
+                random_.choice([-np.inf, -np.inf, 0.0, 0.4]),
+            )
+            for vector in unit(rng, 5)
+        ]
+        for query, found in zip(asked, searcher.answer(asked), strict=True):
+            assert [match.id for match in found] == brute_force(expected, query, turn)
+            for match in found:
+                assert json.loads(match.document)["turn"] == expected[match.id][1]
+        if expected:
+            id_, (vector, _) = random_.choice(list(expected.items()))
+            (found,) = searcher.answer([Query(None, 4, ODD, like=id_)])
+            same = Query(vector, 4, ODD, (id_,))
+            assert [match.id for match in found] == brute_force(expected, same, turn)
+        assert len(searcher) == len(expected)
+    for searcher in searchers:
+        searcher.close()

@@ -1,0 +1,111 @@
+import json
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lensemble.checkpoint import Checkpoint, sha256_of
+from lensemble.encoder.onnx.graph_files import TEXT, VISION, Graphs
+from lensemble.operations import doctor
+from lensemble.operations.doctor import FAULT, OK, WARNING, examine
+from lensemble.settings import Settings
+from lensemble_cli.main import main
+
+
+def found(settings=None, ports=()):
+    return {finding.subject: finding for finding in examine(settings, ports)}
+
+
+def test_this_machine_can_serve(checkpoint, index_folder):
+    findings = found(Settings(checkpoint=checkpoint, index=index_folder))
+    assert {one.level for one in findings.values()} <= {OK, WARNING}
+    assert findings["checkpoint"].level == findings["index"].level == OK
+    assert "torch" in findings["packages"].text
+    # The bundled server is good for this machine only, and says so.
+    assert "loopback" in findings["tritonserver"].remedy
+
+
+def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(doctor, "_LEAST_SHARED_MEMORY", 2**60)
+    monkeypatch.setenv("LENSEMBLE_DTYP", "fp32")
+    broken = tmp_path / "index"
+    shutil.copytree(index_folder, broken)
+    (snapshot,) = (path for path in (broken / "snapshots").iterdir() if path.is_dir())
+    for path in snapshot.iterdir():
+        if path.suffix != ".json":
+            path.write_bytes(b"x" + path.read_bytes()[1:])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        findings = found(Settings(checkpoint=checkpoint, index=broken), [port])
+    assert findings["no-such-package"].level == FAULT
+    assert findings["/dev/shm"].level == FAULT
+    assert findings["index"].level == FAULT
+    assert findings["LENSEMBLE_DTYP"].level == WARNING
+    assert f"{port} taken" in findings["ports"].text
+    for finding in findings.values():
+        assert finding.level == OK or finding.remedy
+
+
+def test_checkpoint_whose_weights_were_changed(checkpoint, tmp_path):
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, copy)
+    weights = next(copy.glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    finding = found(Settings(checkpoint=copy))["checkpoint"]
+    assert finding.level == FAULT
+    assert "is not the file" in finding.text
+
+
+def test_index_of_another_profile(checkpoint, index_folder, tmp_path):
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, copy)
+    profile = json.loads((copy / "profile.json").read_text())
+    profile["instruction"] = "another one"
+    (copy / "profile.json").write_text(json.dumps(profile))
+    findings = found(Settings(checkpoint=copy, index=index_folder))
+    assert any(one.level == FAULT for one in findings.values())
+
+
+def test_command(checkpoint, capsys, monkeypatch):
+    monkeypatch.delenv("LENSEMBLE_CHECKPOINT", raising=False)
+    assert main(["doctor", "--checkpoint", str(checkpoint)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("ok       python")
+    assert "checkpoint" in said
+    assert main(["doctor"]) == 0
+    assert "checkpoint" not in capsys.readouterr().out
+    assert main(["doctor", "--checkpoint", str(Path("nowhere"))]) == 1
+    assert "nowhere" in capsys.readouterr().out
+
+
+def test_index_without_a_checkpoint_is_refused(capsys, monkeypatch):
+    monkeypatch.delenv("LENSEMBLE_CHECKPOINT", raising=False)
+    assert main(["doctor", "--index", "x"]) == 1
+    assert "CHECKPOINT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("writes", ["on", "off"])
+def test_index_that_is_not_there_yet(checkpoint, tmp_path, writes):
+    settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", writes=writes)
+    assert found(settings)["index"].level == (OK if writes == "on" else FAULT)
+
+
+def test_graphs_for_onnx_runtime(checkpoint, tmp_path, monkeypatch):
+    settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=tmp_path)
+    assert "has no export.json" in found(settings)["onnx"].text
+    for name in (VISION, TEXT):
+        (tmp_path / name).write_bytes(b"graph")
+    files = {name: (sha256_of(tmp_path / name), 5) for name in (VISION, TEXT)}
+    Graphs(tmp_path, Checkpoint.open(checkpoint).profile.hash, "int8", 18, files).write()
+    finding = found(settings)["onnx"]
+    assert (finding.level, finding.text) == (OK, "graphs of this checkpoint in int8")
+    assert "does not use them" in found(replace(settings, engine="torch"))["onnx"].text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "lensemble[onnx]" in found(settings)["onnx"].remedy
+    assert "onnx" not in found(Settings(checkpoint=checkpoint))

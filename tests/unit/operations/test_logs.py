@@ -1,0 +1,123 @@
+import io
+import json
+import logging
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from lensemble.operations import logs
+from lensemble.operations.logs import JsonFormatter, Relay, from_triton
+
+NOW = datetime(2026, 11, 26, 12, 0, tzinfo=timezone(timedelta(hours=2)))
+READY = 'I1126 10:30:45.123456 77 server.cc:676] "started"'
+FAILED = "E1126 10:30:46.000001 77 model.py:33] encode: request r-1: [internal] it failed"
+
+
+def test_line_of_triton():
+    assert json.loads(from_triton(READY, NOW)) == {
+        "time": "2026-11-26T08:30:45.123Z",
+        "level": "INFO",
+        "source": "server.cc:676",
+        "message": "started",
+        "pid": 77,
+    }
+
+
+def test_id_of_a_request_is_a_key_of_its_own():
+    said = json.loads(from_triton(FAILED, NOW))
+    assert said["request_id"] == "r-1"
+    assert said["level"] == "ERROR"
+
+
+@pytest.mark.parametrize("text", ["no head", "", "E1126 nonsense", 'I1126 "', "\x00\x1b[31m"])
+def test_other_lines_are_kept(text):
+    assert json.loads(from_triton(text, NOW))["message"] == text
+
+
+def test_message_cannot_begin_another_line():
+    text = from_triton(FAILED + '\n{"level": "INFO", "message": "all is well"}', NOW)
+    assert "\n" not in text
+    assert json.loads(text)["message"].endswith('"all is well"}')
+
+
+def test_own_messages():
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        record = logging.LogRecord("ours", 30, "x.py", 1, "a %s", ("word",), sys.exc_info())
+    said = json.loads(JsonFormatter().format(record))
+    assert (said["level"], said["source"], said["message"]) == ("WARNING", "ours", "a word")
+    assert "ValueError: inside" in said["exception"]
+
+
+def messages(out):
+    return [json.loads(one)["message"] for one in out.getvalue().splitlines()]
+
+
+@pytest.fixture
+def relay(tmp_path):
+    out = io.StringIO()
+    made = Relay(lambda: tmp_path / "log", out)
+    yield made, tmp_path / "log", out
+    made.close()
+
+
+def write(path, text):
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_relay_joins_what_belongs_together(relay):
+    relaying, path, out = relay
+    relaying.look()  # there is no file yet
+    write(path, f"{FAILED}\nTraceback\n  line\n{READY}\n")
+    relaying.look()
+    relaying.look()  # nothing follows
+    assert messages(out) == [
+        "encode: request r-1: [internal] it failed\nTraceback\n  line",
+        "started",
+    ]
+
+
+def test_relay_waits_for_the_end_of_a_line(relay):
+    relaying, path, out = relay
+    write(path, READY[:20])
+    relaying.look()
+    assert messages(out) == []
+    write(path, READY[20:] + "\n")
+    relaying.look()
+    relaying.look()
+    assert messages(out) == ["started"]
+
+
+def test_relay_goes_on_with_the_next_servers_file(relay):
+    relaying, path, out = relay
+    write(path, READY + "\n")
+    relaying.look()
+    write(path, FAILED + "\n")  # its last words
+    path.rename(path.with_name("old"))
+    write(path, READY + "\n")
+    relaying.look()
+    relaying.look()
+    assert len(messages(out)) == 3
+
+
+def test_relay_empties_a_large_file_and_loses_nothing(relay, monkeypatch):
+    monkeypatch.setattr(logs, "MOST_BYTES", 1000)
+    relaying, path, out = relay
+    for _ in range(20):
+        write(path, f"{READY}\n" * 10)
+        relaying.look()
+    relaying.look()
+    assert messages(out) == ["started"] * 200
+    assert path.stat().st_size < 2000
+
+
+def test_relay_says_the_rest_at_the_end(relay):
+    relaying, path, out = relay
+    with relaying:
+        write(path, READY + "\n")
+        relaying.look()
+        write(path, FAILED + "\n")
+    assert len(messages(out)) == 2

@@ -1,0 +1,65 @@
+import pytest
+
+from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
+from lensemble.preprocess import prompt
+from lensemble.preprocess.prompt import Prompt, punctuated
+from lensemble_client import InvalidInputError
+
+
+@pytest.fixture(scope="module")
+def opened(checkpoint):
+    return Checkpoint.open(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def prompts(opened):
+    return Prompt(opened.folder / TOKENIZER_FILE, opened.profile)
+
+
+@pytest.mark.parametrize("token", prompt.TOKENS)
+def test_special_token_in_text_or_instruction_is_text(prompts, opened, token):
+    id_ = opened.profile.prompt.tokens[token]
+
+    def count(text, instruction=None):
+        return prompts.ids(text, [], instruction).tolist().count(id_)
+
+    assert count(f"a {token} b") == count("plain")
+    assert count("plain", f"find {token}") == count("plain")
+
+
+def test_picture_takes_its_tokens_between_two_marks(prompts, opened):
+    tokens = opened.profile.prompt.tokens
+    ids = prompts.ids(None, [3, 2], None).tolist()
+    start, pad, end = (
+        tokens[token] for token in (prompt.VISION_START, prompt.IMAGE_PAD, prompt.VISION_END)
+    )
+    at = ids.index(start)
+    assert ids[at : at + 9] == [start, pad, pad, pad, end, start, pad, pad, end]
+
+
+def test_prompt_ends_in_endoftext(prompts, opened):
+    assert prompts.ids("x", [], None)[-1] == opened.profile.prompt.tokens[prompt.ENDOFTEXT]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "field"), [([], "word " * 9000, "text"), ([5000, 5000], None, "image")]
+)
+def test_too_long_prompt_names_the_limit(prompts, tokens, text, field):
+    with pytest.raises(InvalidInputError, match="at most 8192") as caught:
+        prompts.ids(text, tokens, None)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("  Find cars ", "Find cars."),
+        ("Find cars.", "Find cars."),
+        ("¿Dónde?", "¿Dónde?"),
+        ("探す。", "探す。"),
+        ("cost in $", "cost in $."),  # a currency sign is a symbol, not punctuation
+        ("  ", ""),
+    ],
+)
+def test_instruction_ends_in_punctuation(given, expected):
+    assert punctuated(given) == expected
