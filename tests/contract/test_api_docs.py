@@ -88,7 +88,7 @@ def test_every_setting_is_in_the_table_with_its_default():
 
 def refusals():
     """Code -> status of every `RefusedError(HTTPStatus.X, "code", ...)` in the gateway."""
-    for path in (ROOT / "lensemble" / "gateway").glob("*.py"):
+    for path in (ROOT / "lensemble" / "gateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedError":
                 status, code, *_ = node.args

@@ -175,7 +175,7 @@ def test_nothing_waits_by_a_clock_that_can_be_set():
     }
     found = {
         str(path.relative_to(ROOT))
-        for folder in ("lensemble", "client", "model_repository", "embedders")
+        for folder in ("lensemble", "cli", "client", "model_repository")
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"\btime\.time\(|datetime\.now\(|utcnow\(", path.read_text())
     }
