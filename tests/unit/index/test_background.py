@@ -133,7 +133,7 @@ def test_compaction_ends_with_the_process_that_asked_for_it(store, tmp_path):
     held = (store.folder / "compact.lock").open("w")
     script = (
         "import subprocess, sys, time\n"
-        "from lensemble.index import __main__ as module\n"
+        "from lensemble.index.maintenance import __main__ as module\n"
         "module.compact = lambda *_, **__: time.sleep(600)\n"
         "module.main()\n"
     )
