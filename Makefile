@@ -1,7 +1,7 @@
-# The two commands are `make demo` and `make test`; `make bench` measures.
+# The two commands are `make demo` and `make test`; `make check` is the inner loop, `make bench` measures.
 # Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
 
-.PHONY: demo test bench export-onnx lint audit format clean
+.PHONY: demo check test test-all bench export-onnx style types lint audit format clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -10,12 +10,23 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 SHIPPED := lensemble cli client evaluation export demo model_repository
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers, a file at a time, so that a file's tests share its servers.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(VENV)/.made
 	@$(BIN)/python -m demo.demo
 
+# The inner loop: format, lint, types, unit and contract tests.
+check: style types
+	@$(PYTEST) -m "not slow" tests/unit tests/contract
+
+# Everything but the long tests that are marked `slow`: kills, fuzzing, full disks, training.
 test: $(VENV)/.made
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m "not slow"
+
+# Everything.
+test-all: $(VENV)/.made
+	@$(PYTEST)
 
 bench: $(VENV)/.made
 	@$(BIN)/python -m benchmarks.bench
@@ -26,8 +37,14 @@ export-onnx: $(VENV)/.made
 	@$(BIN)/python -m lensemble_export onnx demo/checkpoint .cache/onnx
 	@$(BIN)/python -m lensemble_export verify-onnx demo/checkpoint .cache/onnx
 
-lint: $(VENV)/.made
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+style: $(VENV)/.made
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.made
+	@$(BIN)/mypy
+
+# What CI asks of the code before it runs the tests.
+lint: style types
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(SHIPPED)
 
 # Packages with known holes, by PyPI's service.

@@ -7,21 +7,21 @@ import importlib.resources
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from benchmarks.common.photos import write_photos
-from lensemble.encoder.pytorch.torch_engine import Encoder
-from lensemble.operations.tritonserver import TritonServer
-from lensemble.pipeline import Pipeline
 from lensemble.settings import PREFIX, Settings
-from lensemble_client import Client
-from lensemble_export.convert import convert
-from lensemble_export.index import build_index
-from lensemble_export.random_checkpoint import write_random_checkpoint
-from tests.parity.cases import CASES
-from tests.reference import Reference
+
+# Every test file loads this module, and PyTorch and Transformers take seconds to import: what needs
+# them is imported by the fixtures that need it.
+if TYPE_CHECKING:
+    from lensemble.encoder.pytorch.torch_engine import Encoder
+    from lensemble.operations.tritonserver import TritonServer
+    from lensemble.pipeline import Pipeline
+    from lensemble_client import Client
+    from tests.reference import Reference
 
 EMBEDDING, MEAN = "qwen3-vl-embedding", "qwen3-vl-mean"
 
@@ -37,6 +37,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints in Hugging Face format, one per profile."""
+    from lensemble_export.random_checkpoint import write_random_checkpoint
+
     folder = tmp_path_factory.mktemp("sources")
     for name in (EMBEDDING, MEAN):
         # The base model's tokenizer appends nothing.
@@ -49,6 +51,8 @@ def checkpoints(
     sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Serving checkpoints, one per profile."""
+    from lensemble_export.convert import convert
+
     folder = tmp_path_factory.mktemp("serving")
     for name, source in sources.items():
         convert(str(source), folder / name, name)
@@ -64,6 +68,8 @@ def checkpoint(checkpoints: dict[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def pipelines(checkpoints: dict[str, Path]) -> dict[str, Pipeline]:
     """The served way in this process, fp32, one per profile."""
+    from lensemble.pipeline import Pipeline
+
     return {
         name: Pipeline(Settings(checkpoint=folder, dtype="fp32"))
         for name, folder in checkpoints.items()
@@ -79,6 +85,8 @@ def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
 @pytest.fixture(scope="session")
 def plain_encoder(pipeline: Pipeline) -> Encoder:
     """With Transformers' own layers, fp32, on the weights of `pipeline`."""
+    from lensemble.encoder.pytorch.torch_engine import Encoder
+
     settings = Settings(checkpoint=pipeline.checkpoint.folder, dtype="fp32")
     return Encoder.load(pipeline.checkpoint, settings, fused=False)
 
@@ -86,12 +94,15 @@ def plain_encoder(pipeline: Pipeline) -> Encoder:
 @pytest.fixture(scope="session")
 def references(sources: dict[str, Path]) -> dict[str, Reference]:
     """The reference on the very same weights, one per profile."""
+    from tests.reference import Reference
+
     return {name: Reference.load(folder, name) for name, folder in sources.items()}
 
 
 @pytest.fixture(scope="session")
 def expected(references: dict[str, Reference]) -> Callable[[str, str], np.ndarray]:
     """The reference's vector for a profile and a case; computed once."""
+    from tests.parity.cases import CASES
 
     @functools.cache
     def get(profile: str, case: str) -> np.ndarray:
@@ -103,6 +114,9 @@ def expected(references: dict[str, Reference]) -> Callable[[str, str], np.ndarra
 @pytest.fixture(scope="session")
 def index_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exact index of the photographs."""
+    from benchmarks.common.photos import write_photos
+    from lensemble_export.index import build_index
+
     folder = tmp_path_factory.mktemp("index")
     write_photos(folder / "pictures")
     build_index(
@@ -114,6 +128,8 @@ def index_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def server(checkpoint: Path, index_folder: Path) -> Iterator[TritonServer]:
     """The real Triton with the default profile in fp32 and an index."""
+    from lensemble.operations.tritonserver import TritonServer
+
     settings = Settings(checkpoint=checkpoint, index=index_folder, dtype="fp32")
     with TritonServer(settings) as running:
         yield running
@@ -122,6 +138,8 @@ def server(checkpoint: Path, index_folder: Path) -> Iterator[TritonServer]:
 @pytest.fixture(params=["grpc", "http"])
 def client(server: TritonServer, request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of the real server, over each protocol."""
+    from lensemble_client import Client
+
     with Client(server.grpc_url if request.param == "grpc" else server.http_url) as made:
         yield made
 
@@ -129,7 +147,7 @@ def client(server: TritonServer, request: pytest.FixtureRequest) -> Iterator[Cli
 @pytest.fixture(scope="session")
 def clip_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP checkpoint with small, random weights."""
-    from tests.clip_checkpoint import write_clip_checkpoint  # which imports much
+    from tests.clip_checkpoint import write_clip_checkpoint
 
     return write_clip_checkpoint(tmp_path_factory.mktemp("clip"))
 
