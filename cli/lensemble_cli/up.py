@@ -51,11 +51,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up.add_argument(
         "--mutual-tls", action="store_true", help="callers must show a certificate of its ca.crt"
     )
-    up.add_argument(
-        "--shared-memory",
-        action="store_true",
-        help="callers on this machine may send pictures through memory",
-    )
     up.add_argument("--dtype", help="auto, fp32 or bf16")
     up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
     up.add_argument(
@@ -111,7 +106,6 @@ def _up(given: argparse.Namespace) -> int:
             tritonserver=given.tritonserver,
             tls=given.tls,
             mutual=given.mutual_tls,
-            shared_memory=given.shared_memory,
         )
         supervisor = Supervisor(server)
         if given.log == "json":

@@ -30,7 +30,6 @@ from lensemble_client.transports.async_transports import (
     AsyncHttpTransport,
     AsyncTransport,
 )
-from lensemble_client.transports.shared_transport import AsyncSharedMemoryTransport, pool
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError, NotFoundError
 from lensemble_contract.items import Item, Picture, Record
@@ -48,7 +47,6 @@ class AsyncClient:
         url: As of `Client`.
         timeout_s: As of `Client`.
         retry: As of `Client`.
-        shared_memory: As of `Client`.
         tls: As of `Client`.
         transport: Used instead of one made from `url`.
 
@@ -62,11 +60,10 @@ class AsyncClient:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
-        shared_memory: bool = False,
         tls: Path | str | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
-        self._transport = transport or _transport(url, shared_memory, tls)
+        self._transport = transport or _transport(url, tls)
         self._timeout_s, self._retry = timeout_s, retry
 
     async def __aenter__(self) -> Self:
@@ -381,11 +378,7 @@ class AsyncClient:
         return [(await self._run_items([one], make, timeout_s, patient))[0] for one in batch]
 
 
-def _transport(url: str, shared_memory: bool, tls: Path | str | None) -> AsyncTransport:
+def _transport(url: str, tls: Path | str | None) -> AsyncTransport:
     scheme, place = address(url)
-    own = certificates(scheme, tls, shared_memory)
-    grpc = scheme.startswith("grpc")
-    made: AsyncTransport = (
-        AsyncGrpcTransport(place, own) if grpc else AsyncHttpTransport(place, own)
-    )
-    return AsyncSharedMemoryTransport(made, pool(scheme, place)) if shared_memory else made
+    make = AsyncGrpcTransport if scheme.startswith("grpc") else AsyncHttpTransport
+    return make(place, certificates(scheme, tls))

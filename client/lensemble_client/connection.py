@@ -16,7 +16,6 @@ from tqdm import tqdm
 from lensemble_client.batches import Numbered, one_by_one, one_each
 from lensemble_client.calls import Call
 from lensemble_client.retry import Retry, Tries
-from lensemble_client.transports.shared_transport import SharedMemoryTransport, pool
 from lensemble_client.transports.sync_transports import GrpcTransport, HttpTransport, Transport
 from lensemble_client.transports.wire import Parameters
 from lensemble_contract import contract
@@ -42,8 +41,6 @@ class Connection:
         url: `grpc://host:port` or `http://host:port`; `grpcs` and `https` are over TLS.
         timeout_s: Seconds that a call may take with all its tries, unless the call says otherwise.
         retry: How often to try what may do better; `Retry(tries=1)` never tries again.
-        shared_memory: Whether large inputs go through memory shared with a server on this machine
-            (`shared_memory`). Where that cannot be, they go over the wire.
         tls: Folder of certificates (`tls`): whom to trust, and one's own for mutual TLS.
         transport: Used instead of one made from `url`.
 
@@ -58,11 +55,10 @@ class Connection:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry = DEFAULT_RETRY,
-        shared_memory: bool = False,
         tls: Path | str | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._transport = transport or _transport(url, shared_memory, tls)
+        self._transport = transport or _transport(url, tls)
         self._timeout_s, self._retry = timeout_s, retry
 
     def __enter__(self) -> Self:
@@ -228,29 +224,20 @@ def address(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def certificates(scheme: str, tls: Path | str | None, shared_memory: bool) -> Tls | None:
+def certificates(scheme: str, tls: Path | str | None) -> Tls | None:
     """What a connection needs for TLS; None if its scheme is without.
 
     Raises:
-        InvalidInputError: There are certificates, and the scheme is without TLS; or it has TLS, and
-            inputs are to go past it.
+        InvalidInputError: There are certificates, and the scheme is without TLS.
     """
     if scheme in ("grpcs", "https"):
-        if shared_memory:
-            raise InvalidInputError(
-                f"{scheme}:// is for other machines; expected a scheme without TLS for memory "
-                "shared on this one",
-                field="shared_memory",
-            )
         return Tls.of(tls)
     if tls is not None:
         raise InvalidInputError(f"{scheme}:// is without TLS; expected {scheme}s://", field="url")
     return None
 
 
-def _transport(url: str, shared_memory: bool, tls: Path | str | None) -> Transport:
+def _transport(url: str, tls: Path | str | None) -> Transport:
     scheme, place = address(url)
-    own = certificates(scheme, tls, shared_memory)
-    grpc = scheme.startswith("grpc")
-    made: Transport = GrpcTransport(place, own) if grpc else HttpTransport(place, own)
-    return SharedMemoryTransport(made, pool(scheme, place)) if shared_memory else made
+    make = GrpcTransport if scheme.startswith("grpc") else HttpTransport
+    return make(place, certificates(scheme, tls))

@@ -57,7 +57,7 @@ PRIMITIVES = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64
 """How many compiled products PyTorch and oneDNN keep, of each size a megabyte; both 1,024 without.
 Every pass has other sizes, so more are not found again; docs/decisions.md has the figures."""
 
-_SHUT = ("model-repository", "trace", "logging")
+_SHUT = ("model-repository", "trace", "logging", "shared-memory")
 """Triton's APIs that change the server, and that nothing here needs; docs/security.md."""
 
 _POLL_S = 0.1
@@ -83,8 +83,6 @@ class TritonServer:
         tls: Folder with `tls.crt` and `tls.key` (`lensemble_contract.tls`): gRPC is over TLS then.
             HTTP, for which Triton has no TLS, and metrics are on loopback only.
         mutual: Whether callers must show a certificate of the folder's `ca.crt`.
-        shared_memory: Whether callers on this machine may have memory of their own mapped
-            (`Client(shared_memory=True)`).
         start_timeout_s: Seconds until the models must be ready, of one try.
         start_tries: How often a server is started that is not ready in time, or loses a port to
             somebody else meanwhile. The bundled one hangs at the start once in some hundred times:
@@ -109,7 +107,6 @@ class TritonServer:
         repository: Path | None = None,
         tls: Path | None = None,
         mutual: bool = False,
-        shared_memory: bool = False,
         start_timeout_s: float = START_TIMEOUT_S,
         start_tries: int = 2,
     ) -> None:
@@ -124,7 +121,7 @@ class TritonServer:
                 field="address",
             )
         self._repository = repository
-        self._mutual, self._shared_memory = mutual, shared_memory
+        self._mutual = mutual
         self._tls = None if tls is None else Tls.of(tls).for_server(mutual=mutual)
         self._plain = address if tls is None else LOOPBACK
         self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
@@ -297,7 +294,7 @@ class TritonServer:
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
         ]
         # Nobody has this key: what it opens is closed.
-        shut = ",".join(_SHUT if self._shared_memory else (*_SHUT, "shared-memory"))
+        shut = ",".join(_SHUT)
         key = f"admin-key={secrets.token_urlsafe(32)}"
         command += [
             f"--grpc-restricted-protocol={shut}:{key}",

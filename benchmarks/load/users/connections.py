@@ -14,7 +14,7 @@ from benchmarks.load.users.connection import Connection, check, new_id
 from benchmarks.load.users.gateway import GatewayConnection
 from lensemble_client import Client, Item, calls
 from lensemble_client.connection import address
-from lensemble_client.transports.wire import Parameters, Sent, arrays, inputs, outputs, translated
+from lensemble_client.transports.wire import Parameters, arrays, inputs, outputs, translated
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Record, Rows
@@ -64,7 +64,7 @@ class GreenHttpTransport:
         )
 
     def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `lensemble_client.transports.sync_transports.Transport.infer`."""
         try:

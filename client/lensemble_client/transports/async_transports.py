@@ -13,7 +13,6 @@ from lensemble_client import request_headers
 from lensemble_client.transports.wire import (
     GRPC_CHANNEL,
     Parameters,
-    Sent,
     arrays,
     inputs,
     outputs,
@@ -34,7 +33,7 @@ class AsyncTransport(Protocol):
     """Carries calls to a Triton server, on one event loop."""
 
     async def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
 
@@ -64,7 +63,7 @@ class AsyncGrpcTransport:
         self._opened: Any = None
 
     async def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
@@ -134,7 +133,7 @@ class AsyncHttpTransport:
         self._session: Any = None
 
     async def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         body, json_size = self._triton.InferenceServerClient.generate_request_body(

@@ -17,7 +17,6 @@ from lensemble_client.transports.async_transports import AsyncHttpTransport
 from lensemble_client.transports.wire import (
     GRPC_CHANNEL,
     Parameters,
-    Sent,
     arrays,
     inputs,
     outputs,
@@ -38,13 +37,13 @@ class Transport(Protocol):
     """Carries one call to a Triton server. Safe to use from several threads."""
 
     def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """Runs a model.
 
         Args:
             model: What to run; its outputs are all asked for.
-            rows: Input name -> array (B, ...), or where it lies in shared memory.
+            rows: Input name -> array (B, ...).
             parameters: Request parameters.
             timeout_s: Seconds after which the call fails.
 
@@ -83,7 +82,7 @@ class GrpcTransport:
         )
 
     def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
@@ -143,7 +142,7 @@ class HttpTransport:
         self._end = weakref.finalize(self, _close, self._transport, self._loop, thread)
 
     def infer(
-        self, model: contract.Model, rows: Sent, parameters: Parameters, timeout_s: float
+        self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
         return self._await(self._transport.infer(model, rows, parameters, timeout_s))

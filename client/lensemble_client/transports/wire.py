@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,26 +22,6 @@ from lensemble_contract.items import Rows
 Parameters = Mapping[str, str | int | bool]
 """Request parameters."""
 
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """An array that lies in memory which the server has mapped.
-
-    Attributes:
-        region: Under which name.
-        offset: Where in it, in bytes.
-        size: In bytes, in the protocol's binary form.
-        shape: (B, ...).
-    """
-
-    region: str
-    offset: int
-    size: int
-    shape: tuple[int, ...]
-
-
-Sent: TypeAlias = Mapping[str, NDArray[Any] | Placed]
-"""Inputs of a request: `Rows`, of which some may lie in shared memory."""
 
 GRPC_CHANNEL = (
     ("grpc.max_send_message_length", -1),
@@ -76,7 +55,7 @@ def sent(parameters: Parameters, timeout_s: float) -> dict[str, str | int | bool
     return {contract.TIMEOUT_MS: max(1, round(timeout_s * 1000)), **parameters}
 
 
-def inputs(triton: Any, model: contract.Model, rows: Sent) -> list[Any]:
+def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
     """The rows as inputs of a request, in binary.
 
     Args:
@@ -95,10 +74,7 @@ def inputs(triton: Any, model: contract.Model, rows: Sent) -> list[Any]:
         if tensor.name in rows:
             array = rows[tensor.name]
             value = triton.InferInput(tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype])
-            if isinstance(array, Placed):
-                value.set_shared_memory(array.region, array.size, array.offset)
-            else:
-                _fill(value, array, tensor)
+            _fill(value, array, tensor)
             made.append(value)
     return made
 

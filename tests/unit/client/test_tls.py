@@ -71,7 +71,5 @@ def test_scheme_and_certificates_go_together(tmp_path, authority):
     folder = write(tmp_path, authority, "ca.crt")
     with pytest.raises(InvalidInputError, match="grpc:// is without TLS; expected grpcs://"):
         Client("grpc://127.0.0.1:9", tls=folder)
-    with pytest.raises(InvalidInputError, match="memory shared on this one"):
-        Client("grpcs://127.0.0.1:9", tls=folder, shared_memory=True)
     Client("https://127.0.0.1:9", tls=folder).close()
     Client("grpcs://127.0.0.1:9").close()  # whom the system trusts
