@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.common.measure import in_turn, ratio
 from benchmarks.search.served import ask
 from lensemble.index.maintenance.create import write_index
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.profile import Profile
 from lensemble.settings import Settings
@@ -63,7 +63,12 @@ def compare(rounds: int, count: int = COUNT) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         ids = [str(n) for n in range(count)]
         write_index(
-            Path(folder) / "index", profile, vectors, ids, ["{}"] * count, plan=Plan(kind="exact")
+            Path(folder) / "index",
+            profile,
+            vectors,
+            ids,
+            ["{}"] * count,
+            plan=IndexPlan(kind="exact"),
         )
         settings = Settings(checkpoint=CHECKPOINT, index=Path(folder) / "index")
         with TritonServer(settings) as server, Client(server.grpc_url) as client:

@@ -27,7 +27,7 @@ from dataclasses import asdict
 
 from benchmarks.search.data import CORPORA, DEMO, PEERS, Pace
 from lensemble.index.snapshots.kinds import EXACT, HNSW, IVF, IVF_SQ8, KINDS, faiss_module
-from lensemble.index.storage.plan import RECALL_TARGET
+from lensemble.index.storage.index_plan import RECALL_TARGET
 from lensemble.operations.tritonserver import stop_on_signals
 
 WRITTEN = ("100k", "10k")

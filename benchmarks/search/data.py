@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lensemble.index.snapshots.tune import Truth
+from lensemble.index.snapshots.tune import GroundTruth
 
 PEERS = ("hnswlib", "usearch")
 """Libraries that FAISS is compared with; both names are those of their modules."""
@@ -77,7 +77,7 @@ class Data:
 
     corpus: Corpus
     vectors: NDArray[np.float32]
-    truth: Truth
+    truth: GroundTruth
 
     @classmethod
     def of(cls, corpus: Corpus, queries: int) -> Self:
@@ -88,7 +88,7 @@ class Data:
             queries: How many.
         """
         vectors = clustered(corpus, VECTORS, progress=True)
-        return cls(corpus, vectors, Truth.of(vectors, clustered(corpus, QUERIES, queries)))
+        return cls(corpus, vectors, GroundTruth.of(vectors, clustered(corpus, QUERIES, queries)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search.data import DEMO, Corpus, Data
 from demo.demo import CHECKPOINT, DATASET
-from lensemble.index.snapshots.tune import Truth
+from lensemble.index.snapshots.tune import GroundTruth
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_client import LensembleError
@@ -31,7 +31,9 @@ def demo(queries: int) -> Data:
     names = [entry for entry in dataset.queries if not entry.item().images]
     drawn = np.random.default_rng(0).permutation(len(names))[:queries]
     asked = _embed(pipeline, [names[n] for n in drawn])
-    return Data(Corpus(DEMO, len(vectors), vectors.shape[1], 0), vectors, Truth.of(vectors, asked))
+    return Data(
+        Corpus(DEMO, len(vectors), vectors.shape[1], 0), vectors, GroundTruth.of(vectors, asked)
+    )
 
 
 def _embed(pipeline: Pipeline, entries: list[Entry]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from benchmarks.search.plot import plot
 from benchmarks.search.served import Served, compare, put_snapshot, write_corpus
 from benchmarks.search.writing import Writes, measure_writes
 from lensemble.index.snapshots.kinds import EXACT, IVF
-from lensemble.index.storage.plan import RECALL_TARGET
+from lensemble.index.storage.index_plan import RECALL_TARGET
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.profile import Profile
 from lensemble.settings import Settings

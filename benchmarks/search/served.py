@@ -22,10 +22,10 @@ from benchmarks.search.data import Data, Pace
 from benchmarks.search.direct import BATCHES, Built, Speed, batches, effort
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.snapshots.kinds import KINDS
-from lensemble.index.snapshots.snapshot import Snapshot, manifest_of
-from lensemble.index.snapshots.tune import K, Tuned
-from lensemble.index.storage.plan import Plan
-from lensemble.index.storage.records import Contents
+from lensemble.index.snapshots.snapshot import Snapshot, read_manifest
+from lensemble.index.snapshots.tune import K, TunedIndex
+from lensemble.index.storage.index_plan import IndexPlan
+from lensemble.index.storage.records import StoreContents
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_client import Client
@@ -100,7 +100,7 @@ def write_corpus(folder: Path, profile: Profile, data: Data) -> float:
     count = len(data.vectors)
     ids = [str(n) for n in range(count)]
     documents = [f'{{"n":{n}}}' for n in range(count)]
-    write_index(folder, profile, data.vectors, ids, documents, plan=Plan(kind="exact"))
+    write_index(folder, profile, data.vectors, ids, documents, plan=IndexPlan(kind="exact"))
     return time.perf_counter() - began
 
 
@@ -117,18 +117,18 @@ def put_snapshot(folder: Path, built: Built, parameters: dict[str, int], data: D
     """
     kind = KINDS[built.kind]
     with Store.open(folder) as store:
-        first = manifest_of(folder, store.snapshot)
+        first = read_manifest(folder, store.snapshot)
         assert first is not None
         rows = np.arange(1, first.count + 1)  # a new store numbers from 1
         snapshot = Snapshot.make(
-            Contents(first.sequence, first.last_row, rows, data.vectors),
-            Tuned(kind, parameters, built.index),
+            StoreContents(first.sequence, first.last_row, rows, data.vectors),
+            TunedIndex(kind, parameters, built.index),
             profile_name=store.profile_name,
             profile_hash=store.profile_hash,
         )
         snapshot.save(folder)
         store.set_snapshot(snapshot.name)
-        store.set_plan(Plan(kind.name, parameters=parameters))
+        store.set_plan(IndexPlan(kind.name, parameters=parameters))
 
 
 def compare(

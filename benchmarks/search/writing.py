@@ -20,7 +20,7 @@ from benchmarks.common.measure import ratio
 from benchmarks.search.data import Corpus, Data, Pace
 from benchmarks.search.direct import Speed
 from benchmarks.search.writer import BATCH, THREADS
-from lensemble.index.maintenance.background import due
+from lensemble.index.maintenance.compactor import due
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
 from lensemble_client import Client

@@ -26,7 +26,7 @@ from benchmarks.common.workload import WORKLOADS
 from benchmarks.search.data import VECTORS, Corpus, clustered
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
 from lensemble.settings import Settings
 from lensemble_client import Client
@@ -84,7 +84,7 @@ def of_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
         vectors = clustered(Corpus(str(rows), rows, profile.dimension, 1000), VECTORS)
         numbers = [str(n) for n in range(rows)]
         print(f"index of {rows} vectors", file=sys.stderr)
-        write_index(folder, profile, vectors, numbers, ["{}"] * rows, plan=Plan(), threads=2)
+        write_index(folder, profile, vectors, numbers, ["{}"] * rows, plan=IndexPlan(), threads=2)
         del vectors
         with (
             TritonServer(Settings(checkpoint=checkpoint, index=folder)) as server,

@@ -30,7 +30,7 @@ from benchmarks.serving import callers
 from benchmarks.serving.in_process import BATCH, in_process
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
 from lensemble.settings import Settings
 
@@ -57,7 +57,7 @@ def index(checkpoint: Path, name: str) -> Path:
         vectors = clustered(Corpus(name, CORPUS_ROWS, profile.dimension, 1000), VECTORS)
         ids = [str(n) for n in range(CORPUS_ROWS)]
         documents = [f'{{"n":{n}}}' for n in range(CORPUS_ROWS)]
-        write_index(folder, profile, vectors, ids, documents, plan=Plan())
+        write_index(folder, profile, vectors, ids, documents, plan=IndexPlan())
     return folder
 
 

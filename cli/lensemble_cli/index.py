@@ -14,7 +14,7 @@ from lensemble_cli.options import missing
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
 if TYPE_CHECKING:
-    from lensemble.index.storage.plan import Plan
+    from lensemble.index.storage.index_plan import IndexPlan
 
 KINDS = (
     "auto",
@@ -122,13 +122,13 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fields", help="of documents, that filters use much: make,year")
 
 
-def plan_of(given: argparse.Namespace) -> Plan | None:
+def plan_of(given: argparse.Namespace) -> IndexPlan | None:
     """The plan that options ask for; None if they ask for none.
 
     Raises:
         InvalidInputError: They do not fit together.
     """
-    from lensemble.index.storage.plan import Plan
+    from lensemble.index.storage.index_plan import IndexPlan
 
     said = {
         "kind": given.kind,
@@ -139,7 +139,7 @@ def plan_of(given: argparse.Namespace) -> Plan | None:
     asked = {name: value for name, value in said.items() if value is not None}
     if "parameters" in asked and given.kind in (None, "auto"):
         raise InvalidInputError("parameters need a kind (--kind)", field="set")
-    return Plan(**asked) if asked else None
+    return IndexPlan(**asked) if asked else None
 
 
 def _numbers(pairs: list[str]) -> dict[str, int]:

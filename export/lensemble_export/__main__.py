@@ -12,7 +12,7 @@ from lensemble_contract.errors import LensembleError
 from lensemble_export.onnx import command as onnx
 
 if TYPE_CHECKING:
-    from lensemble.index.storage.plan import Plan
+    from lensemble.index.storage.index_plan import IndexPlan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -106,7 +106,7 @@ def _verify(given: argparse.Namespace) -> None:
 
 
 def run_index(
-    given: argparse.Namespace, *, plan: Plan | None = None, fields: Sequence[str] = ()
+    given: argparse.Namespace, *, plan: IndexPlan | None = None, fields: Sequence[str] = ()
 ) -> None:
     """The command `index`, here and as `lensemble index build`.
 

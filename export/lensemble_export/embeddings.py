@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lensemble.index import check_id
 from lensemble.index.maintenance.create import check_target, write_index
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import KnownProfile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 from lensemble_corpus.embedding_folder import NPY, PARQUET, Manifest, read_rows
@@ -25,7 +25,7 @@ def index_embeddings(
     out: Path,
     *,
     id_field: str | None = None,
-    plan: Plan | None = None,
+    plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
 ) -> int:
     """Writes an index of a folder that `lensemble corpus embed` made.

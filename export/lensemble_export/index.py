@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lensemble.encoder.engine import Embedding
 from lensemble.index import check_id
 from lensemble.index.maintenance.create import check_target, write_index
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError, LensembleError
@@ -48,7 +48,7 @@ def build_index(
     settings: Settings,
     *,
     dimensions: int | None = None,
-    plan: Plan | None = None,
+    plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
     skip_bad: bool = False,
     progress: bool = False,

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index import check_query
-from lensemble.index.snapshots.kinds import KINDS, kind_named
-from lensemble.index.snapshots.tune import Point, measure
+from lensemble.index.snapshots.kinds import KINDS, check_kind_name
+from lensemble.index.snapshots.tune import SearchMeasurement, measure
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError
 
 
 def tune(
     folder: Path, kinds: Sequence[str] | None = None, queries: Path | None = None
-) -> Iterator[Point]:
+) -> Iterator[SearchMeasurement]:
     """Measures kinds of index; the index itself stays as it is.
 
     Args:
@@ -34,7 +34,7 @@ def tune(
         InvalidInputError: There is no index, no item, or no such kind, or the queries do not fit.
         StorageError: The store is damaged.
     """
-    chosen = [KINDS[kind_named(name)] for name in (kinds or KINDS)]
+    chosen = [KINDS[check_kind_name(name)] for name in (kinds or KINDS)]
     with Store.open(folder) as store:
         vectors = store.contents().vectors
         asked = None if queries is None else _queries(queries, store.dimension)
@@ -43,7 +43,7 @@ def tune(
     yield from measure(vectors, chosen, asked, threads=len(os.sched_getaffinity(0)))
 
 
-def plot(points: Sequence[Point], path: Path) -> Path:
+def plot(points: Sequence[SearchMeasurement], path: Path) -> Path:
     """Draws recall against speed, and against memory.
 
     Args:

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.query import Match, Query
+from lensemble.index.query import IndexHit, Query
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
-__all__ = ["Index", "Match", "Query", "check_id", "check_profile", "check_query"]
+__all__ = ["Index", "IndexHit", "Query", "check_id", "check_profile", "check_query"]
 
 MAX_ID_BYTES = 512
 
@@ -30,7 +30,7 @@ class Index(Protocol):
     def dimension(self) -> int:
         """Length of the vectors."""
 
-    def answer(self, queries: Sequence[Query]) -> list[list[Match] | LensembleError]:
+    def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
         """Finds the nearest items.
 
         Args:

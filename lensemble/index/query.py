@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Match(NamedTuple):
+class IndexHit(NamedTuple):
     """One item that was found; a tuple, as there are hundreds in an answer.
 
     Attributes:

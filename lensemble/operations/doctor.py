@@ -196,14 +196,14 @@ def _index(settings: Settings) -> Iterator[Finding]:
         return
     from lensemble.checkpoint import Checkpoint
     from lensemble.index import check_profile
-    from lensemble.index.snapshots.snapshot import is_whole, manifest_of
+    from lensemble.index.snapshots.snapshot import is_intact, read_manifest
     from lensemble.index.storage.store import Store
 
     profile = Checkpoint.open(settings.checkpoint).profile
     with Store.open(settings.index) as store:
         check_profile(store.profile_name, store.profile_hash, profile.hash)
         name = store.snapshot
-        if name and not is_whole(settings.index, name):
+        if name and not is_intact(settings.index, name):
             yield Finding(
                 FAULT,
                 "index",
@@ -211,7 +211,7 @@ def _index(settings: Settings) -> Iterator[Finding]:
                 f"lensemble index compact {settings.index} makes it anew from the items",
             )
             return
-        made = manifest_of(settings.index, name) if name else None
+        made = read_manifest(settings.index, name) if name else None
     text = "no snapshot yet" if made is None else f"{made.count} items, {made.kind}"
     if made is not None:
         text += f", recall@10 {made.recall_at_10:.3f}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.index import Match, Query, check_profile, check_query
+from lensemble.index import IndexHit, Query, check_profile, check_query
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.settings import Settings
@@ -32,7 +32,7 @@ _GAUGES = {
 _COMPACT = ("lensemble_index_compact_rows", "Items that make the next snapshot due; 0: none do.")
 
 
-class SearchStage(Stage[Query, list[Match]]):
+class SearchStage(Stage[Query, list[IndexHit]]):
     """Unit vectors -> nearest items."""
 
     model = contract.FAISS
@@ -80,7 +80,7 @@ class SearchStage(Stage[Query, list[Match]]):
             check_query(length, vector)
         return [Query(vector, top_k, condition, exclude, least) for vector in vectors]
 
-    def run(self, rows: Sequence[Query]) -> Sequence[list[Match] | LensembleError]:
+    def run(self, rows: Sequence[Query]) -> Sequence[list[IndexHit] | LensembleError]:
         """See `Stage.run`."""
         if not rows or self._index is None:
             return []
@@ -90,7 +90,7 @@ class SearchStage(Stage[Query, list[Match]]):
             logger.error("%s", error)
             return [error] * len(rows)
 
-    def write(self, results: Sequence[list[Match]]) -> Rows:
+    def write(self, results: Sequence[list[IndexHit]]) -> Rows:
         """See `Stage.write`; shorter rows are filled up with `contract.NO_ID`."""
         shape = (len(results), max(len(matches) for matches in results))
         ids = np.full(shape, contract.NO_ID, np.object_)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.index import check_profile
-from lensemble.index.maintenance.background import Compactor
+from lensemble.index.maintenance.compactor import Compactor
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.maintenance.stats import stats_json
 from lensemble.index.storage.records import Change, Delete, Upsert, checked

@@ -19,7 +19,7 @@ from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.index.maintenance.create import write_index
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.operations.health_routes import HealthServer
 from lensemble.operations.model_repository import write_repository
 from lensemble.operations.supervisor import Supervisor
@@ -125,7 +125,7 @@ def poor_index(folder, profile):
     """Its recall is bad: of many cells that lie at random, one is looked into."""
     vectors = np.random.default_rng(0).standard_normal((3000, profile.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    plan = Plan(kind="ivf", parameters={"nlist": 64, "nprobe": 1})
+    plan = IndexPlan(kind="ivf", parameters={"nlist": 64, "nprobe": 1})
     ids = [str(n) for n in range(len(vectors))]
     write_index(folder, profile, vectors, ids, ["{}"] * len(ids), plan=plan)
     return folder

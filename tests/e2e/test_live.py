@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.common.photos import PHOTOS, read_photo
 from lensemble.index.maintenance.compact import compact
-from lensemble.index.snapshots.snapshot import FOLDER
+from lensemble.index.snapshots.snapshot import SNAPSHOTS
 from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client
@@ -62,7 +62,7 @@ def test_searches_go_on_while_snapshots_change(live):
             assert hits["newest"].document == {"n": n}
             assert hits["coffee.png"].score == pytest.approx(1, abs=1e-4)
         store.write([Delete("newest")])
-        assert store.snapshot in {path.name for path in (folder / FOLDER).iterdir()}
+        assert store.snapshot in {path.name for path in (folder / SNAPSHOTS).iterdir()}
 
 
 def test_damaged_row_is_named_to_the_caller_and_others_are_served(live):
@@ -72,7 +72,7 @@ def test_damaged_row_is_named_to_the_caller_and_others_are_served(live):
         store.write([Upsert("bad", vector, '{"n": 1}')])
         assert first(client, "soon damaged")[0] == "bad"
         store._connection.execute("UPDATE items SET document = '{\"n\": 2}' WHERE id = 'bad'")
-        with pytest.raises(StorageError, match=rf"{FILE}.*row \d+ is damaged"):
+        with pytest.raises(StorageError, match=rf"{STORE_FILE}.*row \d+ is damaged"):
             first(client, "soon damaged")
         assert client.embed("anything").size == vector.size
         store.write([Delete("bad")])

@@ -19,10 +19,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.query import Match
+from lensemble.index.query import IndexHit
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
-from lensemble.index.storage.records import Record, Upsert
+from lensemble.index.storage.records import StoredItem, Upsert
 from lensemble.index.storage.store import Store
 from tests.faults.worker import SHARED, SLOTS, batch, check_matches, marked, marker, vector
 from tests.paths import ROOT
@@ -189,7 +189,7 @@ class Truth:
         marks = [f"last/{writer}" for writer in range(len(self.told))]
         return [*own, *(f"all/{slot}" for slot in range(SHARED)), *marks]
 
-    def check_records(self, records: Mapping[str, Record | None]) -> None:
+    def check_records(self, records: Mapping[str, StoredItem | None]) -> None:
         """Whether what `Store.get` gave for all ids is what must be there."""
         for id_, record in records.items():
             expected = self.items.get(id_)
@@ -200,7 +200,7 @@ class Truth:
                 assert (record.sequence, record.digest) == (sequence, change.digest)
                 assert np.array_equal(record.vector, change.vector)
 
-    def check_answers(self, queries: NDArray[np.float32], answers: list[list[Match]]) -> None:
+    def check_answers(self, queries: NDArray[np.float32], answers: list[list[IndexHit]]) -> None:
         """Whether answers are those of exact search in what must be there."""
         matrix = np.stack([change.vector for change, _ in self.items.values()])
         for query, found in zip(queries, answers, strict=True):
@@ -249,7 +249,7 @@ def check(
     _check_search(folder, truth, writers)
 
 
-def _marks(records: Mapping[str, Record | None]) -> dict[int, tuple[int, int]]:
+def _marks(records: Mapping[str, StoredItem | None]) -> dict[int, tuple[int, int]]:
     """By writer, the number and the sequence of its last batch."""
     found = {}
     for id_, record in records.items():

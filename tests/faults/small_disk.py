@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lensemble.index.maintenance.backup import back_up, export
 from lensemble.index.maintenance.compact import compact
-from lensemble.index.snapshots.snapshot import FOLDER, names
+from lensemble.index.snapshots.snapshot import SNAPSHOTS, names
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import StorageError
 from tests.faults.harness import Truth, check
@@ -55,7 +55,7 @@ def fill(disk: Path, seed: int) -> str:
                     tried += 1
                     made += worked(functools.partial(compact, folder, PLANS[tried % len(PLANS)]))
                     ballast.unlink(missing_ok=True)
-                    assert list((folder / FOLDER).glob(".*")) == []
+                    assert list((folder / SNAPSHOTS).glob(".*")) == []
                     check(folder, truth)
         check(folder, truth)
     # Nobody has it open: the next one makes the log anew, if there is room.

@@ -28,9 +28,15 @@ import pytest
 
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import FOLDER, MANIFEST, DamagedError, Snapshot, names
+from lensemble.index.snapshots.snapshot import (
+    MANIFEST,
+    SNAPSHOTS,
+    DamagedError,
+    Snapshot,
+    names,
+)
 from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble_cli.main import main
 from lensemble_contract.errors import LensembleError, StorageError
 from tests.faults.harness import Truth, check, told
@@ -38,7 +44,7 @@ from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
 COUNT = 2000
 KINDS = {plan.kind: plan for plan in PLANS[:2]}
-WAL = f"{FILE}-wal"
+WAL = f"{STORE_FILE}-wal"
 QUERIES = np.stack([vector(9, n) for n in range(8)])
 TODO = ("put a backup in its place", "make room on the disk", "make room, or let", "see whether")
 """One of these stands in every error: what is to be done."""
@@ -168,13 +174,13 @@ def cut(path: Path, draw: random.Random) -> str:
 def test_damaged_snapshot_changes_no_answer(scene, tmp_path, caplog, damage, seed):
     """The current one, or both; and the next compaction mends it."""
     draw = random.Random(f"{seed} {damage.__name__}")
-    files = sorted({path.name for path in scene.folder.glob(f"{FOLDER}/*/*")})
+    files = sorted({path.name for path in scene.folder.glob(f"{SNAPSHOTS}/*/*")})
     if damage is flip:
         files.remove(MANIFEST)  # test_flipped_byte_in_a_manifest
     for name in files:
         folder = scene.copy(tmp_path / "index")
         damaged = names(folder)[: draw.choice((1, 1, 2))]
-        places = [damage(folder / FOLDER / one / name, draw) for one in damaged]
+        places = [damage(folder / SNAPSHOTS / one / name, draw) for one in damaged]
         with told(seed=seed, name=name, damaged=damaged, places=places):
             caplog.clear()
             scene.check(folder)
@@ -192,7 +198,7 @@ def test_flipped_byte_in_a_manifest(scene, tmp_path):
     draw = random.Random(72)
     folder = scene.copy(tmp_path / "index")
     name = names(folder)[0]
-    path = folder / FOLDER / name / MANIFEST
+    path = folder / SNAPSHOTS / name / MANIFEST
     whole, data = Snapshot.load(folder, name).manifest, path.read_bytes()
     silent = []
     for _ in range(60):
@@ -211,7 +217,7 @@ def verdict(folder: Path) -> str:
             store.verify()
     except LensembleError as error:
         said = str(error)
-        assert FILE in said
+        assert STORE_FILE in said
         return said
     return ""
 
@@ -226,7 +232,7 @@ def test_damaged_store_gives_out_nothing_wrong(scene, tmp_path, damage, seed):
     draw = random.Random(f"{seed} {damage.__name__}")
     for run in range(5 if damage is cut else 12):
         folder = scene.copy(tmp_path / "index")
-        place = damage(folder / FILE, draw)
+        place = damage(folder / STORE_FILE, draw)
         with told(seed=seed, run=run, place=place):
             said = verdict(folder)
             if not said:
@@ -237,14 +243,14 @@ def test_damaged_store_gives_out_nothing_wrong(scene, tmp_path, damage, seed):
                 try:
                     look(scene, folder)
                 except LensembleError as error:
-                    assert FILE in str(error)
+                    assert STORE_FILE in str(error)
                 else:
                     assert damage is flip
 
 
 def test_damaged_index_entries_are_named(exact, tmp_path):
     """A byte in SQLite's own indexes, that turns a key into NULL: the type of a record's column."""
-    whole = bytearray((exact.folder / FILE).read_bytes())
+    whole = bytearray((exact.folder / STORE_FILE).read_bytes())
     size = int.from_bytes(whole[16:18], "big")
     leaves = [at for at in range(size, len(whole), size) if whole[at] == 10]
     assert len(leaves) > 3
@@ -254,8 +260,8 @@ def test_damaged_index_entries_are_named(exact, tmp_path):
         damaged = whole.copy()
         damaged[record + 2] = 0  # after the lengths of the record and of its head
         folder = exact.copy(tmp_path / "index")
-        (folder / FILE).write_bytes(damaged)
-        shutil.rmtree(folder / FOLDER)
+        (folder / STORE_FILE).write_bytes(damaged)
+        shutil.rmtree(folder / SNAPSHOTS)
         with told(leaf=leaf):
             assert verdict(folder)
             for look in (look_by_id, look_by_search):
@@ -289,7 +295,7 @@ def test_value_of_another_type_is_named(exact, tmp_path, damage):
     folder = exact.copy(tmp_path / "index")
     with Store.open(folder) as store:
         store._connection.execute(damage)
-    shutil.rmtree(folder / FOLDER)
+    shutil.rmtree(folder / SNAPSHOTS)
     assert verdict(folder)
     for look in (look_by_id, look_by_search, compact_it):
         with contextlib.suppress(LensembleError):
@@ -389,10 +395,10 @@ def test_snapshot_of_what_was_lost_is_not_searched(nursery, tmp_path, first, cap
     told_ = write_and_die(nursery, folder, 0, 20)
     saved = tmp_path / "saved"
     shutil.copytree(folder, saved)
-    shutil.rmtree(saved / FOLDER, ignore_errors=True)
+    shutil.rmtree(saved / SNAPSHOTS, ignore_errors=True)
     for _ in range(2):  # the snapshot that the rest of the log names is gone
         compact(folder)
-    shutil.copytree(folder / FOLDER, saved / FOLDER)
+    shutil.copytree(folder / SNAPSHOTS, saved / SNAPSHOTS)
     log = saved / WAL
     log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
     # Whoever asks is told what is gone.
@@ -414,7 +420,7 @@ def test_full_disk_by_pages(tmp_path, spare):
     with Store.open(folder) as store:
         pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
         store._connection.execute(f"PRAGMA max_page_count = {pages + spare}")
-        with pytest.raises(StorageError, match=rf"{FILE}.*full; make room on the disk"):
+        with pytest.raises(StorageError, match=rf"{STORE_FILE}.*full; make room on the disk"):
             for number in range(1000):
                 truth.hear(0, [f"{number} {store.write(batch(81, 0, number))[-1]}"])
         check(folder, truth)
@@ -448,7 +454,7 @@ def test_file_that_may_not_grow(nursery, tmp_path, seed):
             assert status == 0, "it was never refused"
             refused = lines.pop()
             assert refused.startswith("refused")
-            assert FILE in refused
+            assert STORE_FILE in refused
             assert any(todo in refused for todo in TODO), refused
             truth.hear(0, lines)
             check(folder, truth)
@@ -460,7 +466,7 @@ def test_file_that_may_not_grow(nursery, tmp_path, seed):
 
 def limits(scene, draw):
     """Some in each file of a snapshot, that let the store's own files grow as much as they need."""
-    sizes = {path.stat().st_size for path in scene.folder.glob(f"{FOLDER}/*/*")}
+    sizes = {path.stat().st_size for path in scene.folder.glob(f"{SNAPSHOTS}/*/*")}
     return [draw.randrange(40_000, size - 4096) for size in sizes if size > 50_000 for _ in "123"]
 
 
@@ -474,7 +480,9 @@ def test_snapshot_that_cannot_be_written(scene, nursery, tmp_path):
             _, (said,) = worker.end()
             assert said.startswith("refused")
             assert "the store is whole" in said
-            assert [path.name for path in (folder / FOLDER).iterdir() if path.name[0] == "."] == []
+            assert [
+                path.name for path in (folder / SNAPSHOTS).iterdir() if path.name[0] == "."
+            ] == []
             assert names(folder) == before
             scene.check(folder)
 
@@ -483,7 +491,7 @@ def test_snapshot_without_its_last_bytes(scene, nursery, tmp_path):
     """They are in a buffer of stdio's until the file is closed, and nobody looks how that ends."""
     folder = scene.copy(tmp_path / "index")
     compact(folder)
-    largest = max(path.stat().st_size for path in (folder / FOLDER / names(folder)[0]).iterdir())
+    largest = max(path.stat().st_size for path in (folder / SNAPSHOTS / names(folder)[0]).iterdir())
     for lacking in (1, 100, 4000):
         folder = scene.copy(tmp_path / "index")
         worker = nursery.start("compact_once", folder=folder, file_bytes=largest - lacking)

@@ -18,8 +18,8 @@ import pytest
 
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import FOLDER, names
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.snapshots.snapshot import SNAPSHOTS, names
+from lensemble.index.storage.store import STORE_FILE, Store
 from tests.faults.harness import Truth, check, told, wait_for_report
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
@@ -98,7 +98,7 @@ def test_killed_compaction(nursery, folder, seed):
                 wait_for_report(searcher)
         truth.hear(0, writer.kill())
     compact(folder)
-    left = [path.name for path in (folder / FOLDER).iterdir()]
+    left = [path.name for path in (folder / SNAPSHOTS).iterdir()]
     assert sorted(left) == sorted(names(folder))
     assert len(left) <= 2
     check(folder, truth)
@@ -152,7 +152,7 @@ def test_killed_in_the_middle_of_a_page(nursery, folder, seed):
     draw = random.Random(seed)
     truth = Truth(seed, 1)
     for kill in range(10):
-        size = (folder / FILE).stat().st_size
+        size = (folder / STORE_FILE).stat().st_size
         limit = draw.randrange(40_000, size + 200_000)
         pages = draw.choice((5, 1000))
         with told(seed=seed, kill=kill, limit=limit, size=size, pages=pages):
@@ -172,7 +172,7 @@ def test_killed_in_the_middle_of_a_snapshot(nursery, tmp_path, plan):
     folder = tmp_path / "index"
     build(folder, 65, 2000, plan)
     (current,) = names(folder)
-    sizes = [path.stat().st_size for path in (folder / FOLDER / current).iterdir()]
+    sizes = [path.stat().st_size for path in (folder / SNAPSHOTS / current).iterdir()]
     for kill in range(8):
         limit = draw.randrange(min(40_000, max(sizes) // 2), max(sizes))
         with told(kill=kill, limit=limit, sizes=sizes):
@@ -186,7 +186,7 @@ def test_killed_in_the_middle_of_a_snapshot(nursery, tmp_path, plan):
                     (found,) = live.search(vector(65, n)[None], 1)
                     assert found[0].document == json.dumps({"seed": 65, "n": n})
     following = compact(folder).name
-    assert {path.name for path in (folder / FOLDER).iterdir()} == {current, following}
+    assert {path.name for path in (folder / SNAPSHOTS).iterdir()} == {current, following}
 
 
 def test_killed_before_every_step_of_a_write(nursery, folder):
@@ -225,7 +225,7 @@ def test_killed_before_every_step_of_a_compaction(nursery, folder):
             if status == 0:
                 break
     assert step > 30
-    assert sorted(path.name for path in (folder / FOLDER).iterdir()) == sorted(names(folder))
+    assert sorted(path.name for path in (folder / SNAPSHOTS).iterdir()) == sorted(names(folder))
     assert len(names(folder)) == 2
 
 

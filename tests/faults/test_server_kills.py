@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble.index.snapshots.snapshot import FOLDER, INDEX
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.snapshots.snapshot import INDEX, SNAPSHOTS
+from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client
@@ -171,7 +171,7 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
     damage_store(tmp_path / "index")
     with pytest.raises(InternalError, match="before it was ready") as caught:
         TritonServer(settings).start()
-    assert FILE in str(caught.value)
+    assert STORE_FILE in str(caught.value)
     assert "lensemble index restore" in str(caught.value)
 
 
@@ -180,7 +180,7 @@ def damage_snapshot(folder: Path) -> str:
     with Store.open(folder) as store:
         name = store.snapshot
     assert name, "no snapshot was made under load"
-    path = folder / FOLDER / name / INDEX
+    path = folder / SNAPSHOTS / name / INDEX
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -189,7 +189,7 @@ def damage_snapshot(folder: Path) -> str:
 
 def damage_store(folder: Path) -> None:
     """Loses the first bytes of the file."""
-    path = folder / FILE
+    path = folder / STORE_FILE
     path.write_bytes(bytes(100) + path.read_bytes()[100:])
 
 

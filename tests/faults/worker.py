@@ -35,11 +35,11 @@ from numpy.typing import NDArray
 
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.maintenance.create import write_index
-from lensemble.index.query import Match
+from lensemble.index.query import IndexHit
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.kinds import faiss_module
 from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.records import Change, Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
@@ -51,10 +51,10 @@ PROFILE = Profile.load(CHECKPOINT)
 SLOTS, SHARED = 24, 8
 """How many ids each writer has, and how many all have in common."""
 PLANS = (
-    Plan("exact"),
+    IndexPlan("exact"),
     # All lists are looked into: what is found is then what exact search finds.
-    Plan("ivf_sq8", parameters={"nlist": 4, "nprobe": 4}),
-    Plan("fp16"),
+    IndexPlan("ivf_sq8", parameters={"nlist": 4, "nprobe": 4}),
+    IndexPlan("fp16"),
 )
 
 Report = Callable[[str], None]
@@ -185,7 +185,7 @@ def search_on(report: Report, folder: str, seed: int, writers: int) -> None:
             report(f"{turn} {seen}")
 
 
-def check_matches(seed: int, query: NDArray[np.float32], found: list[Match]) -> None:
+def check_matches(seed: int, query: NDArray[np.float32], found: list[IndexHit]) -> None:
     """What was found was written like that once: id, document and vector belong together."""
     if len({match.id for match in found}) != len(found):
         raise AssertionError(f"an item stands twice: {found}")
@@ -199,7 +199,7 @@ def check_matches(seed: int, query: NDArray[np.float32], found: list[Match]) -> 
             raise AssertionError(f"{match} has score {score}")
 
 
-def marked(found: list[Match], writer: int) -> int:
+def marked(found: list[IndexHit], writer: int) -> int:
     """The last batch of a writer, from the answer to its mark's vector; -1 if it has none."""
     said = [json.loads(match.document) for match in found if match.id == f"last/{writer}"]
     return said[0]["batch"] if said else -1
@@ -224,7 +224,7 @@ def step_rebuild(report: Report, folder: str, step: int, seed: int, count: int) 
     build(Path(folder), seed, count)
 
 
-def build(folder: Path, seed: int, count: int, plan: Plan = PLANS[0]) -> None:
+def build(folder: Path, seed: int, count: int, plan: IndexPlan = PLANS[0]) -> None:
     """An index whose items say which one it is."""
     write_index(
         folder,

@@ -16,16 +16,22 @@ from tqdm import tqdm
 
 from lensemble.checkpoint import fingerprint
 from lensemble.index.maintenance.create import BACKUP_FILE, check_target, put_in_place
-from lensemble.index.maintenance.workspace import workspace
-from lensemble.index.snapshots.snapshot import FOLDER, DamagedError, Snapshot, newest_change, sync
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.maintenance.staging_folder import workspace
+from lensemble.index.snapshots.snapshot import (
+    SNAPSHOTS,
+    DamagedError,
+    Snapshot,
+    newest_snapshot_sequence,
+    sync,
+)
+from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble_contract.errors import InvalidInputError, StorageError
 
 VECTORS_FILE, ITEMS_FILE = "vectors.npy", "items.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerifyReport:
     """What `verify` found.
 
     Attributes:
@@ -45,14 +51,14 @@ class Report:
     newest: int
 
 
-def verify(folder: Path) -> Report:
+def verify(folder: Path) -> VerifyReport:
     """Reads all of an index: the store's structure and rows, and the current snapshot.
 
     Raises:
         InvalidInputError: There is no index.
         StorageError: The store is damaged. A damaged snapshot is reported: it can be made again.
     """
-    newest = newest_change(folder)
+    newest = newest_snapshot_sequence(folder)
     with Store.open(folder) as store:
         rows, items, current = store.verify(), len(store), store.snapshot
         sequence = store.sequence
@@ -62,7 +68,7 @@ def verify(folder: Path) -> Report:
             Snapshot.load(folder, current)
         except DamagedError as error:
             damage = error.message
-    return Report(rows, items, current, damage, sequence, newest)
+    return VerifyReport(rows, items, current, damage, sequence, newest)
 
 
 def back_up(folder: Path, out: Path) -> int:
@@ -97,15 +103,15 @@ def back_up(folder: Path, out: Path) -> int:
 def _copy(folder: Path, made: Path) -> int:
     """A backup in a folder, on the disk; says how many items are in it."""
     with Store.open(folder) as store:
-        store.copy_to(made / FILE)
+        store.copy_to(made / STORE_FILE)
     with Store.open(made) as copy:
         copy.verify()
         items, current = len(copy), copy.snapshot
         try:
             if current:
-                shutil.copytree(folder / FOLDER / current, made / FOLDER / current)
+                shutil.copytree(folder / SNAPSHOTS / current, made / SNAPSHOTS / current)
         except OSError:  # compacted away meanwhile, or damaged: the store is enough
-            shutil.rmtree(made / FOLDER, ignore_errors=True)
+            shutil.rmtree(made / SNAPSHOTS, ignore_errors=True)
             copy.set_snapshot("")
     files = fingerprint(made, _files(made))
     (made / BACKUP_FILE).write_text(json.dumps({"items": items, "files": files}) + "\n")
@@ -201,5 +207,5 @@ def _files(folder: Path) -> list[str]:
     return [
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(f"{FILE}-")
+        if path.is_file() and not path.name.startswith(f"{STORE_FILE}-")
     ]

@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lensemble.index.snapshots.snapshot import FOLDER, Snapshot, manifest_of
+from lensemble.index.snapshots.snapshot import SNAPSHOTS, Snapshot, read_manifest
 from lensemble.index.snapshots.tune import make
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import OverloadedError, StorageError
 
@@ -20,7 +20,7 @@ LOCK_FILE = "compact.lock"
 logger = logging.getLogger(__name__)
 
 
-def compact(folder: Path, plan: Plan | None = None, threads: int = 1) -> Snapshot:
+def compact(folder: Path, plan: IndexPlan | None = None, threads: int = 1) -> Snapshot:
     """Builds a snapshot of all that is live, makes it the current one, and clears up.
 
     The one before is kept, in case the new one is found damaged. Rows whose tombstones are in that
@@ -51,10 +51,10 @@ def compact(folder: Path, plan: Plan | None = None, threads: int = 1) -> Snapsho
         snapshot.save(folder)
         store.set_snapshot(snapshot.name)
         state = store.state
-        before = manifest_of(folder, state.previous) if state.previous else None
+        before = read_manifest(folder, state.previous) if state.previous else None
         if before is not None:
             store.purge(before.sequence)
-        for path in (folder / FOLDER).iterdir():
+        for path in (folder / SNAPSHOTS).iterdir():
             if path.name not in (state.snapshot, state.previous):
                 shutil.rmtree(path, ignore_errors=True)
         logger.info("snapshot %s of %d items", snapshot.name, len(contents.rows))

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.maintenance.compact import LOCK_FILE, compact
-from lensemble.index.maintenance.workspace import workspace
-from lensemble.index.snapshots.snapshot import FOLDER
-from lensemble.index.storage.plan import Plan
+from lensemble.index.maintenance.staging_folder import workspace
+from lensemble.index.snapshots.snapshot import SNAPSHOTS
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.records import Upsert
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble.profile import Identity, Profile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
@@ -25,7 +25,14 @@ _WRITE_ROWS = 4096
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
 BACKUP_FILE = "backup.json"
 """Stands in a backup, beside what an index has."""
-_OURS = {FILE, f"{FILE}-wal", f"{FILE}-shm", FOLDER, LOCK_FILE, BACKUP_FILE}
+_OURS = {
+    STORE_FILE,
+    f"{STORE_FILE}-wal",
+    f"{STORE_FILE}-shm",
+    SNAPSHOTS,
+    LOCK_FILE,
+    BACKUP_FILE,
+}
 _FIRST_FORMAT = {"manifest.json", "index.faiss", "items.jsonl"}
 
 
@@ -37,7 +44,7 @@ def write_index(
     documents: Sequence[str],
     *,
     digests: Sequence[str] | None = None,
-    plan: Plan | None = None,
+    plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
     threads: int = 1,
 ) -> None:
@@ -104,7 +111,7 @@ def ensure_index(folder: Path, profile: Profile) -> None:
         InvalidInputError: The folder holds something else.
         StorageError: It cannot be written.
     """
-    if (folder / FILE).is_file():
+    if (folder / STORE_FILE).is_file():
         return
     folder = folder.resolve()
     check_target(folder)
@@ -115,7 +122,7 @@ def ensure_index(folder: Path, profile: Profile) -> None:
                 pass
             # Only if nobody was faster: a link does not replace.
             with contextlib.suppress(FileExistsError):
-                os.link(made / FILE, folder / FILE)
+                os.link(made / STORE_FILE, folder / STORE_FILE)
     except OSError as error:
         raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
 
@@ -152,7 +159,7 @@ def check_target(folder: Path) -> None:
     if not folder.is_dir():
         raise InvalidInputError(f"{str(folder)!r} is not a folder", field="index")
     names = {path.name for path in folder.iterdir()}
-    ours = (FILE in names and names <= _OURS) or names == _FIRST_FORMAT
+    ours = (STORE_FILE in names and names <= _OURS) or names == _FIRST_FORMAT
     if names and not ours:
         raise InvalidInputError(
             f"{str(folder)!r} holds something else than an index ({', '.join(sorted(names)[:3])}); "

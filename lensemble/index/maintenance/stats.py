@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from lensemble.index.snapshots.snapshot import FOLDER, manifest_of, names
-from lensemble.index.storage.reader import FILE, Reader
+from lensemble.index.snapshots.snapshot import SNAPSHOTS, names, read_manifest
+from lensemble.index.storage.reader import STORE_FILE, StoreReader
 
 
-def stats(reader: Reader) -> dict[str, Any]:
+def stats(reader: StoreReader) -> dict[str, Any]:
     """Counts, sizes in bytes, and what the current snapshot says of itself.
 
     Raises:
@@ -18,7 +18,7 @@ def stats(reader: Reader) -> dict[str, Any]:
     """
     with reader.reading():
         current = reader.snapshot
-        made = manifest_of(reader.folder, current) if current else None
+        made = read_manifest(reader.folder, current) if current else None
         written, removed = reader.pending(made.sequence if made else 0)
         count, sequence = len(reader), reader.sequence
     return {
@@ -32,19 +32,19 @@ def stats(reader: Reader) -> dict[str, Any]:
         "snapshot": {"name": current, **asdict(made)} if made else None,
         "written_since": written,
         "removed_since": removed,
-        "store_bytes": _size(reader, FILE) + _size(reader, f"{FILE}-wal"),
+        "store_bytes": _size(reader, STORE_FILE) + _size(reader, f"{STORE_FILE}-wal"),
         "snapshot_bytes": {
-            name: sum(path.stat().st_size for path in (reader.folder / FOLDER / name).iterdir())
+            name: sum(path.stat().st_size for path in (reader.folder / SNAPSHOTS / name).iterdir())
             for name in names(reader.folder)
         },
     }
 
 
-def stats_json(reader: Reader) -> str:
+def stats_json(reader: StoreReader) -> str:
     """`stats` as JSON text."""
     return json.dumps(stats(reader))
 
 
-def _size(reader: Reader, name: str) -> int:
+def _size(reader: StoreReader, name: str) -> int:
     path = reader.folder / name
     return path.stat().st_size if path.is_file() else 0

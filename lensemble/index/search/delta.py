@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.exact import Found, nearest
+from lensemble.index.snapshots.exact import ScoredRows, nearest
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -71,7 +71,7 @@ class Delta:
 
     def search(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> Found:
+    ) -> ScoredRows:
         """The nearest rows.
 
         Args:

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index import check_profile, check_query
-from lensemble.index.query import Match, Query
+from lensemble.index.query import IndexHit, Query
 from lensemble.index.search.delta import Delta
-from lensemble.index.search.matching import Matching
-from lensemble.index.search.snapshot_search import Base
-from lensemble.index.snapshots.exact import Found, merged
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot, newest_change
-from lensemble.index.storage.records import News
-from lensemble.index.storage.store import Purged, Store
+from lensemble.index.search.filter_cache import FilterCache
+from lensemble.index.search.snapshot_search import SnapshotSearch
+from lensemble.index.snapshots.exact import ScoredRows, merged
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot, newest_snapshot_sequence
+from lensemble.index.storage.records import StoreChanges
+from lensemble.index.storage.store import Store, TombstonesPurgedError
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _ResolvedQuery:
     """A query with what it needed from the store.
 
     Attributes:
@@ -63,7 +63,7 @@ class LiveIndex:
         self._store = store
         self._device, self._profile_hash = device, profile_hash
         self._version, self._refused = -1, ""
-        self._loading: Future[Base | None] | None = None
+        self._loading: Future[SnapshotSearch | None] | None = None
         self._loader = ThreadPoolExecutor(1, "snapshot")
         self._take_up(store)
 
@@ -81,7 +81,7 @@ class LiveIndex:
                 profile.
             StorageError: The store is damaged. A damaged snapshot is no fault: it is left out.
         """
-        newest = newest_change(folder)
+        newest = newest_snapshot_sequence(folder)
         store = Store.open(folder)
         try:
             if store.sequence < newest:
@@ -135,7 +135,7 @@ class LiveIndex:
     def __len__(self) -> int:
         return (self._base.live if self._base else 0) + len(self._delta)
 
-    def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[Match]]:
+    def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[IndexHit]]:
         """Finds the nearest items to plain vectors.
 
         Args:
@@ -152,7 +152,7 @@ class LiveIndex:
             found.append(result)
         return found
 
-    def answer(self, queries: Sequence[Query]) -> list[list[Match] | LensembleError]:
+    def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
         """See `Index.answer`."""
         for _ in range(_TRIES):
             asked = self._prepare(queries)
@@ -170,7 +170,7 @@ class LiveIndex:
                 return [
                     result
                     if isinstance(result, LensembleError)
-                    else [Match(items[row][0], score, items[row][1]) for score, row in result]
+                    else [IndexHit(items[row][0], score, items[row][1]) for score, row in result]
                     for result in found
                 ]
         raise StorageError("rows that were found are missing in the store", field="index")
@@ -215,11 +215,11 @@ class LiveIndex:
         if self._profile_hash:
             check_profile(store.profile_name, store.profile_hash, self._profile_hash)
         self._store = store
-        self._matching = Matching(store)
+        self._matching = FilterCache(store)
         self._version, self._refused, self._loading = -1, "", None
         self._start()
 
-    def _prepare(self, queries: Sequence[Query]) -> list[_Asked | LensembleError]:
+    def _prepare(self, queries: Sequence[Query]) -> list[_ResolvedQuery | LensembleError]:
         """Takes the news, and all that queries need from the store, as of one moment."""
         filters = {query.filter for query in queries if query.filter}
         named = any(query.exclude or query.like for query in queries)
@@ -239,7 +239,7 @@ class LiveIndex:
 
     def _asked(
         self, query: Query, refused: Mapping[str, LensembleError]
-    ) -> _Asked | LensembleError:
+    ) -> _ResolvedQuery | LensembleError:
         if query.filter in refused:
             return refused[query.filter]
         vector, excluded = query.vector, list(query.exclude)
@@ -255,10 +255,10 @@ class LiveIndex:
         except InvalidInputError as error:  # another index was put in place since it was read
             return error
         rows = frozenset(self._store.rows_of(excluded).values()) if excluded else frozenset()
-        return _Asked(query, vector, rows)
+        return _ResolvedQuery(query, vector, rows)
 
     def _found(
-        self, asked: Sequence[_Asked | LensembleError]
+        self, asked: Sequence[_ResolvedQuery | LensembleError]
     ) -> list[list[tuple[float, int]] | LensembleError]:
         """Scores and rows, best first; queries with one filter are searched together."""
         found: list[list[tuple[float, int]] | LensembleError] = [
@@ -266,10 +266,10 @@ class LiveIndex:
         ]
         groups: dict[str, list[int]] = {}
         for n, one in enumerate(asked):
-            if isinstance(one, _Asked):
+            if isinstance(one, _ResolvedQuery):
                 groups.setdefault(one.query.filter, []).append(n)
         for text, members in groups.items():
-            some = [one for n in members if isinstance(one := asked[n], _Asked)]
+            some = [one for n in members if isinstance(one := asked[n], _ResolvedQuery)]
             k = max(one.query.top_k + len(one.excluded) for one in some)
             vectors = np.stack([one.vector for one in some])
             scores, rows = self._nearest(vectors, k, text)
@@ -286,7 +286,7 @@ class LiveIndex:
                 found[n] = [pair for pair in pairs if pair[1] >= 0][: one.query.top_k]
         return found
 
-    def _nearest(self, queries: NDArray[np.float32], k: int, text: str) -> Found:
+    def _nearest(self, queries: NDArray[np.float32], k: int, text: str) -> ScoredRows:
         among = self._matching.among(text, self._delta.rows) if text else None
         parts = [self._delta.search(queries, k, among)]
         if self._base is not None:
@@ -296,7 +296,7 @@ class LiveIndex:
 
     def _start(self) -> None:
         """From the newest snapshot that is whole, or from the store alone."""
-        self._base: Base | None = None
+        self._base: SnapshotSearch | None = None
         # Others may lie there, of a state that the store has lost: their rows mean other items.
         folder, state = self._store.folder, self._store.state
         for name in filter(None, (state.snapshot, state.previous)):
@@ -309,7 +309,7 @@ class LiveIndex:
         """From the snapshot and all that happened since; without it if that is not known."""
         try:
             self._begin()
-        except Purged:  # only older snapshots are whole, and they miss tombstones
+        except TombstonesPurgedError:  # only older snapshots are whole, and they miss tombstones
             self._base = None
             self._begin()
 
@@ -325,9 +325,9 @@ class LiveIndex:
             self._base.snapshot.manifest.sequence if self._base else self._sequence
         )
 
-    def _load(self, folder: Path, name: str) -> Base | None:
+    def _load(self, folder: Path, name: str) -> SnapshotSearch | None:
         try:
-            return Base(Snapshot.load(folder, name), self._device)
+            return SnapshotSearch(Snapshot.load(folder, name), self._device)
         except DamagedError as error:
             logger.error("%s", error)
             self._refused = name
@@ -336,11 +336,11 @@ class LiveIndex:
     def _take_news(self) -> None:
         try:
             self._apply(self._store.since(self._sequence))
-        except Purged:
+        except TombstonesPurgedError:
             logger.warning("%s was purged past this searcher: starting again", self._store.folder)
             self._start()
 
-    def _apply(self, news: News) -> None:
+    def _apply(self, news: StoreChanges) -> None:
         for row in news.removed.tolist():
             if row in self._delta:
                 self._delta.remove(row)
@@ -351,7 +351,7 @@ class LiveIndex:
         self._delta.add(news.rows, news.vectors)
         self._sequence = news.sequence
 
-    def _swap(self, base: Base) -> None:
+    def _swap(self, base: SnapshotSearch) -> None:
         """Takes a newer snapshot in; the delta keeps what is not in it."""
         manifest = base.snapshot.manifest
         if self._base is not None and manifest.sequence < self._base.snapshot.manifest.sequence:

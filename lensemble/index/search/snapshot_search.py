@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.exact import Found, best, nearest
+from lensemble.index.snapshots.exact import ScoredRows, best, nearest
 from lensemble.index.snapshots.kinds import GPU_MAX_K, gpu_count, search_parameters, to_gpu
 from lensemble.index.snapshots.snapshot import Snapshot
 
@@ -30,7 +30,7 @@ _SPARE = 16
 _SCORED_BYTES = 64 * 1024 * 1024
 
 
-class Base:
+class SnapshotSearch:
     """A loaded snapshot, and what of it was removed since.
 
     Args:
@@ -68,7 +68,7 @@ class Base:
         k: int,
         allowed: NDArray[np.bool_] | None = None,
         parameters: Mapping[str, int] | None = None,
-    ) -> Found:
+    ) -> ScoredRows:
         """The nearest rows.
 
         Args:
@@ -92,7 +92,7 @@ class Base:
             scores[short], at[short] = self._scan(queries[short], k, usable)
         return scores, at
 
-    def _scan(self, queries: NDArray[np.float32], k: int, usable: NDArray[np.bool_]) -> Found:
+    def _scan(self, queries: NDArray[np.float32], k: int, usable: NDArray[np.bool_]) -> ScoredRows:
         """Compares with every usable vector."""
         positions = np.flatnonzero(usable)
         step = max(1, _SCORED_BYTES // (4 * queries.shape[1]))
@@ -111,7 +111,7 @@ class Base:
         usable: NDArray[np.bool_],
         count: int,
         parameters: Mapping[str, int] | None,
-    ) -> Found:
+    ) -> ScoredRows:
         """By FAISS; positions, -1 where it found fewer than k."""
         said = {**self.snapshot.manifest.parameters, **(parameters or {})}
         wanted = k * max(1, said.get("rerank", 1))
@@ -137,7 +137,7 @@ class Base:
         said: Mapping[str, int],
         fetched: int,
         selected: NDArray[np.bool_] | None,
-    ) -> Found:
+    ) -> ScoredRows:
         """The best k of so many that FAISS finds, by their true scores."""
         scores, at = self._faiss(queries, fetched, said, selected)
         at = np.where((at >= 0) & usable[at], at, -1)
@@ -151,9 +151,9 @@ class Base:
         k: int,
         said: Mapping[str, int],
         allowed: NDArray[np.bool_] | None,
-    ) -> Found:
+    ) -> ScoredRows:
         params, _kept = search_parameters(self.snapshot.kind, said, allowed)
-        found: Found = self._index.search(queries, k, params=params)
+        found: ScoredRows = self._index.search(queries, k, params=params)
         return found
 
     def _rescored(self, queries: NDArray[np.float32], at: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from lensemble.index.snapshots.kinds import faiss_module
 
-Found = tuple[NDArray[np.float32], NDArray[np.int64]]
+ScoredRows = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Scores and rows, (B, k) each, best first; where there are fewer than k, -inf and -1."""
 
 
 def nearest(
     queries: NDArray[np.float32], rows: NDArray[np.int64], vectors: NDArray[np.float32], k: int
-) -> Found:
+) -> ScoredRows:
     """Exact search among some vectors.
 
     Args:
@@ -35,14 +35,14 @@ def nearest(
     return scores, np.where(at >= 0, rows[at], -1)
 
 
-def merged(parts: list[Found], k: int) -> Found:
+def merged(parts: list[ScoredRows], k: int) -> ScoredRows:
     """The best k of several answers to the same queries."""
     scores = np.concatenate([scores for scores, _ in parts], axis=1)
     rows = np.concatenate([rows for _, rows in parts], axis=1)
     return best(scores, rows, min(k, scores.shape[1]))
 
 
-def best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> Found:
+def best(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> ScoredRows:
     """The k highest of each line (B, N), best first; filled up with -inf and -1 to k columns."""
     lacking = k - scores.shape[1]
     if lacking > 0:

@@ -249,7 +249,7 @@ def gpu_count() -> int:
     return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
 
 
-def kind_named(name: str, also: Sequence[str] = ()) -> str:
+def check_kind_name(name: str, also: Sequence[str] = ()) -> str:
     """The name, if there is such a kind.
 
     Raises:

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from lensemble.checkpoint import fingerprint
 from lensemble.index.snapshots.kinds import KINDS, Kind, faiss_module, flat_vectors
-from lensemble.index.snapshots.tune import Tuned
-from lensemble.index.storage.records import Contents
+from lensemble.index.snapshots.tune import TunedIndex
+from lensemble.index.storage.records import StoreContents
 from lensemble_contract.errors import StorageError
 
 FORMAT = 4
-FOLDER = "snapshots"
+SNAPSHOTS = "snapshots"
 MANIFEST, INDEX, VECTORS, ROWS = "manifest.json", "index.faiss", "vectors.npy", "rows.npy"
 
 
@@ -40,7 +40,7 @@ class DamagedError(StorageError):
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class SnapshotManifest:
     """What a snapshot is.
 
     Attributes:
@@ -83,7 +83,7 @@ class Snapshot:
     """
 
     name: str
-    manifest: Manifest
+    manifest: SnapshotManifest
     index: Any = field(repr=False)
     rows: NDArray[np.int64] = field(repr=False)
     vectors: NDArray[np.float32] = field(repr=False)
@@ -104,8 +104,8 @@ class Snapshot:
     @classmethod
     def make(
         cls,
-        contents: Contents,
-        tuned: Tuned,
+        contents: StoreContents,
+        tuned: TunedIndex,
         *,
         profile_name: str,
         profile_hash: str,
@@ -118,7 +118,7 @@ class Snapshot:
             profile_name: See `Manifest`.
             profile_hash: See `Manifest`.
         """
-        manifest = Manifest(
+        manifest = SnapshotManifest(
             sequence=contents.sequence,
             last_row=contents.last_row,
             kind=tuned.kind.name,
@@ -139,7 +139,7 @@ class Snapshot:
         Raises:
             StorageError: It cannot be written.
         """
-        target = folder / FOLDER / self.name
+        target = folder / SNAPSHOTS / self.name
         part = target.with_name(f".{self.name}.part")
         try:
             part.mkdir(parents=True)
@@ -175,7 +175,7 @@ class Snapshot:
         Raises:
             DamagedError: It is missing, torn, damaged, or of another format.
         """
-        path = folder / FOLDER / name
+        path = folder / SNAPSHOTS / name
         try:
             manifest, files = _manifest(path)
             if fingerprint(path, _files(KINDS[manifest.kind])) != files:
@@ -190,7 +190,7 @@ class Snapshot:
         return cls(name, manifest, index, rows, vectors)
 
 
-def manifest_of(folder: Path, name: str) -> Manifest | None:
+def read_manifest(folder: Path, name: str) -> SnapshotManifest | None:
     """What a snapshot says it is, without a look at its files; None if it does not say.
 
     Args:
@@ -198,19 +198,19 @@ def manifest_of(folder: Path, name: str) -> Manifest | None:
         name: Of the snapshot.
     """
     try:
-        return _manifest(folder / FOLDER / name)[0]
+        return _manifest(folder / SNAPSHOTS / name)[0]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def is_whole(folder: Path, name: str) -> bool:
+def is_intact(folder: Path, name: str) -> bool:
     """Whether every checksum of a snapshot is right; reads all of it, and keeps none.
 
     Args:
         folder: Of the index.
         name: Of the snapshot.
     """
-    path = folder / FOLDER / name
+    path = folder / SNAPSHOTS / name
     try:
         manifest, files = _manifest(path)
         return fingerprint(path, _files(KINDS[manifest.kind])) == files
@@ -221,7 +221,7 @@ def is_whole(folder: Path, name: str) -> bool:
 def names(folder: Path) -> list[str]:
     """The snapshots in an index's folder, newest first; unfinished ones are not among them."""
     try:
-        found = [path.name for path in (folder / FOLDER).iterdir() if path.name[0] != "."]
+        found = [path.name for path in (folder / SNAPSHOTS).iterdir() if path.name[0] != "."]
     except FileNotFoundError:
         return []
     numbers = {name: name.split("-")[0] for name in found}
@@ -232,7 +232,7 @@ def names(folder: Path) -> list[str]:
     )
 
 
-def newest_change(folder: Path) -> int:
+def newest_snapshot_sequence(folder: Path) -> int:
     """The last change that any snapshot was made of; 0 without one.
 
     A store that ends before it has lost what it had acknowledged: its log was cut, or an older
@@ -241,13 +241,13 @@ def newest_change(folder: Path) -> int:
     return max((int(name.split("-")[0]) for name in names(folder)), default=0)
 
 
-def _manifest(path: Path) -> tuple[Manifest, dict[str, tuple[str, int]]]:
+def _manifest(path: Path) -> tuple[SnapshotManifest, dict[str, tuple[str, int]]]:
     """A manifest, and the checksums in it."""
     said = json.loads((path / MANIFEST).read_text())
     if said.pop("check") != _check(said):
         raise ValueError("the manifest's checksum is wrong")
     files = {name: tuple(entry) for name, entry in said.pop("files").items()}
-    manifest = Manifest(**said)
+    manifest = SnapshotManifest(**said)
     if manifest.format != FORMAT or manifest.kind not in KINDS:
         raise ValueError(f"format {manifest.format!r}, kind {manifest.kind!r}")
     return manifest, files
@@ -258,7 +258,9 @@ def _check(said: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, manifest: Manifest) -> tuple[Any, NDArray[np.int64], NDArray[np.float32]]:
+def _read(
+    path: Path, manifest: SnapshotManifest
+) -> tuple[Any, NDArray[np.int64], NDArray[np.float32]]:
     """FAISS index, rows and vectors of a folder.
 
     Raises:

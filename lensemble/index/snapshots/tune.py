@@ -31,7 +31,7 @@ from lensemble.index.snapshots.kinds import (
     memory_bytes,
     search_parameters,
 )
-from lensemble.index.storage.plan import AUTO, Plan
+from lensemble.index.storage.index_plan import AUTO, IndexPlan
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ _LEAST_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedIndex:
     """A FAISS index, and how it is to be searched.
 
     Attributes:
@@ -68,7 +68,7 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SearchMeasurement:
     """One way to search, measured.
 
     Attributes:
@@ -91,7 +91,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class GroundTruth:
     """Queries with what exact search finds for them.
 
     Attributes:
@@ -105,7 +105,9 @@ class Truth:
     own: NDArray[np.int64]
 
     @classmethod
-    def of(cls, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None) -> Truth:
+    def of(
+        cls, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None
+    ) -> GroundTruth:
         """Searches exactly.
 
         Args:
@@ -128,7 +130,7 @@ class Truth:
         return float(hit.mean())
 
 
-def make(plan: Plan, vectors: NDArray[np.float32], threads: int = 1) -> Tuned:
+def make(plan: IndexPlan, vectors: NDArray[np.float32], threads: int = 1) -> TunedIndex:
     """Builds the index that a plan asks for.
 
     Args:
@@ -141,14 +143,14 @@ def make(plan: Plan, vectors: NDArray[np.float32], threads: int = 1) -> Tuned:
     """
     count, dimension = vectors.shape
     if count < TRAINED_ROWS:
-        return Tuned(EXACT, {}, build(EXACT, vectors, {}))
+        return TunedIndex(EXACT, {}, build(EXACT, vectors, {}))
     if plan.kind != AUTO:
         return _tuned(KINDS[plan.kind], plan, vectors, threads)
     limit = plan.memory_bytes or float("inf")
     exact_fits = memory_bytes(EXACT, {}, count, dimension) <= limit
     if count <= EXACT_ROWS and exact_fits:
         return _tuned(EXACT, plan, vectors, threads)
-    nearly: Tuned | None = None
+    nearly: TunedIndex | None = None
     for kind in PREFERENCE:
         parameters = checked(kind, {}, count, dimension)
         last = kind is PREFERENCE[-1]
@@ -174,20 +176,20 @@ def make(plan: Plan, vectors: NDArray[np.float32], threads: int = 1) -> Tuned:
     return nearly
 
 
-def _tuned(kind: Kind, plan: Plan, vectors: NDArray[np.float32], threads: int) -> Tuned:
+def _tuned(kind: Kind, plan: IndexPlan, vectors: NDArray[np.float32], threads: int) -> TunedIndex:
     """Builds a kind, and raises its effort until the plan's recall is just met."""
     given = plan.parameters if plan.kind != AUTO else {}
     parameters = checked(kind, given, *vectors.shape)
     index = build(kind, vectors, parameters, threads)
     if kind.exact:
-        return Tuned(kind, parameters, index)
-    truth = Truth.of(vectors)
+        return TunedIndex(kind, parameters, index)
+    truth = GroundTruth.of(vectors)
 
-    def measured(tried: dict[str, int]) -> Tuned:
+    def measured(tried: dict[str, int]) -> TunedIndex:
         recall = truth.recall(found(kind, index, vectors, truth, tried))
-        return Tuned(kind, tried, index, recall)
+        return TunedIndex(kind, tried, index, recall)
 
-    tuned, least = Tuned(kind, parameters, index, 0.0), 0
+    tuned, least = TunedIndex(kind, parameters, index, 0.0), 0
     for tried in efforts(kind, parameters, given):
         tuned = measured(tried)
         if tuned.recall >= plan.recall or not kind.effort:
@@ -205,7 +207,7 @@ def _tuned(kind: Kind, plan: Plan, vectors: NDArray[np.float32], threads: int) -
     return tuned
 
 
-def exact_is_faster(tuned: Tuned, vectors: NDArray[np.float32]) -> bool:
+def exact_is_faster(tuned: TunedIndex, vectors: NDArray[np.float32]) -> bool:
     """Whether 32 queries in one call are answered sooner by comparing with every vector.
 
     Where neighbours are spread over many lists, enough of them take longer than all at once.
@@ -215,7 +217,7 @@ def exact_is_faster(tuned: Tuned, vectors: NDArray[np.float32]) -> bool:
         vectors: (N, D) float32.
     """
     faiss_module()
-    truth = Truth.of(vectors[:32])
+    truth = GroundTruth.of(vectors[:32])
     positions = np.arange(len(vectors))
     times: list[tuple[float, float]] = []
     for _ in range(3):  # by turns, as others may be at work
@@ -253,7 +255,7 @@ def found(
     kind: Kind,
     index: Any,
     vectors: NDArray[np.float32],
-    truth: Truth,
+    truth: GroundTruth,
     parameters: dict[str, int],
 ) -> NDArray[np.int64]:
     """What an index finds for the queries, re-ranked as in serving, (Q, 10) int64."""
@@ -272,7 +274,7 @@ def measure(
     kinds: Sequence[Kind],
     queries: NDArray[np.float32] | None = None,
     threads: int = 1,
-) -> Iterator[Point]:
+) -> Iterator[SearchMeasurement]:
     """Builds kinds and measures each at every effort: what `lensemble index tune` shows.
 
     Args:
@@ -281,7 +283,7 @@ def measure(
         queries: (Q, D) float32, such as are asked; None takes a sample of the corpus.
         threads: To build with; searches take one.
     """
-    truth = Truth.of(vectors, queries)
+    truth = GroundTruth.of(vectors, queries)
     for kind in kinds:
         parameters = checked(kind, {}, *vectors.shape)
         began = time.perf_counter()
@@ -289,7 +291,7 @@ def measure(
         build_s = time.perf_counter() - began
         for tried in efforts(kind, parameters, {}):
             recall = truth.recall(found(kind, index, vectors, truth, tried))
-            yield Point(
+            yield SearchMeasurement(
                 kind.name,
                 tried,
                 recall,
@@ -306,7 +308,7 @@ def _ms(
     kind: Kind,
     index: Any,
     vectors: NDArray[np.float32],
-    truth: Truth,
+    truth: GroundTruth,
     parameters: dict[str, int],
     batch: int,
 ) -> float:
@@ -316,7 +318,7 @@ def _ms(
     start, began = 0, time.perf_counter()
     while len(times) < 3 or time.perf_counter() - began < _LEAST_SECONDS:
         at = np.arange(start, start + batch) % len(truth.queries)
-        part = Truth(truth.queries[at], truth.neighbours[at], truth.own[at])
+        part = GroundTruth(truth.queries[at], truth.neighbours[at], truth.own[at])
         called = time.perf_counter()
         found(kind, index, vectors, part, parameters)
         times.append(time.perf_counter() - called)

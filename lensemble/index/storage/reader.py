@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.storage.filter import Filter
-from lensemble.index.storage.plan import Plan
-from lensemble.index.storage.records import Contents, News, Record
+from lensemble.index.storage.index_plan import IndexPlan
+from lensemble.index.storage.records import StoreChanges, StoreContents, StoredItem
 from lensemble.index.storage.sqlite import storage_error, transaction
 from lensemble_contract.errors import InvalidInputError, StorageError
 
 FORMAT = 4
-FILE = "store.sqlite"
+STORE_FILE = "store.sqlite"
 
 _READ_ROWS = 4096
 
 
-class State(NamedTuple):
+class StoreState(NamedTuple):
     """The one line that says what a store is; the columns of the table `state`, in order.
 
     Attributes:
@@ -55,11 +55,11 @@ class State(NamedTuple):
         return zlib.crc32("\0".join(map(str, self)).encode())
 
 
-class Purged(Exception):
+class TombstonesPurgedError(Exception):
     """Tombstones that the reader has not seen are gone."""
 
 
-class Reader:
+class StoreReader:
     """An open store that is read; one caller at a time.
 
     Args:
@@ -79,13 +79,13 @@ class Reader:
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder, self._connection = folder, connection
-        self._identity = _identity(folder / FILE)
+        self._identity = _identity(folder / STORE_FILE)
         with self._faults():
             (format_,) = connection.execute("SELECT format FROM state").fetchone() or (None,)
         if format_ != FORMAT:
             raise InvalidInputError(
-                f"{str(folder / FILE)!r} has format {format_}; expected {FORMAT}: build the index "
-                "again",
+                f"{str(folder / STORE_FILE)!r} has format {format_}; expected {FORMAT}: build the "
+                "index again",
                 field="index",
             )
         state = self.state
@@ -105,10 +105,10 @@ class Reader:
     @property
     def replaced(self) -> bool:
         """Whether another file stands in this one's place, as after `restore`; cheap to ask."""
-        return _identity(self.folder / FILE) not in (self._identity, None)
+        return _identity(self.folder / STORE_FILE) not in (self._identity, None)
 
     @property
-    def state(self) -> State:
+    def state(self) -> StoreState:
         """What the store is, now.
 
         Raises:
@@ -116,7 +116,7 @@ class Reader:
         """
         with self._faults():
             *said, check = self._connection.execute("SELECT * FROM state").fetchone()
-            state = State(*said)
+            state = StoreState(*said)
         if state.check != check:
             raise self._broken("the line that says what it is has a wrong checksum")
         return state
@@ -132,9 +132,9 @@ class Reader:
         return self.state.snapshot
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> IndexPlan:
         """How the next snapshot is to be searched."""
-        return Plan.from_json(self.state.plan)
+        return IndexPlan.from_json(self.state.plan)
 
     @property
     def version(self) -> int:
@@ -168,9 +168,9 @@ class Reader:
             with transaction(self._connection, "DEFERRED"):
                 yield
         except sqlite3.Error as error:
-            raise storage_error(self.folder / FILE, error) from error
+            raise storage_error(self.folder / STORE_FILE, error) from error
 
-    def get(self, ids: Sequence[str]) -> list[Record | None]:
+    def get(self, ids: Sequence[str]) -> list[StoredItem | None]:
         """Live items by their ids; None where there is none.
 
         Raises:
@@ -244,26 +244,26 @@ class Reader:
             rows = np.sort(np.array(found, np.int64).reshape(-1))
         return rows
 
-    def since(self, sequence: int) -> News:
+    def since(self, sequence: int) -> StoreChanges:
         """What changed after a sequence number.
 
         Args:
             sequence: Of the last change that the reader knows; 0 knows nothing.
 
         Raises:
-            Purged: Tombstones after `sequence` were purged; start from a newer snapshot.
+            TombstonesPurgedError: Tombstones after `sequence` were purged; use a newer snapshot.
             StorageError: A row is damaged.
         """
         with self._faults(), self.reading():
             state = self.state
             if 0 < sequence < state.purged:
-                raise Purged
+                raise TombstonesPurgedError
             removed = self._connection.execute(
                 "SELECT row, removed FROM items WHERE removed > ? ORDER BY removed", (sequence,)
             ).fetchall()
             rows, vectors = self._live(sequence)
             gone = np.array(removed, np.int64).reshape(-1, 2)
-        return News(state.sequence, rows, vectors, gone[:, 0], gone[:, 1])
+        return StoreChanges(state.sequence, rows, vectors, gone[:, 0], gone[:, 1])
 
     def pending(self, snapshot: int) -> tuple[int, int]:
         """How much a snapshot lacks.
@@ -285,7 +285,7 @@ class Reader:
             ).fetchone()
         return int(written), int(removed)
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """All that is live.
 
         Raises:
@@ -297,9 +297,9 @@ class Reader:
                 "SELECT seq FROM sqlite_sequence WHERE name = 'items'"
             ).fetchone()
             rows, vectors = self._live(0)
-        return Contents(sequence, given[0] if given else 0, rows, vectors)
+        return StoreContents(sequence, given[0] if given else 0, rows, vectors)
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[StoredItem]:
         """Every live item in the order of rows, each checked, at one moment.
 
         Raises:
@@ -323,7 +323,7 @@ class Reader:
         """
         count = 0
         with self._faults(), self.reading():
-            Plan.from_json(self.state.plan)
+            IndexPlan.from_json(self.state.plan)
             (said,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
             if said != "ok":
                 raise self._broken(f"SQLite finds: {said}")
@@ -371,18 +371,18 @@ class Reader:
         blob: bytes,
         item: int,
         vector: int,
-    ) -> Record:
+    ) -> StoredItem:
         if (item, vector) != (item_check(id_, document, digest), zlib.crc32(blob)):
             raise self._damaged(row)
-        return Record(row, id_, document, np.frombuffer(blob, np.float32), sequence, digest)
+        return StoredItem(row, id_, document, np.frombuffer(blob, np.float32), sequence, digest)
 
     def _damaged(self, row: int) -> StorageError:
         return self._broken(f"row {row} is damaged: its checksum is wrong")
 
     def _broken(self, what: str) -> StorageError:
         return StorageError(
-            f"{str(self.folder / FILE)!r}: {what}; put a backup in its place (`lensemble index "
-            "restore`), or build the index again",
+            f"{str(self.folder / STORE_FILE)!r}: {what}; put a backup in its place (`lensemble "
+            "index restore`), or build the index again",
             field="index",
         )
 
@@ -395,7 +395,7 @@ class Reader:
         try:
             yield
         except sqlite3.Error as error:
-            raise storage_error(self.folder / FILE, error) from error
+            raise storage_error(self.folder / STORE_FILE, error) from error
         except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise self._broken(f"a value in it cannot be read ({error})") from error
 

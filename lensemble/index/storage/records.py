@@ -50,7 +50,7 @@ Change = Upsert | Delete
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StoredItem:
     """One item as it is stored.
 
     Attributes:
@@ -71,7 +71,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class StoreChanges:
     """What changed after some sequence number.
 
     Attributes:
@@ -91,7 +91,7 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class StoreContents:
     """All that is live at one moment, for a snapshot.
 
     Attributes:

@@ -23,14 +23,21 @@ from typing import Any, Self
 import numpy as np
 
 from lensemble.index.storage.filter import column
-from lensemble.index.storage.plan import Plan
-from lensemble.index.storage.reader import FILE, FORMAT, Purged, Reader, State, item_check
+from lensemble.index.storage.index_plan import IndexPlan
+from lensemble.index.storage.reader import (
+    FORMAT,
+    STORE_FILE,
+    StoreReader,
+    StoreState,
+    TombstonesPurgedError,
+    item_check,
+)
 from lensemble.index.storage.records import Change, Delete, Upsert, checked
 from lensemble.index.storage.sqlite import connect, storage_error, transaction
 from lensemble.profile import Identity
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
-__all__ = ["FILE", "FORMAT", "Purged", "Store"]
+__all__ = ["FORMAT", "STORE_FILE", "Store", "TombstonesPurgedError"]
 
 _PAGE_BYTES = 8192  # a 2,048-dimensional vector fills one page and a bit
 _MAX_FIELDS = 32
@@ -65,12 +72,12 @@ CREATE TABLE state (
 """
 
 
-class Store(Reader):
+class Store(StoreReader):
     """An open store that is written to; one caller at a time, any number of processes."""
 
     @classmethod
     def create(
-        cls, folder: Path, profile: Identity, dimension: int, plan: Plan | None = None
+        cls, folder: Path, profile: Identity, dimension: int, plan: IndexPlan | None = None
     ) -> Self:
         """Makes an empty store.
 
@@ -84,16 +91,16 @@ class Store(Reader):
             InvalidInputError: There is one already.
             StorageError: It cannot be written.
         """
-        path = folder / FILE
+        path = folder / STORE_FILE
         if path.exists():
             raise InvalidInputError(f"{str(path)!r} is there already", field="index")
-        plan = plan if plan is not None else Plan()
+        plan = plan if plan is not None else IndexPlan()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             connection = connect(path, "rwc")
             connection.executescript(f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-            state = State(
+            state = StoreState(
                 FORMAT, profile.name, profile.hash, dimension, 0, 0, "", "", plan.to_json()
             )
             marks = ",".join("?" * (len(state) + 1))
@@ -111,17 +118,17 @@ class Store(Reader):
             InvalidInputError: There is none, or it is of another format.
             StorageError: It is damaged.
         """
-        path = folder / FILE
+        path = folder / STORE_FILE
         if not path.is_file():
             raise InvalidInputError(
-                f"no {FILE} in {str(folder)!r}: not an index; build one with `lensemble index "
-                "build`",
+                f"no {STORE_FILE} in {str(folder)!r}: not an index; build one with `lensemble "
+                "index build`",
                 field="index",
             )
         mode = "rw"
         if not os.access(folder, os.W_OK):
             # Without a log beside it nobody writes, and SQLite need not make one to read.
-            mode = "ro" if path.with_name(f"{FILE}-wal").exists() else "ro&immutable=1"
+            mode = "ro" if path.with_name(f"{STORE_FILE}-wal").exists() else "ro&immutable=1"
         try:
             connection = connect(path, mode)
         except sqlite3.Error as error:
@@ -174,7 +181,7 @@ class Store(Reader):
             state = self.state
             self._put(state._replace(snapshot=name, previous=state.snapshot))
 
-    def set_plan(self, plan: Plan) -> None:
+    def set_plan(self, plan: IndexPlan) -> None:
         """Says how the next snapshot is to be searched.
 
         Raises:
@@ -248,13 +255,13 @@ class Store(Reader):
                 copy.close()
         except sqlite3.Error as error:
             raise StorageError(
-                f"cannot copy {str(self.folder / FILE)!r} to {str(path.parent)!r}: {error}; see "
-                "whether there is room, and `lensemble index verify` the index",
+                f"cannot copy {str(self.folder / STORE_FILE)!r} to {str(path.parent)!r}: {error}; "
+                "see whether there is room, and `lensemble index verify` the index",
                 field="backup",
             ) from error
 
-    def _put(self, state: State) -> None:
-        columns = ", ".join(f"{name} = ?" for name in (*State._fields, "state_check"))
+    def _put(self, state: StoreState) -> None:
+        columns = ", ".join(f"{name} = ?" for name in (*StoreState._fields, "state_check"))
         self._connection.execute(f"UPDATE state SET {columns}", (*state, state.check))  # nosec B608
 
     def _checked(self, change: Change) -> Change | LensembleError:

@@ -17,10 +17,10 @@ from lensemble.index.maintenance.backup import (
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.maintenance.create import BACKUP_FILE, ensure_index, write_index
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import FOLDER
-from lensemble.index.storage.plan import Plan
+from lensemble.index.snapshots.snapshot import SNAPSHOTS
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import FILE, Store
+from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble.profile import Profile
 from lensemble_cli.main import main
 from lensemble_client import InvalidInputError
@@ -44,7 +44,7 @@ def vectors():
 def folder(tmp_path, profile, vectors):
     documents = [json.dumps({"n": n, "ñ": "é"}) for n in range(N)]
     ids = [f"é{n}" for n in range(N)]
-    plan = Plan("ivf_sq8", recall=0.9)
+    plan = IndexPlan("ivf_sq8", recall=0.9)
     write_index(tmp_path / "index", profile, vectors, ids, documents, plan=plan, fields=["n"])
     return tmp_path / "index"
 
@@ -102,8 +102,8 @@ def test_index_of_another_profile_in_its_place_is_refused(
 
 def test_backup_without_its_snapshot_is_enough(folder, tmp_path, vectors):
     with Store.open(folder) as store:
-        (folder / FOLDER / store.snapshot / "index.faiss").unlink()
-        (folder / FOLDER / store.snapshot).rename(folder / FOLDER / "0-gone")
+        (folder / SNAPSHOTS / store.snapshot / "index.faiss").unlink()
+        (folder / SNAPSHOTS / store.snapshot).rename(folder / SNAPSHOTS / "0-gone")
     assert back_up(folder, tmp_path / "backup") == N
     restore(tmp_path / "backup", tmp_path / "other")
     with LiveIndex.open(tmp_path / "other") as live:
@@ -111,7 +111,7 @@ def test_backup_without_its_snapshot_is_enough(folder, tmp_path, vectors):
         assert first(live, vectors[9]) == "é9"
 
 
-@pytest.mark.parametrize("name", [FILE, "index.faiss", "vectors.npy", "manifest.json"])
+@pytest.mark.parametrize("name", [STORE_FILE, "index.faiss", "vectors.npy", "manifest.json"])
 def test_damaged_backup_is_refused_and_the_index_stays(folder, tmp_path, vectors, name):
     back_up(folder, tmp_path / "backup")
     (path,) = (tmp_path / "backup").rglob(name)
@@ -138,7 +138,7 @@ def test_what_is_no_backup_or_no_place_for_one_is_refused(folder, tmp_path):
     (tmp_path / "backup" / BACKUP_FILE).write_text("[]")
     with pytest.raises(InvalidInputError, match="is no backup"):
         restore(tmp_path / "backup", tmp_path / "x")
-    (tmp_path / "backup" / FILE).unlink()
+    (tmp_path / "backup" / STORE_FILE).unlink()
     with pytest.raises(InvalidInputError, match="is no backup"):
         restore(tmp_path / "backup", tmp_path / "x")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lensemble.index.search.snapshot_search import SCAN_ROWS, Base
+from lensemble.index.search.snapshot_search import SCAN_ROWS, SnapshotSearch
 from lensemble.index.snapshots import kinds
 from lensemble.index.snapshots.kinds import (
     BINARY,
@@ -18,9 +18,9 @@ from lensemble.index.snapshots.kinds import (
     SQ8,
 )
 from lensemble.index.snapshots.snapshot import Snapshot
-from lensemble.index.snapshots.tune import Truth, make
-from lensemble.index.storage.plan import Plan
-from lensemble.index.storage.records import Contents
+from lensemble.index.snapshots.tune import GroundTruth, make
+from lensemble.index.storage.index_plan import IndexPlan
+from lensemble.index.storage.records import StoreContents
 from lensemble_client import InvalidInputError
 
 N, D = 3000, 32
@@ -38,10 +38,10 @@ EXPECTED = np.argsort(-(QUERIES @ VECTORS.T), axis=1, kind="stable")
 
 
 def base_of(kind, vectors=VECTORS, device="cpu", **parameters):
-    contents = Contents(1, len(vectors), np.arange(1, len(vectors) + 1), vectors)
-    tuned = make(Plan(kind, parameters=parameters), vectors)
+    contents = StoreContents(1, len(vectors), np.arange(1, len(vectors) + 1), vectors)
+    tuned = make(IndexPlan(kind, parameters=parameters), vectors)
     snapshot = Snapshot.make(contents, tuned, profile_name="p", profile_hash="h")
-    return Base(snapshot, device)
+    return SnapshotSearch(snapshot, device)
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +179,9 @@ def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
     def spied(kind, index, vectors, truth, parameters):
         asked.append(parameters["nprobe"])
 
-    monkeypatch.setattr(Truth, "recall", recall)
+    monkeypatch.setattr(GroundTruth, "recall", recall)
     monkeypatch.setattr("lensemble.index.snapshots.tune.found", spied)
-    tuned = make(Plan("ivf", recall=0.95, parameters={"nlist": 70}), VECTORS)
+    tuned = make(IndexPlan("ivf", recall=0.95, parameters={"nlist": 70}), VECTORS)
     assert 37 <= tuned.parameters["nprobe"] <= 37 * 1.25
     assert asked[:7] == [1, 2, 4, 8, 16, 32, 64]
 
@@ -190,26 +190,26 @@ def test_effort_of_one_bit_is_how_many_candidates_are_scored():
     """A bit for each of 32 dimensions of noise says little: many must be looked at again."""
     noise = np.random.default_rng(5).standard_normal((3000, 32)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    tuned = make(Plan("binary", recall=0.99), noise)
+    tuned = make(IndexPlan("binary", recall=0.99), noise)
     assert tuned.recall >= 0.99
     assert tuned.parameters["rerank"] > 16
-    easier = make(Plan("binary", recall=0.5), noise)
+    easier = make(IndexPlan("binary", recall=0.5), noise)
     assert easier.parameters["rerank"] < tuned.parameters["rerank"]
-    fixed = make(Plan("binary", recall=0.99, parameters={"rerank": 3}), noise)
+    fixed = make(IndexPlan("binary", recall=0.99, parameters={"rerank": 3}), noise)
     assert fixed.parameters == {"rerank": 3}
 
 
 def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr("lensemble.index.snapshots.tune.exact_is_faster", lambda *_: False)
-    assert make(Plan(), VECTORS[:1000]).kind is EXACT
-    many = make(Plan(recall=0.95), VECTORS)
+    assert make(IndexPlan(), VECTORS[:1000]).kind is EXACT
+    many = make(IndexPlan(recall=0.95), VECTORS)
     assert (many.kind, many.recall >= 0.95) == (IVF, True)
-    easier = make(Plan(recall=0.5), VECTORS)
+    easier = make(IndexPlan(recall=0.5), VECTORS)
     assert easier.parameters["nprobe"] < many.parameters["nprobe"]
     # As much as SQ8 takes, but not the whole vectors.
     some = kinds.memory_bytes(IVF_SQ8, kinds.defaults(IVF_SQ8, N, D), N, D)
-    assert make(Plan(memory_bytes=some), VECTORS).kind is IVF_SQ8
+    assert make(IndexPlan(memory_bytes=some), VECTORS).kind is IVF_SQ8
 
 
 def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
@@ -217,15 +217,15 @@ def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
     caplog.set_level("INFO")
     noise = np.random.default_rng(5).standard_normal((30_000, 64)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    tuned = make(Plan(), noise)
+    tuned = make(IndexPlan(), noise)
     assert tuned.kind is EXACT
     assert "is faster than exact search" in caplog.text
 
 
 def test_auto_says_so_where_nothing_reaches_the_target(monkeypatch, caplog):
     monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
-    monkeypatch.setattr(Truth, "recall", lambda *_: 0.97)
-    tuned = make(Plan(recall=0.98, memory_bytes=1), VECTORS)
+    monkeypatch.setattr(GroundTruth, "recall", lambda *_: 0.97)
+    tuned = make(IndexPlan(recall=0.98, memory_bytes=1), VECTORS)
     assert tuned.kind is IVF_PQ
     assert "no index within 1 bytes reaches a recall of 0.98; taken is ivf_pq" in caplog.text
 
@@ -233,14 +233,16 @@ def test_auto_says_so_where_nothing_reaches_the_target(monkeypatch, caplog):
 def test_plan_outside_its_limits_is_refused():
     for wrong in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(InvalidInputError, match="expected above 0, at most 1"):
-            Plan(recall=wrong)
+            IndexPlan(recall=wrong)
     with pytest.raises(InvalidInputError, match="-1 is negative"):
-        Plan(memory_bytes=-1)
-    assert Plan.from_json(Plan("ivf", 0.9, 5, {"nprobe": 3}).to_json()).parameters == {"nprobe": 3}
+        IndexPlan(memory_bytes=-1)
+    assert IndexPlan.from_json(IndexPlan("ivf", 0.9, 5, {"nprobe": 3}).to_json()).parameters == {
+        "nprobe": 3
+    }
 
 
 def test_a_vector_of_the_corpus_is_not_its_own_neighbour():
-    truth = Truth.of(VECTORS)
+    truth = GroundTruth.of(VECTORS)
     assert (truth.neighbours != truth.own[:, None]).all()
     assert truth.recall(truth.neighbours) == 1
     assert truth.recall(np.full_like(truth.neighbours, -1)) == 0
@@ -276,7 +278,7 @@ def test_a_gpu_that_drops_selectors_shows_nothing_it_must_not(bases):
     """Plain FAISS on GPUs ignores selectors: the same searches, with no selector ever given."""
     assert {kind for kind in KINDS.values() if not kind.on_gpu} == {SQ8, HNSW, BINARY, IVF_BINARY}
     for name in ("exact", "ivf", "ivf_sq8"):
-        base = Base(bases[name].snapshot)
+        base = SnapshotSearch(bases[name].snapshot)
         base._gpu = True
         for share in (0.5, 0.1, 0.005):
             allowed = np.random.default_rng(4).random(N) < share

@@ -13,9 +13,9 @@ from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.delta import Delta
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.exact import merged, nearest
-from lensemble.index.snapshots.snapshot import FOLDER, DamagedError, Snapshot, names
+from lensemble.index.snapshots.snapshot import SNAPSHOTS, DamagedError, Snapshot, names
 from lensemble.index.snapshots.tune import make
-from lensemble.index.storage.plan import Plan
+from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.records import Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
@@ -130,7 +130,7 @@ def test_what_is_written_while_a_snapshot_is_made_is_kept(store, index, rng):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     index.refresh()
     contents = store.contents()
-    tuned = make(Plan(), contents.vectors)
+    tuned = make(IndexPlan(), contents.vectors)
     # Between the reading of the store and the new snapshot.
     store.write([Delete("0"), Upsert("1", -vectors[1]), Upsert("new", vectors[0])])
     snapshot = Snapshot.make(
@@ -155,9 +155,9 @@ def test_snapshot_older_than_the_searcher_knows_its_removed_rows(store, rng):
     store.set_snapshot("")
     store.set_snapshot("")  # nor is it the one before
     store.write([Delete("3")])
-    hidden = (store.folder / FOLDER).rename(store.folder / "hidden")
+    hidden = (store.folder / SNAPSHOTS).rename(store.folder / "hidden")
     with LiveIndex.open(store.folder) as late:
-        hidden.rename(store.folder / FOLDER)
+        hidden.rename(store.folder / SNAPSHOTS)
         store.set_snapshot(snapshot.name)
         settle(late)
         assert late.manifest["snapshot"] == snapshot.name
@@ -181,7 +181,7 @@ def test_damaged_snapshot_is_left_out(store, rng, name, damage, caplog):
     vectors = unit(rng, 50)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     snapshot = compact(store.folder)
-    path = store.folder / FOLDER / snapshot.name / name
+    path = store.folder / SNAPSHOTS / snapshot.name / name
     if name == "manifest.json" and damage is damage_byte:
         path.write_text(path.read_text().replace('"count": 50', '"count": 51'))
     else:
@@ -200,7 +200,7 @@ def test_the_snapshot_before_serves_where_the_current_one_is_damaged(store, rng)
     first = compact(store.folder)
     store.write([Delete("3"), Upsert("50", vectors[3])])
     second = compact(store.folder)
-    damage_byte(store.folder / FOLDER / second.name / "index.faiss")
+    damage_byte(store.folder / SNAPSHOTS / second.name / "index.faiss")
     with LiveIndex.open(store.folder) as opened:
         assert opened.manifest["snapshot"] == first.name
         assert ids(opened, vectors[3], 1) == ["50"]
@@ -215,9 +215,9 @@ def test_compaction_clears_up(store, index, rng):
     vectors = unit(rng, 4)
     for turn in range(4):
         store.write([Upsert(str(turn), vectors[turn]), Delete(str(turn - 1))])
-        (store.folder / FOLDER / ".1-exact-x.part").mkdir(parents=True, exist_ok=True)
+        (store.folder / SNAPSHOTS / ".1-exact-x.part").mkdir(parents=True, exist_ok=True)
         compact(store.folder)
-    left = [path.name for path in (store.folder / FOLDER).iterdir()]
+    left = [path.name for path in (store.folder / SNAPSHOTS).iterdir()]
     assert sorted(left) == sorted(names(store.folder))
     assert len(left) == 2
     # Rows 1 and 2 were removed before the older of the two that are kept.

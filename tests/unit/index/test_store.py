@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import FILE, Purged, Store
+from lensemble.index.storage.store import STORE_FILE, Store, TombstonesPurgedError
 from lensemble.profile import Profile
 from lensemble_client import InvalidInputError
 from lensemble_contract.errors import StorageError
@@ -115,7 +115,7 @@ def test_reader_behind_a_purge_is_told(store):
     store.write([upsert("a"), upsert("b")])
     store.write([Delete("a")])
     store.purge(3)
-    with pytest.raises(Purged):
+    with pytest.raises(TombstonesPurgedError):
         store.since(2)
     assert store.since(3).rows.tolist() == []
     assert len(store) == 1
@@ -206,7 +206,7 @@ def test_writing_a_damaged_item_again_mends_it(store, damage):
 def test_damaged_file_is_named(store):
     store.write([upsert(str(n), n % 4) for n in range(200)])
     store.close()
-    path = store.folder / FILE
+    path = store.folder / STORE_FILE
     whole = path.read_bytes()
     path.write_bytes(b"SQLate" + whole[6:])
     with pytest.raises(StorageError, match="not a database; it is damaged; put a backup"):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lensemble.index.snapshots.snapshot import Snapshot
 from lensemble.index.storage.filter import Filter
-from lensemble.index.storage.reader import Reader
+from lensemble.index.storage.reader import StoreReader
 
 MAX_FILTERS = 64
 MAX_ROWS = 32_000_000
@@ -22,7 +22,9 @@ MAX_ROWS = 32_000_000
 
 
 @dataclass(slots=True)
-class _Known:
+class FilterRows:
+    """The rows that fit one filter."""
+
     condition: Filter
     sequence: int = 0
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -31,16 +33,16 @@ class _Known:
     mask: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
 
-class Matching:
+class FilterCache:
     """Rows that fit filters, for one searcher.
 
     Args:
         reader: The store.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[str, FilterRows] = OrderedDict()
 
     def follow(self, text: str, sequence: int) -> NDArray[np.int64]:
         """Rows that fit a filter, among all that were live at some time.
@@ -58,7 +60,7 @@ class Matching:
             InvalidInputError: It is no filter.
             StorageError: The file is damaged.
         """
-        known = self._known.pop(text, None) or _Known(Filter.parse(text))
+        known = self._known.pop(text, None) or FilterRows(Filter.parse(text))
         if known.sequence < sequence:
             fresh = self._reader.matching(known.condition, known.sequence)
             if len(fresh):

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from lensemble.index.maintenance.workspace import workspace
+from lensemble.index.maintenance.staging_folder import workspace
 
 MAKER = """
 import sys
 from pathlib import Path
-from lensemble.index.maintenance.workspace import workspace
+from lensemble.index.maintenance.staging_folder import workspace
 
 with workspace(Path(sys.argv[1])) as made:
     (made / "half").write_text("")

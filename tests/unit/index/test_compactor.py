@@ -9,10 +9,10 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble.index.maintenance.background import Compactor, due
 from lensemble.index.maintenance.compact import compact
+from lensemble.index.maintenance.compactor import Compactor, due
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import FOLDER, names
+from lensemble.index.snapshots.snapshot import SNAPSHOTS, names
 from lensemble.index.storage.records import Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
@@ -55,7 +55,7 @@ def test_due_after_so_many_writes_or_removals_or_damage(store):
     assert due(store, 10) == ""
     store.write([Delete(str(n)) for n in range(10)])
     assert due(store, 10) == "0 items written and 10 removed since the last one"
-    (store.folder / FOLDER / store.snapshot / "manifest.json").write_text("{")
+    (store.folder / SNAPSHOTS / store.snapshot / "manifest.json").write_text("{")
     assert due(store, 100) == f"snapshot {store.snapshot} is damaged or missing"
 
 
@@ -84,7 +84,7 @@ def test_it_compacts_and_goes_on(store):
 def test_damaged_snapshot_is_made_again(store, caplog):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(50))])
     damaged = compact(store.folder).name
-    path = store.folder / FOLDER / damaged / "index.faiss"
+    path = store.folder / SNAPSHOTS / damaged / "index.faiss"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -106,7 +106,7 @@ def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
     slow = tmp_path / "slow"
     slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     slow.chmod(0o755)
-    monkeypatch.setattr("lensemble.index.maintenance.background._python", lambda: str(slow))
+    monkeypatch.setattr("lensemble.index.maintenance.compactor._python", lambda: str(slow))
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
     compactor = Compactor(store.folder, 5, interval_s=0.05)
     compactor.start()

@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from lensemble.index.snapshots.snapshot import is_whole, manifest_of
+from lensemble.index.snapshots.snapshot import is_intact, read_manifest
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import LensembleError
 
@@ -62,7 +62,7 @@ class Compactor:
                 with Store.open(self._folder) as store:
                     current = store.snapshot
                     reason = due(store, self._rows)
-                    if current != known and not reason and not is_whole(self._folder, current):
+                    if current != known and not reason and not is_intact(self._folder, current):
                         reason = f"snapshot {current} is damaged"
                     known = current
             except LensembleError as error:
@@ -109,7 +109,7 @@ def due(store: Store, rows: int) -> str:
         StorageError: The store cannot be read.
     """
     current = store.snapshot
-    made = manifest_of(store.folder, current) if current else None
+    made = read_manifest(store.folder, current) if current else None
     written, removed = store.pending(made.sequence if made else 0)
     if current and made is None:
         return f"snapshot {current} is damaged or missing"

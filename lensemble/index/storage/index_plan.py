@@ -12,7 +12,7 @@ RECALL_TARGET = 0.99
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class IndexPlan:
     """How an index is to be searched; it stays with the store.
 
     Attributes:
@@ -38,6 +38,6 @@ class Plan:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str) -> IndexPlan:
         """Reads a plan back."""
         return cls(**json.loads(text))
