@@ -28,13 +28,7 @@ import pytest
 
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import (
-    MANIFEST,
-    SNAPSHOTS,
-    DamagedError,
-    Snapshot,
-    names,
-)
+from lensemble.index.snapshots.snapshot import MANIFEST, SNAPSHOTS, DamagedError, Snapshot, names
 from lensemble.index.storage.records import Delete, Upsert
 from lensemble.index.storage.store import STORE_FILE, Store
 from lensemble_cli.main import main
@@ -480,9 +474,7 @@ def test_snapshot_that_cannot_be_written(scene, nursery, tmp_path):
             _, (said,) = worker.end()
             assert said.startswith("refused")
             assert "the store is whole" in said
-            assert [
-                path.name for path in (folder / SNAPSHOTS).iterdir() if path.name[0] == "."
-            ] == []
+            assert not list((folder / SNAPSHOTS).glob(".*"))
             assert names(folder) == before
             scene.check(folder)
 
