@@ -1,17 +1,29 @@
-"""Settings of the served models; the only module of the data path that reads the environment.
+"""Settings of the served models.
 
-Triton's model processes take no arguments, so settings travel as environment variables: `server`
-writes them, the models read them, and a compose file sets them by hand.
+Triton's model processes take no arguments, so settings travel as environment variables:
+`lensemble.operations.tritonserver` writes them, the models read them, and a compose file sets them
+directly.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
+
+from lensemble.settings_base import SettingsBase
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 
@@ -21,235 +33,233 @@ DESCRIBE_PROMPT = (
     "colours, and any writing. Answer with the description alone."
 )
 
+# Variables with the same prefix that the gateway and the clients read.
+_OTHER_PROGRAMS = ("GATEWAY_", "URL", "TLS")
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the models need to know; each field is the variable `LENSEMBLE_<FIELD>`.
 
-    Attributes:
-        checkpoint: Folder of the serving checkpoint.
-        index: Folder of the index to search; None serves embeddings only.
-        device: `auto` (what Triton assigns to the instance), `cpu`, or `cuda`.
-        dtype: `auto`, `fp32` or `bf16`; see `precision`. Of the engine `torch`.
-        engine: What computes the vectors: `torch`, `onnx` (ONNX Runtime), or `auto`: on CPUs with
-            graphs whichever is faster at the same vectors (`engines`), else `torch`.
-        onnx: Folder of the graphs that ONNX Runtime runs, as `python -m lensemble_export onnx`
-            writes it; their precision is theirs. None looks for `onnx` in the checkpoint's folder.
-        batch_tokens: Tokens in one micro-batch of the encoder, pictures' tokens included; 0 goes
-            by the device.
-        batch_patches: Patches in one micro-batch of the encoder; 0 goes by the device.
-        threads: CPU threads of the encoder, at most: small passes take one where more do not pay
-            (`threads`); 0 shares out the cores that the process may use.
-        encoder_instances: Processes with a model of their own, on GPUs for each of them. On CPUs
-            several serve more callers of a small model, and a lone caller later.
-        preprocess_instances: Processes that prepare items; 0 goes by the cores (`instances`).
-        jpeg: `full`, or `scaled`: JPEGs that are reduced to a half or less are decoded at 1/2, 1/4
-            or 1/8 of their size. Faster for large photographs, and not quite the same vectors.
-        cache_mib: MiB of vectors that the encoder remembers, by content; 0 remembers none.
-        writes: `on` lets callers write to the index, and makes an empty one where none is.
-        compact_rows: Items written or removed since the last snapshot that start the next one; 0
-            never does.
-        clip: Folder or hub id (`name@revision` pins it) of a `CLIPModel`; None leaves the embedder
-            `clip` out.
-        sentence: Folder or hub id of a sentence-transformers model; None leaves the embedder
-            `hybrid` out.
-        chat_url: Base URL of an OpenAI-compatible server, such as http://127.0.0.1:9000/v1;
-            `hybrid` needs it, and `chat_model`.
-        chat_model: Name of the model there that describes pictures.
-        chat_key: Sent to that server as a bearer token; None sends none. A secret: neither logged
-            nor part of this object's text.
-        describe_prompt: What the chat model is asked about pictures.
-        describe_tokens: Longest description, in the chat model's tokens.
-        chat_timeout_s: Seconds for a description, with all tries.
-        chat_concurrency: Descriptions asked for at a time.
-        max_wait_s: Seconds that a request without pictures may have to wait for the encoder; one
-            that would wait longer is refused, with pictures at half of it (`admission`). 0 refuses
-            none. Only where the server is watched over.
-        traces: Where to send OpenTelemetry's spans of requests, such as
-            http://127.0.0.1:4318/v1/traces (OTLP over HTTP); None sends none.
-        trace_every: One of so many requests is traced.
-        heartbeats: Folder in which the models' processes note since when they work on a call
-            (`heartbeat`); who watches over them sets it.
-    """
+class Settings(SettingsBase):
+    """Settings of the models; each field is the environment variable `LENSEMBLE_<FIELD>`."""
 
-    checkpoint: Path
-    index: Path | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    engine: str = "auto"
-    onnx: Path | None = None
-    batch_tokens: int = 0
-    batch_patches: int = 0
-    threads: int = 0
-    encoder_instances: int = 1
-    preprocess_instances: int = 0
-    jpeg: str = "full"
-    cache_mib: int = 0
-    writes: str = "off"
-    compact_rows: int = 20_000
-    clip: str | None = None
-    sentence: str | None = None
-    chat_url: str | None = None
-    chat_model: str | None = None
-    chat_key: str | None = field(default=None, repr=False)
-    describe_prompt: str = DESCRIBE_PROMPT
-    describe_tokens: int = 128
-    chat_timeout_s: float = 30.0
-    chat_concurrency: int = 8
-    max_wait_s: float = 4.0
-    traces: str | None = None
-    trace_every: int = 1
-    heartbeats: Path | None = None
+    prefix: ClassVar[str] = PREFIX
+    refuses_unknown: ClassVar[bool] = False  # `lensemble doctor` reports them
 
-    def __post_init__(self) -> None:
-        choices = {
-            "device": ("auto", "cpu", "cuda"),
-            "dtype": DTYPES,
-            "engine": ENGINES,
-            "jpeg": ("full", "scaled"),
-            "writes": ("off", "on"),
-        }
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise InvalidInputError(
-                    f"{value!r} is not one of {', '.join(allowed)}", field=f"{PREFIX}{name.upper()}"
-                )
-        for name in _NOT_NEGATIVE:
-            if (value := getattr(self, name)) < 0:
-                raise InvalidInputError(f"{value} is negative", field=f"{PREFIX}{name.upper()}")
-        for name in _POSITIVE:
-            if not (value := getattr(self, name)) > 0:
-                raise InvalidInputError(
-                    f"{value}; expected more than 0", field=f"{PREFIX}{name.upper()}"
-                )
-        if self.sentence is not None:
-            self._check_chat()
+    checkpoint: Path = Field(description="Folder of the serving checkpoint.")
+    index: Path | None = Field(
+        default=None,
+        description="Folder of the index to search. Not set: only embeddings are served.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Device of the models. `auto` takes what Triton assigns to each instance.",
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="Precision of the PyTorch engine. `auto` chooses by what the device supports.",
+    )
+    engine: Literal["auto", "torch", "onnx"] = Field(
+        default="auto",
+        description=(
+            "Engine that computes the vectors: PyTorch or ONNX Runtime. `auto` takes PyTorch, "
+            "except on CPUs with exported graphs: there it takes whichever engine is faster for "
+            "the same vectors."
+        ),
+    )
+    onnx: Path | None = Field(
+        default=None,
+        description=(
+            "Folder of the ONNX graphs, as `python -m lensemble_export onnx` writes it; the graphs "
+            "determine their precision. Not set: the folder `onnx` in the checkpoint's folder."
+        ),
+    )
+    batch_tokens: NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Largest number of tokens in one micro-batch of the encoder, including the tokens of "
+            "pictures. 0 chooses by the device."
+        ),
+    )
+    batch_patches: NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Largest number of patches in one micro-batch of the encoder. 0 chooses by the device."
+        ),
+    )
+    threads: NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Largest number of CPU threads of one encoder process; a small pass uses one thread "
+            "where more do not make it faster. 0 divides the available cores among the encoder "
+            "processes."
+        ),
+    )
+    encoder_instances: PositiveInt = Field(
+        default=1,
+        description=(
+            "Number of encoder processes, each with its own copy of the model; on GPUs, per GPU. "
+            "On CPUs, several processes serve more callers of a small model, but a single caller "
+            "waits longer."
+        ),
+    )
+    preprocess_instances: NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Number of preprocessing processes. 0 takes one per available core, at least 2 and at "
+            "most 8."
+        ),
+    )
+    jpeg: Literal["full", "scaled"] = Field(
+        default="full",
+        description=(
+            "How JPEG files are decoded. `scaled` decodes those that are reduced to half their "
+            "size or less at 1/2, 1/4 or 1/8 of their size: faster for large photographs, but the "
+            "vectors differ slightly."
+        ),
+    )
+    cache_mib: NonNegativeInt = Field(
+        default=0,
+        description="Size of the encoder's vector cache in MiB. 0 turns the cache off.",
+    )
+    writes: Literal["off", "on"] = Field(
+        default="off",
+        description=(
+            "Whether callers may write to the index. `on` also creates an empty index if there is "
+            "none."
+        ),
+    )
+    compact_rows: NonNegativeInt = Field(
+        default=20_000,
+        description=(
+            "Number of items written or removed since the last snapshot after which the next "
+            "compaction starts. 0 never starts one."
+        ),
+    )
+    clip: str | None = Field(
+        default=None,
+        description=(
+            "Folder or Hugging Face id of a `CLIPModel`; `name@revision` pins a revision. Not "
+            "set: the embedder `clip` is not served."
+        ),
+    )
+    sentence: str | None = Field(
+        default=None,
+        description=(
+            "Folder or Hugging Face id of a sentence-transformers model. Not set: the embedder "
+            "`hybrid` is not served."
+        ),
+    )
+    chat_url: str | None = Field(
+        default=None,
+        description=(
+            "Base URL of the OpenAI-compatible server that describes pictures, such as "
+            "http://127.0.0.1:9000/v1. Required by the embedder `hybrid`."
+        ),
+    )
+    chat_model: str | None = Field(
+        default=None,
+        description=(
+            "Name of the model on that server that describes pictures. Required by the embedder "
+            "`hybrid`."
+        ),
+    )
+    chat_key: SecretStr | None = Field(
+        default=None,
+        description=(
+            "Secret that is sent to that server as a bearer token. Not set: no token is sent."
+        ),
+    )
+    describe_prompt: str = Field(
+        default=DESCRIBE_PROMPT,
+        description="Prompt with which the chat model is asked for a description.",
+    )
+    describe_tokens: PositiveInt = Field(
+        default=128,
+        description="Largest length of a description, in tokens of the chat model.",
+    )
+    chat_timeout_s: PositiveFloat = Field(
+        default=30.0,
+        description="Time limit of one description in seconds, including all retries.",
+    )
+    chat_concurrency: PositiveInt = Field(
+        default=8,
+        description="Largest number of descriptions that are requested at the same time.",
+    )
+    max_wait_s: NonNegativeFloat = Field(
+        default=4.0,
+        description=(
+            "Longest time in seconds that a text may wait for the encoder; requests that would "
+            "wait longer are refused. Pictures and bulk requests are refused at half of it. 0 "
+            "refuses none. It has an effect only if the server runs under the supervisor."
+        ),
+    )
+    traces: str | None = Field(
+        default=None,
+        description=(
+            "URL to which OpenTelemetry spans of requests are sent (OTLP over HTTP), such as "
+            "http://127.0.0.1:4318/v1/traces. Not set: no spans are sent."
+        ),
+    )
+    trace_every: PositiveInt = Field(
+        default=1,
+        description="Trace one request of this many; 1 traces every request.",
+    )
+    heartbeats: Path | None = Field(
+        default=None,
+        description=(
+            "Folder in which the model processes write their heartbeats. The supervisor sets it; "
+            "do not set it yourself."
+        ),
+    )
 
-    def _check_chat(self) -> None:
+    @model_validator(mode="after")
+    def _check_chat(self) -> Self:
+        """`hybrid` needs a chat server, and its URL must not hold a password."""
+        if self.sentence is None:
+            return self
         for name in ("chat_url", "chat_model"):
             if getattr(self, name) is None:
                 raise InvalidInputError(
                     "not set; the embedder `hybrid` (LENSEMBLE_SENTENCE) needs it",
-                    field=f"{PREFIX}{name.upper()}",
+                    field=self.variable(name),
                 )
         parts = urlsplit(self.chat_url or "")
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            # Without the URL: there may be a password in it.
+            # The message does not quote the URL: there may be a password in it.
             raise InvalidInputError(
-                "not a URL that can be used; expected such as http://127.0.0.1:9000/v1, without a "
-                "name or password (LENSEMBLE_CHAT_KEY has the key)",
-                field=f"{PREFIX}CHAT_URL",
+                "not a usable URL; expected one such as http://127.0.0.1:9000/v1, without user "
+                "name and password (set LENSEMBLE_CHAT_KEY instead)",
+                field=self.variable("chat_url"),
             )
+        return self
 
     @property
     def embedders(self) -> tuple[str, ...]:
-        """Embedders beside the native one, of `contract.OPTIONAL`."""
-        wanted = {contract.HYBRID: self.sentence, contract.CLIP_EMBEDDER: self.clip}
-        return tuple(name for name, model in wanted.items() if model is not None)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **given: object) -> Settings:
-        """Reads the settings from environment variables.
-
-        Args:
-            environ: The variables.
-            **given: Fields that stand above the variables, as a command line's options do; None
-                leaves the variable in force.
-
-        Raises:
-            InvalidInputError: `LENSEMBLE_CHECKPOINT` is missing, or a value cannot be used.
-        """
-        found: dict[str, Path | float | str] = {}
-        for setting in fields(cls):
-            name = setting.name
-            variable = f"{PREFIX}{name.upper()}"
-            option = given.get(name)
-            if value := str(environ.get(variable, "") if option is None else option).strip():
-                parse = _PARSERS.get(name, str)
-                try:
-                    found[name] = parse(value)
-                except ValueError as error:
-                    kind = "a number" if parse is float else "a whole number"
-                    raise InvalidInputError(f"{value!r} is not {kind}", field=variable) from error
-        if "checkpoint" not in found:
-            raise InvalidInputError(
-                "not set (nor --checkpoint); expected the folder of a serving checkpoint",
-                field=f"{PREFIX}CHECKPOINT",
-            )
-        return cls(**found)  # type: ignore[arg-type]
-
-    def to_env(self) -> dict[str, str]:
-        """The environment variables that `from_env` reads back into these settings."""
-        values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
-        return {
-            f"{PREFIX}{name.upper()}": str(value)
-            for name, value in values.items()
-            if value is not None
-        }
+        """Embedders that are served beside the native one, of `contract.OPTIONAL`."""
+        models = {contract.HYBRID: self.sentence, contract.CLIP_EMBEDDER: self.clip}
+        return tuple(name for name, model in models.items() if model is not None)
 
     @property
     def graphs(self) -> Path:
-        """Folder of the ONNX graphs, which need not be there."""
+        """Folder of the ONNX graphs; it need not exist."""
         return self.onnx or self.checkpoint / "onnx"
 
     @property
     def cpu_threads(self) -> int:
-        """Threads for the encoder, at least 1."""
+        """Number of threads for one encoder process, at least 1."""
         return self.threads or max(1, len(os.sched_getaffinity(0)) // self.encoder_instances)
 
 
 def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Variables that look like settings, and that nobody reads: misspelt ones.
+    """Variables that begin like a setting but that no program of Lensemble reads.
+
+    They are probably misspelt.
 
     Args:
-        environ: The variables.
+        environ: the environment variables.
     """
-    known = {f"{PREFIX}{setting.name.upper()}" for setting in fields(Settings)}
-    others = tuple(f"{PREFIX}{name}" for name in _OTHERS)
+    known = {Settings.variable(name) for name in Settings.model_fields}
+    others = tuple(f"{PREFIX}{name}" for name in _OTHER_PROGRAMS)
     return [
         name
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in known and not name.startswith(others)
     ]
-
-
-_OTHERS = ("GATEWAY_", "URL", "TLS")
-"""Beginnings of variables that are of the gateway and of clients."""
-
-_NOT_NEGATIVE = (
-    "batch_tokens",
-    "batch_patches",
-    "threads",
-    "preprocess_instances",
-    "cache_mib",
-    "compact_rows",
-    "max_wait_s",
-)
-_POSITIVE = (
-    "encoder_instances",
-    "describe_tokens",
-    "chat_timeout_s",
-    "chat_concurrency",
-    "trace_every",
-)
-
-DTYPES = ("auto", "fp32", "bf16")
-ENGINES = ("auto", "torch", "onnx")
-_PARSERS: dict[str, Callable[[str], Path | float | str]] = {
-    "checkpoint": Path,
-    "index": Path,
-    "onnx": Path,
-    "heartbeats": Path,
-    "batch_tokens": int,
-    "batch_patches": int,
-    "threads": int,
-    "encoder_instances": int,
-    "preprocess_instances": int,
-    "cache_mib": int,
-    "compact_rows": int,
-    "describe_tokens": int,
-    "chat_timeout_s": float,
-    "max_wait_s": float,
-    "chat_concurrency": int,
-    "trace_every": int,
-}

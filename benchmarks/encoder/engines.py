@@ -56,7 +56,7 @@ def settings(engine: str, checkpoint: Path, graphs: Path) -> Settings:
     """
     name, precision = engine.split()
     if name == "torch":
-        return Settings(checkpoint=checkpoint, engine="torch", dtype=precision)
+        return Settings(checkpoint=checkpoint, engine="torch").with_changes(dtype=precision)
     return Settings(checkpoint=checkpoint, engine="onnx", onnx=graphs / precision)
 
 

@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -95,7 +94,7 @@ def main() -> None:
     print({name: round(rate, 1) for name, rate in rates.items()}, flush=True)
     rows: list[dict[str, object]] = []
     for instances in counts:
-        settings = replace(step.settings(), preprocess_instances=instances)
+        settings = step.settings().with_changes(preprocess_instances=instances)
         with (
             TritonServer(settings) as server,
             Client(server.grpc_url) as client,

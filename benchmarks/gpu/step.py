@@ -68,9 +68,8 @@ class Step:
 
     def settings(self, dtype: str | None = None) -> Settings:
         """Settings of the measured encoder, in `dtype` unless another one is given."""
-        return Settings(
-            checkpoint=self.checkpoint(), dtype=dtype or self.dtype, device=self.device.type
-        )
+        settings = Settings(checkpoint=self.checkpoint())
+        return settings.with_changes(dtype=dtype or self.dtype, device=self.device.type)
 
     def encoder(self, dtype: str | None = None) -> Encoder:
         """The encoder that is measured, in `dtype` unless another one is given."""

@@ -121,7 +121,7 @@ class Chat:
             self._session = aiohttp.ClientSession()
         headers = {"Content-Type": "application/json"}
         if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
+            headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         try:
             async with self._session.post(
                 self._url,

@@ -1,137 +1,173 @@
-"""Settings of the gateway, from LENSEMBLE_GATEWAY_* variables."""
+"""Settings of the gateway."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
-    ValidationError,
 )
 
-from lensemble_contract.errors import InvalidInputError
+from lensemble.settings_base import SettingsBase
 
 PREFIX = "LENSEMBLE_GATEWAY_"
 
 
-def _listed(value: object) -> object:
-    """`a, b` -> (`a`, `b`)."""
+def _split(value: object) -> object:
+    """Splits text at commas: `a, B` -> (`a`, `b`)."""
     if isinstance(value, str):
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
     return value
 
 
-class GatewaySettings(BaseModel):
-    """What the gateway needs to know; each field is the variable `LENSEMBLE_GATEWAY_<FIELD>`.
+class GatewaySettings(SettingsBase):
+    """Settings of the gateway; each field is the environment variable `LENSEMBLE_GATEWAY_<FIELD>`.
 
-    Attributes:
-        triton: Triton's gRPC address, `grpc://host:port`; `grpcs` is over TLS.
-        triton_tls: Folder of certificates for that (`lensemble_contract.tls`).
-        metrics: Triton's metrics, for what serves on which device.
-        host: Where to listen. Beyond loopback, `keys` must be set.
-        port: 0 takes a free one.
-        tls: Folder with `tls.crt` and `tls.key`; None serves without TLS.
-        mutual: Whether callers must show a certificate of that folder's `ca.crt`.
-        keys: File of API keys (`lensemble keys`); None lets every caller in.
-        in_flight: Requests under way at a time; one more is refused with 429.
-        per_minute: Requests of one key in a minute; 0 sets no limit.
-        body_bytes: Of one request.
-        held_bytes: Of all requests under way; one that would pass it is refused with 429.
-        body_s: Seconds that a caller may take to send one.
-        items: In one request.
-        timeout_s: Seconds for one request's work in Triton.
-        remote_hosts: Hosts, such as `images.example.com`, whose pictures may be fetched over https;
-            empty fetches none.
-        remote_bytes: Of one fetched picture.
-        remote_s: Seconds for one fetched picture, redirects included.
-        chat: Base URL of an OpenAI-compatible chat server, such as `http://127.0.0.1:9000/v1`; None
-            serves neither chat nor RAG.
-        chat_key: Sent to it.
-        chat_model: Of it, where a request names none.
-        chat_s: Seconds that it may be silent.
-        pictures: Folder of the corpus's pictures, which RAG shows to the chat server; None shows
-            documents only.
-        picture_field: Of a document: its picture's path in `pictures`.
-        traces: Where to send OpenTelemetry's spans of requests, such as
-            http://127.0.0.1:4318/v1/traces (OTLP over HTTP); None sends none.
-        trace_every: One of so many requests is traced, and those whose caller traces them.
-        access_log: Whether to log one line of JSON per request.
+    Raises:
+        InvalidInputError: A value cannot be used.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    prefix: ClassVar[str] = PREFIX
+    refuses_unknown: ClassVar[bool] = True
 
-    triton: str = "grpc://127.0.0.1:8001"
-    triton_tls: Path | None = None
-    metrics: str = "http://127.0.0.1:8002/metrics"
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    tls: Path | None = None
-    mutual: bool = False
-    keys: Path | None = None
-    in_flight: PositiveInt = 64
-    per_minute: NonNegativeInt = 0
-    body_bytes: PositiveInt = 64 * 1024 * 1024
-    held_bytes: PositiveInt = 1024 * 1024 * 1024
-    body_s: PositiveFloat = 30.0
-    items: PositiveInt = 256
-    timeout_s: PositiveFloat = 60.0
-    remote_hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    remote_bytes: PositiveInt = 20 * 1024 * 1024
-    remote_s: PositiveFloat = 10.0
-    chat: str | None = None
-    chat_key: SecretStr | None = None
-    chat_model: str | None = None
-    chat_s: PositiveFloat = 120.0
-    pictures: Path | None = None
-    picture_field: str = "image"
-    traces: str | None = None
-    trace_every: PositiveInt = 1
-    access_log: bool = True
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **given: Any) -> GatewaySettings:
-        """Reads the settings from environment variables.
-
-        Args:
-            environ: The variables.
-            **given: Fields that stand above the variables; None leaves the variable in force.
-
-        Raises:
-            InvalidInputError: There is a variable of no setting, or a value cannot be used.
-        """
-        said: dict[str, Any] = {
-            name.removeprefix(PREFIX).lower(): value.strip()
-            for name, value in environ.items()
-            if name.startswith(PREFIX) and value.strip()
-        }
-        said |= {name: value for name, value in given.items() if value is not None}
-        try:
-            return cls(**said)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-            # The value itself may be a secret.
-            raise InvalidInputError(first["msg"], field=name) from None
-
-    def to_env(self) -> dict[str, str]:
-        """The environment variables that `from_env` reads back into these settings."""
-        said = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if isinstance(value, SecretStr):
-                value = value.get_secret_value()
-            elif isinstance(value, tuple):
-                value = ",".join(value)
-            if value is not None:
-                said[PREFIX + name.upper()] = str(value)
-        return said
+    triton: str = Field(
+        default="grpc://127.0.0.1:8001",
+        description="Address of Triton's gRPC port, `grpc://host:port`; `grpcs://` uses TLS.",
+    )
+    triton_tls: Path | None = Field(
+        default=None,
+        description=(
+            "Folder with the certificates for `grpcs://`. Not set: the certificates of the system."
+        ),
+    )
+    metrics: str = Field(
+        default="http://127.0.0.1:8002/metrics",
+        description="URL of Triton's metrics, which name the served models and their devices.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Beyond loopback, the file of API keys must be set.",
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8080,
+        description="TCP port to listen on. 0 takes any free port.",
+    )
+    tls: Path | None = Field(
+        default=None,
+        description=(
+            "Folder with `tls.crt` and `tls.key`. Not set: the gateway serves without TLS."
+        ),
+    )
+    mutual: bool = Field(
+        default=False,
+        description="Whether callers must show a certificate that `ca.crt` in that folder signed.",
+    )
+    keys: Path | None = Field(
+        default=None,
+        description="File of API keys, as `lensemble keys` writes it. Not set: no key is needed.",
+    )
+    in_flight: PositiveInt = Field(
+        default=64,
+        description=(
+            "Largest number of requests that are processed at the same time; further ones get "
+            "status 429."
+        ),
+    )
+    per_minute: NonNegativeInt = Field(
+        default=0,
+        description="Largest number of requests per minute with the same key. 0 sets no limit.",
+    )
+    body_bytes: PositiveInt = Field(
+        default=64 * 1024 * 1024,
+        description="Largest size of a request's body in bytes.",
+    )
+    held_bytes: PositiveInt = Field(
+        default=1024 * 1024 * 1024,
+        description=(
+            "Largest total size in bytes of the bodies that are held at the same time; requests "
+            "beyond it get status 429."
+        ),
+    )
+    body_s: PositiveFloat = Field(
+        default=30.0,
+        description="Time in seconds within which a caller must send the body.",
+    )
+    items: PositiveInt = Field(
+        default=256,
+        description="Largest number of items in one request.",
+    )
+    timeout_s: PositiveFloat = Field(
+        default=60.0,
+        description="Time limit in seconds of a request's work in Triton.",
+    )
+    remote_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        default=(),
+        description=(
+            "Hosts from which pictures may be fetched over https, such as `images.example.com`. "
+            "Empty: no picture is fetched."
+        ),
+    )
+    remote_bytes: PositiveInt = Field(
+        default=20 * 1024 * 1024,
+        description="Largest size of a fetched picture in bytes.",
+    )
+    remote_s: PositiveFloat = Field(
+        default=10.0,
+        description="Time limit in seconds of one fetch, including redirects.",
+    )
+    chat: str | None = Field(
+        default=None,
+        description=(
+            "Base URL of an OpenAI-compatible chat server, such as http://127.0.0.1:9000/v1. Not "
+            "set: the gateway serves neither chat nor RAG."
+        ),
+    )
+    chat_key: SecretStr | None = Field(
+        default=None,
+        description="Secret that is sent to the chat server as a bearer token. Not set: none is.",
+    )
+    chat_model: str | None = Field(
+        default=None,
+        description="Model of the chat server for requests that name none.",
+    )
+    chat_s: PositiveFloat = Field(
+        default=120.0,
+        description=(
+            "Longest time in seconds without data from the chat server before a request fails."
+        ),
+    )
+    pictures: Path | None = Field(
+        default=None,
+        description=(
+            "Folder of the corpus's pictures, which RAG sends to the chat server. Not set: RAG "
+            "sends documents only."
+        ),
+    )
+    picture_field: str = Field(
+        default="image",
+        description="Field of a document that holds the path of its picture in that folder.",
+    )
+    traces: str | None = Field(
+        default=None,
+        description=(
+            "URL to which OpenTelemetry spans of requests are sent (OTLP over HTTP), such as "
+            "http://127.0.0.1:4318/v1/traces. Not set: no spans are sent."
+        ),
+    )
+    trace_every: PositiveInt = Field(
+        default=1,
+        description=(
+            "Trace one request of this many, and every request whose caller traces it; 1 traces "
+            "all."
+        ),
+    )
+    access_log: bool = Field(
+        default=True,
+        description="Whether to log one line of JSON per request.",
+    )

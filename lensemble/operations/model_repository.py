@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from lensemble.settings import Settings
@@ -44,7 +43,7 @@ def with_instance_counts(settings: Settings) -> Settings:
         return settings
     cores = len(os.sched_getaffinity(0))
     count = min(max(2, cores), _MAX_PREPROCESS_INSTANCES)
-    return replace(settings, preprocess_instances=count)
+    return settings.with_changes(preprocess_instances=count)
 
 
 def write_repository(settings: Settings, target: Path) -> Path:

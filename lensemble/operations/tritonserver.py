@@ -27,7 +27,6 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -336,7 +335,7 @@ class TritonServer:
     def _environment(self) -> dict[str, str]:
         # Not the variables of a setting that is None here: the models would read them.
         inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
-        settings = replace(self._settings, heartbeats=self.heartbeats)
+        settings = self._settings.with_changes(heartbeats=self.heartbeats)
         environment = {**inherited, **settings.to_env()}
         # Threads of libgomp that wait for each other spin. Where others want their core too, a pass
         # then takes ten times as long: docs/performance.md.

@@ -126,7 +126,7 @@ def load(
             field="model_repository",
         )
     settings = Settings.from_env()
-    device = settings.device
+    device: str = settings.device
     if device == "auto":
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
     if device == "cuda":

@@ -145,9 +145,7 @@ def test_alone_equals_in_company_and_mixed_is_the_mean(embed, reference):
 
 
 def test_small_budgets_change_nothing(settings, preprocess, embed, checkpoint):
-    import dataclasses
-
-    few = ClipStage(dataclasses.replace(settings, batch_tokens=12, batch_patches=20), "cpu")
+    few = ClipStage(settings.with_changes(batch_tokens=12, batch_patches=20), "cpu")
     items = [Item(text) for text in TEXTS] + [Item("a", tuple(PICTURES.values())[:5])]
     found = few.run(preprocess.run(items))
     np.testing.assert_allclose(np.stack(found), embed(*items), atol=1e-5)
@@ -212,13 +210,12 @@ def test_other_lengths_and_false_tensors_are_refused(clip, preprocess):
 
 
 def test_profile_is_of_the_weights(clip, settings, clip_checkpoint, tmp_path):
-    import dataclasses
     import shutil
 
     assert clip.about["profile"].startswith("sha256:")
     other = tmp_path / "other"
     shutil.copytree(clip_checkpoint, other)
-    moved = dataclasses.replace(settings, clip=str(other))
+    moved = settings.with_changes(clip=str(other))
     assert ClipStage(moved, "cpu").about["profile"] == clip.about["profile"]
     model = CLIPModel.from_pretrained(other)
     with torch.no_grad():
@@ -228,9 +225,7 @@ def test_profile_is_of_the_weights(clip, settings, clip_checkpoint, tmp_path):
 
 
 def test_checkpoint_of_something_else_is_refused(settings, minilm):
-    import dataclasses
-
-    other = dataclasses.replace(settings, clip=str(minilm))
+    other = settings.with_changes(clip=str(minilm))
     for stage in (ClipStage, ClipPreprocessStage):
         with pytest.raises(InvalidInputError, match="a model of type 'bert'; expected 'clip'"):
             stage(other, "cpu")

@@ -1,7 +1,5 @@
 """The hybrid's vectors against sentence-transformers, with the real MiniLM."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -97,8 +95,8 @@ def test_other_lengths_are_refused(stage):
 
 def test_profile_is_of_weights_chat_model_and_prompt(stage, settings):
     profile = stage.about["profile"]
-    same = dataclasses.replace(settings, chat_url="http://127.0.0.1:10/v1", chat_key="k")
+    same = settings.with_changes(chat_url="http://127.0.0.1:10/v1", chat_key="k")
     assert SentenceStage(same, "cpu").about["profile"] == profile
     for change in ({"chat_model": "other"}, {"describe_prompt": "?"}, {"describe_tokens": 9}):
-        other = dataclasses.replace(settings, **change)
+        other = settings.with_changes(**change)
         assert SentenceStage(other, "cpu").about["profile"] != profile

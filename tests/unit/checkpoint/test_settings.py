@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from lensemble.gateway.settings import GatewaySettings
 from lensemble.settings import Settings
+from lensemble.settings_base import describe_settings
 from lensemble_client import InvalidInputError
 
 HYBRID = {"LENSEMBLE_SENTENCE": "m", "LENSEMBLE_CHAT_MODEL": "n"}
@@ -26,19 +28,34 @@ def test_options_stand_above_variables_and_none_leaves_them():
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("THREADS", "many", "'many': input should be a valid integer"),
+        ("DTYPE", "fp8", "'fp8': input should be 'auto', 'fp32' or 'bf16'"),
+        ("JPEG", "half", "'half': input should be 'full' or 'scaled'"),
+        ("ENCODER_INSTANCES", "0", "'0': input should be greater than 0"),
+        ("PREPROCESS_INSTANCES", "-2", "'-2': input should be greater than or equal to 0"),
+        ("CACHE_MIB", "-1", "'-1': input should be greater than or equal to 0"),
+        ("BATCH_TOKENS", "-1", "'-1': input should be greater than or equal to 0"),
+        ("CHAT_TIMEOUT_S", "soon", "'soon': input should be a valid number"),
+        ("CHAT_TIMEOUT_S", "nan", "'nan': input should be greater than 0"),
+        ("CHAT_CONCURRENCY", "0", "'0': input should be greater than 0"),
+    ],
+)
+def test_bad_value_names_the_variable(name, value, reason):
+    environ = {"LENSEMBLE_CHECKPOINT": "/c", f"LENSEMBLE_{name}": value}
+    with pytest.raises(InvalidInputError, match=f"LENSEMBLE_{name}: {reason}"):
+        Settings.from_env(environ)
+
+
+def test_missing_checkpoint_names_the_variable():
+    with pytest.raises(InvalidInputError, match="LENSEMBLE_CHECKPOINT: not set"):
+        Settings.from_env({})
+
+
+@pytest.mark.parametrize(
     ("environ", "reason"),
     [
-        ({}, "LENSEMBLE_CHECKPOINT: not set"),
-        ({"LENSEMBLE_THREADS": "many"}, "LENSEMBLE_THREADS: 'many' is not a whole number"),
-        ({"LENSEMBLE_DTYPE": "fp8"}, "LENSEMBLE_DTYPE: 'fp8' is not one of auto, fp32, bf16"),
-        ({"LENSEMBLE_JPEG": "half"}, "LENSEMBLE_JPEG: 'half' is not one of full, scaled"),
-        ({"LENSEMBLE_ENCODER_INSTANCES": "0"}, "_ENCODER_INSTANCES: 0; expected more than 0"),
-        ({"LENSEMBLE_PREPROCESS_INSTANCES": "-2"}, "_PREPROCESS_INSTANCES: -2 is negative"),
-        ({"LENSEMBLE_CACHE_MIB": "-1"}, "LENSEMBLE_CACHE_MIB: -1 is negative"),
-        ({"LENSEMBLE_BATCH_TOKENS": "-1"}, "LENSEMBLE_BATCH_TOKENS: -1 is negative"),
-        ({"LENSEMBLE_CHAT_TIMEOUT_S": "soon"}, "LENSEMBLE_CHAT_TIMEOUT_S: 'soon' is not a number"),
-        ({"LENSEMBLE_CHAT_TIMEOUT_S": "nan"}, "LENSEMBLE_CHAT_TIMEOUT_S: nan; expected more"),
-        ({"LENSEMBLE_CHAT_CONCURRENCY": "0"}, "LENSEMBLE_CHAT_CONCURRENCY: 0; expected more than"),
         ({"LENSEMBLE_SENTENCE": "m"}, "LENSEMBLE_CHAT_URL: not set; the embedder `hybrid`"),
         (
             {"LENSEMBLE_SENTENCE": "m", "LENSEMBLE_CHAT_URL": "http://h/v1"},
@@ -46,14 +63,13 @@ def test_options_stand_above_variables_and_none_leaves_them():
         ),
         (
             {**HYBRID, "LENSEMBLE_CHAT_URL": "http://me:secret@h/v1"},
-            r"LENSEMBLE_CHAT_URL: not a URL that can be used(?!.*secret)",
+            r"LENSEMBLE_CHAT_URL: not a usable URL(?!.*secret)",
         ),
     ],
 )
-def test_bad_setting_names_the_variable(environ, reason):
-    whole = {"LENSEMBLE_CHECKPOINT": "/c", **environ} if environ else {}
+def test_embedder_hybrid_needs_a_chat_server(environ, reason):
     with pytest.raises(InvalidInputError, match=reason):
-        Settings.from_env(whole)
+        Settings.from_env({"LENSEMBLE_CHECKPOINT": "/c", **environ})
 
 
 def test_embedders_are_those_that_have_a_model():
@@ -64,3 +80,50 @@ def test_embedders_are_those_that_have_a_model():
     assert found.embedders == ("hybrid", "clip")
     assert found.chat_timeout_s == 2.5
     assert Settings.from_env(found.to_env()) == found
+
+
+def test_settings_are_built_from_their_arguments_alone(monkeypatch):
+    monkeypatch.setenv("LENSEMBLE_DTYPE", "bf16")
+    assert Settings(checkpoint=Path("/c")).dtype == "auto"
+    assert Settings.from_env(checkpoint=Path("/c")).dtype == "bf16"
+
+
+def test_changed_copy_is_checked():
+    settings = Settings(checkpoint=Path("/c"), threads=3)
+    assert settings.with_changes(threads=2) == Settings(checkpoint=Path("/c"), threads=2)
+    assert settings.threads == 3
+    with pytest.raises(InvalidInputError, match="LENSEMBLE_THREADS"):
+        settings.with_changes(threads=-1)
+
+
+def test_secrets_are_sent_on_but_not_shown():
+    settings = GatewaySettings(chat_key="hidden")
+    assert "hidden" not in repr(settings)
+    assert settings.to_env()["LENSEMBLE_GATEWAY_CHAT_KEY"] == "hidden"
+    with pytest.raises(InvalidInputError, match="LENSEMBLE_GATEWAY_CHAT_KEY") as raised:
+        GatewaySettings(chat_key=["hidden"])
+    assert "hidden" not in str(raised.value)
+
+
+def test_gateway_refuses_unknown_variables():
+    assert GatewaySettings.from_env({"LENSEMBLE_GATEWAY_PORT": "0", "LENSEMBLE_URL": "u"}).port == 0
+    with pytest.raises(InvalidInputError, match="LENSEMBLE_GATEWAY_PROT: no such setting"):
+        GatewaySettings.from_env({"LENSEMBLE_GATEWAY_PROT": "1"})
+
+
+def test_gateway_settings_come_back_from_the_environment():
+    settings = GatewaySettings(remote_hosts=("a.org", "b.org"), mutual=True, chat_key="k")
+    assert GatewaySettings.from_env(settings.to_env()) == settings
+
+
+@pytest.mark.parametrize("settings", [Settings, GatewaySettings])
+def test_every_setting_is_described(settings):
+    described = {each.variable: each for each in describe_settings(settings)}
+    assert set(described) == {settings.variable(name) for name in settings.model_fields}
+    for each in described.values():
+        assert each.type
+        assert each.description.endswith("."), each
+    if settings is Settings:
+        assert described["LENSEMBLE_DTYPE"].type == "auto, fp32 or bf16"
+        assert described["LENSEMBLE_COMPACT_ROWS"][1:3] == ("whole number", "20000")
+        assert described["LENSEMBLE_CHECKPOINT"].default == ""

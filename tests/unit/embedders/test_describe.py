@@ -4,7 +4,6 @@ import base64
 import io
 import logging
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,7 +81,7 @@ def test_same_picture_is_paid_for_once(describer, server, settings):
     assert [one.tokens for one in (*both, *again)] == [TOKENS, 0, 0]
     assert {one.text for one in (*both, *again)} == {description("red")}
     describer([shown("red", text="with words")])
-    other = Describer(replace(settings, describe_prompt="What is it?"))
+    other = Describer(settings.with_changes(describe_prompt="What is it?"))
     other([shown("red")])
     other.close()
     assert len(server.bodies) == 3  # another text, another prompt
@@ -102,7 +101,7 @@ def test_what_was_used_longest_ago_is_forgotten(describer, server, monkeypatch):
 
 def test_many_are_asked_for_together_but_not_too_many(settings, server):
     server.delay_s = 0.1
-    describer = Describer(replace(settings, chat_concurrency=3))
+    describer = Describer(settings.with_changes(chat_concurrency=3))
     found = describer([shown(colour) for colour in chat_server.COLOURS])
     describer.close()
     assert [one.text for one in found] == [description(colour) for colour in chat_server.COLOURS]
@@ -141,7 +140,7 @@ def test_each_failure_is_its_items_own(
 
 def test_a_server_that_hangs_is_given_up(settings, server):
     server.failing = {"blue": "hang"}
-    describer = Describer(replace(settings, chat_timeout_s=0.5))
+    describer = Describer(settings.with_changes(chat_timeout_s=0.5))
     start = time.monotonic()
     good, bad = describer([shown("red"), shown("blue")])
     assert time.monotonic() - start < 5
@@ -153,7 +152,7 @@ def test_a_server_that_hangs_is_given_up(settings, server):
 
 def test_no_server_is_named(settings):
     port = free_port()
-    describer = Describer(replace(settings, chat_url=f"http://127.0.0.1:{port}/v1/"))
+    describer = Describer(settings.with_changes(chat_url=f"http://127.0.0.1:{port}/v1/"))
     text, picture = describer([("words", ()), shown("red")])
     describer.close()
     assert text.text == ""
@@ -162,7 +161,7 @@ def test_no_server_is_named(settings):
 
 
 def test_unknown_model_is_a_fault_of_the_service(settings):
-    describer = Describer(replace(settings, chat_model="no such model"))
+    describer = Describer(settings.with_changes(chat_model="no such model"))
     (found,) = describer([shown("red")])
     describer.close()
     assert isinstance(found, InternalError)

@@ -1,7 +1,6 @@
 import json
 import shutil
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,7 +104,7 @@ def test_graphs_for_onnx_runtime(checkpoint, tmp_path, monkeypatch):
     Graphs(tmp_path, Checkpoint.open(checkpoint).profile.hash, "int8", 18, files).write()
     finding = found(settings)["onnx"]
     assert (finding.level, finding.text) == (OK, "graphs of this checkpoint in int8")
-    assert "does not use them" in found(replace(settings, engine="torch"))["onnx"].text
+    assert "does not use them" in found(settings.with_changes(engine="torch"))["onnx"].text
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "lensemble[onnx]" in found(settings)["onnx"].remedy
     assert "onnx" not in found(Settings(checkpoint=checkpoint))

@@ -157,9 +157,8 @@ def test_index_of_shorter_vectors_is_written_with_full_ones(settings, checkpoint
 
 
 def test_writes_are_off_unless_they_are_on(settings, checkpoint, vectors):
-    from dataclasses import replace
 
-    off = replace(settings, writes="off")
+    off = settings.with_changes(writes="off")
     with pytest.raises(InvalidInputError, match=r"no store\.sqlite in .*index build"):
         StoreStage(off, "cpu")
     StoreStage(settings, "cpu").close()
