@@ -177,7 +177,9 @@ def test_reasons_of_restarts_are_those_of_the_code():
 
 def labels_of(metric: str, label: str) -> set[str]:
     """Values that operations.md lists for a label of a metric."""
-    (cells,) = [row for row in table_under("### Labels") if row[:2] == [f"`{metric}`", f"`{label}`"]]
+    (cells,) = [
+        row for row in table_under("### Labels") if row[:2] == [f"`{metric}`", f"`{label}`"]
+    ]
     return set(re.findall(r"`(\w+)`", cells[2]))
 
 
