@@ -30,7 +30,8 @@ from benchmarks.common.random_model import random_serving_checkpoint
 from benchmarks.common.reference import Reference
 from lensemble.encoder.vector_cache import content
 from lensemble.pipeline import Pipeline
-from lensemble.preprocess.decode import open_image, patch_rows, resize, smart_resize, to_rgb
+from lensemble.preprocess.decode_picture import decode_rgb, open_picture
+from lensemble.preprocess.patches import cut_patches, resize, smart_resize
 from lensemble.preprocess.preprocessor import Preprocessor
 from lensemble.settings import Settings
 from lensemble_client import Item
@@ -65,15 +66,15 @@ def speed(pipeline: Pipeline, count: int, rounds: int) -> Figures:
     results: Figures = {}
     for name, size in SIZES.items():
         files = photographs(size, count)
-        decoded = [to_rgb(open_image(file)) for file in files]
+        decoded = [decode_rgb(open_picture(file)) for file in files]
         wanted = smart_resize(size[1], size[0], profile)
         resized = [resize(rgb, *wanted) for rgb in decoded]
         features = [preprocess(Item(images=(file,))) for file in files]
         results[name] = {
             "all_ms": cpu_ms(lambda file: preprocess(Item(images=(file,))), files, rounds),
-            "decode_ms": cpu_ms(lambda file: to_rgb(open_image(file)), files, rounds),
+            "decode_ms": cpu_ms(lambda file: decode_rgb(open_picture(file)), files, rounds),
             "resize_ms": cpu_ms(functools.partial(_resize, wanted), decoded, rounds),
-            "rows_ms": cpu_ms(lambda pixels: patch_rows(pixels, profile), resized, rounds),
+            "rows_ms": cpu_ms(lambda pixels: cut_patches(pixels, profile), resized, rounds),
             "hash_ms": cpu_ms(content, features, rounds),
         }
         results[name]["pictures_per_s"] = round(1000 / results[name]["all_ms"], 1)

@@ -26,18 +26,18 @@ def main() -> None:
     given = parser.parse_args()
     atheris: Any = importlib.import_module("atheris")  # for this alone, and not everywhere
     with atheris.instrument_imports(
-        include=["PIL", "lensemble.preprocess.decode", "lensemble.index.storage.filter"]
+        include=["PIL", "lensemble.preprocess.decode_picture", "lensemble.index.storage.filter"]
     ):
         from lensemble.checkpoint import Checkpoint
         from lensemble.index.storage.filter import Filter
-        from lensemble.preprocess.decode import load_image
+        from lensemble.preprocess.patches import picture_to_patches
         from lensemble_contract.errors import InvalidInputError
 
     profile = Checkpoint.open(WORKLOADS["demo"].checkpoint()).profile
 
     def picture(data: bytes) -> None:
         try:
-            load_image(data, profile.image)
+            picture_to_patches(data, profile.image)
         except InvalidInputError:
             pass
 

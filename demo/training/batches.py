@@ -22,9 +22,9 @@ from demo.emoji.augment import augment, premultiplied
 from demo.emoji.concepts import LANGUAGES, Picture
 from demo.emoji.write_dataset import SAME_THING
 from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
-from lensemble.preprocess.decode import patch_rows
 from lensemble.preprocess.features import Features
-from lensemble.preprocess.prompt import IM_END, Prompt
+from lensemble.preprocess.patches import cut_patches
+from lensemble.preprocess.prompt import IM_END, PromptBuilder
 from lensemble_contract import contract
 
 SIZES = {
@@ -216,7 +216,7 @@ class Batches:
         damaged = augment(self._pixels[max(size)][torch.tensor(chosen)], size, generator)
         made = []
         for n, pixels in enumerate(damaged):
-            rows, grid = patch_rows(pixels, self._profile.image)
+            rows, grid = cut_patches(pixels, self._profile.image)
             tokens = grid[1] * grid[2] // self._profile.image.merge_size**2
             ids = self._texts.ids(texts[n] if texts else "", tokens, instruction, rng)
             made.append(Features(ids, rows, np.array([grid], np.int32)))
@@ -230,14 +230,14 @@ class Texts:
     """Prompts whose words are cut at random, so that the pieces of unseen words look less strange.
 
     As BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267), which the tokenizer has without a
-    seed. Only what the user wrote is cut so; the rest of the prompt is `Prompt`'s.
+    seed. Only what the user wrote is cut so; the rest of the prompt is `PromptBuilder`'s.
 
     Args:
         checkpoint: Tokenizer and profile.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._prompt = Prompt(checkpoint.folder / TOKENIZER_FILE, checkpoint.profile)
+        self._prompt = PromptBuilder(checkpoint.folder / TOKENIZER_FILE, checkpoint.profile)
         self._tokenizer = Tokenizer.from_file(str(checkpoint.folder / TOKENIZER_FILE))
         self._tokenizer.encode_special_tokens = True
         self._end = checkpoint.profile.prompt.tokens[IM_END]
@@ -245,7 +245,7 @@ class Texts:
     def ids(
         self, text: str, image_tokens: int, instruction: str, rng: random.Random
     ) -> NDArray[np.int32]:
-        """As `Prompt.ids`, for at most one picture.
+        """As `PromptBuilder.ids`, for at most one picture.
 
         Args:
             text: Neither begins nor ends with white space.

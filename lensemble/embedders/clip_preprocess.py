@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lensemble.embedders import model_files
-from lensemble.preprocess.decode import open_image, to_rgb, upright
+from lensemble.preprocess.decode_picture import decode_rgb, open_picture, upright
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Item
@@ -99,8 +99,8 @@ class ClipPreprocessor:
         pixels = np.empty((len(item.images), self._side, self._side, 3), np.uint8)
         for n, image in enumerate(item.images):
             field = f"{contract.IMAGE.name}[{n}]"
-            picture = open_image(image, field)
-            pixels[n] = _pixels(self._processor, upright(picture, to_rgb(picture, field)))
+            picture = open_picture(image, field)
+            pixels[n] = _pixels(self._processor, upright(picture, decode_rgb(picture, field)))
         return ClipFeatures(ids, pixels, len(ids) + len(pixels) * self._tokens_of_picture)
 
     def _ids(self, text: str | None) -> NDArray[np.int32]:

@@ -1,1 +1,1 @@
-"""Stage 1: a picture and a text become token ids and patch rows."""
+"""Stage 1: the texts and pictures of an item become token ids and patch rows."""

@@ -1,10 +1,10 @@
-"""Text, pictures' places and instruction -> token ids.
+"""Builds prompts: text, instruction and the places of pictures become token ids.
 
-The prompt is built from ids, segment by segment, and never as one string: the special tokens come
-from the profile, and what the user wrote is tokenized with special tokens switched off. So
-`<|image_pad|>` inside a user's text is text, where the reference would take it for a picture.
-Between special tokens the tokenizer treats each segment by itself, so the ids equal those of the
-rendered chat template.
+A prompt is built from ids, part by part, and never as one string. Special tokens come from the
+profile, and the user's text is tokenized with special tokens switched off. So `<|image_pad|>`
+inside a user's text is ordinary text, whereas the reference would take it for a picture. The
+tokenizer treats the parts between special tokens separately, so the ids equal those of the rendered
+chat template.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ ENDOFTEXT = "<|endoftext|>"
 TOKENS = (ENDOFTEXT, IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD)
 
 
-class Prompt:
+class PromptBuilder:
     """Builds prompts for one profile.
 
     Args:
-        tokenizer_file: `tokenizer.json` of the serving checkpoint.
-        profile: Its profile.
+        tokenizer_file: path of the serving checkpoint's `tokenizer.json`.
+        profile: profile of the serving checkpoint.
     """
 
     def __init__(self, tokenizer_file: Path, profile: Profile) -> None:
         self._profile = profile
         self._tokens = profile.prompt.tokens
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        self._tokenizer.encode_special_tokens = True  # the name means: as ordinary text
+        self._tokenizer.encode_special_tokens = True  # encodes them as ordinary text
         self._newline = self._encode("\n")
         self._default_system = self._system(profile.prompt.instruction)
 
     def ids(
         self, text: str | None, image_tokens: Sequence[int], instruction: str | None
     ) -> NDArray[np.int32]:
-        """Token ids of one item.
+        """Builds the token ids of one item.
 
         Args:
-            text: The user's text; None if there is none.
-            image_tokens: For each picture, how many tokens it takes.
-            instruction: Replaces the profile's instruction; None keeps it.
+            text: the user's text; None if there is none.
+            image_tokens: number of tokens of each picture.
+            instruction: replacement for the profile's instruction; None keeps the profile's.
 
         Returns:
             (T,) int32.
@@ -68,23 +68,23 @@ class Prompt:
                 ids += [tokens[VISION_START], *[tokens[IMAGE_PAD]] * count, tokens[VISION_END]]
             ids += self._encode(text or "")
         else:
-            ids += self._encode(f"user\n{text or ''}")  # one segment, so one call
+            ids += self._encode(f"user\n{text or ''}")  # one part, so one call
         ids += [tokens[IM_END], *self._newline]
         if self._profile.prompt.generation_prompt:
             ids += [tokens[IM_START], *self._encode("assistant\n")]
         if self._profile.prompt.append_endoftext:
             ids.append(tokens[ENDOFTEXT])
         if len(ids) > self._profile.max_tokens:
-            pictures = sum(image_tokens)
+            picture_tokens = sum(image_tokens)
             raise InvalidInputError(
-                f"the prompt has {len(ids)} tokens ({pictures} of them pictures); at most "
+                f"the prompt has {len(ids)} tokens ({picture_tokens} of them of pictures); at most "
                 f"{self._profile.max_tokens}; shorten the text or send fewer pictures",
-                field="text" if len(ids) - pictures > pictures else "image",
+                field="text" if len(ids) - picture_tokens > picture_tokens else "image",
             )
         return np.array(ids, dtype=np.int32)
 
     def _system(self, instruction: str) -> list[int]:
-        instruction = punctuated(instruction)
+        instruction = with_final_punctuation(instruction)
         if not instruction:
             return []
         start, end = self._tokens[IM_START], self._tokens[IM_END]
@@ -95,11 +95,11 @@ class Prompt:
         return ids
 
 
-def punctuated(instruction: str) -> str:
-    """The instruction as the official embedder sends it: stripped, ending in punctuation.
+def with_final_punctuation(instruction: str) -> str:
+    """Strips an instruction and makes it end in punctuation, as the official embedder does.
 
-    Source: Qwen3-VL-Embedding `format_model_input`, which adds a full stop where the last
-    character is not in a Unicode category P*.
+    Source: Qwen3-VL-Embedding `format_model_input`, which adds a full stop if the last character is
+    not in one of the Unicode categories P*.
     """
     instruction = instruction.strip()
     if instruction and not unicodedata.category(instruction[-1]).startswith("P"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.vector_cache import Repeats
-from lensemble.preprocess.features import Features, unfill
+from lensemble.preprocess.features import Features, unpad
 from lensemble.scheduling.admission import lane_of
 from lensemble.settings import Settings
 from lensemble.stages.stage import Counter, LaneStage, Parameters, deadline_of, whole_number
@@ -67,7 +67,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         deadline = deadline_of(rows, parameters)
         return [
             row if isinstance(row, LensembleError) else (row, dimensions, deadline)
-            for row in unfill(rows)
+            for row in unpad(rows)
         ]
 
     def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:

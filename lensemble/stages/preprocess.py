@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.preprocess.features import Features, fill
+from lensemble.preprocess.features import Features, pad
 from lensemble.scheduling.admission import Gate, lane_of
 from lensemble.settings import Settings
 from lensemble.stages.stage import Counter, Parameters, Stage
@@ -62,4 +62,4 @@ class PreprocessStage(Stage[Item, Features]):
     def write(self, results: Sequence[Features]) -> Rows:
         """See `Stage.write`."""
         tokens = np.array([[len(features.input_ids)] for features in results], np.int32)
-        return {**fill(results), contract.TOKENS.name: tokens}
+        return {**pad(results), contract.TOKENS.name: tokens}

@@ -16,8 +16,8 @@ from PIL import Image
 
 from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
 from lensemble.index.storage.filter import Filter
-from lensemble.preprocess.decode import load_image
-from lensemble.preprocess.prompt import IMAGE_PAD, VISION_START, Prompt
+from lensemble.preprocess.patches import picture_to_patches
+from lensemble.preprocess.prompt import IMAGE_PAD, VISION_START, PromptBuilder
 from lensemble_client import InvalidInputError
 
 LONGEST = 500
@@ -99,7 +99,7 @@ def test_pictures(opened, data, scaled):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
         try:
-            rows, (_, down, across) = load_image(
+            rows, (_, down, across) = picture_to_patches(
                 data, opened.profile.image, "image[0]", scaled=scaled
             )
         except InvalidInputError as error:
@@ -114,7 +114,7 @@ def test_pictures(opened, data, scaled):
 def test_what_is_no_picture(opened, data):
     for sent in (data, b"data:image/png;base64," + data):
         with pytest.raises(InvalidInputError) as caught:
-            load_image(sent, opened.profile.image, "image[0]")
+            picture_to_patches(sent, opened.profile.image, "image[0]")
         refused(caught.value, "image[0]")
 
 
@@ -189,5 +189,5 @@ _made = {}
 
 def _prompt(opened):
     if opened.folder not in _made:
-        _made[opened.folder] = Prompt(opened.folder / TOKENIZER_FILE, opened.profile)
+        _made[opened.folder] = PromptBuilder(opened.folder / TOKENIZER_FILE, opened.profile)
     return _made[opened.folder]

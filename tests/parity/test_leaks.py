@@ -157,14 +157,14 @@ def test_lost_text_boundaries_are_seen_to_leak(pipeline, monkeypatch):
 
 def test_filling_is_never_computed(pipeline):
     """What stands in filled-up rows cannot matter: it does not reach the packed row."""
-    from lensemble.preprocess.features import fill, unfill
+    from lensemble.preprocess.features import pad, unpad
 
     features = [pipeline.preprocess(item) for item in TEXTS + PICTURES]
-    rows = fill(features)
+    rows = pad(features)
     shapes = [f.patches.shape for f in features]
     for row, shape in enumerate(shapes):
         rows["patches"][row, shape[0] :] = 255
-    packed = pack(unfill(rows), pipeline.encoder.geometry)
+    packed = pack(unpad(rows), pipeline.encoder.geometry)
     assert packed.patches.shape[0] == sum(shape[0] for shape in shapes)
     np.testing.assert_array_equal(
         pipeline.encoder.forward(packed),

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lensemble.preprocess.features import Features, fill, unfill
+from lensemble.preprocess.features import Features, pad, unpad
 from lensemble_client import InvalidInputError
 
 
@@ -13,43 +13,43 @@ def item(tokens: int, *grids: tuple[int, int]) -> Features:
     )
 
 
-def same(one: Features, other: Features) -> bool:
+def equal(first: Features, second: Features) -> bool:
     return (
-        np.array_equal(one.input_ids, other.input_ids)
-        and np.array_equal(one.patches, other.patches)
-        and np.array_equal(one.image_grid_thw, other.image_grid_thw)
+        np.array_equal(first.input_ids, second.input_ids)
+        and np.array_equal(first.patches, second.patches)
+        and np.array_equal(first.image_grid_thw, second.image_grid_thw)
     )
 
 
-def test_filled_up_rows_come_back_without_the_filling():
+def test_unpad_removes_what_pad_added():
     items = [item(5), item(3, (2, 4)), item(9, (2, 2), (4, 2))]
-    rows = fill(items)
+    rows = pad(items)
     assert rows["input_ids"].shape == (3, 9)
     assert rows["patches"].shape == (3, 12, 768)
     assert rows["image_grid_thw"].shape == (3, 2, 3)
     assert rows["input_ids"][1].tolist() == [1, 2, 3, -1, -1, -1, -1, -1, -1]
-    assert all(same(*pair) for pair in zip(unfill(rows), items, strict=True))
+    assert all(equal(*pair) for pair in zip(unpad(rows), items, strict=True))
 
 
-def test_single_item_is_not_filled():
-    rows = fill([item(4)])
+def test_single_item_is_not_padded():
+    rows = pad([item(4)])
     assert rows["patches"].shape == (1, 0, 768)
     assert rows["image_grid_thw"].shape == (1, 0, 3)
-    assert same(unfill(rows)[0], item(4))
+    assert equal(unpad(rows)[0], item(4))
 
 
-def test_bad_rows_leave_their_neighbours_alone():
-    rows = fill([item(3, (2, 2)), item(3, (2, 2)), item(3, (2, 2)), item(3, (2, 2))])
+def test_bad_row_does_not_affect_its_neighbours():
+    rows = pad([item(3, (2, 2)), item(3, (2, 2)), item(3, (2, 2)), item(3, (2, 2))])
     rows["input_ids"][0] = -1  # no tokens
-    rows["input_ids"][1, 0] = -1  # a hole
+    rows["input_ids"][1, 0] = -1  # padding before a token
     rows["image_grid_thw"][2, 0] = (1, 4, 4)  # more patches than were sent
-    results = unfill(rows)
+    results = unpad(rows)
     assert [type(result) for result in results[:3]] == [InvalidInputError] * 3
-    assert same(results[3], item(3, (2, 2)))
+    assert equal(results[3], item(3, (2, 2)))
 
 
-def test_enormous_grid_does_not_overflow():
-    rows = fill([item(3, (2, 2))])
+def test_huge_grid_does_not_overflow():
+    rows = pad([item(3, (2, 2))])
     rows["image_grid_thw"] = np.array([[[2**30, 2**30, 16]]], np.int32)
-    (error,) = unfill(rows)
+    (error,) = unpad(rows)
     assert isinstance(error, InvalidInputError)

@@ -2,7 +2,7 @@ import pytest
 
 from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
 from lensemble.preprocess import prompt
-from lensemble.preprocess.prompt import Prompt, punctuated
+from lensemble.preprocess.prompt import PromptBuilder, with_final_punctuation
 from lensemble_client import InvalidInputError
 
 
@@ -13,11 +13,11 @@ def opened(checkpoint):
 
 @pytest.fixture(scope="module")
 def prompts(opened):
-    return Prompt(opened.folder / TOKENIZER_FILE, opened.profile)
+    return PromptBuilder(opened.folder / TOKENIZER_FILE, opened.profile)
 
 
 @pytest.mark.parametrize("token", prompt.TOKENS)
-def test_special_token_in_text_or_instruction_is_text(prompts, opened, token):
+def test_special_token_in_text_or_instruction_is_ordinary_text(prompts, opened, token):
     id_ = opened.profile.prompt.tokens[token]
 
     def count(text, instruction=None):
@@ -27,31 +27,31 @@ def test_special_token_in_text_or_instruction_is_text(prompts, opened, token):
     assert count("plain", f"find {token}") == count("plain")
 
 
-def test_picture_takes_its_tokens_between_two_marks(prompts, opened):
+def test_picture_tokens_are_between_start_and_end_tokens(prompts, opened):
     tokens = opened.profile.prompt.tokens
     ids = prompts.ids(None, [3, 2], None).tolist()
     start, pad, end = (
         tokens[token] for token in (prompt.VISION_START, prompt.IMAGE_PAD, prompt.VISION_END)
     )
-    at = ids.index(start)
-    assert ids[at : at + 9] == [start, pad, pad, pad, end, start, pad, pad, end]
+    first = ids.index(start)
+    assert ids[first : first + 9] == [start, pad, pad, pad, end, start, pad, pad, end]
 
 
-def test_prompt_ends_in_endoftext(prompts, opened):
+def test_prompt_ends_with_endoftext(prompts, opened):
     assert prompts.ids("x", [], None)[-1] == opened.profile.prompt.tokens[prompt.ENDOFTEXT]
 
 
 @pytest.mark.parametrize(
     ("tokens", "text", "field"), [([], "word " * 9000, "text"), ([5000, 5000], None, "image")]
 )
-def test_too_long_prompt_names_the_limit(prompts, tokens, text, field):
+def test_error_of_too_long_prompt_names_the_limit(prompts, tokens, text, field):
     with pytest.raises(InvalidInputError, match="at most 8192") as caught:
         prompts.ids(text, tokens, None)
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("instruction", "expected"),
     [
         ("  Find cars ", "Find cars."),
         ("Find cars.", "Find cars."),
@@ -61,5 +61,5 @@ def test_too_long_prompt_names_the_limit(prompts, tokens, text, field):
         ("  ", ""),
     ],
 )
-def test_instruction_ends_in_punctuation(given, expected):
-    assert punctuated(given) == expected
+def test_instruction_ends_in_punctuation(instruction, expected):
+    assert with_final_punctuation(instruction) == expected
