@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lensemble.embedders import model_files
-from lensemble.preprocess.decode_picture import decode_rgb, open_picture, upright
+from lensemble.preprocess.decode_picture import apply_exif_orientation, decode_rgb, open_picture
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Item
@@ -100,7 +100,9 @@ class ClipPreprocessor:
         for n, image in enumerate(item.images):
             field = f"{contract.IMAGE.name}[{n}]"
             picture = open_picture(image, field)
-            pixels[n] = _pixels(self._processor, upright(picture, decode_rgb(picture, field)))
+            pixels[n] = _pixels(
+                self._processor, apply_exif_orientation(picture, decode_rgb(picture, field))
+            )
         return ClipFeatures(ids, pixels, len(ids) + len(pixels) * self._tokens_of_picture)
 
     def _ids(self, text: str | None) -> NDArray[np.int32]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lensemble.embedders import model_files
 from lensemble.embedders.chat import Shown
-from lensemble.preprocess.decode_picture import decode_rgb, open_picture, upright
+from lensemble.preprocess.decode_picture import apply_exif_orientation, decode_rgb, open_picture
 from lensemble_contract import contract
 from lensemble_contract.items import Item
 
@@ -33,7 +33,7 @@ def show(item: Item) -> Shown:
 
 def _jpeg(image: bytes, field: str) -> bytes:
     picture = open_picture(image, field)
-    rgb = upright(picture, decode_rgb(picture, field))
+    rgb = apply_exif_orientation(picture, decode_rgb(picture, field))
     rgb.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=QUALITY)
