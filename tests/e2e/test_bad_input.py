@@ -20,8 +20,7 @@ from lensemble_client import (
 )
 from lensemble_client.transports.sync_transports import GrpcTransport
 from lensemble_contract import contract
-from tests.pictures import encode, textured
-from tests.unit.preprocess.test_decode import png_header
+from tests.pictures import encode, png_header, textured
 
 pytestmark = pytest.mark.e2e
 

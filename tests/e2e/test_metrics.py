@@ -8,8 +8,7 @@ import pytest
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, InvalidInputError
-from tests.pictures import encode, textured
-from tests.unit.preprocess.test_decode import png_header
+from tests.pictures import encode, png_header, textured
 
 pytestmark = pytest.mark.e2e
 

@@ -1,6 +1,4 @@
 import base64
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ from PIL import Image
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble_client import InvalidInputError
 from lensemble_contract import contract
-from tests.pictures import encode, textured
+from tests.pictures import encode, png_header, textured
 
 
 def rgb(data: bytes) -> np.ndarray:
@@ -97,17 +95,6 @@ def test_bad_data_url_error_says_what_was_expected(url):
 def test_other_bytes_are_refused(data):
     with pytest.raises(InvalidInputError, match="not a picture that can be read"):
         open_picture(data, "image[2]")
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG whose header states a size but which has no pixels: decoding it would fail."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + body))
-        return struct.pack(">I", len(body)) + kind + body + crc
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"")
 
 
 @pytest.mark.parametrize(
