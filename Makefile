@@ -51,6 +51,10 @@ lint: style types
 audit: $(VENV)/.made
 	@$(BIN)/pip-audit --progress-spinner off --skip-editable
 
+# The synchronous client, from the asynchronous one.
+generate: $(VENV)/.made
+	@$(BIN)/python client/generate_sync.py
+
 format: $(VENV)/.made
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 

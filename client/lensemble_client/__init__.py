@@ -12,10 +12,10 @@ Typical use:
 """
 
 from lensemble_client.async_client import AsyncClient
-from lensemble_client.calls import Embedding, Hit, Stored
-from lensemble_client.client import Client, Status
+from lensemble_client.client import Client
 from lensemble_client.embedder import Qwen3VLEmbedder
 from lensemble_client.quantization import quantize
+from lensemble_client.results import Embedding, Hit, Status, Stored
 from lensemble_client.retry import Retry
 from lensemble_client.transports.async_transports import (
     AsyncGrpcTransport,

@@ -4,7 +4,7 @@ The one place where a tensor's name is written. `model_repository/*/config.pbtxt
 Triton needs literal text; `tests/contract` compares the two.
 
 Shapes are those of one row; on the wire every tensor has a leading batch dimension B. All rows of
-one request have one shape, so shorter rows are filled up: `input_ids` with `FILL_ID`, `patches`
+one request have one shape, so shorter rows are filled up: `input_ids` with `PAD_ID`, `patches`
 and `image_grid_thw` with zero rows. The grid and the ids tell what is real.
 """
 
@@ -21,7 +21,7 @@ MAX_BATCH_SIZE = 64
 PATCH_VALUES = 768
 """uint8 values of one patch row: 3 channels x 16 x 16 pixels (Qwen3-VL: patch_size 16)."""
 
-FILL_ID = -1
+PAD_ID = -1
 """Stands in `input_ids` where a row is shorter than the longest row of its request."""
 
 MAX_IMAGES_PER_ITEM = 16
@@ -80,8 +80,8 @@ class Model:
     steps: tuple[str, ...] = ()
     time: Tensor | None = None
 
-    def giving(self, *outputs: Tensor) -> Model:
-        """The same model, of which only these outputs are asked for."""
+    def with_outputs(self, *outputs: Tensor) -> Model:
+        """Returns the same model with only these outputs, so that a request asks for no others."""
         return replace(self, outputs=outputs)
 
 

@@ -320,7 +320,7 @@ def _check(
     embedders: Sequence[str], concurrency: int, samples: int, price_per_hour: float | None
 ) -> None:
     for name in embedders:
-        calls.embedder_called(name)
+        calls.embedder_model(name)
     if not embedders or len(set(embedders)) < len(embedders):
         raise InvalidInputError(f"{list(embedders)}; expected each once", field="embedders")
     for field_, value in (("concurrency", concurrency), ("samples", samples)):

@@ -57,7 +57,7 @@ def pad(items: Sequence[Features]) -> Rows:
     max_tokens = max(len(item.input_ids) for item in items)
     max_patches = max(len(item.patches) for item in items)
     max_images = max(len(item.image_grid_thw) for item in items)
-    ids = np.full((len(items), max_tokens), contract.FILL_ID, np.int32)
+    ids = np.full((len(items), max_tokens), contract.PAD_ID, np.int32)
     patches = np.zeros((len(items), max_patches, contract.PATCH_VALUES), np.uint8)
     grids = np.zeros((len(items), max_images, 3), np.int32)
     for row, item in enumerate(items):
@@ -87,11 +87,11 @@ def unpad(rows: Mapping[str, NDArray[Any]]) -> list[Features | LensembleError]:
 def _unpad_row(
     ids: NDArray[Any], patches: NDArray[Any], grid: NDArray[Any]
 ) -> Features | LensembleError:
-    is_token = ids != contract.FILL_ID
+    is_token = ids != contract.PAD_ID
     token_count = int(np.count_nonzero(is_token))
     if not token_count or not is_token[:token_count].all():
         return InvalidInputError(
-            f"expected token ids, then only {contract.FILL_ID}", field=contract.INPUT_IDS.name
+            f"expected token ids, then only {contract.PAD_ID}", field=contract.INPUT_IDS.name
         )
     grid = grid[grid.any(axis=1)].astype(np.int64)
     # Check each number by itself first: a product of three huge numbers could overflow to a

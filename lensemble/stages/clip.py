@@ -49,7 +49,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
             return InvalidInputError(
                 f"{count}, and there are {len(pixels)}", field=contract.PICTURES.name
             )
-        features = ClipFeatures(ids[ids != contract.FILL_ID], pixels[:count], 0)
+        features = ClipFeatures(ids[ids != contract.PAD_ID], pixels[:count], 0)
         try:
             self._encoder.check(features)
         except LensembleError as error:

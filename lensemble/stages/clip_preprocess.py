@@ -44,7 +44,7 @@ class ClipPreprocessStage(Stage[Item, ClipFeatures]):
         """See `Stage.write`; shorter rows are filled up, `pictures` says what is real."""
         longest = max(len(one.input_ids) for one in results)
         most = max(len(one.pixels) for one in results)
-        ids = np.full((len(results), longest), contract.FILL_ID, np.int32)
+        ids = np.full((len(results), longest), contract.PAD_ID, np.int32)
         pixels = np.zeros((len(results), most, *results[0].pixels.shape[1:]), np.uint8)
         for row, one in enumerate(results):
             ids[row, : len(one.input_ids)] = one.input_ids

@@ -131,7 +131,7 @@ def _call(action: str, items: Sequence[Item]) -> calls.Call[Any]:
     if action == "embed":
         return calls.embed(items, None)
     if action == "search":
-        return calls.search(items, calls.Looking(), None)
+        return calls.search(items, calls.SearchOptions(), None)
     (item,) = items
     return calls.ingest(Record(new_id(), item))
 

@@ -72,9 +72,9 @@ async def found_for(
     )
 
 
-def how(body: Looking) -> calls.Looking:
+def how(body: Looking) -> calls.SearchOptions:
     """How to search."""
-    return calls.Looking(body.top_k, body.filter, body.exclude, body.min_score)
+    return calls.SearchOptions(body.top_k, body.filter, body.exclude, body.min_score)
 
 
 async def _alone(

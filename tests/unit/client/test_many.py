@@ -20,7 +20,7 @@ from lensemble_client import (
     Record,
     Retry,
 )
-from lensemble_client.batches import TEXT_BYTES, batches
+from lensemble_client.batches import TEXT_BYTES_PER_REQUEST, batches
 
 AT_ONCE = Retry(tries=3, first_s=0.0)
 
@@ -136,7 +136,7 @@ def test_pictures_go_alone_in_their_places(caller):
 
 
 def test_every_item_is_in_one_batch_and_none_is_too_large():
-    long = "x" * (TEXT_BYTES // 2)
+    long = "x" * (TEXT_BYTES_PER_REQUEST // 2)
     items = [Item(long), Item("a"), Item(long), Item(long + long + long), Item("b")]
     made = list(batches(items))
     assert sorted(number for batch in made for number, _ in batch) == [0, 1, 2, 3, 4]

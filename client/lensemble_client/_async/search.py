@@ -1,23 +1,26 @@
-"""Embedding and searching."""
+"""Embedding items and searching for their neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any
 
 from lensemble_client import calls
-from lensemble_client.batches import TEXTS, batches
-from lensemble_client.calls import Embedding, Hit, Looking, Measured
-from lensemble_client.connection import IN_FLIGHT, Connection, map_batches, stream_batches
+from lensemble_client._async.base import AsyncBaseClient
+from lensemble_client.batches import TEXTS_PER_REQUEST, batches
+from lensemble_client.calls import SearchOptions
+from lensemble_client.concurrency.tasks import stream_batches
+from lensemble_client.connection import IN_FLIGHT
+from lensemble_client.results import Embedding, Hit, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Picture
 
 
-class Searching(Connection):
-    """Calls of `embed`, `search` and `faiss`."""
+class AsyncSearchCalls(AsyncBaseClient):
+    """Calls of the models `embed`, `search` and `faiss`."""
 
-    def embed(
+    async def embed(
         self,
         text: str | None = None,
         image: Picture | Sequence[Picture] | None = None,
@@ -31,10 +34,11 @@ class Searching(Connection):
 
         Args:
             text: Text of the item.
-            image: Encoded bytes, path, or Pillow image; or several of them.
+            image: Encoded bytes, a path, or a Pillow image; or several of them.
             instruction: Replaces the profile's instruction.
-            dimensions: Matryoshka length of the vector; the profile's full one if None.
-            embedder: Which one, of `contract.EMBEDDERS`; the server must have been started with it.
+            dimensions: Matryoshka length of the vector; None takes the profile's full length.
+            embedder: Name of the embedder, a key of `contract.EMBEDDERS`; the server must have been
+                started with it.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -44,29 +48,31 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        return self.run(calls.embed([item], dimensions, embedder), timeout_s)[0]
+        (vector,) = await self.run(calls.embed([item], dimensions, embedder), timeout_s)
+        return vector
 
-    def embed_many(
+    async def embed_many(
         self,
         items: Iterable[Item],
         *,
         dimensions: int | None = None,
         embedder: str = contract.NATIVE,
         concurrency: int = IN_FLIGHT,
-        batch_size: int = TEXTS,
+        batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         progress: bool = False,
     ) -> list[Embedding | LensembleError]:
-        """Embeds any number of items: N in, N out, in the same order.
+        """Embeds any number of items: N items give N results, in the same order.
 
-        Texts share requests; items with pictures have one each, and the server joins them. One
-        item's error takes that item's place in the result and leaves the others alone.
+        Texts share requests. An item with pictures has a request of its own, and the server batches
+        those. If an item fails, its error takes its place in the result; the others are not
+        affected.
 
         Args:
-            items: What to embed; read as it is worked on, so it may be a generator.
-            dimensions: Matryoshka length of the vectors; the profile's full one if None.
+            items: Items to embed; they are read while requests run, so this may be a generator.
+            dimensions: Matryoshka length of the vectors; None takes the profile's full length.
             embedder: As in `embed`.
-            concurrency: Requests under way at a time.
+            concurrency: Requests that are sent at the same time.
             batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
             timeout_s: Seconds for each request.
             progress: Whether to show a progress bar on standard error.
@@ -74,14 +80,13 @@ class Searching(Connection):
         Returns:
             For each item its vector (D,) or its error.
         """
-        return map_batches(
-            batches(items, batch_size),
-            lambda batch: self._run_items(
-                batch, lambda some: calls.embed(some, dimensions, embedder), timeout_s
-            ),
+        return await self.run_many(
+            items,
+            lambda batch: calls.embed(batch, dimensions, embedder),
+            concurrency=concurrency,
+            batch_size=batch_size,
+            timeout_s=timeout_s,
             label="embed",
-            total=len(items) if isinstance(items, Sized) else None,
-            in_flight=concurrency,
             progress=progress,
         )
 
@@ -92,16 +97,17 @@ class Searching(Connection):
         dimensions: int | None = None,
         embedder: str = contract.NATIVE,
         concurrency: int = IN_FLIGHT,
-        batch_size: int = TEXTS,
+        batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
-    ) -> Generator[Measured[Embedding] | LensembleError]:
-        """Embeds items without an end: results come, in order, while later items are read.
+    ) -> AsyncGenerator[Measured[Embedding] | LensembleError]:
+        """Embeds an unlimited number of items: yields results, in order, while it reads items.
 
-        Memory does not grow with their number: at most `2 * concurrency` requests are held, and
-        the results that wait for an earlier item.
+        Memory does not grow with the number of items: at most `2 * concurrency` requests are held,
+        and the results that wait for an earlier item. Closing the generator starts no further
+        request; `AsyncClient` cancels those that run, `Client` waits for them.
 
         Args:
-            items: As in `embed_many`; read when results are asked for.
+            items: As in `embed_many`; read while results are requested.
             dimensions: As in `embed_many`.
             embedder: As in `embed`.
             concurrency: As in `embed_many`.
@@ -109,12 +115,12 @@ class Searching(Connection):
             timeout_s: Seconds for each request.
 
         Returns:
-            For each item its vector (D,) with what it took, and the profile that it was made under;
-            or its error.
+            For each item its vector (D,) with its cost and the profile under which it was made; or
+            its error.
         """
         return stream_batches(
             batches(items, batch_size),
-            lambda batch: self._run_items(
+            lambda batch: self._run_batch(
                 batch,
                 lambda some: calls.measured(calls.embed(some, dimensions, embedder)),
                 timeout_s,
@@ -122,7 +128,7 @@ class Searching(Connection):
             concurrency,
         )
 
-    def search(
+    async def search(
         self,
         text: str | None = None,
         image: Picture | Sequence[Picture] | None = None,
@@ -135,17 +141,18 @@ class Searching(Connection):
         dimensions: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Embeds one item and finds the nearest items of the corpus, in one call.
+        """Embeds one item and finds the nearest stored items, in one request.
 
         Args:
             text: Text of the query.
-            image: Encoded bytes, path, or Pillow image; or several of them.
-            top_k: How many items at most, 1 to `contract.MAX_TOP_K`.
+            image: Encoded bytes, a path, or a Pillow image; or several of them.
+            top_k: Largest number of hits, 1 to `contract.MAX_TOP_K`.
             filter: Condition on documents, such as `{"year": {"$gte": 2015}}` (docs/index.md).
-            exclude: Ids that are not to be found.
-            min_score: Only items with this score or more.
+            exclude: Ids of items that must not be among the hits.
+            min_score: Smallest score of a hit; None sets no limit.
             instruction: Replaces the profile's instruction.
-            dimensions: Refuse an index of another length; None takes the index's.
+            dimensions: Length of vectors that the index must have, or the search is refused; None
+                takes the length that the index has.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -155,10 +162,11 @@ class Searching(Connection):
             LensembleError: Any class of the tree in `errors`.
         """
         item = Item.of(text, image, instruction)
-        looking = Looking(top_k, filter, exclude, min_score)
-        return self.run(calls.search([item], looking, dimensions), timeout_s)[0]
+        options = SearchOptions(top_k, filter, exclude, min_score)
+        (hits,) = await self.run(calls.search([item], options, dimensions), timeout_s)
+        return hits
 
-    def search_many(
+    async def search_many(
         self,
         items: Iterable[Item],
         *,
@@ -168,14 +176,14 @@ class Searching(Connection):
         min_score: float | None = None,
         dimensions: int | None = None,
         concurrency: int = IN_FLIGHT,
-        batch_size: int = TEXTS,
+        batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         progress: bool = False,
     ) -> list[list[Hit] | LensembleError]:
-        """Searches for any number of items: N in, N out, in the same order.
+        """Searches for any number of items: N items give N results, in the same order.
 
         Args:
-            items: What to search for; read as it is worked on, so it may be a generator.
+            items: Queries; they are read while requests run, so this may be a generator.
             top_k: As in `search`.
             filter: As in `search`.
             exclude: As in `search`.
@@ -189,19 +197,18 @@ class Searching(Connection):
         Returns:
             For each item its hits, nearest first, or its error.
         """
-        looking = Looking(top_k, filter, exclude, min_score)
-        return map_batches(
-            batches(items, batch_size),
-            lambda batch: self._run_items(
-                batch, lambda some: calls.search(some, looking, dimensions), timeout_s
-            ),
+        options = SearchOptions(top_k, filter, exclude, min_score)
+        return await self.run_many(
+            items,
+            lambda batch: calls.search(batch, options, dimensions),
+            concurrency=concurrency,
+            batch_size=batch_size,
+            timeout_s=timeout_s,
             label="search",
-            total=len(items) if isinstance(items, Sized) else None,
-            in_flight=concurrency,
             progress=progress,
         )
 
-    def search_vector(
+    async def search_vector(
         self,
         vector: Sequence[float] | Embedding,
         *,
@@ -212,7 +219,7 @@ class Searching(Connection):
         profile: str | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Finds the nearest items to a vector that was made before.
+        """Finds the stored items nearest to a vector that was made before.
 
         Args:
             vector: (D,) unit length.
@@ -220,8 +227,8 @@ class Searching(Connection):
             filter: As in `search`.
             exclude: As in `search`.
             min_score: As in `search`.
-            profile: Hash of the profile that it was made under; another one than the server's is
-                refused.
+            profile: Hash of the profile under which the vector was made; the search is refused if
+                the server has another profile.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -230,10 +237,11 @@ class Searching(Connection):
         Raises:
             LensembleError: Any class of the tree in `errors`.
         """
-        looking = Looking(top_k, filter, exclude, min_score)
-        return self.run(calls.search_vector(vector, looking, profile), timeout_s)[0]
+        options = SearchOptions(top_k, filter, exclude, min_score)
+        (hits,) = await self.run(calls.search_vector(vector, options, profile), timeout_s)
+        return hits
 
-    def more_like(
+    async def more_like(
         self,
         id: str,
         *,
@@ -243,10 +251,10 @@ class Searching(Connection):
         min_score: float | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Finds the nearest items to a stored one, without that one itself.
+        """Finds the items nearest to a stored one, without that item itself.
 
         Args:
-            id: Of the stored item.
+            id: Id of the stored item.
             top_k: As in `search`.
             filter: As in `search`.
             exclude: As in `search`.
@@ -260,5 +268,6 @@ class Searching(Connection):
             NotFoundError: There is no such item.
             LensembleError: Any class of the tree in `errors`.
         """
-        looking = Looking(top_k, filter, exclude, min_score)
-        return self.run(calls.more_like(id, looking), timeout_s)[0]
+        options = SearchOptions(top_k, filter, exclude, min_score)
+        (hits,) = await self.run(calls.more_like(id, options), timeout_s)
+        return hits

@@ -1,0 +1,185 @@
+"""One connection to a server: runs calls, with retries and timeouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sized
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from lensemble_client.batches import (
+    TEXTS_PER_REQUEST,
+    NumberedItems,
+    batches,
+    check_count,
+    is_worth_splitting,
+)
+from lensemble_client.calls import Call
+from lensemble_client.concurrency.tasks import map_batches, sleep
+from lensemble_client.connection import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT_S,
+    DEFAULT_URL,
+    IN_FLIGHT,
+    address,
+    certificates,
+)
+from lensemble_client.retry import Retry, Tries
+from lensemble_client.transports.async_transports import (
+    AsyncGrpcTransport,
+    AsyncHttpTransport,
+    AsyncTransport,
+)
+from lensemble_client.transports.wire import Parameters
+from lensemble_contract import contract
+from lensemble_contract.errors import LensembleError
+from lensemble_contract.items import Item, Rows
+
+T = TypeVar("T")
+
+
+class AsyncBaseClient:
+    """Runs calls on one server. `Client` says what the arguments are."""
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        retry: Retry = DEFAULT_RETRY,
+        tls: Path | str | None = None,
+        transport: AsyncTransport | None = None,
+    ) -> None:
+        self._transport = transport or _transport(url, tls)
+        self._timeout_s, self._retry = timeout_s, retry
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._transport.close()
+
+    async def infer(
+        self,
+        model: contract.Model,
+        rows: Rows,
+        parameters: Parameters,
+        timeout_s: float | None = None,
+    ) -> Rows:
+        """Runs a model once, without retries.
+
+        Args:
+            model: The model to run; its `outputs` are the ones that are requested.
+            rows: Inputs of the model.
+            parameters: Request parameters.
+            timeout_s: Seconds for this request; None takes the client's timeout.
+
+        Returns:
+            Outputs of the model.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
+        return await self._transport.infer(model, rows, parameters, self._timeout(timeout_s))
+
+    async def run(
+        self, call: Call[T], timeout_s: float | None = None, *, patient: bool = False
+    ) -> T:
+        """Runs a call of `calls`, with retries while there is time.
+
+        Args:
+            call: The call to run.
+            timeout_s: Seconds for all tries together; None takes the client's timeout.
+            patient: Whether to try again until the timeout while the server refuses the call
+                because of overload.
+
+        Returns:
+            The result of the call.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
+        tries = Tries(self._retry, self._timeout(timeout_s), patient=patient)
+        while True:
+            try:
+                rows = await self._transport.infer(
+                    call.model, call.rows, call.parameters, tries.left_s
+                )
+                return call.read(rows)
+            except LensembleError as error:
+                await sleep(tries.wait_after(error, writes=call.writes))
+
+    async def run_many(
+        self,
+        items: Iterable[Item],
+        make: Callable[[list[Item]], Call[list[T]]],
+        *,
+        concurrency: int = IN_FLIGHT,
+        batch_size: int = TEXTS_PER_REQUEST,
+        timeout_s: float | None = None,
+        patient: bool = True,
+        label: str = "",
+        progress: bool = False,
+    ) -> list[T | LensembleError]:
+        """Runs a call for each batch of items: N items give N results, in the same order.
+
+        Args:
+            items: Items to send; they are read while requests run, so this may be a generator.
+            make: Function from items to the call that gives one result for each of them.
+            concurrency: Requests that are sent at the same time.
+            batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
+            timeout_s: Seconds for each request.
+            patient: As in `run`.
+            label: Text in front of the progress bar.
+            progress: Whether to show a progress bar on standard error.
+
+        Returns:
+            The result or the error of each item.
+        """
+        return await map_batches(
+            batches(items, batch_size),
+            lambda batch: self._run_batch(batch, make, timeout_s, patient),
+            in_flight=concurrency,
+            label=label,
+            total=len(items) if isinstance(items, Sized) else None,
+            progress=progress,
+        )
+
+    async def _run_batch(
+        self,
+        batch: NumberedItems,
+        make: Callable[[list[Item]], Call[list[T]]],
+        timeout_s: float | None,
+        patient: bool = True,
+    ) -> list[T | LensembleError]:
+        """Runs a call for a batch; if it fails because of one item, once for each item."""
+        try:
+            call = make([item for _, item in batch])
+            results = await self.run(call, timeout_s, patient=patient)
+            return [*check_count(results, batch)]
+        except LensembleError as error:
+            if not is_worth_splitting(error, batch):
+                return [error] * len(batch)
+        return [
+            result
+            for single in batch
+            for result in await self._run_batch([single], make, timeout_s, patient)
+        ]
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        return self._timeout_s if timeout_s is None else timeout_s
+
+
+def _transport(url: str, tls: Path | str | None) -> AsyncTransport:
+    scheme, host_and_port = address(url)
+    make = AsyncGrpcTransport if scheme.startswith("grpc") else AsyncHttpTransport
+    return make(host_and_port, certificates(scheme, tls))

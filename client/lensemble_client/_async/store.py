@@ -1,0 +1,183 @@
+"""Writing to the index, and reading what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble_client import calls
+from lensemble_client._async.base import AsyncBaseClient
+from lensemble_client.concurrency.tasks import map_batches
+from lensemble_client.connection import IN_FLIGHT
+from lensemble_client.results import Stored
+from lensemble_contract.errors import LensembleError, NotFoundError
+from lensemble_contract.items import Item, Picture, Record
+
+
+class AsyncStoreCalls(AsyncBaseClient):
+    """Calls of the models `ingest` and `store`."""
+
+    async def ingest(
+        self,
+        id: str,
+        text: str | None = None,
+        image: Picture | Sequence[Picture] | None = None,
+        *,
+        document: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Embeds one item and stores it.
+
+        When the call returns, the item is on disk and every search finds it. An item with the same
+        id is replaced; storing the same item again changes nothing.
+
+        Args:
+            id: 1 to 512 bytes of UTF-8.
+            text: Text of the item.
+            image: Encoded bytes, a path, or a Pillow image; or several of them.
+            document: JSON object that comes with hits and that filters read.
+            instruction: Replaces the profile's instruction.
+            timeout_s: Seconds for this call.
+
+        Returns:
+            The sequence number of the write.
+
+        Raises:
+            ReadOnlyError: The server accepts no writes.
+            LensembleError: Any class of the tree in `errors`.
+        """
+        record = Record(id, Item.of(text, image, instruction), document or {})
+        (sequence,) = await self.run(calls.ingest(record), timeout_s)
+        return sequence
+
+    async def ingest_many(
+        self,
+        records: Iterable[Record],
+        *,
+        resume: bool = True,
+        concurrency: int = IN_FLIGHT,
+        timeout_s: float | None = None,
+        progress: bool = False,
+    ) -> list[int | LensembleError]:
+        """Embeds and stores many items, several requests at a time; the server batches them.
+
+        If an item fails, its error takes its place in the result; the others are not affected.
+        After an interruption, call it again with the same items: those that are already stored are
+        not sent again.
+
+        Args:
+            records: Records to store; they are read while requests run, so this may be a generator.
+            resume: Whether to ask the server for each record first, and skip it if it is stored.
+            concurrency: Requests that are sent at the same time.
+            timeout_s: Seconds for each request.
+            progress: Whether to show a progress bar on standard error.
+
+        Returns:
+            For each record, in order, its sequence number or its error.
+        """
+
+        async def ingest_one(batch: list[tuple[int, Record]]) -> list[int | LensembleError]:
+            ((_, record),) = batch
+            try:
+                if resume:
+                    stored = await self.run(calls.get(record.id), timeout_s)
+                    if sequence := calls.sequence_if_unchanged(stored, record):
+                        return [sequence]
+                return [*await self.run(calls.ingest(record), timeout_s, patient=True)]
+            except LensembleError as error:
+                return [error]
+
+        return await map_batches(
+            ([numbered] for numbered in enumerate(records)),
+            ingest_one,
+            in_flight=concurrency,
+            label="ingest",
+            total=len(records) if isinstance(records, Sized) else None,
+            progress=progress,
+        )
+
+    async def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        profile: str,
+        timeout_s: float | None = None,
+    ) -> list[int]:
+        """Stores vectors that were made before. When the call returns, they are on disk.
+
+        More than `contract.MAX_BATCH_SIZE` vectors are sent in several requests. Each request is
+        stored completely or not at all.
+
+        Args:
+            ids: N ids, 1 to 512 bytes of UTF-8 each.
+            vectors: (N, D) float32, unit length.
+            documents: N JSON objects; None stores empty ones.
+            profile: Hash of the profile under which the vectors were made (`profile_hash` in
+                `stats` of the server that made them, or in the checkpoint's card). The call is
+                refused if the index has another profile.
+            timeout_s: Seconds for each request.
+
+        Returns:
+            The sequence number of each write.
+
+        Raises:
+            ReadOnlyError: The server accepts no writes.
+            InvalidInputError: An item is not valid, or the profile is not that of the index.
+            LensembleError: Any class of the tree in `errors`.
+        """
+        parts = calls.upsert(ids, vectors, documents, profile)
+        return [sequence for call in parts for sequence in await self.run(call, timeout_s)]
+
+    async def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
+        """Removes items. When the call returns, no search finds them.
+
+        Args:
+            ids: Ids of the items; an id that is not stored is not an error.
+            timeout_s: Seconds for each request.
+
+        Returns:
+            The sequence number of each removal, 0 where there was nothing to remove.
+
+        Raises:
+            ReadOnlyError: The server accepts no writes.
+            LensembleError: Any class of the tree in `errors`.
+        """
+        parts = calls.delete(ids)
+        return [sequence for call in parts for sequence in await self.run(call, timeout_s)]
+
+    async def get(self, id: str, *, timeout_s: float | None = None) -> Stored:
+        """Reads one stored item.
+
+        Args:
+            id: Id of the item.
+            timeout_s: Seconds for this call.
+
+        Raises:
+            NotFoundError: There is no such item.
+            LensembleError: Any class of the tree in `errors`.
+        """
+        stored = await self.run(calls.get(id), timeout_s)
+        if stored is None:
+            raise NotFoundError(f"no item {id!r} in the index", field="id")
+        return stored
+
+    async def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Reads the description of the index: counts, sizes, profile, plan and snapshot.
+
+        Args:
+            timeout_s: Seconds for this call.
+
+        Returns:
+            A JSON object (docs/index.md).
+
+        Raises:
+            NotReadyError: The server has no index.
+            LensembleError: Any class of the tree in `errors`.
+        """
+        return await self.run(calls.stats(), timeout_s)

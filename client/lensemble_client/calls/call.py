@@ -1,0 +1,82 @@
+"""One request to a model, and how its answer is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from lensemble_client.results import Measured
+from lensemble_client.transports.wire import Parameters
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.items import Rows
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request to a model.
+
+    Attributes:
+        model: The model to run; its `outputs` are the ones that are requested.
+        rows: Inputs of the model.
+        parameters: Request parameters.
+        read: Function from the outputs to the result for the caller.
+        writes: Whether the call changes the index.
+    """
+
+    model: contract.Model
+    rows: Rows
+    parameters: Parameters
+    read: Callable[[Rows], T]
+    writes: bool = False
+
+
+def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
+    """Returns the same call, which also reports tokens, stage times and profile of each result."""
+    complete = contract.ALL_MODELS[call.model.name]
+    extra = [
+        tensor
+        for tensor in (contract.TOKENS, contract.MADE_UNDER, *contract.TIMES)
+        if tensor in complete.outputs
+    ]
+
+    def read(rows: Rows) -> list[Measured[T]]:
+        results = call.read(rows)
+        times_ms = {
+            tensor.name.removesuffix("_ms"): float(rows[tensor.name][0, 0])
+            for tensor in extra
+            if tensor in contract.TIMES
+        }
+        counts = rows.get(contract.TOKENS.name)
+        tokens = [0] * len(results) if counts is None else counts[:, 0].tolist()
+        profile = ""
+        if contract.MADE_UNDER in extra:
+            profile = rows[contract.MADE_UNDER.name][0, 0].decode()
+        return [
+            Measured(result, count, times_ms, profile)
+            for result, count in zip(results, tokens, strict=True)
+        ]
+
+    model = call.model.with_outputs(*call.model.outputs, *extra)
+    return Call(model, call.rows, call.parameters, read, call.writes)
+
+
+def without_none(**values: str | int | None) -> Parameters:
+    """Returns the request parameters whose value is not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def json_text(value: object, field: str) -> str:
+    """Returns a value as JSON text.
+
+    Raises:
+        InvalidInputError: The value cannot be written as JSON; the error names `field`.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"cannot be written as JSON: {error}", field=field) from error

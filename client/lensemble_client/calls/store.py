@@ -1,0 +1,157 @@
+"""Writing to the index, and reading what it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble_client.calls.call import Call, json_text
+from lensemble_client.results import Stored
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.items import Record, Rows, to_rows
+
+_WRITE = contract.STORE.with_outputs(contract.SEQUENCE)
+_READ = contract.STORE.with_outputs(
+    contract.SEQUENCE,
+    contract.STORED_DOCUMENT,
+    contract.STORED_DIGEST,
+    contract.STORED_EMBEDDING,
+)
+
+
+def ingest(record: Record) -> Call[list[int]]:
+    """Embeds and stores a record; the result is the sequence number of the write, in a list.
+
+    Raises:
+        InvalidInputError: The item is empty, or the id or document cannot be encoded.
+    """
+    rows = {**to_rows([record.item]), **_id_rows([record.id], [record.document])}
+    model = contract.INGEST.with_outputs(contract.SEQUENCE)
+    return Call(model, rows, {contract.DIGEST: record.digest()}, _sequences, writes=True)
+
+
+def upsert(
+    ids: Sequence[str],
+    vectors: NDArray[np.float32],
+    documents: Sequence[Mapping[str, Any]] | None,
+    profile: str,
+) -> list[Call[list[int]]]:
+    """Stores vectors (N, D) float32, in calls of at most `contract.MAX_BATCH_SIZE` each.
+
+    The results are the sequence numbers.
+
+    Raises:
+        InvalidInputError: The lengths differ, or an id or a document cannot be encoded.
+    """
+    documents = [{}] * len(ids) if documents is None else documents
+    if not len(ids) == len(vectors) == len(documents):
+        raise InvalidInputError(
+            f"{len(ids)} ids, {len(vectors)} vectors, {len(documents)} documents; expected as many "
+            "of each",
+            field="vectors",
+        )
+    return [
+        Call(
+            _WRITE,
+            _store_rows(ids[part], vectors[part], documents[part]),
+            {contract.PROFILE: profile},
+            _sequences,
+            writes=True,
+        )
+        for part in _parts(len(ids))
+    ]
+
+
+def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
+    """Removes items, in calls of at most `contract.MAX_BATCH_SIZE` each.
+
+    The results are the sequence numbers; 0 for an id that was not stored.
+
+    Raises:
+        InvalidInputError: An id is not valid Unicode.
+    """
+    parameters = {contract.OPERATION: contract.DELETE}
+    return [
+        Call(_WRITE, _store_rows(ids[part]), parameters, _sequences, writes=True)
+        for part in _parts(len(ids))
+    ]
+
+
+def get(id_: str) -> Call[Stored | None]:
+    """Reads the item that is stored under an id; the result is None if there is none.
+
+    Raises:
+        InvalidInputError: The id is not valid Unicode.
+    """
+
+    def read(rows: Rows) -> Stored | None:
+        (sequence,) = _sequences(rows)
+        if not sequence:
+            return None
+        return Stored(
+            id_,
+            json.loads(rows[contract.STORED_DOCUMENT.name][0, 0]),
+            rows[contract.STORED_EMBEDDING.name][0],
+            sequence,
+            rows[contract.STORED_DIGEST.name][0, 0].decode(),
+        )
+
+    return Call(_READ, _store_rows([id_]), {contract.OPERATION: contract.GET}, read)
+
+
+def stats() -> Call[dict[str, Any]]:
+    """Reads the description of the index; the result is a JSON object."""
+
+    def read(rows: Rows) -> dict[str, Any]:
+        description: dict[str, Any] = json.loads(rows[contract.STORED_DOCUMENT.name][0, 0])
+        return description
+
+    return Call(_READ, _store_rows([""]), {contract.OPERATION: contract.STATS}, read)
+
+
+def sequence_if_unchanged(stored: Stored | None, record: Record) -> int:
+    """Returns the sequence number of the stored item if it was made from this record, else 0."""
+    return stored.sequence if stored is not None and stored.digest == record.digest() else 0
+
+
+def _parts(count: int) -> list[slice]:
+    step = contract.MAX_BATCH_SIZE
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _sequences(rows: Rows) -> list[int]:
+    sequences: list[int] = rows[contract.SEQUENCE.name][:, 0].tolist()
+    return sequences
+
+
+def _id_rows(ids: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Rows:
+    """Returns `id` and `document`, object arrays (B, 1) of bytes."""
+    texts = [json_text(document, contract.DOCUMENT.name) for document in documents]
+    return {
+        contract.ID.name: np.array([[_encoded(id_)] for id_ in ids], np.object_),
+        contract.DOCUMENT.name: np.array([[text.encode()] for text in texts], np.object_),
+    }
+
+
+def _encoded(id_: str) -> bytes:
+    try:
+        return id_.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{id_!r} is not valid Unicode", field="id") from error
+
+
+def _store_rows(
+    ids: Sequence[str],
+    vectors: NDArray[np.float32] | None = None,
+    documents: Sequence[Mapping[str, Any]] | None = None,
+) -> Rows:
+    """Returns the inputs of `store`; without vectors, `embedding` has length 0."""
+    rows = _id_rows(ids, [{}] * len(ids) if documents is None else documents)
+    empty = np.empty((len(ids), 0), np.float32)
+    rows[contract.EMBEDDING.name] = empty if vectors is None else np.asarray(vectors, np.float32)
+    return rows

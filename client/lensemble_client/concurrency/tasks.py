@@ -1,0 +1,87 @@
+"""Runs batches with tasks of asyncio. `threads` has the same functions for synchronous code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from lensemble_client.concurrency.ordering import OrderedResults, progress_bar
+
+A = TypeVar("A")
+E = TypeVar("E")
+T = TypeVar("T")
+
+
+async def sleep(seconds: float) -> None:
+    """Waits without blocking the event loop."""
+    await asyncio.sleep(seconds)
+
+
+async def call_each(function: Callable[[A], Awaitable[T]], arguments: Iterable[A]) -> list[T]:
+    """Calls a function with each argument, all at the same time; returns the results in order."""
+    return await asyncio.gather(*(function(argument) for argument in arguments))
+
+
+async def map_batches(
+    batches: Iterable[list[tuple[int, E]]],
+    work: Callable[[list[tuple[int, E]]], Awaitable[list[T]]],
+    *,
+    in_flight: int,
+    label: str = "",
+    total: int | None = None,
+    progress: bool = False,
+) -> list[T]:
+    """Runs a function on every batch, and collects the results. See `threads.map_batches`.
+
+    If the caller is cancelled, all running batches are cancelled.
+    """
+    results: list[T] = []
+    with progress_bar(label, total, shown=progress) as advance:
+        async for result in stream_batches(batches, work, in_flight):
+            results.append(result)
+            advance(1)
+    return results
+
+
+async def stream_batches(
+    batches: Iterable[list[tuple[int, E]]],
+    work: Callable[[list[tuple[int, E]]], Awaitable[list[T]]],
+    in_flight: int,
+) -> AsyncGenerator[T]:
+    """Runs a function on every batch, and yields each result in order.
+
+    See `threads.stream_batches`. If the generator is closed or its caller cancelled, all running
+    batches are cancelled.
+    """
+    in_flight = max(1, in_flight)
+    room = asyncio.Semaphore(in_flight)
+    ordered = OrderedResults[T]()
+    running: deque[tuple[list[int], asyncio.Task[list[T]]]] = deque()
+
+    async def work_when_there_is_room(batch: list[tuple[int, E]]) -> list[T]:
+        async with room:
+            return await work(batch)
+
+    async def wait_for_oldest() -> list[T]:
+        positions, task = running[0]
+        # A cancelled `await task` would cancel this one task first, and its end would start another.
+        await asyncio.wait((task,))
+        running.popleft()
+        return ordered.add(positions, task.result())
+
+    try:
+        for batch in batches:
+            positions = [position for position, _ in batch]
+            running.append((positions, asyncio.create_task(work_when_there_is_room(batch))))
+            if len(running) >= 2 * in_flight:
+                for result in await wait_for_oldest():
+                    yield result
+        while running:
+            for result in await wait_for_oldest():
+                yield result
+    finally:
+        for _, task in running:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in running), return_exceptions=True)

@@ -1,0 +1,80 @@
+"""What calls return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+# One vector (D,), float32, of unit length.
+Embedding: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One stored item that a search found.
+
+    Attributes:
+        id: The id under which the caller stored the item.
+        score: Inner product of unit vectors, -1 to 1; larger is nearer.
+        document: The JSON document stored with the item.
+    """
+
+    id: str
+    score: float
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One item as it is stored in the index.
+
+    Attributes:
+        id: The id under which the caller stored the item.
+        document: The JSON document stored with the item.
+        embedding: (D,) float32, unit length.
+        sequence: Sequence number of the write that stored the item.
+        digest: SHA-256 of the record that the item was made from; empty if it is not known.
+    """
+
+    id: str
+    document: dict[str, Any]
+    embedding: NDArray[np.float32]
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[T]):
+    """The result for one item, and what it cost.
+
+    Attributes:
+        result: The result itself.
+        tokens: Number of tokens in the item's prompt, pictures included; 0 if nothing was encoded.
+        times_ms: Stage (`preprocess`, `encode`, `search`, `store`) -> milliseconds that the stage
+            worked on the batch that contained the item. Waiting is not included.
+        profile: Hash of the profile under which a vector was made; empty for other results.
+    """
+
+    result: T
+    tokens: int
+    times_ms: Mapping[str, float]
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server reports about itself.
+
+    Attributes:
+        server: Name and version of the server.
+        models: Model name -> whether the model can serve now.
+    """
+
+    server: str
+    models: dict[str, bool]
