@@ -66,7 +66,7 @@ async def stream_batches(
 
     async def wait_for_oldest() -> list[T]:
         positions, task = running[0]
-        # A cancelled `await task` would cancel this one task first, and its end would start another.
+        # If `await task` is cancelled, this task ends first, and its end starts another batch.
         await asyncio.wait((task,))
         running.popleft()
         return ordered.add(positions, task.result())

@@ -69,7 +69,7 @@ def test_key_of_another_certificate_is_found_at_the_start(tmp_path, authority):
 
 def test_scheme_and_certificates_go_together(tmp_path, authority):
     folder = write(tmp_path, authority, "ca.crt")
-    with pytest.raises(InvalidInputError, match="grpc:// does not use .* expected grpcs://"):
+    with pytest.raises(InvalidInputError, match=r"grpc:// does not use .* expected grpcs://"):
         Client("grpc://127.0.0.1:9", tls=folder)
     Client("https://127.0.0.1:9", tls=folder).close()
     Client("grpcs://127.0.0.1:9").close()  # whom the system trusts
