@@ -103,15 +103,15 @@ def download(names: tuple[str, ...], folder: Path, version: str) -> None:
         subprocess.run([*command, name], check=True)
 
 
-def tree_bytes() -> int:
-    """Size of the files that travel with the project: tracked, and untracked but not ignored."""
+def tree_files() -> list[Path]:
+    """Files that travel with the project: tracked ones, and untracked ones that are not ignored."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         capture_output=True,
         check=True,
     )
     names = [name for name in listed.stdout.decode().split("\0") if name]
-    return sum(Path(name).stat().st_size for name in names if Path(name).is_file())
+    return [Path(name) for name in names if Path(name).is_file()]
 
 
 def pack(out: Path, python: str, version: str, fast: bool) -> dict[str, int]:
@@ -132,7 +132,7 @@ def pack(out: Path, python: str, version: str, fast: bool) -> dict[str, int]:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise SystemExit("nvidia-pytriton is not installed; run `make .venv/.made`")
-    home = Path(spec.origin).parent / "tritonserver"
+    home = Path(spec.origin).resolve().parent / "tritonserver"
     shutil.rmtree(out, ignore_errors=True)
     for bundle, names in WHEELS.items():
         (out / bundle).mkdir(parents=True)
@@ -142,7 +142,7 @@ def pack(out: Path, python: str, version: str, fast: bool) -> dict[str, int]:
             archive.add(path, name)
         if library := interpreter_library(python):
             archive.add(library.resolve(), f"nvidia_pytriton.libs/{library.name}")
-    own = tree_bytes()
+    own = sum(path.stat().st_size for path in tree_files())
     sizes = {
         bundle: sum(path.stat().st_size for path in (out / bundle).iterdir()) for bundle in WHEELS
     }

@@ -35,7 +35,7 @@ setup() {
   [ -x "$python" ] || "$base" -m venv --without-pip "$venv" || return 1
   site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))') || return 1
   {
-    printf '%s\n' "$PWD" "$PWD/client" "$PWD/evaluation" "$PWD/export" "$PWD/training"
+    printf '%s\n' "$PWD" "$PWD/cli" "$PWD/client" "$PWD/evaluation" "$PWD/export"
     "$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
   } > "$site/lensemble.pth"
   for wheel in "$bundles"/*/*.whl; do

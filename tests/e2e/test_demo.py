@@ -16,7 +16,7 @@ LANGUAGES = {"en", "es", "fr", "de", "pt", "it"}
 
 def test_demo_finds_words_and_pictures_and_ends_in_one_json_line(tmp_path):
     ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.demo"],
+        [sys.executable, "-m", "demo.demo"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
