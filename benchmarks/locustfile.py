@@ -11,23 +11,24 @@ from pathlib import Path
 import gevent
 import grpc.experimental.gevent
 
-# Before any channel: without it a call blocks all users, and latencies look good for it.
+# This must come before any channel is made: without it a call blocks all users, so that requests
+# start late and latencies look too good.
 grpc.experimental.gevent.init_gevent()
-# gRPC waits for each call in a thread of gevent's pool. Of its 10, with more calls under way, an
-# answer is not seen before an older call is answered, which looks like a slow server.
+# gRPC waits for each call in a thread of gevent's pool, which has 10 by default. With more calls in
+# flight, an answer is only seen once an older call was answered, which looks like a slow server.
 gevent.get_hub().threadpool.maxsize = 4096
 
-# Locust puts this file's folder on the path, not the one above.
+# Locust puts this file's folder on the path, but not the repository's root.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.load.users.users import TimedUser  # noqa: E402
-from benchmarks.load.wiring import Steps, listen  # noqa: E402
+from benchmarks.load.locust_hooks import Steps, register_hooks  # noqa: E402
+from benchmarks.load.users.locust_users import TimedUser  # noqa: E402
 
 __all__ = ["Placeholder", "Steps"]
 
 
 class Placeholder(TimedUser):
-    """Locust wants a class here; those of the scenario take its place once that is known."""
+    """Locust requires a class here; the scenario's classes replace it once the scenario is read."""
 
 
-listen()
+register_hooks()

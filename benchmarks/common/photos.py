@@ -6,13 +6,12 @@ scikit-image and scikit-learn carry them under free licences (their `data/README
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import skimage
-import sklearn
 from PIL import Image, ImageEnhance, ImageOps
 
 PHOTOS = {
@@ -46,11 +45,16 @@ def read_photo(name: str) -> bytes:
     Args:
         name: A key of `PHOTOS`.
     """
-    folders = (
-        Path(skimage.__file__).parent / "data",
-        Path(sklearn.__file__).parent / "datasets" / "images",
-    )
+    folders = (_package_folder("skimage") / "data", _package_folder("sklearn") / "datasets/images")
     return next(folder / name for folder in folders if (folder / name).is_file()).read_bytes()
+
+
+def _package_folder(package: str) -> Path:
+    """Folder of an installed package, which is not imported: that takes seconds."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package!r} is not installed; install the extra `bench`")
+    return Path(spec.origin).parent
 
 
 def write_photos(folder: Path) -> None:

@@ -3,8 +3,9 @@
     python -m benchmarks.gpu.dry_run [--folder FOLDER]
 
 It packs the bundles, copies the tracked files into a folder of their own, and runs `run.sh --dry`
-there, so that the environment that `run.sh` makes is the one that runs, not this one. It takes about
-four minutes on two cores. The exit status is 0 if every step ran and its figures are plausible.
+there, so that the environment that `run.sh` makes is the one that runs, not this one. It takes
+about four minutes on two cores. The exit status is 0 if every step ran and its figures are
+plausible.
 """
 
 from __future__ import annotations

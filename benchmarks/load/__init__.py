@@ -1,12 +1,18 @@
-"""Load tests: scenarios as data, Locust as the generator, the real Triton as what is tested.
+"""Load tests: scenarios are data, Locust generates the load, a real Triton server is tested.
 
     python -m benchmarks.load demo-mixed
 
-The way of a run: `scenario` (what is asked) -> `corpus` (items, before the clock starts) ->
-`served` (Triton, gateway, index) -> Locust (`wiring`, `users`, `connections`; the clock is `plan`,
-arrivals without waiting are `arrivals`, what is kept is `tally`) beside `watch` (the server's
-processes and Triton's statistics) -> `outcome` -> `limits`, `report`.
+A run goes through these modules:
 
-Locust patches Python's standard library, so it runs in processes of its own: nothing but
-`locustfile`, `wiring` and `users` may import it.
+1. `scenario` reads what is asked for.
+2. `users/item_file` makes the items, before the clock starts.
+3. `monitoring/server` starts Triton, the gateway and the index.
+4. `locust_process` runs Locust in a process of its own. There, `locust_hooks` and
+   `users/locust_users` send requests: `load_schedule` is the clock, `users/arrivals` the open loop,
+   `report/request_statistics` what is recorded.
+5. `monitoring/sampler` meanwhile reads Triton's statistics and the use of its processes.
+6. `report/` turns both into figures, checks the limits, writes tables, plots and files.
+
+Locust patches Python's standard library when it is imported, so only `locustfile`, `locust_hooks`
+and `users/locust_users` import it, and they run in processes of their own.
 """

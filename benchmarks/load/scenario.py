@@ -1,4 +1,4 @@
-"""What a load test does, as data: `benchmarks/scenarios/<name>.toml`."""
+"""Scenarios: load tests as data, in `benchmarks/scenarios/<name>.toml`."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 
 FOLDER = Path(__file__).parents[1] / "scenarios"
+# Smallest number of different items of a mix: repeated items might be answered from a cache.
 DISTINCT = 500
-"""Fewest different items of a mix: what repeats could be answered from some cache."""
+# Locust adds users once a second, so a step has all its users only after this many seconds.
 _NEXT_STEP_S = 1.5
 
 Share = Annotated[float, Field(gt=0, le=2)]
 
 
 class _Strict(BaseModel):
-    """A key that is not known is refused: a misspelt one would pass in silence."""
+    """Base of all parts: unknown keys are rejected, so that a misspelt key is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Action(_Strict):
-    """One thing that callers do.
+    """One kind of request.
 
     Attributes:
-        name: Which call.
+        name: The call.
         mix: Kinds of items, a key of `workload.MIXES`.
-        weight: Its share: of the users in a closed loop, of the arrivals in an open one.
+        weight: Share of the users in a closed loop, share of the requests in an open loop.
     """
 
     name: Literal["embed", "search", "ingest"]
@@ -51,11 +52,11 @@ class Action(_Strict):
 
 
 class Peak(_Strict):
-    """A short closed loop that finds what the server can do.
+    """A short closed loop that measures how much the server can do.
 
     Attributes:
-        users: That ask without a pause.
-        seconds: Measured.
+        users: Number of users that send requests without a pause.
+        seconds: Measured seconds.
     """
 
     users: PositiveInt = 32
@@ -63,19 +64,19 @@ class Peak(_Strict):
 
 
 class Soak(_Strict):
-    """What must not grow during a long run.
+    """Limits on growth during a long run.
 
     Attributes:
-        settle_s: Seconds from the start that are not judged; of a short run, a sixth at most.
+        settle_s: Seconds at the start that are not judged; at most a sixth of a short run.
         growth: Largest share by which a figure may grow after that.
-        slack_mib: Growth of memory that is no leak, in MiB.
-        slack_files: The same of open files.
-        burst_share: Of the peak's rate, before the clock starts: more than the server can do, so
-            that `in_flight` requests wait at once. A process keeps the most memory that it ever
-            needed, and a machine that stands still for a second piles up as many; met beforehand,
-            that is no growth. 0 leaves the burst out, and so does a scenario without `shares`,
-            which has no peak.
-        burst_s: How long.
+        slack_mib: Growth of memory in MiB that is not counted as a leak.
+        slack_files: Growth of open files that is not counted as a leak.
+        burst_share: Rate of a burst before the clock starts, as a multiple of the peak. Above 1,
+            `in_flight` requests wait at the same time. A process keeps the most memory that it has
+            ever needed, and a machine that pauses for a second also makes that many requests wait;
+            after a burst, such a pause is not mistaken for growth. 0, and a scenario without
+            `shares`, which has no peak, leave the burst out.
+        burst_s: Seconds of the burst.
     """
 
     settle_s: NonNegativeFloat = 600.0
@@ -87,16 +88,16 @@ class Soak(_Strict):
 
 
 class Limits(_Strict):
-    """What a step must keep, over all kinds of requests; None does not ask.
+    """Limits that a step must meet, over all kinds of requests; None sets no limit.
 
     Attributes:
-        up_to: Steps above this many users, or this rate or share, are reported, not judged.
-        max_p50_ms: Latency, as are the next two.
-        max_p95_ms: See above.
-        max_p99_ms: See above.
-        max_p99_over_p50: How far the slow ones may be from the usual one.
-        max_error_rate: Errors of all that was to be sent, 0 to 1.
-        min_items_per_s: Answered.
+        up_to: Steps with more users, a higher rate or a higher share are reported but not judged.
+        max_p50_ms: Largest median latency.
+        max_p95_ms: Largest 95th percentile of the latency.
+        max_p99_ms: Largest 99th percentile of the latency.
+        max_p99_over_p50: Largest ratio of the 99th percentile to the median.
+        max_error_rate: Largest share of failed requests, 0 to 1.
+        min_items_per_s: Smallest number of answered items per second.
     """
 
     up_to: PositiveFloat | None = None
@@ -112,31 +113,31 @@ class Scenario(_Strict):
     """One load test.
 
     Attributes:
-        name: Of its file.
+        name: Name of the scenario's file.
         about: One sentence for the report.
         workload: Checkpoint and items, a key of `workload.WORKLOADS`.
         protocol: Triton's gRPC or HTTP, or the gateway in front of it.
-        loop: `closed`: each user asks again once it is answered. `open`: requests start at times
-            that were fixed beforehand, whether or not the server keeps up.
-        actions: What is done.
-        users: Steps of a closed loop.
-        rates: Steps of an open loop, in requests per second.
-        shares: Instead of rates: parts of the peak, which is measured first.
-        arrivals: Of an open loop: evenly spaced, or at random with that mean.
-        in_flight: Requests under way at most in an open loop, of all workers together; one that is
-            due while all are taken counts as an error.
-        seconds: Measured, of each step.
-        warm_up_s: Seconds before those, in every step, that no figure contains.
-        rest_s: Seconds after a step without new requests, so that what waits does not burden the
-            next one.
-        batch: Items in one request.
-        items: Different ones of each mix; none comes again before all were sent.
-        index_items: Stored before the clock starts, so that searches have something to find.
-        timeout_s: Seconds that one request may take.
-        watch_s: Seconds between two looks at the server.
-        peak: How `shares` finds the peak.
-        soak: For a long run.
-        limits: That decide between pass and fail.
+        loop: `closed`: each user sends the next request once the last one was answered. `open`:
+            requests start at times that were fixed beforehand, whether or not the server keeps up.
+        actions: Kinds of requests.
+        users: Steps of a closed loop: numbers of users.
+        rates: Steps of an open loop: requests per second.
+        shares: Steps of an open loop instead of rates: shares of the peak, which is measured first.
+        arrivals: Requests of an open loop are evenly spaced, or at random times with that rate.
+        in_flight: Largest number of requests in flight in an open loop, over all workers; a request
+            that is due while that many are in flight counts as an error.
+        seconds: Measured seconds of each step.
+        warm_up_s: Seconds before those, in every step, that are part of no figure.
+        rest_s: Seconds without new requests after a step, so that waiting requests do not burden
+            the next step.
+        batch: Number of items in one request.
+        items: Number of different items of each mix; none is repeated before all were sent.
+        index_items: Number of items that are stored before the clock starts, for searches to find.
+        timeout_s: Largest number of seconds that one request may take.
+        watch_s: Seconds between two samples of the server.
+        peak: How the peak is measured, for `shares`.
+        soak: Limits on growth, for a long run.
+        limits: Limits that decide between pass and fail.
     """
 
     name: str = ""
@@ -164,51 +165,54 @@ class Scenario(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        wanted = ("users",) if self.loop == "closed" else ("rates", "shares")
-        given = [name for name in ("users", "rates", "shares") if getattr(self, name)]
-        if len(given) != 1 or given[0] not in wanted:
+        expected = ("users",) if self.loop == "closed" else ("rates", "shares")
+        present = [name for name in ("users", "rates", "shares") if getattr(self, name)]
+        if len(present) != 1 or present[0] not in expected:
             raise ValueError(
-                f"steps are given by {' and '.join(map(repr, given)) or 'no key'}; expected "
-                f"{' or '.join(map(repr, wanted))}, one of them, as loop = {self.loop!r}"
+                f"steps are given by {' and '.join(map(repr, present)) or 'no key'}; expected "
+                f"{' or '.join(map(repr, expected))}, because loop = {self.loop!r}"
             )
         if len(self.users) > 1 and self.warm_up_s < _NEXT_STEP_S:
             raise ValueError(
-                f"warm_up_s = {self.warm_up_s:g}: Locust adds users once a second, so that a step "
-                f"would be measured with those of the last one; use {_NEXT_STEP_S:g} or more"
+                f"warm_up_s = {self.warm_up_s:g}: Locust adds users once a second, so a step would "
+                f"be measured with the users of the last one; use {_NEXT_STEP_S:g} or more"
             )
         if self.batch > 1 and any(action.name == "ingest" for action in self.actions):
             raise ValueError(f"batch = {self.batch}: 'ingest' stores one item per request; use 1")
         if any(action.name == "search" for action in self.actions) and not self.index_items:
-            raise ValueError("'search' needs something to find; set index_items")
+            raise ValueError("'search' needs items to find; set index_items")
         return self
 
     @property
     def writes(self) -> bool:
-        """Whether the server needs an index that can be written to."""
+        """Whether the server needs an index that accepts writes."""
         return self.index_items > 0 or any(action.name == "ingest" for action in self.actions)
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """Of each step: users, or requests per second, or shares of the peak."""
+        """Users, requests per second, or shares of the peak, one number per step."""
         return self.users or self.rates or self.shares
 
     def changed(self, **values: Any) -> Scenario:
-        """The same with other values, checked again.
+        """Returns a copy with some values replaced, which is checked again.
+
+        Args:
+            **values: Keys to replace, with their values.
 
         Raises:
-            InvalidInputError: They do not fit.
+            InvalidInputError: A value is not valid.
         """
-        return parse({**self.model_dump(), **values}, self.name)
+        return parse_scenario({**self.model_dump(), **values}, self.name)
 
 
-def find(name: str) -> Path:
-    """The file of a scenario.
+def find_scenario(name: str) -> Path:
+    """Returns the file of a scenario.
 
     Args:
-        name: Of a file in `benchmarks/scenarios`, or a path to a TOML or JSON file.
+        name: Name of a file in `benchmarks/scenarios`, or the path of a TOML or JSON file.
 
     Raises:
-        InvalidInputError: There is none.
+        InvalidInputError: There is no such file.
     """
     known = {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
     if name in known:
@@ -221,50 +225,54 @@ def find(name: str) -> Path:
     )
 
 
-def load(name: str) -> Scenario:
-    """Reads a scenario, by name or path.
+def load_scenario(name: str) -> Scenario:
+    """Reads a scenario.
+
+    Args:
+        name: Name of a file in `benchmarks/scenarios`, or the path of a TOML or JSON file.
 
     Raises:
-        InvalidInputError: There is none, it is not TOML or JSON, or a key or value does not fit.
+        InvalidInputError: There is no such file, it is not TOML or JSON, or a key or value is not
+            valid.
     """
-    path = find(name)
+    path = find_scenario(name)
     try:
         text = path.read_text()
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, OSError) as error:
         raise InvalidInputError(f"cannot read {path.name!r}: {error}", field="scenario") from error
-    return parse({"name": path.stem, **content}, path.name)
+    return parse_scenario({"name": path.stem, **content}, path.name)
 
 
-def parse(content: dict[str, Any], name: str) -> Scenario:
-    """A scenario from its keys.
+def parse_scenario(content: dict[str, Any], name: str) -> Scenario:
+    """Makes a scenario from its keys.
 
     Args:
         content: Keys and values.
-        name: For messages.
+        name: Name of the scenario in error messages.
 
     Raises:
-        InvalidInputError: A key or value does not fit; all that do not are named.
+        InvalidInputError: Some keys or values are not valid; the message names all of them.
     """
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:
-        faults = [_fault(one) for one in error.errors(include_url=False)]
+        faults = [_message(fault) for fault in error.errors(include_url=False)]
         raise InvalidInputError(f"{name!r}: {'; '.join(faults)}", field="scenario") from None
 
 
-def _fault(error: Any) -> str:
+def _message(error: Any) -> str:
     *parents, last = error["loc"] or ("",)
-    where = ".".join(str(part) for part in error["loc"])
+    path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known: Any = Scenario
         for parent in parents:
             if isinstance(parent, str):
                 known = {"actions": Action, "peak": Peak, "soak": Soak, "limits": Limits}[parent]
-        return f"no key {last!r} (at {where!r}); expected one of {', '.join(known.model_fields)}"
+        return f"no key {last!r} (at {path!r}); expected one of {', '.join(known.model_fields)}"
     if error["type"] == "missing":
-        return f"key {where!r} is missing; add it"
+        return f"key {path!r} is missing; add it"
     message = error["msg"].removeprefix("Value error, ")
-    if not where:
+    if not path:
         return str(message)
-    return f"{where} = {error['input']!r}: {message[:1].lower()}{message[1:]}"
+    return f"{path} = {error['input']!r}: {message[:1].lower()}{message[1:]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load.report.tally import ALL
+from benchmarks.load.report.request_statistics import ALL
 from benchmarks.load.scenario import FOLDER
 from tests.paths import ROOT
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.e2e
 
 
 def load(*arguments):
-    """Exit status, last line of standard output, and all that was printed."""
+    """Returns the exit status, the content of the last line of standard output, and all output."""
     command = [sys.executable, "-m", "benchmarks.load", *map(str, arguments)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = ran.stdout.splitlines()
-    said = json.loads(lines[-1]) if ran.returncode != 2 else None
-    return ran.returncode, said, ran.stdout + ran.stderr
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    lines = completed.stdout.splitlines()
+    closing_line = json.loads(lines[-1]) if completed.returncode != 2 else None
+    return completed.returncode, closing_line, completed.stdout + completed.stderr
 
 
 @pytest.fixture(scope="module")
@@ -31,23 +31,23 @@ def smoke(tmp_path_factory):
 
 
 def test_smoke_starts_the_server_and_passes(smoke):
-    out, status, said, printed = smoke
+    out, status, closing_line, printed = smoke
     assert status == 0, printed
-    assert said["passed"] and said["folder"] == str(out)
-    for step, users in zip(said["steps"], (2, 4), strict=True):
+    assert closing_line["passed"] and closing_line["folder"] == str(out)
+    for step, users in zip(closing_line["steps"], (2, 4), strict=True):
         assert step["level"] == users
         assert step["error_rate"] == 0
         assert 0 < step["p50_ms"] <= step["p95_ms"] <= step["p99_ms"] <= step["max_ms"]
 
 
 def test_report_has_what_callers_saw_and_what_the_server_did(smoke):
-    out, _, said, printed = smoke
+    out, _, closing_line, printed = smoke
     result = json.loads((out / "result.json").read_text())
     for step in result["steps"]:
         kinds = step["kinds"]
         assert list(kinds)[-1] == ALL and len(kinds) > 1
         assert kinds[ALL]["requests"] == sum(
-            one["requests"] for kind, one in kinds.items() if kind != ALL
+            summary["requests"] for kind, summary in kinds.items() if kind != ALL
         )
         server = step["server"]
         assert {"tritonserver", "preprocess", "qwen3_vl", "locust"} <= server["processes"].keys()
@@ -55,16 +55,17 @@ def test_report_has_what_callers_saw_and_what_the_server_did(smoke):
         assert server["processes"]["locust"]["processes"] == 3  # two workers and their master
         assert server["shared_memory_mib"] > 0
     models = [step["server"]["models"] for step in result["steps"]]
-    encoded = [one["qwen3_vl"] for one in models if "qwen3_vl" in one]
-    assert encoded and all(one["compute_infer_ms"] > 0 and one["batches"] for one in encoded)
+    encoders = [of_step["qwen3_vl"] for of_step in models if "qwen3_vl" in of_step]
+    assert encoders and all(model["compute_infer_ms"] > 0 for model in encoders)
+    assert all(model["batches"] for model in encoders)
     with (out / "result.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [float(row["p99_ms"]) for row in rows if row["kind"] == ALL] == [
-        step["p99_ms"] for step in said["steps"]
+        step["p99_ms"] for step in closing_line["steps"]
     ]
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "passed" in page
-    # It needs no other file. With the colon: base64 may have the four letters, and once had.
+    # The page refers to no other file. The colon is needed: "http" once occurred in the base64.
     assert "http:" not in page and "https:" not in page
     assert all((out / name).is_file() for name in ("latency.png", "stages.png", "batches.png"))
     assert "2 users" in printed and "qwen3_vl" in printed
@@ -79,27 +80,27 @@ def test_no_locust_process_is_left(smoke):
 def _words(command):
     try:
         return command.read_text(errors="replace").split("\0")
-    except OSError:  # it ended meanwhile
+    except OSError:  # the process has ended
         return []
 
 
-def test_limit_that_cannot_be_kept_is_exit_status_1(server, tmp_path):
+def test_limit_that_is_not_met_is_exit_status_1(server, tmp_path):
     text = (FOLDER / "smoke.toml").read_text()
     text = text.replace("users = [2, 4]", "users = [2]") + "max_p99_ms = 0.001\n"
     (tmp_path / "impossible.toml").write_text(text)
-    status, said, printed = load(
+    status, closing_line, printed = load(
         tmp_path / "impossible.toml", "--url", server.grpc_url, "--out", tmp_path / "out"
     )
     assert status == 1, printed
-    assert said["failed"] == ["2 users: max_p99_ms"] and not said["passed"]
+    assert closing_line["failed"] == ["2 users: max_p99_ms"] and not closing_line["passed"]
     assert "FAILED" in printed and "<= 0.001" in printed
     (step,) = json.loads((tmp_path / "out" / "result.json").read_text())["steps"]
     assert step["server"]["models"]["qwen3_vl"]["requests"] > 0  # statistics over gRPC
-    assert step["server"]["processes"].keys() == {"locust"}  # of the server, none can be seen
+    assert step["server"]["processes"].keys() == {"locust"}  # those of the server cannot be seen
 
 
 _WRITES = """
-about = "Writes, to a server that takes none."
+about = "Writes to a server that is read-only."
 workload = "demo"
 protocol = "http"
 actions = [{ name = "ingest", mix = "text" }]
@@ -115,15 +116,15 @@ def test_plain_locust_counts_errors_by_class(server, tmp_path):
     command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--headless"]
     command += ["--scenario", str(tmp_path / "writes.toml"), "--host", server.http_url]
     command += ["--result-file", str(tmp_path / "result.json")]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 1, ran.stderr
-    assert "max_error_rate" in ran.stderr and "<= 0.5" in ran.stderr
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert completed.returncode == 1, completed.stderr
+    assert "max_error_rate" in completed.stderr and "<= 0.5" in completed.stderr
     (step,) = json.loads((tmp_path / "result.json").read_text())["steps"]
     assert step["kinds"][ALL]["errors"].keys() == {"ReadOnlyError"}
     assert step["kinds"][ALL]["error_rate"] == 1 and step["kinds"][ALL]["requests"] == 0
-    assert "ReadOnlyError" in ran.stderr  # Locust's own table has them too
+    assert "ReadOnlyError" in completed.stderr  # Locust's own table has them too
 
 
-def test_what_cannot_be_run_is_exit_status_2():
+def test_unknown_scenario_is_exit_status_2():
     status, _, printed = load("smok")
     assert status == 2 and "expected one of" in printed and "Traceback" not in printed

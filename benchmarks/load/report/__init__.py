@@ -1,1 +1,1 @@
-"""From recorded requests to figures, limits, tables and plots."""
+"""Turns recorded requests into figures, and checks limits, writes tables, plots and files."""

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no other."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.load.report.limits import table_of
-from benchmarks.load.report.outcome import Outcome
-from benchmarks.load.report.report import Row, tables, title
+from benchmarks.load.report.limits import format_failures
+from benchmarks.load.report.run_result import RunResult
+from benchmarks.load.report.tables import Row, tables, title
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
@@ -21,35 +21,35 @@ img { max-width: 100% } pre { background: #f6f6f6; padding: 1rem; overflow: auto
 .passed { color: #176b2c } .failed { color: #b3261e }
 """
 _NOTES = (
-    "Warm-ups are cut off. Latency counts answered requests, from the time at which they were to "
-    "start; throughput counts answers that came during the step. Late is how long after that time "
-    "the generator sent: where it is not small, the generator was the bottleneck. Model times are "
-    "means per request, which waits for all of its batch."
+    "Warm-ups are left out. Latency is that of answered requests, from the time at which they were "
+    "due; throughput counts answers that arrived during the step. Late is the time from then until "
+    "the generator sent the request: if it is not small, the generator was the bottleneck. Model "
+    "times are means per request, and a request waits for its whole batch."
 )
 
 
-def page(outcome: Outcome, plots: Sequence[Path], file: Path) -> None:
+def write_page(result: RunResult, plots: Sequence[Path], file: Path) -> None:
     """Writes the report.
 
     Args:
-        outcome: Of the run.
-        plots: PNG files, which the page will contain.
-        file: The page.
+        result: Result of the run.
+        plots: PNG files, which are embedded.
+        file: HTML file to write.
     """
-    verdict = "failed" if outcome.failed else "passed"
+    verdict = "failed" if result.failed else "passed"
     body = [
-        f"<h1>{escape(title(outcome))}</h1><p>{escape(outcome.scenario.about)}</p>",
+        f"<h1>{escape(title(result))}</h1><p>{escape(result.scenario.about)}</p>",
         f'<h2 class="{verdict}">{verdict}</h2>',
     ]
-    if outcome.failed:
-        body.append(f"<pre>{escape(table_of(outcome.failed))}</pre>")
+    if result.failed:
+        body.append(f"<pre>{escape(format_failures(result.failed))}</pre>")
     body += [_image(plot) for plot in plots]
-    body += [_table(heading, rows) for heading, rows in tables(outcome)]
-    settings = json.dumps(outcome.scenario.model_dump(exclude_none=True), indent=2)
+    body += [_table(heading, rows) for heading, rows in tables(result)]
+    settings = json.dumps(result.scenario.model_dump(exclude_none=True), indent=2)
     body.append(f"<p>{_NOTES}</p><h2>Scenario</h2><pre>{escape(settings)}</pre>")
     file.write_text(
         f'<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{escape(outcome.scenario.name)}</title><style>{_STYLE}</style>"
+        f"<title>{escape(result.scenario.name)}</title><style>{_STYLE}</style>"
         f"<body>{''.join(body)}</body></html>\n"
     )
 

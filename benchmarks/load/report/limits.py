@@ -1,24 +1,24 @@
-"""Pass or fail: what the steps of a run must keep."""
+"""Checks whether the steps of a run met the limits of the scenario."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.load.report.step_figures import Figures
-from benchmarks.load.report.tally import ALL
+from benchmarks.load.report.request_statistics import ALL
+from benchmarks.load.report.step_summary import Summary
 from benchmarks.load.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One limit that was not kept.
+    """One limit that was not met.
 
     Attributes:
-        where: Which step, or which part of a soak.
-        limit: Key of the scenario.
-        wanted: Its value.
-        found: What was measured; None if nothing was.
+        where: Step, or part of a soak, for people.
+        limit: Key of the limit in the scenario.
+        wanted: Value of the limit.
+        found: Measured value; None if nothing could be measured.
     """
 
     where: str
@@ -27,57 +27,58 @@ class Failure:
     found: float | None
 
 
-def failures(scenario: Scenario, steps: Sequence[Figures]) -> list[Failure]:
-    """All limits that a step did not keep.
+def find_failures(scenario: Scenario, steps: Sequence[Summary]) -> list[Failure]:
+    """Returns all limits that the steps did not meet.
 
-    A step in which nothing was answered keeps no limit on latency or throughput, and one in which
-    no request began has failed whatever the limits.
+    A step in which nothing was answered meets no limit on latency or throughput. A step in which no
+    request began has failed, whatever the limits are.
 
     Args:
-        scenario: With its limits.
-        steps: As `outcome.figures` gives them.
+        scenario: Scenario with its limits.
+        steps: Steps as `step_summary.summarize_steps` returns them.
     """
     limits = scenario.limits
-    found = []
+    failures = []
     for step in steps:
         if not step["kinds"][ALL]["started"]:
-            found.append(Failure(where_of(scenario, step), "min_started", 1, 0))
+            failures.append(Failure(name_of_step(scenario, step), "min_started", 1, 0))
             continue
         level = step["share" if "share" in step else "level"]
         if limits.up_to is not None and level > limits.up_to:
             continue
-        for name, wanted in limits.model_dump(exclude={"up_to"}, exclude_none=True).items():
+        for name, limit in limits.model_dump(exclude={"up_to"}, exclude_none=True).items():
             bound, key = name.split("_", 1)
             value = step["kinds"][ALL][key]
-            if not kept(bound, value, wanted):
-                found.append(Failure(where_of(scenario, step), name, wanted, value))
-    return found
+            if not is_met(bound, value, limit):
+                failures.append(Failure(name_of_step(scenario, step), name, limit, value))
+    return failures
 
 
-def kept(bound: str, value: float | None, wanted: float) -> bool:
-    """Whether a value keeps a limit; one that could not be measured does not.
+def is_met(bound: str, value: float | None, limit: float) -> bool:
+    """Tells whether a value meets a limit; a value that could not be measured does not.
 
     Args:
         bound: `max` or `min`.
-        value: Measured.
-        wanted: The limit.
+        value: Measured value.
+        limit: The limit.
     """
     if value is None:
         return False
-    return value <= wanted if bound == "max" else value >= wanted
+    return value <= limit if bound == "max" else value >= limit
 
 
-def where_of(scenario: Scenario, step: Figures) -> str:
-    """A step for people, such as `8 users`."""
+def name_of_step(scenario: Scenario, step: Summary) -> str:
+    """Returns the name of a step for people, such as `8 users`."""
     level = f"{step['level']:.4g}"
     return f"{level} users" if scenario.loop == "closed" else f"{level} requests/s"
 
 
-def table_of(failed: Sequence[Failure]) -> str:
-    """The limits that were not kept, for people."""
+def format_failures(failures: Sequence[Failure]) -> str:
+    """Returns the limits that were not met as a table for people."""
     lines = [f"{'FAILED':20} {'limit':18} {'wanted':>12} {'measured':>12}"]
-    for one in failed:
-        sign = ">=" if one.limit.startswith("min_") else "<="
-        value = "nothing" if one.found is None else f"{one.found:.6g}"
-        lines.append(f"{one.where:20} {one.limit:18} {sign + f' {one.wanted:g}':>12} {value:>12}")
+    for failure in failures:
+        sign = ">=" if failure.limit.startswith("min_") else "<="
+        value = "nothing" if failure.found is None else f"{failure.found:.6g}"
+        wanted = f"{sign} {failure.wanted:g}"
+        lines.append(f"{failure.where:20} {failure.limit:18} {wanted:>12} {value:>12}")
     return "\n".join(lines)

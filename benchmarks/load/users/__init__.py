@@ -1,1 +1,1 @@
-"""Locust's users: what they send, how, and when."""
+"""Locust's users: what they send, when, and over which protocol."""

@@ -1,4 +1,4 @@
-"""What every connection shares: its shape, fresh ids, and whether an answer can be right."""
+"""What all connections share: their interface, new ids, and the check of answers."""
 
 from __future__ import annotations
 
@@ -14,50 +14,55 @@ from lensemble_contract.errors import InternalError
 
 _RUN = uuid.uuid4().hex[:12]
 _NUMBERS = count()
-_UNIT = 1e-3
-"""How far a vector's length may be from 1."""
+# Largest deviation of a vector's length from 1.
+_UNIT_TOLERANCE = 1e-3
 
 
 class Connection(Protocol):
-    """Sends one request at a time per caller, for any number of greenlets."""
+    """A connection to the server, shared by any number of greenlets."""
 
-    def ask(self, action: str, items: Sequence[Item]) -> int:
-        """Sends one request and checks what comes back.
+    def send(self, action: str, items: Sequence[Item]) -> int:
+        """Sends one request and checks the answer.
 
         Args:
-            action: `embed`, `search` or `ingest`; that last one takes one item.
-            items: What to send.
+            action: `embed`, `search` or `ingest`; `ingest` takes one item.
+            items: Items to send.
 
         Returns:
-            Bytes of the answer.
+            Number of bytes of the answer.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`; `InternalError` of an answer that
-                cannot be right.
-            HttpError: The gateway said no.
+            LensembleError: The request failed. It is an `InternalError` if the answer cannot be
+                right.
+            HttpError: The gateway answered with a status other than 200.
         """
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connection."""
 
 
 def new_id() -> str:
-    """An id that no process of any run uses."""
+    """Returns an id that no process of any run has used."""
     return f"load/{_RUN}/{next(_NUMBERS)}"
 
 
-def check(action: str, results: Sequence[Any], wanted: int) -> None:
-    """Refuses what a server that is broken under load might say with status 200.
+def check_results(action: str, results: Sequence[Any], expected: int) -> None:
+    """Rejects wrong results that a server which breaks under load might return as a success.
+
+    Args:
+        action: `embed`, `search` or `ingest`.
+        results: Vectors, hits or sequence numbers, one entry per item.
+        expected: Number of items that were sent.
 
     Raises:
-        InternalError: It cannot be right.
+        InternalError: The number of results is wrong, or a result cannot be right.
     """
-    if len(results) != wanted:
-        raise InternalError(f"{len(results)} results for {wanted} items")
+    if len(results) != expected:
+        raise InternalError(f"{len(results)} results for {expected} items")
     for result in results:
         if action == "embed":
             length = float(np.linalg.norm(result))
-            if not abs(length - 1) < _UNIT:
+            if not abs(length - 1) < _UNIT_TOLERANCE:
                 raise InternalError(f"a vector of length {length}; expected 1")
         elif not result:
-            raise InternalError(f"{action} gave {result!r}")
+            raise InternalError(f"{action} returned {result!r}")

@@ -1,8 +1,9 @@
-"""Items for the users, made before the clock starts, in a file that every worker reads.
+"""Items for the users: made before the clock starts, in a file that every worker reads.
 
-    python -m benchmarks.load.users.corpus SCENARIO FILE
+    python -m benchmarks.load.users.item_file SCENARIO FILE
 
-A process of its own, because making a checkpoint imports torch and Locust's processes must not.
+This runs in a process of its own, because making a checkpoint imports torch, and Locust's processes
+must not do that.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
-from benchmarks.load.scenario import Scenario, load
+from benchmarks.load.scenario import Scenario, load_scenario
 from lensemble_client import Item
 
+# Name under which the file lists the items that are stored before the clock starts.
 INDEX = "index"
-"""Mix under which the file has what is stored before the clock starts."""
 _INDEX_SEED = 1
 
 
-def write(scenario: Scenario, file: Path) -> Path:
+def write_items(scenario: Scenario, file: Path) -> Path:
     """Makes the items, and the workload's checkpoint if it is missing.
 
     Args:
-        scenario: Says which mixes, and how many items.
-        file: One line of JSON per item.
+        scenario: Scenario, which names the mixes and the number of items.
+        file: File to write, with one line of JSON per item.
 
     Returns:
         Folder of the checkpoint.
@@ -45,15 +46,15 @@ def write(scenario: Scenario, file: Path) -> Path:
     return workload.checkpoint()
 
 
-def read(file: Path) -> dict[str, list[Item]]:
-    """Mix -> its items, in the order in which they were made."""
-    found: dict[str, list[Item]] = {}
+def read_items(file: Path) -> dict[str, list[Item]]:
+    """Returns mix -> its items, in the order in which they were made."""
+    items: dict[str, list[Item]] = {}
     with file.open() as lines:
         for line in lines:
             mix, text, images = json.loads(line)
             item = Item(text, tuple(base64.b64decode(image) for image in images))
-            found.setdefault(mix, []).append(item)
-    return found
+            items.setdefault(mix, []).append(item)
+    return items
 
 
 def _line(mix: str, item: Item) -> str:
@@ -62,33 +63,33 @@ def _line(mix: str, item: Item) -> str:
 
 
 def kind_of(item: Item) -> str:
-    """`text`, `picture` or `fused`."""
+    """Returns `text`, `picture` or `fused`."""
     if item.images:
         return "fused" if item.text else "picture"
     return "text"
 
 
 def size_of(item: Item) -> int:
-    """Bytes of its text and pictures."""
+    """Returns the number of bytes of an item's text and pictures."""
     return len((item.text or "").encode()) + sum(map(len, item.images))
 
 
-class Source:
-    """The items of a mix that one worker sends, without an end.
+class ItemCycle:
+    """An endless sequence of the items of one mix that one worker sends.
 
     Args:
-        items: Of the mix.
-        worker: Which this is; its items are no other worker's.
-        workers: How many there are.
+        items: All items of the mix.
+        worker: Number of this worker; no other worker sends its items.
+        workers: Number of workers.
     """
 
     def __init__(self, items: list[Item], worker: int = 0, workers: int = 1) -> None:
         self._endless: Iterator[Item] = cycle(items[worker::workers] or items)
 
     def take(self, count: int) -> list[Item]:
-        """The next ones; none comes again before all of this worker's were taken."""
+        """Returns the next items; none is repeated before all of this worker's were taken."""
         return [next(self._endless) for _ in range(count)]
 
 
 if __name__ == "__main__":
-    print(write(load(sys.argv[1]), Path(sys.argv[2])))
+    print(write_items(load_scenario(sys.argv[1]), Path(sys.argv[2])))

@@ -1,6 +1,6 @@
-"""How users reach the server: gRPC, HTTP, the gateway. All of it yields to other greenlets.
+"""Connections to Triton over gRPC and HTTP, which yield to other greenlets; and `connect`.
 
-Nothing here tries again: a second try would hide the first one's failure.
+No request is retried: a retry would hide the failure of the first attempt.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.users.connection import Connection, check, new_id
-from benchmarks.load.users.gateway import GatewayConnection
+from benchmarks.load.users.connection import Connection, check_results, new_id
+from benchmarks.load.users.gateway_connection import GatewayConnection
 from lensemble_client import Client, Item, calls
 from lensemble_client.connection import address
 from lensemble_client.transports.wire import Parameters, arrays, inputs, outputs, translated
@@ -21,22 +21,22 @@ from lensemble_contract.items import Record, Rows
 
 
 class TritonConnection:
-    """Triton, through the client that callers use.
+    """A connection to Triton through the client that callers use.
 
     Args:
-        client: Of the server.
+        client: Client of the server.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def ask(self, action: str, items: Sequence[Item]) -> int:
-        """See `Connection.ask`."""
-        call = _call(action, items)
+    def send(self, action: str, items: Sequence[Item]) -> int:
+        """See `Connection.send`."""
+        call = _call_for(action, items)
         rows = self._client.infer(call.model, call.rows, call.parameters, None)
         results = call.read(rows)
-        check(action, results, len(items))
-        return sum(_size(array) for array in rows.values())
+        check_results(action, results, len(items))
+        return sum(_bytes_of(array) for array in rows.values())
 
     def close(self) -> None:
         """See `Connection.close`."""
@@ -46,13 +46,13 @@ class TritonConnection:
 class GreenHttpTransport:
     """A `Transport` over tritonclient's HTTP client, which is made for greenlets.
 
-    That of `lensemble_client` has an event loop on a thread, which under Locust would be a greenlet
-    among those that wait for it.
+    The HTTP transport of `lensemble_client` runs an event loop on a thread. Locust turns threads
+    into greenlets, so the loop would be one of the greenlets that wait for it.
 
     Args:
-        place: `host:port`.
-        connections: At most; a request that finds none free waits for one.
-        timeout_s: Seconds that an answer may take.
+        place: Address of the server, `host:port`.
+        connections: Largest number of connections; a request that finds none free waits.
+        timeout_s: Largest number of seconds until the answer.
     """
 
     def __init__(self, place: str, connections: int, timeout_s: float) -> None:
@@ -93,31 +93,32 @@ class GreenHttpTransport:
 
 
 def check_url(protocol: str, url: str) -> None:
-    """Refuses the URL of another protocol.
+    """Rejects a URL that does not belong to a protocol.
 
     Args:
         protocol: `grpc`, `http` or `gateway`.
-        url: Of the server.
+        url: URL of the server.
 
     Raises:
-        InvalidInputError: It is none of the protocol's.
+        InvalidInputError: The URL has the scheme of another protocol.
     """
     scheme, _ = address(url)
-    wanted = "grpc" if protocol == "grpc" else "http"
-    if scheme != wanted:
+    expected = "grpc" if protocol == "grpc" else "http"
+    if scheme != expected:
         raise InvalidInputError(
-            f"{url!r} is not for protocol {protocol!r}; expected {wanted}://host:port", field="url"
+            f"{url!r} is not for protocol {protocol!r}; expected {expected}://host:port",
+            field="url",
         )
 
 
 def connect(protocol: str, url: str, connections: int, timeout_s: float) -> Connection:
-    """A connection to a server.
+    """Connects to a server.
 
     Args:
         protocol: `grpc`, `http` or `gateway`.
-        url: Of the server.
-        connections: Requests that it must be able to carry at a time.
-        timeout_s: Seconds that an answer may take.
+        url: URL of the server.
+        connections: Number of concurrent requests.
+        timeout_s: Largest number of seconds until an answer.
     """
     if protocol == "gateway":
         return GatewayConnection(url, connections, timeout_s)
@@ -127,7 +128,7 @@ def connect(protocol: str, url: str, connections: int, timeout_s: float) -> Conn
     return TritonConnection(Client(url, timeout_s=timeout_s))
 
 
-def _call(action: str, items: Sequence[Item]) -> calls.Call[Any]:
+def _call_for(action: str, items: Sequence[Item]) -> calls.Call[Any]:
     if action == "embed":
         return calls.embed(items, None)
     if action == "search":
@@ -136,5 +137,5 @@ def _call(action: str, items: Sequence[Item]) -> calls.Call[Any]:
     return calls.ingest(Record(new_id(), item))
 
 
-def _size(array: np.ndarray[Any, Any]) -> int:
+def _bytes_of(array: np.ndarray[Any, Any]) -> int:
     return sum(map(len, array.flat)) if array.dtype == object else int(array.nbytes)

@@ -1,4 +1,4 @@
-"""Triton's statistics: what each model did between two looks."""
+"""Triton's statistics: what each model did between two readings."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _TIMEOUT_S = 10.0
 Counts = dict[str, Any]
 
 
-def read(url: str) -> dict[str, Counts]:
-    """Counters of each model since the server began.
+def read_counters(url: str) -> dict[str, Counts]:
+    """Reads the counters of each model since the server started.
 
     Args:
-        url: `grpc://host:port` or `http://host:port` of Triton.
+        url: Triton's `grpc://host:port` or `http://host:port`.
 
     Returns:
         Model -> `requests`, `failed`, `items`, `executions`, `<stage>_ns` with its `<stage>_count`,
         and `batches` (size -> executions).
 
     Raises:
-        OSError: It does not answer.
+        OSError: The server does not answer.
     """
     scheme, place = address(url)
     if scheme == "http":
         with urllib.request.urlopen(f"{url}/v2/models/stats", timeout=_TIMEOUT_S) as answer:
-            said = json.load(answer)
+            content = json.load(answer)
     else:
-        said = _over_grpc(place)
-    return {one["name"]: _counts(one) for one in said.get("model_stats", ())}
+        content = _read_over_grpc(place)
+    return {model["name"]: _counts(model) for model in content.get("model_stats", ())}
 
 
-def _over_grpc(place: str) -> Any:
+def _read_over_grpc(place: str) -> Any:
     import tritonclient.grpc as triton
     from tritonclient.utils import InferenceServerException
 
@@ -50,38 +50,38 @@ def _over_grpc(place: str) -> Any:
         client.close()
 
 
-def _counts(said: Mapping[str, Any]) -> Counts:
-    """One model's; over gRPC, numbers are strings and zeros are left out."""
-    stats = said.get("inference_stats", {})
-    found: Counts = {
+def _counts(model: Mapping[str, Any]) -> Counts:
+    """Counters of one model; over gRPC, numbers are strings and zeros are missing."""
+    stats = model.get("inference_stats", {})
+    counts: Counts = {
         "requests": int(stats.get("success", {}).get("count", 0)),
         "failed": int(stats.get("fail", {}).get("count", 0)),
-        "items": int(said.get("inference_count", 0)),
-        "executions": int(said.get("execution_count", 0)),
+        "items": int(model.get("inference_count", 0)),
+        "executions": int(model.get("execution_count", 0)),
         "batches": {
             int(batch.get("batch_size", 0)): int(batch.get("compute_infer", {}).get("count", 0))
-            for batch in said.get("batch_stats", ())
+            for batch in model.get("batch_stats", ())
         },
     }
     for stage in STAGES:
-        found[f"{stage}_ns"] = int(stats.get(stage, {}).get("ns", 0))
-        found[f"{stage}_count"] = int(stats.get(stage, {}).get("count", 0))
-    return found
+        counts[f"{stage}_ns"] = int(stats.get(stage, {}).get("ns", 0))
+        counts[f"{stage}_count"] = int(stats.get(stage, {}).get("count", 0))
+    return counts
 
 
-def between(before: Mapping[str, Counts], after: Mapping[str, Counts]) -> dict[str, Counts]:
-    """What each model did meanwhile; models that did nothing are left out.
+def difference(before: Mapping[str, Counts], after: Mapping[str, Counts]) -> dict[str, Counts]:
+    """Returns what each model did between two readings; idle models are left out.
 
     Args:
-        before: As `read` gives it.
-        after: The same, later.
+        before: Earlier counters, as `read_counters` returns them.
+        after: Later counters.
 
     Returns:
         Model -> `requests`, `failed`, `items`, `executions`, `mean_batch` (items per execution),
-        `<stage>_ms` (mean per request, which waits for all of its batch), and `batches` (size ->
+        `<stage>_ms` (mean per request, which waits for its whole batch), and `batches` (size ->
         executions).
     """
-    found = {}
+    models = {}
     for model, late in after.items():
         early = before.get(model, _counts({}))
         more = {name: late[name] - early[name] for name in late if name != "batches"}
@@ -91,14 +91,14 @@ def between(before: Mapping[str, Counts], after: Mapping[str, Counts]) -> dict[s
             size: executions - early["batches"].get(size, 0)
             for size, executions in sorted(late["batches"].items())
         }
-        runs = more["executions"]
-        found[model] = {
+        executed = more["executions"]
+        models[model] = {
             **{name: more[name] for name in ("requests", "failed", "items", "executions")},
-            "mean_batch": round(more["items"] / runs, 3) if runs else None,
+            "mean_batch": round(more["items"] / executed, 3) if executed else None,
             **{f"{stage}_ms": _mean_ms(more, stage) for stage in STAGES},
             "batches": {size: executions for size, executions in batches.items() if executions},
         }
-    return found
+    return models
 
 
 def _mean_ms(more: Counts, stage: str) -> float:

@@ -1,6 +1,6 @@
-"""What is tested: the real Triton, and the gateway in front of it, with an index made on the spot.
+"""Starts the server under test: Triton, the gateway if the scenario needs it, and a new index.
 
-The index is filled through the server itself, as a caller would: so the process that watches needs
+The index is filled through the server itself, as a caller would do it, so that this process needs
 no model.
 """
 
@@ -13,9 +13,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.load.monitoring.processes import shared_memory_prefix
+from benchmarks.load.monitoring.sampler import SampleSources
 from benchmarks.load.scenario import Scenario
-from benchmarks.load.watch.processes import shared_memory_prefix
-from benchmarks.load.watch.watch import Watched
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, Item
@@ -24,31 +24,33 @@ from lensemble_contract.items import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where the load goes.
+class LoadTarget:
+    """The server that receives the load.
 
     Attributes:
-        url: For the users.
-        watched: What can be seen of it.
-        version: Of the server, such as `triton 2.51.0`.
+        url: URL for the users.
+        sources: What can be sampled of it.
+        version: Version of the server, such as `triton 2.51.0`.
     """
 
     url: str
-    watched: Watched
+    sources: SampleSources
     version: str
 
 
 @contextmanager
-def running(scenario: Scenario, checkpoint: Path, index_items: list[Item]) -> Iterator[Target]:
-    """Starts what the scenario wants, and stops it in the end.
+def running_server(
+    scenario: Scenario, checkpoint: Path, index_items: list[Item]
+) -> Iterator[LoadTarget]:
+    """Starts the server that a scenario needs, and stops it when the block is left.
 
     Args:
-        scenario: Says whether there is a gateway, and an index.
-        checkpoint: What is served.
-        index_items: Stored beforehand.
+        scenario: Scenario, which says whether there is a gateway and an index.
+        checkpoint: Checkpoint to serve.
+        index_items: Items to store beforehand.
 
     Raises:
-        LensembleError: It did not start, or an item could not be stored.
+        LensembleError: The server did not start, or an item could not be stored.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lensemble-load-")))
@@ -60,7 +62,7 @@ def running(scenario: Scenario, checkpoint: Path, index_items: list[Item]) -> It
         assert triton.pid is not None
         with Client(triton.grpc_url) as client:
             version = client.status().server
-            _fill(client, index_items)
+            _store_items(client, index_items)
         pids: dict[str, int | None] = {"tritonserver": triton.pid}
         url = triton.grpc_url if scenario.protocol == "grpc" else triton.http_url
         if scenario.protocol == "gateway":
@@ -77,11 +79,11 @@ def running(scenario: Scenario, checkpoint: Path, index_items: list[Item]) -> It
             gateway = stack.enter_context(GatewayServer(settings))
             pids["gateway"], url = gateway.pid, gateway.url
         prefix = shared_memory_prefix(triton.pid)
-        watched = Watched(triton.http_url, pids, prefix, triton.metrics_url)
-        yield Target(url, watched, version)
+        sources = SampleSources(triton.http_url, pids, prefix, triton.metrics_url)
+        yield LoadTarget(url, sources, version)
 
 
-def _fill(client: Client, items: list[Item]) -> None:
+def _store_items(client: Client, items: list[Item]) -> None:
     if not items:
         return
     print(f"load: storing {len(items)} items", file=sys.stderr)

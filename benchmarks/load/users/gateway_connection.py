@@ -1,4 +1,4 @@
-"""Users of the gateway: its JSON over HTTP."""
+"""Connections to the gateway: JSON over HTTP."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load.users.connection import check, new_id
+from benchmarks.load.users.connection import check_results, new_id
 from lensemble_client import Item
 from lensemble_client.transports.wire import translated
 
 
 class HttpError(Exception):
-    """The gateway answered with another status than 200.
+    """The gateway answered with a status other than 200.
 
     Attributes:
-        name: Class of the error for tables, such as `HTTP 429`.
+        name: Class of the error in tables, such as `HTTP 429`.
     """
 
     def __init__(self, status: int, body: bytes) -> None:
@@ -27,12 +27,12 @@ class HttpError(Exception):
 
 
 class GatewayConnection:
-    """The gateway's JSON, over HTTP connections that are kept.
+    """Persistent HTTP connections to the gateway.
 
     Args:
-        url: `http://host:port`.
-        connections: As of `GreenHttpTransport`.
-        timeout_s: Seconds that an answer may take.
+        url: URL of the gateway, `http://host:port`.
+        connections: Largest number of connections; a request that finds none free waits.
+        timeout_s: Largest number of seconds until an answer.
     """
 
     def __init__(self, url: str, connections: int, timeout_s: float) -> None:
@@ -42,8 +42,8 @@ class GatewayConnection:
             url, concurrency=connections, network_timeout=timeout_s, connection_timeout=timeout_s
         )
 
-    def ask(self, action: str, items: Sequence[Item]) -> int:
-        """See `Connection.ask`."""
+    def send(self, action: str, items: Sequence[Item]) -> int:
+        """See `Connection.send`."""
         path, body = _request(action, items)
         try:
             answer = self._http.post(path, json.dumps(body), {"Content-Type": "application/json"})
@@ -52,7 +52,7 @@ class GatewayConnection:
             raise translated(error, self._http.network_timeout) from error
         if status != 200:
             raise HttpError(status, content)
-        check(action, _results(action, json.loads(content)), len(items))
+        check_results(action, _results(action, json.loads(content)), len(items))
         return len(content)
 
     def close(self) -> None:
@@ -61,23 +61,24 @@ class GatewayConnection:
 
 
 def _request(action: str, items: Sequence[Item]) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request to the gateway."""
-    fused = [_fused(item) for item in items]
+    """Returns the path and the body of a request to the gateway."""
+    inputs = [_input(item) for item in items]
     if action == "embed":
-        return "/v1/embeddings", {"input": fused, "encoding_format": "base64"}
+        return "/v1/embeddings", {"input": inputs, "encoding_format": "base64"}
     if action == "search":
-        return "/v1/search", {"input": fused}
-    return "/v1/items", {"items": [{"id": new_id(), **one} for one in fused]}
+        return "/v1/search", {"input": inputs}
+    return "/v1/items", {"items": [{"id": new_id(), **content} for content in inputs]}
 
 
-def _fused(item: Item) -> dict[str, Any]:
+def _input(item: Item) -> dict[str, Any]:
     images = [f"data:;base64,{base64.b64encode(image).decode()}" for image in item.images]
-    said: dict[str, Any] = {"text": item.text} if item.text else {}
-    return {**said, "image": images} if images else said
+    content: dict[str, Any] = {"text": item.text} if item.text else {}
+    return {**content, "image": images} if images else content
 
 
 def _results(action: str, answer: Any) -> list[Any]:
-    """Vectors, hits or sequence numbers in an answer of the gateway."""
+    """Returns the vectors, hits or sequence numbers in an answer of the gateway."""
     if action == "embed":
-        return [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
-    return [one.get("hits") or one.get("sequence") for one in answer["data"]]
+        encoded = [entry["embedding"] for entry in answer["data"]]
+        return [np.frombuffer(base64.b64decode(vector), "<f4") for vector in encoded]
+    return [entry.get("hits") or entry.get("sequence") for entry in answer["data"]]

@@ -1,4 +1,4 @@
-"""The server's processes, its shared memory, and the GPU: what they use now."""
+"""What the server's processes, its shared memory and the GPU use at this moment."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _GPU_TIMEOUT_S = 5
 
 
 def name_of(command: Iterable[str]) -> str | None:
-    """What a process is called in reports: the model that it runs, or its program.
+    """Returns the name of a process in reports: the model that it runs, or its program.
 
     Args:
-        command: Its command line.
+        command: Command line of the process.
 
     Returns:
-        None if it is none of the server's, such as a helper that is there for a moment.
+        None if it is not one of the server's processes but, for example, a short-lived helper.
     """
     words = list(command)
     for word in words:
@@ -37,38 +37,39 @@ def name_of(command: Iterable[str]) -> str | None:
     return None
 
 
-def used(roots: Mapping[str, int | None]) -> dict[str, dict[str, float]]:
-    """What processes use, added up by name.
+def read_usage(roots: Mapping[str, int | None]) -> dict[str, dict[str, float]]:
+    """Reads what processes use, added up by name.
 
     Args:
-        roots: Name -> process id, with all below it; `tritonserver` is split by model.
+        roots: Name -> id of a process, whose descendants are included; `tritonserver` is split by
+            model.
 
     Returns:
-        Name -> `cpu_s` (since each began), `resident_bytes`, `files` (open), `processes`.
+        Name -> `cpu_s` (since each process began), `resident_bytes`, `files` (open), `processes`.
     """
-    found: dict[str, dict[str, float]] = {}
+    usage: dict[str, dict[str, float]] = {}
     for root, pid in roots.items():
-        for process in _family(pid):
+        for process in _with_descendants(pid):
             try:
                 name = name_of(process.cmdline()) if root == "tritonserver" else root
                 with process.oneshot():
                     times = process.cpu_times()
-                    one = {
+                    values = {
                         "cpu_s": times.user + times.system,
                         "resident_bytes": process.memory_info().rss,
                         "files": process.num_fds(),
                         "processes": 1,
                     }
-            except psutil.Error:  # it ended meanwhile
+            except psutil.Error:  # it ended in the meantime
                 continue
             if name is not None:
-                sums = found.setdefault(name, dict.fromkeys(one, 0))
-                for key, value in one.items():
+                sums = usage.setdefault(name, dict.fromkeys(values, 0))
+                for key, value in values.items():
                     sums[key] += value
-    return found
+    return usage
 
 
-def _family(pid: int | None) -> list[psutil.Process]:
+def _with_descendants(pid: int | None) -> list[psutil.Process]:
     if pid is None:
         return []
     try:
@@ -79,7 +80,7 @@ def _family(pid: int | None) -> list[psutil.Process]:
 
 
 def shared_memory_prefix(pid: int) -> str:
-    """How the names of a server's segments begin; empty if it does not say."""
+    """Returns the prefix of the names of a server's segments; empty if it cannot be read."""
     try:
         found = _PREFIX.search(" ".join(psutil.Process(pid).cmdline()))
     except psutil.Error:
@@ -88,31 +89,34 @@ def shared_memory_prefix(pid: int) -> str:
 
 
 def shared_memory(prefix: str) -> int:
-    """Bytes in memory of all segments whose name begins so."""
+    """Returns the bytes in memory of all segments whose name begins with the prefix."""
     total = 0
     for segment in SHARED_MEMORY.glob(f"{prefix}*"):
         try:
             total += segment.stat().st_blocks * _BLOCK
-        except OSError:  # it is gone
+        except OSError:  # the segment was removed in the meantime
             continue
     return total
 
 
 def gpu() -> dict[str, float] | None:
-    """Of all GPUs together: `memory_mib`, `power_w`, and `utilization` (0 to 1, mean).
+    """Reads the use of the GPUs.
 
     Returns:
-        None where there is no GPU.
+        Sums over all GPUs of `memory_mib` and `power_w`, and the mean `utilization` (0 to 1); None
+        if there is no GPU.
     """
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits"]
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S)
-        rows = [[float(value) for value in line.split(",")] for line in ran.stdout.splitlines()]
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=_GPU_TIMEOUT_S)
+        rows = [
+            [float(value) for value in line.split(",")] for line in completed.stdout.splitlines()
+        ]
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
-    if ran.returncode or not rows:
+    if completed.returncode or not rows:
         return None
     memory, utilization, power = (list(column) for column in zip(*rows, strict=True))
     return {
@@ -123,10 +127,10 @@ def gpu() -> dict[str, float] | None:
 
 
 def machine() -> dict[str, Any]:
-    """The machine, for reports: `cpu`, `cores`, and `memory_gib`."""
+    """Describes the machine for reports: `cpu`, `cores`, and `memory_gib`."""
     memory = float(psutil.virtual_memory().total) / 2**30
-    said = Path("/proc/cpuinfo").read_text()
+    cpuinfo = Path("/proc/cpuinfo").read_text()
     cpu = next(
-        (line.split(":")[1].strip() for line in said.splitlines() if "model name" in line), ""
+        (line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line), ""
     )
     return {"cpu": cpu, "cores": psutil.cpu_count(), "memory_gib": round(memory, 1)}

@@ -1,1 +1,0 @@
-"""What is observed of the server during a run."""
