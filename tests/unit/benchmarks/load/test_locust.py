@@ -63,7 +63,9 @@ def test_an_answer_is_seen_while_39_older_calls_wait():
     assert completed.stdout.strip() == "1 b'seen'", completed.stdout + completed.stderr
 
 
-@pytest.mark.parametrize(("name", "task"), [("soak", "OpenLoopUser"), ("demo-mixed", "ClosedLoopUser")])
+@pytest.mark.parametrize(
+    ("name", "task"), [("soak", "OpenLoopUser"), ("demo-mixed", "ClosedLoopUser")]
+)
 def test_users_have_the_one_task_of_their_loop(name, task):
     code = (
         "from benchmarks.load.scenario import load_scenario\n"
@@ -71,5 +73,6 @@ def test_users_have_the_one_task_of_their_loop(name, task):
         f"users = users_of(load_scenario({name!r}))\n"
         "print({task.__qualname__ for user in users for task in user.tasks})"
     )
-    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert completed.stdout.strip() == str({f"{task}.turn"})

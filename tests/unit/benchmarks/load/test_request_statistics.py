@@ -56,7 +56,8 @@ def test_statistics_of_workers_merge_to_those_of_a_single_process():
             master.merge(json.loads(json.dumps(workers[n % 2].take())))
     for worker in workers:
         master.merge(worker.take())
-    merged, expected = (summarize_steps(scenario, schedule, statistics) for statistics in (master, whole))
+    merged = summarize_steps(scenario, schedule, master)
+    expected = summarize_steps(scenario, schedule, whole)
     for one, other in zip(merged, expected, strict=True):
         for kind, found in other["kinds"].items():
             for key, value in found.items():
