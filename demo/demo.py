@@ -18,7 +18,7 @@ from lensemble.settings import Settings
 from lensemble_client import Client, LensembleError
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.evaluate import Evaluation, evaluate
-from lensemble_export.index import build_index
+from lensemble_export.index_from_corpus import build_index
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "demo" / "checkpoint"

@@ -181,7 +181,7 @@ def write_chat_checkpoint(folder: Path, *, seed: int = 0) -> None:
 
     from lensemble.preprocess.prompt import ENDOFTEXT, IM_END
     from lensemble_export import random_checkpoint
-    from lensemble_export.shapes import SHAPES
+    from lensemble_export.model_shapes import SHAPES
     from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)

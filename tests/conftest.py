@@ -51,11 +51,11 @@ def checkpoints(
     sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Serving checkpoints, one per profile."""
-    from lensemble_export.convert import convert
+    from lensemble_export.convert_checkpoint import convert_checkpoint
 
     folder = tmp_path_factory.mktemp("serving")
     for name, source in sources.items():
-        convert(str(source), folder / name, name)
+        convert_checkpoint(str(source), folder / name, name)
     return {name: folder / name for name in sources}
 
 
@@ -115,7 +115,7 @@ def expected(references: dict[str, Reference]) -> Callable[[str, str], np.ndarra
 def index_folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exact index of the photographs."""
     from benchmarks.common.photos import write_photos
-    from lensemble_export.index import build_index
+    from lensemble_export.index_from_corpus import build_index
 
     folder = tmp_path_factory.mktemp("index")
     write_photos(folder / "pictures")

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lensemble_export.convert import convert
+from lensemble_export.convert_checkpoint import convert_checkpoint
 from lensemble_export.random_checkpoint import write_random_checkpoint
 
 FOLDER = Path(".cache/random")
@@ -16,7 +16,7 @@ def random_serving_checkpoint(shape: str = "tiny", folder: Path = FOLDER) -> Pat
     """Path of its serving checkpoint; made if it is missing.
 
     Args:
-        shape: A key of `lensemble_export.shapes.SHAPES`.
+        shape: A key of `lensemble_export.model_shapes.SHAPES`.
         folder: Where each shape has a folder.
     """
     serving = folder / shape / "checkpoint"
@@ -24,5 +24,5 @@ def random_serving_checkpoint(shape: str = "tiny", folder: Path = FOLDER) -> Pat
         print(f"checkpoint: a Qwen3-VL of shape {shape} with random weights", file=sys.stderr)
         shutil.rmtree(folder / shape, ignore_errors=True)
         write_random_checkpoint(folder / shape / "source", shape)
-        convert(str(folder / shape / "source"), serving)
+        convert_checkpoint(str(folder / shape / "source"), serving)
     return serving

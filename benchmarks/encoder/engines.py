@@ -31,7 +31,7 @@ from lensemble_client import Client, LensembleError
 from lensemble_corpus.entries import Entry
 from lensemble_evaluation.dataset import Dataset, load_dataset
 from lensemble_evaluation.evaluate import evaluate
-from lensemble_export.onnx import make
+from lensemble_export.onnx.export_graphs import export_graphs
 from lensemble_export.onnx.quantize import quantize
 
 DATASET = Path("demo/dataset")
@@ -72,7 +72,7 @@ def measure(workload: str, engines: tuple[str, ...], rounds: int) -> dict[str, F
     results: dict[str, Figures] = {engine: {} for engine in engines}
     with TemporaryDirectory() as folder, ExitStack() as stack:
         graphs = Path(folder)
-        quantize(make.export(checkpoint, graphs / "fp32"), graphs / "int8")
+        quantize(export_graphs(checkpoint, graphs / "fp32"), graphs / "int8")
         servers = {
             engine: stack.enter_context(TritonServer(settings(engine, checkpoint.folder, graphs)))
             for engine in engines

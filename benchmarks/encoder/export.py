@@ -70,7 +70,7 @@ def measure(shape: str, dtype: str) -> dict[str, Any]:
     """Exports and verifies.
 
     Args:
-        shape: A key of `lensemble_export.shapes.SHAPES`.
+        shape: A key of `lensemble_export.model_shapes.SHAPES`.
         dtype: Of the graphs.
     """
     checkpoint = random_serving_checkpoint(shape)

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lensemble_export.shapes import SHAPES
+from lensemble_export.model_shapes import SHAPES
 
 PEAKS = {"H100 SXM": 989e12, "A100": 312e12, "L4": 121e12}
 """Dense bf16 operations per second, by the makers' data sheets."""

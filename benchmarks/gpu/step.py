@@ -21,9 +21,9 @@ from lensemble.encoder.precision import bf16_pays
 from lensemble.encoder.pytorch.torch_engine import Encoder
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
-from lensemble_export.convert import convert
+from lensemble_export.convert_checkpoint import convert_checkpoint
+from lensemble_export.model_shapes import SHAPES
 from lensemble_export.random_checkpoint import write_random_checkpoint
-from lensemble_export.shapes import SHAPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Step:
         """The serving checkpoint of `source`; made if it is missing."""
         folder = self.work / self.shape
         if not (folder / "profile.json").is_file():
-            convert(str(self.source()), folder)
+            convert_checkpoint(str(self.source()), folder)
         return folder
 
     def settings(self, dtype: str | None = None) -> Settings:

@@ -37,7 +37,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
-from lensemble_export.onnx import make
+from lensemble_export.onnx.export_graphs import export_graphs
 
 MIN_COSINE = 0.999
 _CHECKED = 12
@@ -108,7 +108,7 @@ def all_up(
             ours[SERVED_FP32] = replace(by_torch, dtype="fp32"), "fp32"
         if workload in _WITH_GRAPHS:
             graphs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "onnx"
-            make.export(Checkpoint.open(checkpoint), graphs)
+            export_graphs(Checkpoint.open(checkpoint), graphs)
             ours[SERVED_ONNX] = replace(by_torch, engine="onnx", onnx=graphs), "fp32"
         running = {}
         for name, (settings, precision) in ours.items():

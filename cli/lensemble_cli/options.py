@@ -1,4 +1,4 @@
-"""What several commands share: where the server is, conditions, hits as text."""
+"""What several commands share: options, the connection to the server, printing hits."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
-from lensemble_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
+from lensemble_client.client import Client
+from lensemble_client.connection import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from lensemble_client.retry import Retry
 from lensemble_contract.errors import InvalidInputError
 
 URL_VARIABLE = "LENSEMBLE_URL"
 TLS_VARIABLE = "LENSEMBLE_TLS"
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Command: TypeAlias = Callable[[argparse.Namespace], int]
 
-def add_server(parser: argparse.ArgumentParser) -> None:
+
+def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--url`, `--tls` and `--timeout`."""
     parser.add_argument(
         "--url",
@@ -32,37 +37,76 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT_S, help="seconds")
 
 
-def condition(text: str | None) -> dict[str, Any] | None:
-    """A filter that was given as JSON text; None if none was.
+def connect(args: argparse.Namespace, retry: Retry = DEFAULT_RETRY) -> Client:
+    """Connects to the server that the options name.
+
+    Args:
+        args: values of the options that `add_server_options` adds.
+        retry: how often a failed request is sent again.
 
     Raises:
-        InvalidInputError: It is not a JSON object.
+        InvalidInputError: The URL or the certificates cannot be used.
+    """
+    return Client(args.url, tls=args.tls, timeout_s=args.timeout, retry=retry)
+
+
+def add_item_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the parts of one item: the text, `--image` and `--instruction`."""
+    parser.add_argument("text", nargs="?", help="text of the item")
+    parser.add_argument("--image", action="append", help="picture file; may be given repeatedly")
+    parser.add_argument("--instruction", help="replaces the profile's instruction")
+
+
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """Parses a filter that was given as JSON text; no text gives None.
+
+    Raises:
+        InvalidInputError: The text is not a JSON object.
     """
     try:
-        found = json.loads(text) if text else None
+        condition = json.loads(text) if text else None
     except ValueError as error:
         raise InvalidInputError(f"{text!r} is not JSON: {error}", field="filter") from error
-    if not isinstance(found, dict | None):
+    if not isinstance(condition, dict | None):
         raise InvalidInputError(f"{text!r}; expected a JSON object", field="filter")
-    return found
+    return condition
 
 
 def print_hits(hits: Iterable[tuple[str, float, Mapping[str, Any]]], *, as_json: bool) -> None:
     """Prints hits, nearest first.
 
     Args:
-        hits: Id, score and document of each.
-        as_json: Whether each is a JSON object, for programs.
+        hits: id, score and document of each hit.
+        as_json: whether to print each hit as a JSON object, for other programs to read.
     """
-    for rank, (id_, score, said) in enumerate(hits, start=1):
-        document = json.dumps(said, ensure_ascii=False)
+    for rank, (id_, score, fields) in enumerate(hits, start=1):
+        document = json.dumps(fields, ensure_ascii=False)
         if as_json:
             print(f'{{"id": {json.dumps(id_)}, "score": {score}, "document": {document}}}')
         else:
             print(f"{rank:3}  {score:7.4f}  {id_}  {document}")
 
 
-def missing(extra: str, error: ImportError) -> int:
-    """Says which extra has what a command lacks; returns the command's status."""
+def requiring_extras(run: Command, extras: str) -> Command:
+    """Wraps a command so that a missing package is reported with the extras that install it.
+
+    Args:
+        run: the command.
+        extras: names of extras, separated by commas.
+    """
+
+    def command(args: argparse.Namespace) -> int:
+        # Set before FAISS is imported: otherwise its threads spin while they wait for each other.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        try:
+            return run(args)
+        except ImportError as error:
+            return report_missing_package(extras, error)
+
+    return command
+
+
+def report_missing_package(extra: str, error: ImportError) -> int:
+    """Prints which extra installs the missing package; returns the command's exit status."""
     print(f"error: {error}; run `pip install 'lensemble[{extra}]'`", file=sys.stderr)
     return 1

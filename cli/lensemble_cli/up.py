@@ -1,4 +1,4 @@
-"""`lensemble up`: a server that is kept running, with the gateway if it is asked for."""
+"""`lensemble up`: start a server and keep it running, with the gateway if `--gateway` is given."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensemble_cli.gateway import add_options, gateway_beside
-from lensemble_cli.options import missing
+from lensemble_cli.options import Commands, report_missing_package
+from lensemble_cli.up_gateway import add_gateway_options, make_gateway
 
 if TYPE_CHECKING:
     from lensemble.gateway.process import GatewayServer
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WATCH_S = 0.2
-_GATEWAY_ENDS = 10
-"""Times that the gateway may end by itself before that is taken for hopeless."""
+# Seconds between two looks at the server and the gateway.
+_POLL_S = 0.2
+# A gateway that ends by itself is started again this often; then the command gives up.
+_MAX_GATEWAY_RESTARTS = 10
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_command(commands: Commands) -> None:
     """Adds `lensemble up`."""
     up = commands.add_parser(
         "up",
         help="start a server on this machine and keep it running",
-        description="Options left out are taken from the LENSEMBLE_* variables.",
+        description="Options that are not given come from the LENSEMBLE_* variables.",
     )
     up.add_argument("--checkpoint", type=Path, help="serving checkpoint")
     up.add_argument("--index", type=Path, help="index to search")
@@ -41,7 +42,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up.add_argument(
         "--address",
         default="127.0.0.1",
-        help="where to listen; beyond loopback in NVIDIA's images only (default: 127.0.0.1)",
+        help="address to listen on; other than loopback, only in NVIDIA's images "
+        "(default: 127.0.0.1)",
     )
     up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
     up.add_argument("--http-port", type=int, default=8000, help="0 takes a free one")
@@ -49,35 +51,44 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up.add_argument("--health-port", type=int, default=8003, help="0 takes a free one")
     up.add_argument("--tls", type=Path, help="folder with tls.crt and tls.key: gRPC over TLS")
     up.add_argument(
-        "--mutual-tls", action="store_true", help="callers must show a certificate of its ca.crt"
+        "--mutual-tls",
+        action="store_true",
+        help="callers must present a certificate signed by the ca.crt in that folder",
     )
     up.add_argument("--dtype", help="auto, fp32 or bf16")
-    up.add_argument("--clip", help="folder or hub id of a CLIP model: serve this embedder, too")
+    up.add_argument(
+        "--clip", help="folder or hub id of a CLIP model: also serve the embedder `clip`"
+    )
     up.add_argument(
         "--sentence",
-        help="folder or hub id of a sentence-transformers model: serve the embedder `hybrid`, too",
+        help="folder or hub id of a sentence-transformers model: also serve the embedder `hybrid`",
     )
-    up.add_argument("--chat-url", help="OpenAI-compatible server that describes pictures for it")
-    up.add_argument("--chat-model", help="name of the model there; LENSEMBLE_CHAT_KEY has its key")
+    up.add_argument(
+        "--chat-url", help="OpenAI-compatible server that describes pictures for `hybrid`"
+    )
+    up.add_argument("--chat-model", help="model on that server; its key is LENSEMBLE_CHAT_KEY")
     up.add_argument(
         "--drain",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="to serve on when it is told to stop, with /ready at 503 (default: 0)",
+        help="how long to serve on after a signal to stop, while /ready answers 503 (default: 0)",
     )
     up.add_argument(
         "--log",
         choices=("file", "json"),
         default="file",
-        help="json: one object a line on standard output; file: Triton's own, and say where it is",
+        help="json: one object per line on standard output; file: Triton's log file, whose path is "
+        "printed",
     )
-    up.add_argument("--tritonserver", type=Path, help="program to start; looked for if left out")
-    add_options(up)
+    up.add_argument(
+        "--tritonserver", type=Path, help="program to start (default: from PATH or nvidia-pytriton)"
+    )
+    add_gateway_options(up)
     up.set_defaults(run=_up)
 
 
-def _up(given: argparse.Namespace) -> int:
+def _up(args: argparse.Namespace) -> int:
     try:
         from lensemble.operations.health_routes import HealthServer
         from lensemble.operations.logs import Relay, use_json
@@ -85,58 +96,60 @@ def _up(given: argparse.Namespace) -> int:
         from lensemble.operations.tritonserver import TritonServer, stop_on_signals
         from lensemble.settings import Settings
     except ImportError as error:
-        return missing("local-server", error)
+        return report_missing_package("local-server", error)
     settings = Settings.from_env(
-        checkpoint=given.checkpoint,
-        index=given.index,
-        dtype=given.dtype,
-        writes=given.writes,
-        clip=given.clip,
-        sentence=given.sentence,
-        chat_url=given.chat_url,
-        chat_model=given.chat_model,
+        checkpoint=args.checkpoint,
+        index=args.index,
+        dtype=args.dtype,
+        writes=args.writes,
+        clip=args.clip,
+        sentence=args.sentence,
+        chat_url=args.chat_url,
+        chat_model=args.chat_model,
     )
     with stop_on_signals():
         server = TritonServer(
             settings,
-            grpc_port=given.grpc_port,
-            http_port=given.http_port,
-            metrics_port=given.metrics_port,
-            address=given.address,
-            tritonserver=given.tritonserver,
-            tls=given.tls,
-            mutual=given.mutual_tls,
+            grpc_port=args.grpc_port,
+            http_port=args.http_port,
+            metrics_port=args.metrics_port,
+            address=args.address,
+            tritonserver=args.tritonserver,
+            tls=args.tls,
+            mutual=args.mutual_tls,
         )
         supervisor = Supervisor(server)
-        if given.log == "json":
+        if args.log == "json":
             use_json()
         else:
             print("starting ...", file=sys.stderr)
-        relay = nullcontext() if given.log == "file" else Relay(lambda: server.log_file)
+        relay = nullcontext() if args.log == "file" else Relay(lambda: server.log_file)
         with (
             relay,
-            HealthServer(supervisor.state, given.health_port, given.address) as health,
+            HealthServer(supervisor.state, args.health_port, args.address) as health,
             supervisor,
-            gateway_beside(given, server.grpc_url, server.metrics_url) as gateway,
+            make_gateway(args, server.grpc_url, server.metrics_url) as gateway,
         ):
-            _say(given.log, [server.grpc_url, server.http_url, server.metrics_url], health, gateway)
-            if given.log == "file":
+            _announce(
+                args.log, [server.grpc_url, server.http_url, server.metrics_url], health, gateway
+            )
+            if args.log == "file":
                 print(f"log: {server.log_file}\nCtrl-C stops it.", file=sys.stderr, flush=True)
             try:
                 return _watch(supervisor, gateway)
             except KeyboardInterrupt:
                 logger.info("stopping")
-                if given.log == "file":
+                if args.log == "file":
                     print("stopping ...", file=sys.stderr)
                 supervisor.retire()
-                time.sleep(given.drain)
+                time.sleep(args.drain)
                 return 0
 
 
-def _say(
+def _announce(
     log: str, urls: Sequence[str], health: HealthServer, gateway: GatewayServer | None
 ) -> None:
-    """Where it listens: for people, or as one message."""
+    """Says where the server listens: as lines on standard output, or as one log message."""
     lines = [*urls, f"health: {health.url}"]
     if gateway is not None:
         lines.append(f"gateway: {gateway.url}")
@@ -147,13 +160,13 @@ def _say(
 
 
 def _watch(supervisor: Supervisor, gateway: GatewayServer | None) -> int:
-    """Waits until one of them is given up, and says so; starts a gateway that ended again."""
-    ends = 0
-    while not supervisor.wait(_WATCH_S):
-        if gateway is not None and (status := gateway.poll()) is not None:
-            ends += 1
-            logger.error("the gateway ended with status %d", status)
-            if ends > _GATEWAY_ENDS:
+    """Restarts a gateway that ended; returns when the supervisor or the gateway is given up."""
+    restarts = 0
+    while not supervisor.wait(_POLL_S):
+        if gateway is not None and (exit_status := gateway.poll()) is not None:
+            logger.error("the gateway ended with status %d", exit_status)
+            restarts += 1
+            if restarts > _MAX_GATEWAY_RESTARTS:
                 return 1
             gateway.stop()
             gateway.start()

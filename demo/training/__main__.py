@@ -76,7 +76,7 @@ def _run(given: argparse.Namespace) -> None:
             print(train(data, plan, given.work, given.device, given.out))
     if "evaluate" in stages:
         for found in evaluate_checkpoint(given.out, given.dataset):
-            print(f"\n{report.table(found)}")
+            print(f"\n{report.format_table(found)}")
 
 
 def _positive(text: str) -> int:

@@ -14,8 +14,8 @@ from lensemble.encoder.pytorch.torch_engine import Encoder, PatchLinear
 from lensemble.profile import FILE_NAME as PROFILE_FILE
 from lensemble.profile import Profile
 from lensemble_contract.errors import InvalidInputError
-from lensemble_export.checks import read_json
-from lensemble_export.convert import NEEDED, TAKEN_ALONG, convert
+from lensemble_export.checkpoint_checks import read_json
+from lensemble_export.convert_checkpoint import OPTIONAL_FILES, REQUIRED_FILES, convert_checkpoint
 
 MIN_PIXELS, MAX_PIXELS = 64 * 64, 128 * 128
 """Training sees pictures of these areas only."""
@@ -46,7 +46,7 @@ def publish(encoder: Encoder, initial: Path, out: Path, min_dimension: int) -> P
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         folder = Path(name) / "source" / out.name
         folder.mkdir(parents=True)
-        for file in (*NEEDED, *TAKEN_ALONG):
+        for file in (*REQUIRED_FILES, *OPTIONAL_FILES):
             if (initial / file).is_file() and file != "model.safetensors.index.json":
                 shutil.copyfile(initial / file, folder / file)
         config = read_json(initial / "config.json")
@@ -56,7 +56,7 @@ def publish(encoder: Encoder, initial: Path, out: Path, min_dimension: int) -> P
         save_file(weights(encoder), folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "model.safetensors").chmod(0o644)
         made = Path(name) / "made"
-        profile = convert(
+        profile = convert_checkpoint(
             str(folder),
             made,
             min_pixels=MIN_PIXELS,

@@ -42,8 +42,8 @@ from lensemble_contract.errors import InvalidInputError
 from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset, splits
 from lensemble_evaluation.evaluate import Evaluation, evaluate
-from lensemble_evaluation.plots import plot
-from lensemble_export.convert import convert
+from lensemble_evaluation.plots import plot_evaluation
+from lensemble_export.convert_checkpoint import convert_checkpoint
 from lensemble_export.random_checkpoint import write_random_checkpoint
 
 SHAPE = "emoji"
@@ -183,7 +183,7 @@ def evaluate_checkpoint(checkpoint: Path, dataset: Path) -> list[Evaluation]:
         for split in loaded:
             found = evaluate(client, split, dimensions=lengths, progress=True)
             report.save(found, checkpoint / f"evaluation-{found.split}.json")
-            plot(found, checkpoint / "plots")
+            plot_evaluation(found, checkpoint / "plots")
             evaluations.append(found)
     (checkpoint / "README.md").write_text(card(profile, facts, evaluations), "utf-8")
     return evaluations
@@ -211,7 +211,7 @@ def _initial(run: Path, corpus: Sequence[str], seed: int) -> Path:
         shutil.rmtree(initial, ignore_errors=True)
         write_random_checkpoint(random_, SHAPE, seed=seed, corpus=corpus)
         limit_pixels(random_)
-        convert(str(random_), initial, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+        convert_checkpoint(str(random_), initial, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
     return initial
 
 

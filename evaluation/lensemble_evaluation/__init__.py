@@ -1,5 +1,6 @@
-"""Retrieval quality of a served model: `lensemble eval`.
+"""Retrieval quality of a served model: `lensemble eval` and `lensemble compare`.
 
-`dataset` (a folder in BEIR's layout, with pictures) -> `rank` (queries and corpus through the
-server, rank of every relevant item) -> `metrics` -> `report` and `plots`.
+`dataset` reads a folder in BEIR's layout, with pictures. `ranking` sends queries and corpus to a
+server and finds the rank of every relevant item. `metrics` turns ranks into figures. `report`,
+`compare_report` and `plots` show them.
 """

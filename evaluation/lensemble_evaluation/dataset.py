@@ -1,12 +1,12 @@
 """An evaluation dataset: BEIR's layout, with pictures.
 
-    corpus.jsonl            items, see `lensemble_corpus.entries`
-    queries.jsonl           likewise; "task" and "language" group them, "exclude" lists what the
-                            query must not find, such as itself
+    corpus.jsonl            items, as `lensemble_corpus.entries` reads them
+    queries.jsonl           queries in the same form; "task" and "language" group them, "exclude"
+                            lists ids that the query must not find, such as its own
     qrels/test.tsv          query-id <tab> corpus-id <tab> score, below a line of headings
-    candidates/test.txt     optional: ids of the corpus that are searched, one per line
+    candidates/test.txt     optional: the ids of the corpus that are searched, one per line
 
-Each file in `qrels` is a split; queries with nothing relevant in it are not asked.
+Each file in `qrels` is a split. A query without a relevant item in a split is not asked.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from lensemble_contract.errors import InvalidInputError
 from lensemble_corpus.entries import Entry, lines, load_entries, strings
 
+# A greater judgment is taken for a typing error.
 MAX_RELEVANCE = 1000
-"""A typing error rather than a judgment above this."""
 
 _QUERIES = "queries.jsonl"
 
@@ -29,13 +29,13 @@ class Dataset:
     """One split of a dataset.
 
     Attributes:
-        name: Name of the folder.
-        split: Name of the file in `qrels`.
-        corpus: What is searched.
-        queries: What is asked; each has something relevant.
-        qrels: Query id -> corpus id -> how relevant it is, 1 or more.
-        excluded: Query id -> ids that it must not find.
-        not_searched: Ids of the corpus that this split leaves out.
+        name: name of the folder.
+        split: name of the file in `qrels`, without its ending.
+        corpus: items that are searched.
+        queries: queries; each has at least one relevant item.
+        qrels: query id -> corpus id -> relevance, 1 or more.
+        excluded: query id -> ids that the query must not find.
+        not_searched: ids of the corpus that this split leaves out.
     """
 
     name: str
@@ -51,7 +51,7 @@ def splits(folder: Path) -> list[str]:
     """Names of the splits of a dataset.
 
     Raises:
-        InvalidInputError: There is no such folder, or no split in it.
+        InvalidInputError: The folder does not exist, or has no split.
     """
     if not folder.is_dir():
         raise InvalidInputError(f"no folder {str(folder)!r}", field="dataset")
@@ -69,11 +69,11 @@ def load_dataset(folder: Path, split: str | None = None) -> Dataset:
     """Reads one split.
 
     Args:
-        folder: Of the dataset.
-        split: Name of a file in `qrels`, without `.tsv`; None is the only one, or `test`.
+        folder: folder of the dataset.
+        split: name of a file in `qrels`, without `.tsv`; None takes the only one, or `test`.
 
     Raises:
-        InvalidInputError: A file is missing or a line of it is wrong; both are named.
+        InvalidInputError: A file is missing, or a line of it is wrong; the error names both.
     """
     known = splits(folder)
     if split is None and len(known) == 1:
@@ -87,9 +87,9 @@ def load_dataset(folder: Path, split: str | None = None) -> Dataset:
     queries = {entry.id: entry for entry in load_entries(folder, _QUERIES)}
     for name, entries in (("corpus.jsonl", corpus), (_QUERIES, queries)):
         _check_pictures(name, list(entries.values()))
-    excluded = {id_: _excluded(query) for id_, query in queries.items()}
+    excluded = {id_: _excluded_ids(query) for id_, query in queries.items()}
     candidates = folder / "candidates" / f"{split}.txt"
-    searched = _candidates(candidates, corpus) if candidates.is_file() else corpus
+    searched = _load_candidates(candidates, corpus) if candidates.is_file() else corpus
     qrels = _load_qrels(folder / "qrels" / f"{split}.tsv", excluded, searched)
     return Dataset(
         folder.resolve().name,
@@ -103,14 +103,14 @@ def load_dataset(folder: Path, split: str | None = None) -> Dataset:
 
 
 def _check_pictures(name: str, entries: list[Entry]) -> None:
-    """Before hours of embedding, not in the middle of them."""
+    """Checks that all pictures exist, before hours of embedding rather than in their middle."""
     for entry in entries:
         for path in entry.images:
             if not path.is_file():
                 raise InvalidInputError(f"{entry.id!r}: no picture {str(path)!r}", field=name)
 
 
-def _excluded(query: Entry) -> frozenset[str]:
+def _excluded_ids(query: Entry) -> frozenset[str]:
     try:
         return frozenset(strings(query.document, "exclude"))
     except ValueError as error:
@@ -134,32 +134,32 @@ def _load_qrels(
         except ValueError as error:
             raise InvalidInputError(
                 f"{where}: {line[:80]!r}; expected query-id, corpus-id and a whole number from 0 "
-                f"to {MAX_RELEVANCE}, with tabs between",
+                f"to {MAX_RELEVANCE}, separated by tabs",
                 field=name,
             ) from error
-        said = judged.setdefault(query, {})
+        judgments = judged.setdefault(query, {})
         if query not in excluded:
             problem = f"query {query!r} is not in {_QUERIES}"
         elif item not in searched:
             problem = f"item {item!r} is not in corpus.jsonl, or not in this split's candidates"
         elif relevance and item in excluded[query]:
-            problem = f"{item!r} is relevant, and the query excludes it"
-        elif item in said:
+            problem = f"{item!r} is marked as relevant, but the query excludes it"
+        elif item in judgments:
             problem = f"{query!r} and {item!r} are judged twice"
         else:
-            said[item] = relevance
+            judgments[item] = relevance
             continue
         raise InvalidInputError(f"{where}: {problem}", field=name)
     relevant = {
-        query: {item: relevance for item, relevance in said.items() if relevance}
-        for query, said in judged.items()
+        query: {item: relevance for item, relevance in judgments.items() if relevance}
+        for query, judgments in judged.items()
     }
     if not any(relevant.values()):
-        raise InvalidInputError("nothing in it is relevant", field=name)
-    return {query: said for query, said in relevant.items() if said}
+        raise InvalidInputError("it marks no item as relevant", field=name)
+    return {query: judgments for query, judgments in relevant.items() if judgments}
 
 
-def _candidates(path: Path, corpus: dict[str, Entry]) -> dict[str, Entry]:
+def _load_candidates(path: Path, corpus: dict[str, Entry]) -> dict[str, Entry]:
     name = f"candidates/{path.name}"
     chosen = {}
     for where, id_ in lines(path):

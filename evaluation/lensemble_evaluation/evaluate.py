@@ -1,33 +1,33 @@
-"""A dataset's split, a server -> metrics per task and language."""
+"""`lensemble eval`: metrics per task and language of a server on one split of a dataset."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from lensemble_client.client import Client
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_corpus.entries import Entry
-from lensemble_evaluation import metrics, rank
+from lensemble_evaluation import metrics, ranking
 from lensemble_evaluation.dataset import Dataset
 
-Through = Literal["embed", "search"]
+Through: TypeAlias = Literal["embed", "search"]
 ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MetricsRow:
     """Metrics of one group of queries.
 
     Attributes:
-        task: The queries' `task`, or `all`.
-        language: The queries' `language`, or `all`.
-        dimensions: Length of the vectors; 0 is whatever the server's index has.
-        queries: How many.
-        metrics: Name in `metrics.NAMES` -> mean over the queries.
+        task: the queries' `task`, or `all`.
+        language: the queries' `language`, or `all`.
+        dimensions: length of the vectors; 0 if the server's index ranked.
+        queries: number of queries in the group.
+        metrics: name in `metrics.NAMES` -> mean over the queries.
     """
 
     task: str
@@ -39,16 +39,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured, and on what.
+    """Metrics of a server on one split of a dataset.
 
     Attributes:
-        dataset: Name.
-        split: Name.
-        through: `embed` or `search`.
-        server: Name and version.
-        corpus: Items that were searched.
-        rows: Metrics.
-        embedder: Which one, of `contract.EMBEDDERS`.
+        dataset: name of the dataset.
+        split: name of the split.
+        through: `embed` or `search`, as for `evaluate`.
+        server: the server's name and version.
+        corpus: number of items that were searched.
+        rows: metrics, one row per group of queries and length of vectors.
+        embedder: name in `contract.EMBEDDERS`.
     """
 
     dataset: str
@@ -56,11 +56,11 @@ class Evaluation:
     through: Through
     server: str
     corpus: int
-    rows: list[Row]
+    rows: list[MetricsRow]
     embedder: str = contract.NATIVE
 
-    def row(self, task: str, language: str = ALL, dimensions: int | None = None) -> Row:
-        """The row of a group; of the longest vectors if no length is given.
+    def row(self, task: str, language: str = ALL, dimensions: int | None = None) -> MetricsRow:
+        """The row of a group of queries; without a length, the row of the longest vectors.
 
         Raises:
             KeyError: There is no such row.
@@ -75,7 +75,7 @@ class Evaluation:
         return max(fitting, key=lambda row: row.dimensions)
 
     def to_json(self) -> dict[str, Any]:
-        """As written by `lensemble eval --json`."""
+        """The fields as `lensemble eval --json` writes them."""
         return asdict(self)
 
 
@@ -89,20 +89,20 @@ def evaluate(
     concurrency: int = 16,
     progress: bool = False,
 ) -> Evaluation:
-    """Measures how well a server finds what a dataset says is relevant.
+    """Measures how well a server finds what a dataset marks as relevant.
 
     Args:
-        client: Of a running server.
-        dataset: What to ask.
-        through: `embed` ranks here, exactly; `search` lets the server's index rank.
-        dimensions: Matryoshka lengths, for `embed`; empty is the full one.
-        embedder: Which one, of `contract.EMBEDDERS`; `search` has the native one only.
-        concurrency: Calls under way at a time.
-        progress: Whether to show progress bars.
+        client: client of a running server.
+        dataset: items, queries and relevance judgments.
+        through: `embed` ranks in this process, exactly; `search` lets the server's index rank.
+        dimensions: Matryoshka lengths, for `embed`; empty means the full length.
+        embedder: name in `contract.EMBEDDERS`; `search` supports the native one only.
+        concurrency: calls in flight at a time.
+        progress: whether to show progress bars.
 
     Raises:
-        InvalidInputError: `concurrency` is below 1, or `search` is to use another embedder.
-        LensembleError: See `rank`.
+        InvalidInputError: `concurrency` is below 1, or `search` was given another embedder.
+        LensembleError: See `ranking`.
     """
     if concurrency < 1:
         raise InvalidInputError(f"{concurrency}; expected 1 or more", field="concurrency")
@@ -113,11 +113,11 @@ def evaluate(
         )
     server = client.status().server
     if through == "search":
-        per_length = {
-            0: rank.by_search(client, dataset, concurrency=concurrency, progress=progress)
+        ranks = {
+            0: ranking.rank_by_search(client, dataset, concurrency=concurrency, progress=progress)
         }
     else:
-        per_length = rank.by_embedding(
+        ranks = ranking.rank_by_embedding(
             client,
             dataset,
             dimensions,
@@ -125,34 +125,38 @@ def evaluate(
             concurrency=concurrency,
             progress=progress,
         )
-    rows = rows_of(dataset, per_length)
+    rows = metrics_by_group(dataset, ranks)
     return Evaluation(
         dataset.name, dataset.split, through, server, len(dataset.corpus), rows, embedder
     )
 
 
-def rows_of(dataset: Dataset, per_length: Mapping[int, Sequence[metrics.Ranks]]) -> list[Row]:
-    """Metrics per task and language.
+def metrics_by_group(
+    dataset: Dataset, ranks_by_length: Mapping[int, Sequence[metrics.Ranks]]
+) -> list[MetricsRow]:
+    """Metrics per task, and per task and language.
 
     Args:
-        dataset: What was asked.
-        per_length: Length of the vectors -> per query the ranks (R,) of its relevant items.
+        dataset: the queries, with relevance judgments.
+        ranks_by_length: length of the vectors -> for each query, the ranks (R,) of its relevant
+            items.
     """
     rows = []
-    for length, ranks in per_length.items():
+    for length, ranks in ranks_by_length.items():
         groups = defaultdict(list)
-        for query, of_relevant in zip(dataset.queries, ranks, strict=True):
-            values = metrics.of_query(of_relevant, list(dataset.qrels[query.id].values()))
+        for query, ranks_of_query in zip(dataset.queries, ranks, strict=True):
+            relevance = list(dataset.qrels[query.id].values())
+            values = metrics.query_metrics(ranks_of_query, relevance)
             for group in _groups(query):
                 groups[group].append(values)
         rows += [
-            Row(task, language, length, len(values), metrics.mean(values))
+            MetricsRow(task, language, length, len(values), metrics.mean_metrics(values))
             for (task, language), values in groups.items()
         ]
     return rows
 
 
 def _groups(query: Entry) -> list[tuple[str, str]]:
-    """Its task, and its task in its language."""
+    """The groups (task, language) of a query: its task, and its task in its language."""
     task, language = (str(query.document.get(name) or ALL) for name in ("task", "language"))
     return list(dict.fromkeys([(task, ALL), (task, language)]))

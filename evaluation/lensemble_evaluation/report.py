@@ -1,4 +1,4 @@
-"""An evaluation as a table, beside an earlier one if there is one."""
+"""An evaluation as a table, optionally beside an earlier one, and as JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 
 from lensemble_contract.errors import InvalidInputError
-from lensemble_evaluation.evaluate import Evaluation, Row
+from lensemble_evaluation.evaluate import Evaluation, MetricsRow
 from lensemble_evaluation.metrics import NAMES
 
 
-def table(evaluation: Evaluation, baseline: Evaluation | None = None) -> str:
-    """Lines of text, one per task, language and length.
+def format_table(evaluation: Evaluation, baseline: Evaluation | None = None) -> str:
+    """Formats an evaluation: one line per task, language and length.
 
     Args:
-        evaluation: What was measured.
-        baseline: What was measured before, on the same split; its differences stand in brackets.
-            What went through `search` is compared with the longest vectors of `embed`.
+        evaluation: the evaluation to show.
+        baseline: an earlier evaluation of the same split; the differences from it stand in
+            brackets. Metrics measured through `search` are compared with those of the longest
+            vectors measured through `embed`.
     """
     lines = [
         f"{evaluation.dataset}, split {evaluation.split}: {evaluation.corpus} items searched "
@@ -37,26 +38,11 @@ def table(evaluation: Evaluation, baseline: Evaluation | None = None) -> str:
     return "\n".join(lines)
 
 
-def _cell(row: Row, before: Row | None, name: str) -> str:
-    value = f"{row.metrics[name]:.3f}"
-    return value if before is None else f"{value} ({row.metrics[name] - before.metrics[name]:+.3f})"
-
-
-def _same_row(baseline: Evaluation | None, row: Row) -> Row | None:
-    if baseline is None:
-        return None
-    through_search = baseline.through == "search" or not row.dimensions
-    try:
-        return baseline.row(row.task, row.language, None if through_search else row.dimensions)
-    except KeyError:
-        return None
-
-
 def check_baseline(baseline: Evaluation, dataset: str, split: str) -> None:
-    """Refuses a baseline that was measured on something else.
+    """Checks that a baseline was measured on the same data.
 
     Raises:
-        InvalidInputError: Another dataset or split.
+        InvalidInputError: It was measured on another dataset or split.
     """
     if (baseline.dataset, baseline.split) != (dataset, split):
         raise InvalidInputError(
@@ -67,7 +53,7 @@ def check_baseline(baseline: Evaluation, dataset: str, split: str) -> None:
 
 
 def save(evaluation: Evaluation, path: Path) -> None:
-    """Writes an evaluation as JSON: the fields of `Evaluation` and `Row`.
+    """Writes an evaluation as JSON: the fields of `Evaluation` and `MetricsRow`.
 
     Raises:
         OSError: The file cannot be written.
@@ -77,20 +63,36 @@ def save(evaluation: Evaluation, path: Path) -> None:
 
 
 def load(path: Path) -> Evaluation:
-    """Reads what `save` wrote.
+    """Reads a file that `save` wrote.
 
     Raises:
-        InvalidInputError: There is no such file, or it is none of ours.
+        InvalidInputError: The file cannot be read, or `save` did not write it.
     """
     try:
-        said = json.loads(path.read_text("utf-8"))
-        rows = [Row(**row) for row in said["rows"]]
+        fields = json.loads(path.read_text("utf-8"))
+        rows = [MetricsRow(**row) for row in fields["rows"]]
         for row in rows:
             row.metrics.update({name: float(row.metrics[name]) for name in NAMES})
-        return Evaluation(**{**said, "rows": rows})
+        return Evaluation(**{**fields, "rows": rows})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidInputError(
             f"{str(path)!r} is not an evaluation ({type(error).__name__}: {error}); write one with "
             "`lensemble eval --json`",
             field="baseline",
         ) from error
+
+
+def _cell(row: MetricsRow, before: MetricsRow | None, name: str) -> str:
+    value = f"{row.metrics[name]:.3f}"
+    return value if before is None else f"{value} ({row.metrics[name] - before.metrics[name]:+.3f})"
+
+
+def _same_row(baseline: Evaluation | None, row: MetricsRow) -> MetricsRow | None:
+    """The baseline's row for the same group of queries; None if there is none."""
+    if baseline is None:
+        return None
+    through_search = baseline.through == "search" or not row.dimensions
+    try:
+        return baseline.row(row.task, row.language, None if through_search else row.dimensions)
+    except KeyError:
+        return None

@@ -1,6 +1,7 @@
-"""From checkpoints and pictures to what is served.
+"""Tools that prepare what is served: checkpoints, ONNX graphs, indexes.
 
-python -m lensemble_export random OUT --shape tiny      a checkpoint with random weights
-python -m lensemble_export checkpoint SOURCE OUT        Hugging Face -> serving checkpoint
-python -m lensemble_export index PICTURES OUT           pictures -> vectors -> index
+python -m lensemble_export random OUT --shape tiny      make a checkpoint with random weights
+python -m lensemble_export checkpoint SOURCE OUT        convert a Hugging Face checkpoint
+python -m lensemble_export onnx CHECKPOINT              export a serving checkpoint's ONNX graphs
+python -m lensemble_export index PICTURES OUT           embed pictures and write an index
 """

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lensemble_contract.errors import InvalidInputError
-from lensemble_export.shapes import SHAPES
+from lensemble_export.model_shapes import SHAPES
 from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 
 MAX_FILE_BYTES = 2 * 1024**3

@@ -113,7 +113,7 @@ def train_tokenizer(
 
 
 def _built_in_corpus() -> list[str]:
-    lines = (resources.files(__package__) / "corpus.txt").read_text("utf-8").splitlines()
+    lines = (resources.files(__package__) / "tokenizer_corpus.txt").read_text("utf-8").splitlines()
     return [*lines * 8, *pydoc_data.topics.topics.values()]
 
 

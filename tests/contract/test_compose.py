@@ -14,7 +14,7 @@ from lensemble.gateway.app import check
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.operations.tritonserver import GOMP_SPINCOUNT, PRIMITIVES
 from lensemble.settings import Settings
-from lensemble_cli.main import _parser
+from lensemble_cli.main import build_parser
 from tests.paths import ROOT
 
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
@@ -81,7 +81,7 @@ def test_version_is_stated_once():
 
 def test_image_starts_what_the_command_line_knows():
     command = json.loads(re.search(r"^CMD (\[\"lensemble\".+\])$", DOCKERFILE, re.MULTILINE)[1])
-    given = _parser().parse_args(command[1:])
+    given = build_parser().parse_args(command[1:])
     assert given.address == "0.0.0.0"
     ports = {given.grpc_port, given.http_port, given.metrics_port, given.health_port}
     assert {f"127.0.0.1:{port}:{port}" for port in ports} == set(TRITON["ports"])

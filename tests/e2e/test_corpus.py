@@ -63,7 +63,7 @@ def test_from_rows_to_answers(folder, server, checkpoint, capsys, monkeypatch):
             np.testing.assert_allclose(alone, vector, atol=1e-5)
 
     status, said, _ = run(capsys, *command)
-    assert (status, said.split(";")[0]) == (1, f"{out} is as it was: nothing has changed")
+    assert (status, said.split(";")[0]) == (1, f"{out} is up to date: nothing has changed")
     assert "(0 sent to the server)" in said
 
     assert run(capsys, "index", out, index) == (0, f"4 items -> {index}\n", "")

@@ -14,7 +14,7 @@ from lensemble_client import Client, Item
 from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.evaluate import evaluate
-from lensemble_export.index import build_index
+from lensemble_export.index_from_corpus import build_index
 from tests.conftest import EMBEDDING
 from tests.paths import CHECKPOINT, DATASET, ROOT
 from tests.reference import Reference

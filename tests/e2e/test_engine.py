@@ -10,7 +10,7 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, InvalidInputError
 from lensemble_contract.errors import InternalError, LensembleError
-from lensemble_export.onnx import make
+from lensemble_export.onnx.export_graphs import export_graphs
 from tests.conftest import EMBEDDING
 from tests.parity.cases import CASES
 
@@ -23,7 +23,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def graphs(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine") / "graphs"
-    make.export(Checkpoint.open(checkpoint), folder)
+    export_graphs(Checkpoint.open(checkpoint), folder)
     return folder
 
 

@@ -16,9 +16,10 @@ from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
 from lensemble_export.__main__ import main
-from lensemble_export.onnx import make, verify
-from lensemble_export.onnx.cases import cases
+from lensemble_export.onnx import export_graphs as exporter
+from lensemble_export.onnx import verify
 from lensemble_export.onnx.quantize import quantize
+from lensemble_export.onnx.verification_cases import make_cases
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES
 from tests.paths import ROOT
@@ -31,7 +32,7 @@ def exported(checkpoints, tmp_path_factory):
     """Graphs in fp32, one folder per profile."""
     folder = tmp_path_factory.mktemp("graphs")
     return {
-        name: make.export(Checkpoint.open(path), folder / name)
+        name: exporter.export_graphs(Checkpoint.open(path), folder / name)
         for name, path in checkpoints.items()
     }
 
@@ -44,7 +45,7 @@ def small(exported, tmp_path_factory):
 
 @pytest.mark.parametrize("profile", [EMBEDDING, MEAN])
 def test_graphs_equal_the_reference(exported, checkpoints, profile):
-    found = verify.verify(Checkpoint.open(checkpoints[profile]), exported[profile], print)
+    found = verify.verify_graphs(Checkpoint.open(checkpoints[profile]), exported[profile], print)
     assert found["passed"] and found["min_cosine"] >= 0.99999
     assert found["max_abs_diff"] < 1e-5
     assert found["cases"] >= 16
@@ -72,17 +73,19 @@ def test_a_leak_would_be_seen(exported, checkpoint, monkeypatch):
         return {**made, "seen": np.minimum(made["seen"] + 1, made["keys"].shape[1])}
 
     monkeypatch.setattr(attention_graph, "causal", leaking)
-    assert not verify.verify(Checkpoint.open(checkpoint), exported[EMBEDDING], print)["passed"]
+    assert not verify.verify_graphs(Checkpoint.open(checkpoint), exported[EMBEDDING], print)[
+        "passed"
+    ]
 
 
 def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
     opened = Checkpoint.open(checkpoint)
-    found = verify.verify(opened, small, print)
+    found = verify.verify_graphs(opened, small, print)
     assert found["passed"] and found["precision"] == "int8"
     assert found["min_cosine"] > 0.98  # random weights; retrieval is judged in benchmarks
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=small.folder)
     encoder = choose_engine.load(opened, settings)
-    together = cases(encoder.geometry)["all together"]
+    together = make_cases(encoder.geometry)["all together"]
     alone = np.concatenate([encoder.vectors([item]) for item in together])
     np.testing.assert_allclose(encoder.vectors(together), alone, atol=1e-3)
 
@@ -99,7 +102,7 @@ def test_graphs_say_whose_they_are(exported, checkpoints):
     about = {one.key: one.value for one in model.metadata_props}
     assert about["profile"] == checkpoint.profile.hash
     assert about["version_torch"] == graphs.versions["torch"]
-    assert {(one.domain, one.version) for one in model.opset_import} == {("", make.OPSET)}
+    assert {(one.domain, one.version) for one in model.opset_import} == {("", exporter.OPSET)}
     with pytest.raises(InvalidInputError, match="were made of profile sha256:"):
         Graphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from lensemble.encoder.onnx.graph_files import TEXT, VISION, Graphs
-from lensemble_export.onnx.make import describe
+from lensemble_export.onnx.export_graphs import describe
 
 _MOST = 127
 _MIDDLE = 128

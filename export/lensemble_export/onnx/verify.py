@@ -21,8 +21,8 @@ from lensemble.encoder.packing import Geometry
 from lensemble.encoder.pytorch.torch_engine import Encoder
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
-from lensemble_export.onnx.cases import cases
 from lensemble_export.onnx.reference import Reference
+from lensemble_export.onnx.verification_cases import make_cases
 
 MIN_COSINE = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.999, "int8": 0.9}
 """Precision -> cosine that every vector must reach. What 8 bits cost is judged by retrieval; here
@@ -48,7 +48,7 @@ class Agreement:
         return cls(float(cosines.min()), float(np.abs(one - other).max()))
 
 
-def verify(
+def verify_graphs(
     checkpoint: Checkpoint, graphs: Graphs, report: Callable[[str], None]
 ) -> dict[str, object]:
     """Compares on all cases.
@@ -66,7 +66,7 @@ def verify(
         LensembleError: An item could not be encoded.
     """
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32")
-    made = cases(Geometry.open(checkpoint.folder))
+    made = make_cases(Geometry.open(checkpoint.folder))
     ways: tuple[Callable[[], Encoding | Reference], ...] = (
         lambda: OnnxEncoder(checkpoint, graphs, settings),
         lambda: Encoder.load(checkpoint, settings),

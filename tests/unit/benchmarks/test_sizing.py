@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.encoder.sizing import Cost
 from lensemble.preprocess.features import Features
 from lensemble_client import Item
-from lensemble_export.shapes import SHAPES
+from lensemble_export.model_shapes import SHAPES
 from tests.pictures import encode, textured
 
 

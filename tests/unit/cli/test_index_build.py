@@ -7,7 +7,7 @@ from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 from lensemble_client import InvalidInputError
-from lensemble_export.index import build_index
+from lensemble_export.index_from_corpus import build_index
 from tests.pictures import encode, textured
 
 

@@ -1,4 +1,4 @@
-from lensemble_cli.status import read, sample, table
+from lensemble_cli.status import fetch_metrics, format_activity, parse_metrics
 
 BEFORE = """
 # HELP nv_inference_request_success Number of successful requests
@@ -20,19 +20,25 @@ lensemble_index_delta{triton_model="faiss"} 7
 """
 
 
-def test_rates_and_means_of_what_was_done_in_between():
-    lines = table(read(BEFORE), read(AFTER), 5.0).splitlines()
+def test_rates_and_means_between_two_readings():
+    lines = format_activity(parse_metrics(BEFORE), parse_metrics(AFTER), 5.0).splitlines()
     name, *numbers = lines[1].split()
     assert name == "embed"
-    # 50 in 5 s; 3 wait; 100 ms and 200 ms for 50; 5 errors in 5 s.
+    # In 5 s: 50 requests, which waited 100 ms and took 200 ms in total; 5 errors. 3 requests wait.
     assert [float(number) for number in numbers] == [10.0, 3, 2.0, 4.0, 1.0]
     assert lines[-1] == "index: 1000 items, 7 of them since the snapshot"
 
 
-def test_nothing_done_divides_by_nothing():
-    assert table(read(BEFORE), read(BEFORE), 1.0).splitlines()[1].split()[1] == "0.0"
+def test_a_model_without_requests_has_rates_of_zero():
+    metrics = parse_metrics(BEFORE)
+    assert format_activity(metrics, metrics, 1.0).splitlines()[1].split()[1] == "0.0"
 
 
-def test_metrics_that_cannot_be_read():
-    assert sample("http://127.0.0.1:1/metrics") == {}
-    assert "--metrics" in table({}, {}, 1.0)
+def test_metrics_that_cannot_be_read_are_empty():
+    assert fetch_metrics("http://127.0.0.1:1/metrics") == {}
+    assert "--metrics" in format_activity({}, {}, 1.0)
+
+
+def test_braces_and_commas_inside_a_label_are_read():
+    text = 'lensemble_errors_total{reason="a, \\"b\\" {c}",triton_model="embed"} 2\n'
+    assert parse_metrics(text) == {("lensemble_errors_total", "embed"): 2.0}

@@ -22,7 +22,7 @@ from lensemble_corpus import journal as journal_module
 from lensemble_corpus.embedding_folder import Manifest, embed_source, read_failures, read_rows
 from lensemble_corpus.journal import DONE, VECTORS, Journal, Making
 from lensemble_corpus.tables import Source
-from lensemble_export.embeddings import index_embeddings
+from lensemble_export.index_from_embeddings import index_embeddings
 from tests.fake_server import DIMENSION as D
 from tests.fake_server import FakeTransport, vector_of
 

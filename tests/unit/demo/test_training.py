@@ -26,7 +26,7 @@ from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_client import InvalidInputError, Item
 from lensemble_evaluation.dataset import load_dataset, splits
-from lensemble_export.convert import convert
+from lensemble_export.convert_checkpoint import convert_checkpoint
 from lensemble_export.random_checkpoint import write_random_checkpoint
 from tests.conftest import EMBEDDING
 from tests.reference import Reference
@@ -76,7 +76,9 @@ def rendered(pictures):
 def initial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
     write_random_checkpoint(folder / "random", "emoji", corpus=[*COLOURS, *SHAPES])
-    convert(str(folder / "random"), folder / "initial", min_pixels=4096, max_pixels=16384)
+    convert_checkpoint(
+        str(folder / "random"), folder / "initial", min_pixels=4096, max_pixels=16384
+    )
     return folder / "initial"
 
 

@@ -52,10 +52,10 @@ def test_graphs_run_on_a_gpu(checkpoint, tmp_path, pipeline):
     from lensemble.checkpoint import Checkpoint
     from lensemble.encoder import choose_engine
     from lensemble.encoder.synthetic_items import probe
-    from lensemble_export.onnx import make
+    from lensemble_export.onnx.export_graphs import export_graphs
 
     opened = Checkpoint.open(checkpoint)
-    make.export(opened, tmp_path / "graphs")
+    export_graphs(opened, tmp_path / "graphs")
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=tmp_path / "graphs")
     encoder = choose_engine.load(opened, settings, "cuda:0")
     items = probe(encoder.geometry)

@@ -10,7 +10,8 @@ from lensemble_client import Client, InvalidInputError
 from lensemble_client.retry import Retry
 from lensemble_contract import contract
 from lensemble_evaluation import compare_report
-from lensemble_evaluation.compare import Comparison, compare, cost_of, of_queries
+from lensemble_evaluation.compare import compare_embedders, sample_queries
+from lensemble_evaluation.comparison import Comparison, summarize_cost
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.plots import plot_comparison
 
@@ -71,17 +72,17 @@ def folder(tmp_path):
 
 def compared(folder, transport, **options):
     with Client(transport=transport, retry=Retry(tries=1)) as client:
-        return compare(client, load_dataset(folder), list(contract.EMBEDDERS), **options)
+        return compare_embedders(client, load_dataset(folder), list(contract.EMBEDDERS), **options)
 
 
 def test_cost_is_what_the_formula_says():
-    cost = cost_of([0.01 * n for n in range(1, 102)], [40, 10, 20], [2, 4], 7.2)
+    cost = summarize_cost([0.01 * n for n in range(1, 102)], [40, 10, 20], [2, 4], 7.2)
     assert cost.latency_ms == pytest.approx({"p50": 510, "p95": 960, "p99": 1000})
     assert cost.items_per_s == {"median": 20, "least": 10, "most": 40}
     assert (cost.samples, cost.blocks, cost.tokens_per_item) == (101, 3, 3)
     assert cost.server_s_per_1000 == 50
     assert cost.price_per_1000 == pytest.approx(0.1)  # 50 s of 7.20 an hour
-    assert cost_of([1], [1], [1], None).price_per_1000 is None
+    assert summarize_cost([1], [1], [1], None).price_per_1000 is None
 
 
 def test_each_item_is_embedded_once_by_each(folder):
@@ -117,7 +118,7 @@ def test_refused_item_is_named_and_ends_that_embedder_only(folder):
 
 def test_table_has_all_side_by_side(folder):
     found = compared(folder, FakeTransport(), price_per_hour=1.5)
-    lines = compare_report.table(found).splitlines()
+    lines = compare_report.format_table(found).splitlines()
     assert lines[0].endswith("split test: 3 items, 3 queries, triton 0")
     assert lines[2].split()[-1] == "price/1000"
     assert [line.split()[:2] for line in lines[3:5]] == [["native", "3"], ["clip", "3"]]
@@ -142,18 +143,21 @@ def test_json_and_plot(folder, tmp_path):
 
 def test_fewer_queries_are_the_same_ones_each_time(folder):
     dataset = load_dataset(folder)
-    some = of_queries(dataset, 2)
-    assert some == of_queries(dataset, 2)
+    some = sample_queries(dataset, 2)
+    assert some == sample_queries(dataset, 2)
     assert len(some.queries) == len(some.qrels) == 2
     assert some.corpus == dataset.corpus
-    assert of_queries(dataset, 99).queries == dataset.queries
+    assert sample_queries(dataset, 99).queries == dataset.queries
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--embedders", "native,word2vec"], "embedder: 'word2vec'; expected one of native, hybri"),
-        (["--embedders", "clip,clip"], "embedders: ['clip', 'clip']; expected each once"),
+        (
+            ["--embedders", "clip,clip"],
+            "embedders: ['clip', 'clip']; expected one name or more, each once",
+        ),
         (["--concurrency", "0"], "concurrency: 0; expected 1 or more"),
         (["--samples", "0"], "samples: 0; expected 1 or more"),
         (["--queries", "0"], "queries: 0; expected 1 or more"),

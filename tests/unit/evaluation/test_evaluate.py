@@ -10,7 +10,7 @@ from lensemble_client import Client, InvalidInputError
 from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.evaluate import evaluate
-from lensemble_evaluation.plots import plot
+from lensemble_evaluation.plots import plot_evaluation
 
 VECTORS = {
     "north": (0, 1, 0),
@@ -145,7 +145,7 @@ def test_candidates_are_all_that_counts(folder):
 
 
 def test_items_beyond_the_depth_are_not_found(dataset, monkeypatch):
-    monkeypatch.setattr("lensemble_evaluation.rank.DEPTH", 1)
+    monkeypatch.setattr("lensemble_evaluation.ranking.DEPTH", 1)
     found = measured(dataset, through="search")
     assert found.row("other").metrics["recall@5"] == 0.5
 
@@ -157,7 +157,7 @@ def test_baseline_of_another_split_is_refused(dataset):
 
 def test_search_is_compared_with_the_longest_vectors(dataset):
     before = measured(dataset, dimensions=[2, 3])
-    table = report.table(measured(dataset, through="search"), before)
+    table = report.format_table(measured(dataset, through="search"), before)
     (line,) = [line for line in table.splitlines() if line.split()[:2] == ["find", "es"]]
     assert line.split()[2:6] == ["-", "1", "1.000", "(+0.000)"]  # at 2 dimensions it was 0
 
@@ -172,7 +172,7 @@ def test_query_that_cannot_be_embedded_is_named(folder):
 def test_table_shows_what_changed_since_the_baseline(dataset, tmp_path):
     report.save(measured(dataset, dimensions=[2]), tmp_path / "before.json")
     before = report.load(tmp_path / "before.json")
-    lines = report.table(measured(dataset, dimensions=[2, 3]), before).splitlines()
+    lines = report.format_table(measured(dataset, dimensions=[2, 3]), before).splitlines()
     assert "4 items searched through embed" in lines[0]
     (cut,) = [line for line in lines if line.split()[:3] == ["find", "es", "2"]]
     assert cut.split()[4:6] == ["0.000", "(+0.000)"]
@@ -192,10 +192,10 @@ def test_baseline_that_is_none_is_refused(tmp_path, text):
 
 
 def test_plots_are_drawn_where_there_is_something_to_compare(dataset, tmp_path):
-    both = plot(measured(dataset, dimensions=[2, 3]), tmp_path / "plots")
+    both = plot_evaluation(measured(dataset, dimensions=[2, 3]), tmp_path / "plots")
     assert [path.name for path in both] == ["test-by-dimension.png", "test-by-language.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in both)
-    (one,) = plot(measured(dataset), tmp_path / "plots")
+    (one,) = plot_evaluation(measured(dataset), tmp_path / "plots")
     assert one.name == "test-by-language.png"
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lensemble_corpus.entries import Entry
 from lensemble_evaluation import metrics
 from lensemble_evaluation.dataset import Dataset
-from lensemble_evaluation.rank import exact
+from lensemble_evaluation.ranking import exact_ranks
 
 OF_TREC_EVAL = {
     "recall_1": "recall@1",
@@ -33,8 +33,8 @@ def test_metrics_are_those_of_trec_eval(data):
     )
     dataset = Dataset("d", "test", [Entry(i) for i in ids], [Entry("q")], {"q": relevance})
     # One-dimensional "vectors": the inner product is the score.
-    (ranks,) = exact(dataset, np.ones((1, 1), np.float32), np.array([scores], np.float32).T)
-    found = metrics.of_query(ranks, list(relevance.values()))
+    (ranks,) = exact_ranks(dataset, np.ones((1, 1), np.float32), np.array([scores], np.float32).T)
+    found = metrics.query_metrics(ranks, list(relevance.values()))
     evaluator = pytrec_eval.RelevanceEvaluator({"q": relevance}, set(OF_TREC_EVAL))
     run = {"q": {id_: float(score) for id_, score in zip(ids, scores, strict=True)}}
     expected = evaluator.evaluate(run)["q"]
@@ -43,7 +43,7 @@ def test_metrics_are_those_of_trec_eval(data):
 
 
 def test_metrics_of_one_query_by_hand():
-    found = metrics.of_query(np.array([2.0, 12.0, np.inf]), [1, 1, 3])
+    found = metrics.query_metrics(np.array([2.0, 12.0, np.inf]), [1, 1, 3])
     assert found["recall@1"] == 0
     assert found["recall@5"] == found["recall@10"] == found["recall_cap@10"] == pytest.approx(1 / 3)
     assert found["mrr"] == 1 / 2
@@ -52,14 +52,14 @@ def test_metrics_of_one_query_by_hand():
 
 
 def test_capped_recall_reaches_one_where_recall_cannot():
-    found = metrics.of_query(np.arange(1.0, 21.0), [1] * 20)
+    found = metrics.query_metrics(np.arange(1.0, 21.0), [1] * 20)
     assert (found["recall@10"], found["recall_cap@10"]) == (0.5, 1)
 
 
 def test_nothing_found_is_zero():
-    assert set(metrics.of_query(np.array([np.inf]), [1]).values()) == {0}
+    assert set(metrics.query_metrics(np.array([np.inf]), [1]).values()) == {0}
 
 
 def test_mean_is_over_queries():
-    one, other = (metrics.of_query(np.array([rank]), [1]) for rank in (1.0, 4.0))
-    assert metrics.mean([one, other])["mrr"] == pytest.approx((1 + 1 / 4) / 2)
+    one, other = (metrics.query_metrics(np.array([rank]), [1]) for rank in (1.0, 4.0))
+    assert metrics.mean_metrics([one, other])["mrr"] == pytest.approx((1 + 1 / 4) / 2)

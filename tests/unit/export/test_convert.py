@@ -10,7 +10,7 @@ from transformers import Qwen3VLModel
 from lensemble.checkpoint import Checkpoint
 from lensemble_client import InvalidInputError
 from lensemble_export.__main__ import main
-from lensemble_export.convert import PROFILES, convert
+from lensemble_export.convert_checkpoint import PROFILES, convert_checkpoint
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def edit(path, change):
 
 def test_serving_checkpoint_is_whole_and_loads_in_transformers(source, tmp_path):
     lines = []
-    profile = convert(str(source), tmp_path / "out", report=lines.append)
+    profile = convert_checkpoint(str(source), tmp_path / "out", report=lines.append)
     assert Checkpoint.open(tmp_path / "out", full=True).profile == profile
     assert profile.dimension == 256
     model = Qwen3VLModel.from_pretrained(tmp_path / "out", use_safetensors=True)
@@ -39,11 +39,11 @@ def test_serving_checkpoint_is_whole_and_loads_in_transformers(source, tmp_path)
 
 
 def test_same_source_gives_the_same_hash(source, tmp_path):
-    first = convert(str(source), tmp_path / "a")
-    assert convert(str(source), tmp_path / "b").hash == first.hash
-    assert convert(str(source), tmp_path / "c", "qwen3-vl-mean").hash != first.hash
-    assert convert(str(source), tmp_path / "d", max_pixels=10_000).hash != first.hash
-    shorter = convert(str(source), tmp_path / "e", min_dimension=32)
+    first = convert_checkpoint(str(source), tmp_path / "a")
+    assert convert_checkpoint(str(source), tmp_path / "b").hash == first.hash
+    assert convert_checkpoint(str(source), tmp_path / "c", "qwen3-vl-mean").hash != first.hash
+    assert convert_checkpoint(str(source), tmp_path / "d", max_pixels=10_000).hash != first.hash
+    shorter = convert_checkpoint(str(source), tmp_path / "e", min_dimension=32)
     assert (first.min_dimension, shorter.min_dimension) == (64, 32)
     assert shorter.hash != first.hash
 
@@ -62,7 +62,7 @@ def test_trailing_endoftext_is_decided_and_said(
     sources, tmp_path, tokenizer, name, asked, appended, said
 ):
     lines = []
-    profile = convert(
+    profile = convert_checkpoint(
         str(sources[tokenizer]), tmp_path / "out", name, append_endoftext=asked, report=lines.append
     )
     assert profile.prompt.append_endoftext is appended
@@ -70,13 +70,13 @@ def test_trailing_endoftext_is_decided_and_said(
 
 
 def test_pixel_limits_of_the_mean_profile_are_the_checkpoints_with_a_cap(sources, tmp_path):
-    profile = convert(str(sources["qwen3-vl-mean"]), tmp_path / "out", "qwen3-vl-mean")
+    profile = convert_checkpoint(str(sources["qwen3-vl-mean"]), tmp_path / "out", "qwen3-vl-mean")
     assert (profile.image.min_pixels, profile.image.max_pixels) == (65_536, 1_843_200)
 
 
 def test_mean_and_std_come_from_the_checkpoint(source, tmp_path):
     edit(source / "preprocessor_config.json", lambda c: c.update(image_mean=[0.1, 0.2, 0.3]))
-    assert convert(str(source), tmp_path / "out").image.mean == (0.1, 0.2, 0.3)
+    assert convert_checkpoint(str(source), tmp_path / "out").image.mean == (0.1, 0.2, 0.3)
 
 
 def pickles_only(source):
@@ -98,14 +98,14 @@ def unmark_image_pad(source):
         (pickles_only, "pytorch_model.bin would run code when loaded"),
         (unmark_image_pad, r"<\|image_pad\|> are not marked special"),
         (lambda s: (s / "tokenizer.json").unlink(), "no tokenizer.json"),
-        (lambda s: (s / "tokenizer.json").write_text("{}"), "tokenizer.json is damaged"),
+        (lambda s: (s / "tokenizer.json").write_text("{}"), "cannot read tokenizer.json"),
         (
             lambda s: next(s.glob("*.safetensors")).write_text("version https://git-lfs..."),
-            "cannot be read .* git-lfs",
+            "cannot read .* git-lfs pointer",
         ),
         (
             lambda s: edit(s / "preprocessor_config.json", lambda c: c.pop("image_mean")),
-            "image_mean None, expected three numbers",
+            "image_mean None; expected three numbers",
         ),
         (lambda s: (s / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
         (lambda s: (s / "config.json").write_text("{"), "is not JSON"),
@@ -119,14 +119,14 @@ def unmark_image_pad(source):
         (lambda s: next(s.glob("*.safetensors")).rename(s / "other.safetensors"), "missing"),
         (
             lambda s: edit(s / "preprocessor_config.json", lambda c: c.update(patch_size=14)),
-            "patch_size 14, expected 16",
+            "patch_size 14; expected 16",
         ),
     ],
 )
 def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, reason):
     damage(source)
     with pytest.raises(InvalidInputError, match=reason):
-        convert(str(source), tmp_path / "out")
+        convert_checkpoint(str(source), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -136,25 +136,29 @@ def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, re
         ("qwen3-vl-embedding", -5, "min_dimension: -5; expected 1 to 256"),
         ("qwen3-vl-embedding", 0, "min_dimension: 0; expected 1 to 256"),
         ("qwen3-vl-embedding", 257, "min_dimension: 257; expected 1 to 256"),
-        ("qwen3-vl-mean", 64, "min_dimension: 64; expected none: vectors cannot be cut"),
+        (
+            "qwen3-vl-mean",
+            64,
+            "min_dimension: 64; expected none: this profile's vectors cannot be cut",
+        ),
     ],
 )
 def test_shortest_vector_must_be_possible(source, tmp_path, profile, wanted, said):
     with pytest.raises(InvalidInputError, match=said):
-        convert(str(source), tmp_path / "out", profile, min_dimension=wanted)
+        convert_checkpoint(str(source), tmp_path / "out", profile, min_dimension=wanted)
     assert not (tmp_path / "out").exists()
 
 
 def test_output_must_be_empty(source, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InvalidInputError, match="is not an empty folder"):
-        convert(str(source), tmp_path)
+        convert_checkpoint(str(source), tmp_path)
 
 
 @pytest.mark.parametrize("given", ["no/such/folder", "nowhere", "./x/y"])
 def test_source_that_is_neither_folder_nor_hub_id_is_refused(given, tmp_path):
     with pytest.raises(InvalidInputError, match="no folder"):
-        convert(given, tmp_path / "out")
+        convert_checkpoint(given, tmp_path / "out")
 
 
 def test_hub_id_is_taken_from_the_hubs_cache(source, tmp_path, monkeypatch):
@@ -167,11 +171,11 @@ def test_hub_id_is_taken_from_the_hubs_cache(source, tmp_path, monkeypatch):
     shutil.copytree(source, cached / "snapshots" / "abc123")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc123")
-    profile = convert("Qwen/Qwen3-VL-Embedding-2B", tmp_path / "out")
+    profile = convert_checkpoint("Qwen/Qwen3-VL-Embedding-2B", tmp_path / "out")
     assert profile.model_id == "Qwen/Qwen3-VL-Embedding-2B"
-    assert profile.content_hash == convert(str(source), tmp_path / "again").content_hash
+    assert profile.content_hash == convert_checkpoint(str(source), tmp_path / "again").content_hash
     with pytest.raises(InvalidInputError, match="cannot get 'Qwen/unknown' from the hub"):
-        convert("Qwen/unknown", tmp_path / "other")
+        convert_checkpoint("Qwen/unknown", tmp_path / "other")
 
 
 def test_profiles_are_documented_by_their_names():
@@ -183,7 +187,7 @@ def test_command_line_makes_and_verifies(tmp_path, capsys):
     assert main(["random", raw, "--seed", "3"]) == 0
     assert main(["checkpoint", raw, serving, "--profile", "qwen3-vl-embedding"]) == 0
     assert main(["verify", serving]) == 0
-    assert "whole; qwen3-vl-embedding, 256 dimensions" in capsys.readouterr().out
+    assert "undamaged; qwen3-vl-embedding, 256 dimensions" in capsys.readouterr().out
     assert main(["random", raw]) == 1
     assert "is not an empty folder" in capsys.readouterr().err
     assert main(["random", str(tmp_path / "x"), "--shape", "70b"]) == 1

@@ -7,8 +7,8 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from lensemble_export import random_checkpoint
+from lensemble_export.model_shapes import SHAPES
 from lensemble_export.random_checkpoint import _config, write_random_checkpoint
-from lensemble_export.shapes import SHAPES
 from lensemble_export.tokenizer import SPECIAL_TOKENS
 
 IDS = {token: n for n, token in enumerate(SPECIAL_TOKENS)}

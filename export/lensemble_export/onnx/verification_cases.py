@@ -21,7 +21,7 @@ _FRAME = 4
 """Tokens before and after what an item is about, as a prompt has."""
 
 
-def cases(geometry: Geometry, seed: int = 0) -> dict[str, list[Features]]:
+def make_cases(geometry: Geometry, seed: int = 0) -> dict[str, list[Features]]:
     """What is encoded together: name -> items.
 
     Args:

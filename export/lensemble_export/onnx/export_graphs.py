@@ -25,8 +25,8 @@ from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, Graphs
 from lensemble.encoder.pytorch.torch_engine import Encoder
 from lensemble.encoder.synthetic_items import probe
 from lensemble_contract.errors import InvalidInputError
-from lensemble_export.onnx import columns
-from lensemble_export.onnx.graphs import TextGraph, VisionGraph
+from lensemble_export.onnx.column_weights import transpose_weights
+from lensemble_export.onnx.towers import TextGraph, VisionGraph
 
 OPSET = 18
 """That `torch.onnx` writes without converting; ONNX Runtime has it since 1.14. With 23, which has
@@ -40,7 +40,7 @@ _PATCHES = 4
 """That make a token. A factor of the example only: the graph takes the model's own."""
 
 
-def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
+def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
     """Exports both towers. Holds the weights once, and one of them twice.
 
     Args:
@@ -53,10 +53,10 @@ def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"{dtype!r}; expected one of {', '.join(DTYPES)}", field="dtype")
-    check_new(out)
+    check_target(out)
     out.mkdir(parents=True, exist_ok=True)
     encoder = Encoder.for_graphs(checkpoint, DTYPES[dtype])
-    columns.turn(encoder.model)
+    transpose_weights(encoder.model)
     # A size of 1 in the example would be fixed: two of each item, and below two rows to pool.
     packed = encoder.pack(probe(encoder.geometry) * 2)
     pictures = range(len(packed.grid_thw))
@@ -76,7 +76,7 @@ def export(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
     return describe(out, checkpoint.profile.hash, str(DTYPES[dtype]).removeprefix("torch."))
 
 
-def check_new(out: Path) -> None:
+def check_target(out: Path) -> None:
     """Refuses a folder that has something in it.
 
     Raises:

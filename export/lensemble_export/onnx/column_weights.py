@@ -35,7 +35,7 @@ class Columns(nn.Module):
         return torch.addmm(rest, x, self.weight)
 
 
-def turn(model: nn.Module) -> None:
+def transpose_weights(model: nn.Module) -> None:
     """Replaces all products without bias and GELU, one weight at a time, for good.
 
     Args:

@@ -16,7 +16,7 @@ from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError
 
 
-def tune(
+def measure_kinds(
     folder: Path, kinds: Sequence[str] | None = None, queries: Path | None = None
 ) -> Iterator[SearchMeasurement]:
     """Measures kinds of index; the index itself stays as it is.
@@ -43,7 +43,7 @@ def tune(
     yield from measure(vectors, chosen, asked, threads=len(os.sched_getaffinity(0)))
 
 
-def plot(points: Sequence[SearchMeasurement], path: Path) -> Path:
+def plot_measurements(points: Sequence[SearchMeasurement], path: Path) -> Path:
     """Draws recall against speed, and against memory.
 
     Args:

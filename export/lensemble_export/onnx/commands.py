@@ -12,7 +12,7 @@ from typing import Any
 from lensemble_contract.errors import InternalError
 
 
-def add(commands: Any) -> None:
+def add_commands(commands: Any) -> None:
     """Adds both to a command line."""
     onnx = commands.add_parser("onnx", help="make ONNX graphs of a serving checkpoint")
     onnx.add_argument("checkpoint", type=Path)
@@ -20,12 +20,14 @@ def add(commands: Any) -> None:
         "out", type=Path, nargs="?", help="folder to write; CHECKPOINT/onnx, where servers look"
     )
     onnx.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or int8")
+    onnx.set_defaults(run=export)
 
-    verify = commands.add_parser(
+    verify_onnx = commands.add_parser(
         "verify-onnx", help="compare graphs with the PyTorch encoder and with Transformers' model"
     )
-    verify.add_argument("checkpoint", type=Path)
-    verify.add_argument("graphs", type=Path, nargs="?", help="folder that `onnx` wrote")
+    verify_onnx.add_argument("checkpoint", type=Path)
+    verify_onnx.add_argument("graphs", type=Path, nargs="?", help="folder that `onnx` wrote")
+    verify_onnx.set_defaults(run=verify)
 
 
 def export(given: argparse.Namespace) -> None:
@@ -40,17 +42,17 @@ def export(given: argparse.Namespace) -> None:
     """
     from lensemble.checkpoint import Checkpoint
     from lensemble.settings import Settings
-    from lensemble_export.onnx import make
+    from lensemble_export.onnx.export_graphs import check_target, export_graphs
     from lensemble_export.onnx.quantize import quantize
 
     checkpoint = Checkpoint.open(given.checkpoint)
     out = Settings(checkpoint=given.checkpoint, onnx=given.out).graphs
     if given.dtype == "int8":
-        make.check_new(out)
+        check_target(out)
         with TemporaryDirectory(dir=out.parent) as folder:
-            graphs = quantize(make.export(checkpoint, Path(folder) / "fp32"), out)
+            graphs = quantize(export_graphs(checkpoint, Path(folder) / "fp32"), out)
     else:
-        graphs = make.export(checkpoint, out, given.dtype)
+        graphs = export_graphs(checkpoint, out, given.dtype)
     size = sum(size for _, size in graphs.files.values()) / 2**20
     print(f"{out}: {graphs.precision}, opset {graphs.opset}, {size:.1f} MiB")
     print(graphs.profile)
@@ -69,12 +71,12 @@ def verify(given: argparse.Namespace) -> None:
     from lensemble.checkpoint import Checkpoint
     from lensemble.encoder.onnx.graph_files import Graphs
     from lensemble.settings import Settings
-    from lensemble_export.onnx.verify import MIN_COSINE, verify
+    from lensemble_export.onnx.verify import MIN_COSINE, verify_graphs
 
     checkpoint = Checkpoint.open(given.checkpoint, full=True)
     folder = Settings(checkpoint=given.checkpoint, onnx=given.graphs).graphs
     graphs = Graphs.open(folder, checkpoint, full=True)
-    found = verify(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
+    found = verify_graphs(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
     print(json.dumps(found, separators=(",", ":")))
     sys.stdout.flush()
     if not found["passed"]:

@@ -1,0 +1,1 @@
+"""`lensemble index`: build, check, measure and maintain the folder of an index."""

@@ -1,0 +1,289 @@
+"""Checks of a Hugging Face checkpoint, before it is converted.
+
+They cover the properties that would change vectors without any error: architecture, weights,
+special tokens, picture preprocessing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+from lensemble.preprocess import prompt
+from lensemble.profile import ImageProfile
+from lensemble_contract.errors import InvalidInputError
+
+ARCHITECTURES = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
+# Endings of the names of tensors that every Qwen3-VL checkpoint has.
+REQUIRED_TENSORS = ("embed_tokens.weight", "patch_embed.proj.weight", "norm.weight")
+# Ids of the special tokens in the published checkpoints.
+PUBLISHED_TOKEN_IDS = {
+    prompt.ENDOFTEXT: 151643,
+    prompt.IM_START: 151644,
+    prompt.IM_END: 151645,
+    prompt.VISION_START: 151652,
+    prompt.VISION_END: 151653,
+    prompt.IMAGE_PAD: 151655,
+    prompt.VIDEO_PAD: 151656,
+}
+
+# Limits of the official embedder: MIN_PIXELS and MAX_PIXELS in `qwen3_vl_embedding.py` of
+# Qwen3-VL-Embedding.
+OFFICIAL_MIN_PIXELS = 4 * 32 * 32
+OFFICIAL_MAX_PIXELS = 1800 * 32 * 32
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of the checkpoint.
+
+    Raises:
+        InvalidInputError: The file is missing, or is not JSON.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InvalidInputError(
+            f"no {path.name} in {str(path.parent)!r}", field="source"
+        ) from error
+    except ValueError as error:
+        raise InvalidInputError(f"{str(path)!r} is not JSON: {error}", field="source") from error
+    return content
+
+
+def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Checks architecture and weight files.
+
+    Args:
+        folder: checkpoint in Hugging Face format.
+        config: content of its `config.json`.
+
+    Returns:
+        Names of the weight files.
+
+    Raises:
+        InvalidInputError: The architecture is not Qwen3-VL, there are no safetensors files, or one
+            of them is missing or damaged.
+    """
+    _check_architecture(config)
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not weights:
+        raise InvalidInputError(_no_weights(folder), field="source")
+    tensors: set[str] = set()
+    for name in weights:
+        try:
+            with safe_open(folder / name, "np") as file:
+                tensors |= set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise InvalidInputError(
+                f"cannot read {name} ({error}); is its download complete, or is it a git-lfs "
+                "pointer?",
+                field="source",
+            ) from error
+    missing_tensors = [
+        ending
+        for ending in REQUIRED_TENSORS
+        if not any(tensor.endswith(ending) for tensor in tensors)
+    ]
+    if missing_tensors:
+        raise InvalidInputError(f"the weights lack {', '.join(missing_tensors)}", field="source")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        missing = sorted(set(read_json(index)["weight_map"].values()) - set(weights))
+        if missing:
+            raise InvalidInputError(
+                f"weight files are missing: {', '.join(missing)}", field="source"
+            )
+    return weights
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    found = (config.get("architectures") or ["none"])[0]
+    if found not in ARCHITECTURES or config.get("model_type") != "qwen3_vl":
+        raise InvalidInputError(
+            f"architecture is {found!r} ({config.get('model_type')!r}); expected one of "
+            f"{', '.join(ARCHITECTURES)} (qwen3_vl)",
+            field="source",
+        )
+    numbers = config.get("text_config")
+    if not isinstance(numbers, dict) or not {"hidden_size", "vocab_size"} <= set(numbers):
+        raise InvalidInputError(
+            "config.json has no text_config with hidden_size and vocab_size", field="source"
+        )
+
+
+def _no_weights(folder: Path) -> str:
+    pickles = [
+        *sorted(path.name for path in folder.glob("*.bin")),
+        *sorted(path.name for path in folder.glob("*.pt*")),
+    ]
+    message = f"no *.safetensors in {str(folder)!r}"
+    if pickles:
+        message += f"; {', '.join(pickles)} would run code when loaded, and so is not read"
+    return message
+
+
+def check_tokens(
+    folder: Path,
+    config: dict[str, Any],
+    append_endoftext: bool,
+    report: Callable[[str], None],
+) -> dict[str, int]:
+    """Checks the special tokens against the configuration.
+
+    Args:
+        folder: checkpoint in Hugging Face format.
+        config: content of its `config.json`.
+        append_endoftext: whether the profile ends prompts with `<|endoftext|>`.
+        report: called with one line per check.
+
+    Returns:
+        Special token -> id.
+
+    Raises:
+        InvalidInputError: A token is missing, its id differs from the configuration's, or a user's
+            text could forge it.
+    """
+    tokenizer = _load_tokenizer(folder)
+    vocabulary = tokenizer.get_vocab()
+    if missing := [token for token in prompt.TOKENS if token not in vocabulary]:
+        raise InvalidInputError(f"the tokenizer lacks {', '.join(missing)}", field="source")
+    tokens = {token: vocabulary[token] for token in prompt.TOKENS}
+    _check_ids(tokens, config)
+    if tokens == PUBLISHED_TOKEN_IDS:
+        report("special tokens: the published ids")
+    else:
+        report(f"special tokens: not the published ids, but consistent ({tokens})")
+    _check_not_forgeable(tokenizer, tokens)
+    appends = tokenizer.encode("x").ids[-1] == tokens[prompt.ENDOFTEXT]
+    report(f"<|endoftext|>: {_describe_endoftext(appends, append_endoftext)}")
+    return tokens
+
+
+def _load_tokenizer(folder: Path) -> Tokenizer:
+    if not (folder / "tokenizer.json").is_file():
+        raise InvalidInputError(f"no tokenizer.json in {str(folder)!r}", field="source")
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing more specific
+        raise InvalidInputError(f"cannot read tokenizer.json: {error}", field="source") from error
+
+
+def _check_ids(tokens: dict[str, int], config: dict[str, Any]) -> None:
+    for token, key in (
+        (prompt.IMAGE_PAD, "image_token_id"),
+        (prompt.VIDEO_PAD, "video_token_id"),
+        (prompt.VISION_START, "vision_start_token_id"),
+        (prompt.VISION_END, "vision_end_token_id"),
+    ):
+        if config.get(key) != tokens[token]:
+            raise InvalidInputError(
+                f"config.json says {key} {config.get(key)!r}, but {token} has the id "
+                f"{tokens[token]} in the tokenizer",
+                field="source",
+            )
+    if max(tokens.values()) >= config["text_config"]["vocab_size"]:
+        raise InvalidInputError(
+            f"token id {max(tokens.values())} is outside the model's vocabulary of "
+            f"{config['text_config']['vocab_size']}",
+            field="source",
+        )
+
+
+def _check_not_forgeable(tokenizer: Tokenizer, tokens: dict[str, int]) -> None:
+    """Checks that a special token's name within a text is not encoded as the special token."""
+    tokenizer.encode_special_tokens = True  # encode their names as ordinary text
+    forgeable = [
+        token
+        for token, id_ in tokens.items()
+        if id_ in tokenizer.encode(token, add_special_tokens=False).ids
+    ]
+    tokenizer.encode_special_tokens = False
+    if forgeable:
+        raise InvalidInputError(
+            f"{', '.join(forgeable)} are not marked special in tokenizer.json, so a user's text "
+            "could forge them",
+            field="source",
+        )
+
+
+def _describe_endoftext(tokenizer_appends: bool, profile_appends: bool) -> str:
+    if tokenizer_appends and profile_appends:
+        return "the tokenizer appends it, and so does this profile"
+    if profile_appends:
+        return (
+            "the tokenizer does NOT append it; this profile does, because the vector is the hidden "
+            "state of that token (--no-append-endoftext leaves it out)"
+        )
+    if tokenizer_appends:
+        return "the tokenizer appends it; this profile does NOT (--append-endoftext adds it)"
+    return "neither the tokenizer nor this profile appends it"
+
+
+def make_image_profile(
+    config: dict[str, Any],
+    profile: str,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    report: Callable[[str], None],
+) -> ImageProfile:
+    """Chooses how pictures become patches, and checks the checkpoint's own settings.
+
+    Args:
+        config: content of the checkpoint's `preprocessor_config.json`.
+        profile: name of the profile; `qwen3-vl-embedding` takes the official embedder's pixel
+            limits, any other profile those of the checkpoint.
+        min_pixels: smallest area of a resized picture; None as the profile has it.
+        max_pixels: largest area of a resized picture; None as the profile has it.
+        report: called with the chosen limits and the checkpoint's.
+
+    Raises:
+        InvalidInputError: The patch size is not Qwen3-VL's, mean or deviation is missing, or the
+            smallest area exceeds the largest.
+    """
+    for key, expected in (("patch_size", 16), ("merge_size", 2), ("temporal_patch_size", 2)):
+        if config.get(key) != expected:
+            raise InvalidInputError(
+                f"preprocessor_config.json says {key} {config.get(key)!r}; expected {expected}",
+                field="source",
+            )
+    for key in ("image_mean", "image_std"):
+        if not isinstance(config.get(key), list) or len(config[key]) != 3:
+            raise InvalidInputError(
+                f"preprocessor_config.json says {key} {config.get(key)!r}; expected three numbers",
+                field="source",
+            )
+    size = config.get("size") or {}
+    own_min = config.get("min_pixels") or size.get("shortest_edge") or OFFICIAL_MIN_PIXELS
+    own_max = config.get("max_pixels") or size.get("longest_edge") or OFFICIAL_MAX_PIXELS
+    if profile == "qwen3-vl-embedding":
+        chosen_min, chosen_max = OFFICIAL_MIN_PIXELS, OFFICIAL_MAX_PIXELS
+        reason = "the official embedder's"
+    else:
+        chosen_min, chosen_max = own_min, min(own_max, OFFICIAL_MAX_PIXELS)
+        reason = "the checkpoint's, with the official embedder's upper limit"
+    chosen_min = min_pixels if min_pixels is not None else chosen_min
+    chosen_max = max_pixels if max_pixels is not None else chosen_max
+    if (min_pixels, max_pixels) != (None, None):
+        reason = "as requested"
+    if not 0 < chosen_min <= chosen_max:
+        raise InvalidInputError(
+            f"{chosen_min} to {chosen_max} pixels; expected a smallest and a larger area above 0",
+            field="min_pixels",
+        )
+    report(
+        f"pictures: {chosen_min} to {chosen_max} pixels ({reason}); "
+        f"the checkpoint's image processor says {own_min} to {own_max}"
+    )
+    return ImageProfile(
+        min_pixels=chosen_min,
+        max_pixels=chosen_max,
+        patch_size=config["patch_size"],
+        merge_size=config["merge_size"],
+        mean=tuple(config["image_mean"]),
+        std=tuple(config["image_std"]),
+    )
