@@ -9,8 +9,6 @@ RGBA. And 16-bit grey pictures are scaled to 8 bits, where the reference clips t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import warnings
 
@@ -18,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from lensemble_contract import contract
+from lensemble_contract.data_urls import decode_data_url, is_data_url
 from lensemble_contract.errors import InvalidInputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -25,7 +24,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 # 32-bit integers and floats: there is no fixed value that means white.
 _MODES_WITHOUT_WHITE = ("I", "F")
-_DATA_URL_PREFIX = b"data:"
 # EXIF 2.32, tag 274 -> what makes the picture upright. The tag says on which sides of the upright
 # picture the first stored row and the first stored column belong. 1 means that it is upright.
 _ORIENTATION_TO_TRANSPOSE = {
@@ -50,17 +48,14 @@ def open_picture(data: bytes, field: str = "image") -> Image.Image:
         InvalidInputError: The picture has too many bytes or pixels, is too thin, or is not in one
             of `FORMATS`.
     """
-    # Base64 needs four characters for three bytes, so the size is known before decoding.
-    is_url = data[: len(_DATA_URL_PREFIX)].lower() == _DATA_URL_PREFIX
-    size = len(data) * 3 // 4 if is_url else len(data)
-    if size > contract.MAX_IMAGE_BYTES:
+    if is_data_url(data):
+        data = decode_data_url(data, field)
+    if len(data) > contract.MAX_IMAGE_BYTES:
         raise InvalidInputError(
-            f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}; send a smaller file",
+            f"{len(data)} bytes; at most {contract.MAX_IMAGE_BYTES}; send a smaller file",
             field=field,
             reason="too_large",
         )
-    if is_url:
-        data = _decode_data_url(data, field)
     try:
         with warnings.catch_warnings():
             # Pillow warns above a limit of its own, which is looser than ours below.
@@ -150,17 +145,3 @@ def apply_exif_orientation(picture: Image.Image, rgb: Image.Image) -> Image.Imag
     except Exception:  # damaged EXIF data does not make the pixels unusable
         transpose = None
     return rgb if transpose is None else rgb.transpose(transpose)
-
-
-def _decode_data_url(url: bytes, field: str) -> bytes:
-    head, comma, body = url.partition(b",")
-    try:
-        if not comma or not head.lower().endswith(b";base64"):
-            raise ValueError("no ';base64,'")
-        return base64.b64decode(body, validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise InvalidInputError(
-            f"a data URL that cannot be read ({error}); expected data:image/jpeg;base64,...",
-            field=field,
-            reason="data_url",
-        ) from error

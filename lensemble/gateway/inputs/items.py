@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,10 +17,9 @@ from lensemble.gateway.inputs.schemas import (
     TextPart,
 )
 from lensemble_contract import contract
+from lensemble_contract.data_urls import decode_data_url, is_data_url
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
-
-_DATA_URL = "data:"
 
 
 class Fetch(Protocol):
@@ -152,30 +150,12 @@ class Inputs:
         Raises:
             LensembleError: It cannot be read, is too large, or may not be fetched.
         """
-        if url[: len(_DATA_URL)].lower() != _DATA_URL:
-            try:
-                return await self._fetch(url)
-            except LensembleError as error:
-                raise placed(error, field) from error
-        head, comma, body = url.partition(",")
-        # base64 has four characters for three bytes; refuse before decoding them.
-        if (size := len(body) * 3 // 4) > contract.MAX_IMAGE_BYTES:
-            raise InvalidInputError(
-                f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}; send a smaller file",
-                field=field,
-            )
+        if is_data_url(url):
+            return decode_data_url(url, field)
         try:
-            if not comma or not head.lower().endswith(";base64"):
-                raise ValueError("it is not base64")
-            data = binascii.a2b_base64(body, strict_mode=True)
-        except ValueError as error:
-            raise InvalidInputError(
-                f"a data URL that cannot be read ({error}); expected data:image/jpeg;base64,...",
-                field=field,
-            ) from error
-        if not data:
-            raise InvalidInputError("0 bytes; expected a picture", field=field)
-        return data
+            return await self._fetch(url)
+        except LensembleError as error:
+            raise placed(error, field) from error
 
 
 def _taken_apart(content: str | list[Part]) -> tuple[list[str], list[str]]:
