@@ -16,23 +16,23 @@ PAGE = Path(__file__).with_name("settings.md")
 _HEADER = """\
 # Settings
 
-For operators: every environment variable that a server and a gateway read. This page is generated from the
-code by `make docs`; do not edit it.
+For operators: every environment variable that a server and a gateway read. This page is generated
+from the code by `make docs`; do not edit it.
 
 An empty variable counts as not set. `lensemble doctor` names misspelt `LENSEMBLE_*` variables.
 
 ## The server
 
-Options of `lensemble up`, such as `--checkpoint` and `--index`, win over these variables. Triton's model processes
-read them, too, so a compose file can set them directly.
+Options of `lensemble up`, such as `--checkpoint` and `--index`, win over these variables. Triton's
+model processes read them, too, so a compose file can set them directly.
 
 {server}
 
 ## The gateway
 
-`lensemble up --gateway` starts a gateway beside the server. Its options `--gateway-host`, `--gateway-port` and `--keys`
-win over these variables, and it sets Triton's addresses itself. On another machine (`pip install
-'lensemble[gateway]'`):
+`lensemble up --gateway` starts a gateway beside the server. Its options `--gateway-host`,
+`--gateway-port` and `--keys` win over these variables, and it sets Triton's addresses itself. On
+another machine (`pip install 'lensemble[gateway]'`):
 
     LENSEMBLE_GATEWAY_TRITON=grpc://triton:8001 python -m lensemble.gateway
 
@@ -42,10 +42,12 @@ A variable `LENSEMBLE_GATEWAY_...` that is not in this table is refused at the s
 
 ## The command line
 
+Certificates are described under [TLS](operations.md#tls).
+
 | variable | meaning |
 |---|---|
 | `LENSEMBLE_URL` | The server that commands talk to, `grpc://host:port` or `http://host:port`. |
-| `LENSEMBLE_TLS` | Folder with `ca.crt`, and with `tls.crt` and `tls.key` for mutual TLS ([TLS](operations.md#tls)). |
+| `LENSEMBLE_TLS` | Folder with `ca.crt`, and with `tls.crt` and `tls.key` for mutual TLS. |
 """
 
 

@@ -210,3 +210,20 @@ def test_limits_are_those_of_the_contract():
         MAX_DOCUMENT_BYTES // 2**10,
     ):
         assert re.search(rf"\b{number:,}\b", limits), number
+
+
+def test_messages_on_the_troubleshooting_page_are_those_of_the_code():
+    """Of a message in the first column, every part between dots stands in some string."""
+    texts = set()
+    for folder in ("lensemble", "client", "cli", "export"):
+        texts |= strings(folder)
+    quoted = [
+        message
+        for line in text_of("docs/troubleshooting.md").splitlines()
+        if line.startswith("| ") and not line.startswith("| pip:")
+        for message in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+        if message.count(" ") > 1 and message != "No space left on device"
+    ]
+    assert len(quoted) > 15
+    for part in {part for message in quoted for part in message.split(" ... ")}:
+        assert any(part in text for text in texts), part
