@@ -1,4 +1,4 @@
-"""A gateway without Triton: vectors and hits that can be computed by hand."""
+"""A gateway in front of a fake Triton, whose vectors and hits can be computed by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 
 from lensemble.gateway.app import Gateway
-from lensemble.gateway.inputs.remote_pictures import Remote
+from lensemble.gateway.inputs.remote_pictures import PictureFetcher
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient, Retry
 from lensemble_contract import contract
@@ -22,25 +22,28 @@ from lensemble_contract.items import Item, Rows, blank, from_rows
 
 PICTURE = b"\x89PNG not a real one"
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
+# Generous: it only ends a test that would otherwise hang.
+TIMEOUT_S = 120
 
 
 def vector_of(item: Item, length: int = 4) -> np.ndarray:
-    """(letters, pictures, letters of the instruction, 1) at unit length."""
-    words, instruction = item.text or "", item.instruction or ""
-    raw = np.array([len(words), len(item.images), len(instruction), 1], np.float32)[:length]
+    """(letters, pictures, letters of the instruction, 1), scaled to unit length."""
+    text, instruction = item.text or "", item.instruction or ""
+    raw = np.array([len(text), len(item.images), len(instruction), 1], np.float32)[:length]
     return raw / np.linalg.norm(raw)
 
 
 class FakeTriton:
-    """An `AsyncTransport`; a text `bad` is refused, `gone` is a server that is not ready.
+    """An `AsyncTransport` that answers calls itself. It refuses the text `bad`.
 
     Attributes:
-        calls: Names of the models that were run.
-        hold: If set, calls wait for it.
-        cancelled: Calls that were given up.
-        error: Of every call.
-        errors: Of the next calls, in order.
-        stored: Id -> document.
+        calls: names of the models that were called.
+        parameters: parameters of these calls.
+        hold: if set, calls wait for this event.
+        cancelled: number of calls that were cancelled while they waited.
+        error: raised by every call.
+        errors: raised by the next calls, one each.
+        stored: id -> document.
     """
 
     def __init__(self) -> None:
@@ -48,9 +51,16 @@ class FakeTriton:
         self.parameters: list[dict[str, Any]] = []
         self.hold: asyncio.Event | None = None
         self.cancelled = 0
-        self.error: LensembleError | None = None
+        self.error: Exception | None = None
         self.errors: list[LensembleError] = []
         self.stored: dict[str, dict[str, Any]] = {}
+        self._called = asyncio.Condition()
+
+    async def wait_for_calls(self, count: int) -> None:
+        """Waits until so many calls have begun."""
+        async with self._called:
+            enough = self._called.wait_for(lambda: len(self.calls) >= count)
+            await asyncio.wait_for(enough, TIMEOUT_S)
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Any, timeout_s: float
@@ -59,6 +69,8 @@ class FakeTriton:
             return blank(model.outputs)
         self.calls.append(model.name)
         self.parameters.append(dict(parameters))
+        async with self._called:
+            self._called.notify_all()
         try:
             if self.hold is not None:
                 await self.hold.wait()
@@ -69,8 +81,8 @@ class FakeTriton:
             raise self.errors.pop(0)
         if self.error is not None:
             raise self.error
-        made = self._store(rows, parameters) if model.name == "store" else self._run(model, rows)
-        return {tensor.name: made[tensor.name] for tensor in model.outputs}
+        outputs = self._store(rows, parameters) if model.name == "store" else self._run(model, rows)
+        return {tensor.name: outputs[tensor.name] for tensor in model.outputs}
 
     def _run(self, model: contract.Model, rows: Rows) -> Rows:
         if model.name == "faiss":
@@ -81,7 +93,7 @@ class FakeTriton:
                 raise item
             if item.text == "bad":
                 raise InvalidInputError("it is bad", field="text")
-        found: Rows = {
+        outputs: Rows = {
             "embedding": np.stack([vector_of(item) for item in items]),
             "profile": np.full((len(items), 1), b"sha256:0", np.object_),
             "tokens": np.array([[len(item.text or "") + 10 * len(item.images)] for item in items]),
@@ -90,8 +102,8 @@ class FakeTriton:
         if model.name == "ingest":
             for row in range(len(items)):
                 self.stored[rows["id"][row, 0].decode()] = json.loads(rows["document"][row, 0])
-            found["sequence"] = np.array([[len(self.stored)]] * len(items))
-        return found
+            outputs["sequence"] = np.array([[len(self.stored)]] * len(items))
+        return outputs
 
     def _hits(self, count: int) -> Rows:
         times = {time.name: np.full((count, 1), 1.5, np.float32) for time in contract.TIMES}
@@ -105,9 +117,8 @@ class FakeTriton:
     def _store(self, rows: Rows, parameters: Any) -> Rows:
         ids = [row[0].decode() for row in rows["id"]]
         if parameters["operation"] == "delete":
-            return {
-                "sequence": np.array([[int(self.stored.pop(i, None) is not None)] for i in ids])
-            }
+            removed = [[int(self.stored.pop(id_, None) is not None)] for id_ in ids]
+            return {"sequence": np.array(removed)}
         document = self.stored.get(ids[0], {})
         return {
             "sequence": np.array([[int(ids[0] in self.stored)]]),
@@ -129,17 +140,17 @@ class FakeTriton:
 @asynccontextmanager
 async def gateway(
     triton: FakeTriton | None = None,
-    remote: Remote | None = None,
+    picture_fetcher: PictureFetcher | None = None,
     tries: int = 1,
     **settings: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway in this process, in front of a fake Triton."""
-    made = GatewaySettings(metrics="http://127.0.0.1:9/metrics", access_log=False, **settings)
+    defaults = {"metrics": "http://127.0.0.1:9/metrics", "access_log": False}
     client = AsyncClient(transport=triton or FakeTriton(), retry=Retry(tries, first_s=0.0))
-    app = Gateway(made, remote, client)
+    app = Gateway(GatewaySettings(**{**defaults, **settings}), picture_fetcher, client)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.api.router.lifespan_context(app.api),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=None) as http,
     ):
         yield http

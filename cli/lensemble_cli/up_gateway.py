@@ -42,7 +42,7 @@ def make_gateway(
             if getattr(args, option) is not None:
                 raise InvalidInputError("it requires --gateway", field=option)
         return nullcontext()
-    from lensemble.gateway.app import check
+    from lensemble.gateway.app import require_keys_beyond_loopback
     from lensemble.gateway.process import GatewayServer
     from lensemble.gateway.settings import GatewaySettings
 
@@ -56,5 +56,5 @@ def make_gateway(
         mutual=args.mutual_tls or None,
         triton_tls=args.tls,
     )
-    check(settings)
+    require_keys_beyond_loopback(settings)
     return GatewayServer(settings)

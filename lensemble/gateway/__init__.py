@@ -1,15 +1,20 @@
-"""The gateway: an HTTP API in OpenAI's shape in front of Triton, for callers without our client.
+"""The gateway: an HTTP server in OpenAI's request shape, in front of Triton.
 
-The modules are the way of a request:
+It runs as a process of its own and holds neither a model nor any state, so several gateways can
+share one Triton server, also from other machines. A request passes through these packages and
+modules, in this order:
 
-    guard       request id, key, limits, access log: before a body is read
-    schemas     JSON -> typed request, unknown fields refused by name
-    inputs      OpenAI's and vLLM's ways to say it -> items; data URLs, pictures from afar
-    embeddings  items -> vectors              search  items -> hits
-    items       writes and reads of the index
-    chat, rag   turns that go on to a chat server; hits as its sources
-    models      what serves: /health, /v1/models, /metrics
+    access/         request id, API key, scope, rate limit, size of the body: before it is read
+    routes/         the handlers, one module for each group of paths: a request is answered here
+    inputs/         JSON -> items; data URLs and pictures on other hosts -> bytes
+    backends        items -> calls of Triton -> results in the order of the items
+    served_models   which embedders Triton serves, read from its metrics
+    chat_server     requests to the chat server, for chat and RAG
+    disconnects     cancels the work for a caller who has closed the connection
+    responses       JSON bodies of successful responses
+    errors          errors as JSON bodies; `error_handlers` chooses their HTTP status
+    observability/  access log, metrics and OpenTelemetry spans of each request
 
-`app` puts them together, `process` starts it beside a server. It holds no model: it can run on
-another machine than Triton, and in several processes.
+`app` assembles them. `settings` lists the environment variables. `python -m lensemble.gateway`
+runs the gateway in the foreground, and `process` starts that as a child process.
 """

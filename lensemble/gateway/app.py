@@ -1,161 +1,101 @@
-"""The application: routes, errors, documentation."""
+"""Assembles the gateway: settings -> connections, routes and guard as one ASGI application."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 import lensemble
 from lensemble.gateway.access.guard import Guard
-from lensemble.gateway.answers import ErrorAnswer, HealthAnswer, ModelsAnswer
-from lensemble.gateway.errors import RefusedError, from_validation, headers_of, said
-from lensemble.gateway.inputs.remote_pictures import Remote
+from lensemble.gateway.backends import Backends
+from lensemble.gateway.error_handlers import add_error_handlers
+from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.remote_pictures import PictureFetcher
+from lensemble.gateway.observability.metrics import Metrics
 from lensemble.gateway.observability.tracing import Tracer
-from lensemble.gateway.routes import embeddings, items, rag, search
-from lensemble.gateway.served_models import described
-from lensemble.gateway.service import Service
+from lensemble.gateway.responses import ErrorResponse
+from lensemble.gateway.routes import chat, embeddings, items, rag, search, status
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient
-from lensemble_contract import contract
-from lensemble_contract.errors import (
-    CancelledError,
-    InternalError,
-    InvalidInputError,
-    LensembleError,
-)
+from lensemble_contract.errors import InvalidInputError
 
-_ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorAnswer}}
-_CODES = {
-    HTTPStatus.NOT_FOUND: "not_found",
-    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
-    HTTPStatus.REQUEST_TIMEOUT: "body_too_slow",
-    HTTPStatus.TOO_MANY_REQUESTS: "overloaded",
-}
+_LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorResponse}}
 
 
 class Gateway:
     """The gateway as an ASGI application.
 
     Args:
-        settings: What it needs to know.
-        remote: Fetches pictures; None makes one from the settings.
-        client: Of Triton; None makes one from the settings.
+        settings: settings of the gateway.
+        picture_fetcher: fetches pictures from other hosts; None makes one from the settings.
+        triton: client of Triton; None makes one from the settings.
 
     Attributes:
-        api: The application behind the guard.
+        api: the FastAPI application behind the guard.
 
     Raises:
-        InvalidInputError: A setting cannot be used.
+        InvalidInputError: A setting is unusable.
     """
 
     def __init__(
         self,
         settings: GatewaySettings,
-        remote: Remote | None = None,
-        client: AsyncClient | None = None,
+        picture_fetcher: PictureFetcher | None = None,
+        triton: AsyncClient | None = None,
     ) -> None:
-        check(settings)
-        service, tracer = Service(settings, remote, client), Tracer(settings)
-        self.api = _api(service, tracer)
-        self._guard = Guard(self.api, settings, service.metrics, tracer)
+        require_keys_beyond_loopback(settings)
+        self._backends = Backends(settings, triton)
+        self._picture_fetcher = picture_fetcher or PictureFetcher(
+            settings.remote_hosts, settings.remote_bytes, settings.remote_s
+        )
+        self._metrics, self._tracer = Metrics(), Tracer(settings)
+        self.api = self._build_api(settings)
+        self._guard = Guard(self.api, settings, self._metrics, self._tracer)
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """See ASGI."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection event, as the ASGI specification defines it."""
         await self._guard(scope, receive, send)
 
+    def _build_api(self, settings: GatewaySettings) -> FastAPI:
+        api = FastAPI(
+            title="Lensemble",
+            version=lensemble.__version__,
+            description="Qwen3-VL multimodal embeddings and search, in OpenAI's shape.",
+            lifespan=self._lifespan,
+            responses=_ERROR_RESPONSES,
+        )
+        item_reader = ItemReader(self._picture_fetcher, settings.items)
+        api.include_router(embeddings.router(self._backends, item_reader))
+        api.include_router(search.router(self._backends, item_reader))
+        api.include_router(items.router(self._backends, item_reader, settings.items))
+        api.include_router(chat.router(self._backends))
+        api.include_router(rag.router(self._backends, item_reader, settings))
+        api.include_router(status.router(self._backends, self._metrics))
+        add_error_handlers(api)
+        return api
 
-def check(settings: GatewaySettings) -> None:
-    """Refuses settings that would let everybody in.
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        yield
+        await self._backends.close()
+        await self._picture_fetcher.close()
+        self._tracer.close()
+
+
+def require_keys_beyond_loopback(settings: GatewaySettings) -> None:
+    """Refuses settings that would let other machines in without a key.
 
     Raises:
-        InvalidInputError: It would listen beyond this machine without keys.
+        InvalidInputError: The host is not a loopback address, and no file of keys is set.
     """
-    if settings.keys is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+    if settings.keys is None and settings.host not in _LOOPBACK_HOSTS:
         raise InvalidInputError(
             f"{settings.host!r} is open to other machines, and LENSEMBLE_GATEWAY_KEYS is not set; "
             "make keys with `lensemble keys add`, or listen on 127.0.0.1",
             field="LENSEMBLE_GATEWAY_HOST",
         )
-
-
-def _api(service: Service, tracer: Tracer) -> FastAPI:
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await service.close()
-        tracer.close()
-
-    api = FastAPI(
-        title="Lensemble",
-        version=lensemble.__version__,
-        description="Qwen3-VL multimodal embeddings and search, in OpenAI's shape.",
-        lifespan=lifespan,
-        responses=_ERRORS,
-    )
-    for part in (embeddings, search, items, rag):
-        api.include_router(part.router(service))
-
-    @api.get("/health", response_model=HealthAnswer, tags=["service"])
-    async def health() -> Response:
-        """Whether requests can be served now, and on what."""
-        ready = await service.models.ready()
-        serving = {about.name: about.labels for about in await service.models.serving()}
-        labels = serving.get(contract.NATIVE, {}) if ready else {}
-        content = {
-            "status": "ok" if ready else "unavailable",
-            "model_loaded": ready,
-            "device": labels.get("device"),
-            "gpu_name": labels.get("device_name") or None,
-        }
-        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return JSONResponse(content, status)
-
-    @api.get("/v1/models", response_model=ModelsAnswer, tags=["service"])
-    async def models() -> Response:
-        """The embedders that serve."""
-        serving = [described(about) for about in await service.models.serving()]
-        return JSONResponse({"object": "list", "data": serving})
-
-    @api.get("/metrics", tags=["service"])
-    async def metrics() -> Response:
-        """The gateway's own metrics, for Prometheus."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
-
-    @api.exception_handler(LensembleError)
-    async def ours(_: Request, error: LensembleError) -> Response:
-        return _problem(error, error.http_status, headers_of(error))
-
-    @api.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        return _problem(from_validation(error.errors()), HTTPStatus.BAD_REQUEST, {})
-
-    @api.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> Response:
-        code = _CODES.get(HTTPStatus(error.status_code), "bad_request")
-        refused = RefusedError(error.status_code, code, str(error.detail))
-        return _problem(refused, error.status_code, dict(error.headers or {}))
-
-    @api.exception_handler(ClientDisconnect)
-    async def gone(_: Request, error: ClientDisconnect) -> Response:
-        return await ours(_, CancelledError("the caller is gone"))
-
-    @api.exception_handler(Exception)
-    async def fault(_: Request, error: Exception) -> Response:
-        # Its text may hold anything; the guard writes it into the log, with the request's id.
-        fault = InternalError("the gateway failed; its log says why")
-        return _problem(fault, fault.http_status, {})
-
-    return api
-
-
-def _problem(error: LensembleError, status: int, headers: dict[str, str]) -> Response:
-    return JSONResponse({"error": said(error)}, status, headers)

@@ -1,4 +1,4 @@
-"""The chat server behind the gateway: turns go on to it, and its answers come back as they are."""
+"""The client of the chat server: sends chat requests there, and gives its responses back as is."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ _COMPLETIONS = "/chat/completions"
 class ChatServer:
     """Any server with OpenAI's `POST /chat/completions`.
 
+    `complete` and `forward` raise NotReadyError if the chat server is unreachable,
+    DeadlineExceededError if it sends nothing for `chat_s` seconds, and RefusedError if none is set,
+    if it refuses the gateway's key, or if it fails with a status of 500 or above.
+
     Args:
-        settings: Of the gateway.
+        settings: settings of the gateway.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._url, self._key, self._model = settings.chat, settings.chat_key, settings.chat_model
-        self._silent_s = settings.chat_s
+        self._silence_s = settings.chat_s
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -38,42 +42,66 @@ class ChatServer:
         if self._session is not None:
             await self._session.close()
 
-    def body(self, raw: bytes) -> dict[str, Any]:
-        """A turn as it was sent, with the model's name where it has none.
+    def parse(self, body: bytes) -> dict[str, Any]:
+        """The body of a chat request, with the default model where it names none.
 
         Raises:
-            InvalidInputError: It is not a JSON object, or names no model and none is set.
+            InvalidInputError: The body is not a JSON object, or there is no model to use.
+            RefusedError: No chat server is set.
         """
         try:
-            said = orjson.loads(raw)
+            chat_request = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             raise InvalidInputError(f"the body is not JSON: {error}") from error
-        if not isinstance(said, dict):
-            raise InvalidInputError(f"{str(said)[:60]!r}; expected a JSON object")
-        return self.with_model(said)
+        if not isinstance(chat_request, dict):
+            raise InvalidInputError(f"{str(chat_request)[:60]!r}; expected a JSON object")
+        return self.with_model(chat_request)
 
-    def with_model(self, turn: dict[str, Any]) -> dict[str, Any]:
-        """The turn, with the model's name where it has none.
+    def with_model(self, chat_request: dict[str, Any]) -> dict[str, Any]:
+        """The chat request, with the default model where it names none.
 
         Raises:
-            InvalidInputError: No model is set either.
-            RefusedError: There is no chat server.
+            InvalidInputError: The request names no model, and no default is set.
+            RefusedError: No chat server is set.
         """
-        self._check()
-        if not turn.get("model"):
+        self._base_url()
+        if not chat_request.get("model"):
             if self._model is None:
                 raise InvalidInputError(
-                    "it is missing, and LENSEMBLE_GATEWAY_CHAT_MODEL is not set", field="model"
+                    "it is missing, and LENSEMBLE_GATEWAY_CHAT_MODEL is not set; name a model",
+                    field="model",
                 )
-            turn["model"] = self._model
-        return turn
+            chat_request["model"] = self._model
+        return chat_request
 
-    def _check(self) -> str:
-        """The base URL.
+    async def complete(self, chat_request: dict[str, Any]) -> tuple[int, bytes, str]:
+        """The whole response to a chat request: status, body, content type."""
+        async with self._post(chat_request) as response:
+            return response.status, await response.read(), response.content_type
 
-        Raises:
-            RefusedError: None is set.
+    async def forward(self, chat_request: dict[str, Any], first_event: bytes = b"") -> Response:
+        """The chat server's response as a response of the gateway.
+
+        Args:
+            chat_request: body of the request; with `"stream": true` the response is streamed.
+            first_event: bytes that a stream starts with, before the chat server's own.
         """
+        if not chat_request.get("stream"):
+            status, body, content_type = await self.complete(chat_request)
+            return Response(body, status, media_type=content_type)
+        exchange = self._post(chat_request)
+        response = await exchange.__aenter__()
+        if response.status != HTTPStatus.OK:
+            try:
+                body = await response.read()
+                return Response(body, response.status, media_type=response.content_type)
+            finally:
+                await exchange.__aexit__(None, None, None)
+        return StreamingResponse(
+            _stream(exchange, response, first_event), media_type="text/event-stream"
+        )
+
+    def _base_url(self) -> str:
         if self._url is None:
             raise RefusedError(
                 HTTPStatus.NOT_FOUND,
@@ -82,97 +110,65 @@ class ChatServer:
             )
         return self._url.rstrip("/")
 
-    async def whole(self, turn: dict[str, Any]) -> tuple[int, bytes, str]:
-        """The answer to a turn: status, body, content type.
-
-        Raises:
-            NotReadyError: The chat server cannot be reached.
-            DeadlineExceededError: It is silent for too long.
-            RefusedError: None is set, it refuses the gateway itself, or it fails.
-        """
-        async with self._asked(turn) as answer:
-            return answer.status, await answer.read(), answer.content_type
-
-    async def forward(self, turn: dict[str, Any], before: bytes = b"") -> Response:
-        """The answer to a turn as a response, streamed if the turn asks for that.
-
-        Args:
-            turn: Body of the request.
-            before: Bytes of a stream that go before the chat server's own.
-
-        Raises:
-            NotReadyError: The chat server cannot be reached.
-            DeadlineExceededError: It is silent for too long.
-            RefusedError: None is set, it refuses the gateway itself, or it fails.
-        """
-        if not turn.get("stream"):
-            status, body, kind = await self.whole(turn)
-            return Response(body, status, media_type=kind)
-        asked = self._asked(turn)
-        answer = await asked.__aenter__()
-        if answer.status != HTTPStatus.OK:
-            try:
-                return Response(await answer.read(), answer.status, media_type=answer.content_type)
-            finally:
-                await asked.__aexit__(None, None, None)
-        return StreamingResponse(_stream(asked, answer, before), media_type="text/event-stream")
-
     @asynccontextmanager
-    async def _asked(self, turn: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = self._check() + _COMPLETIONS
-        if self._session is None:  # belongs to the loop that runs now
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=_CONNECT_S, sock_read=self._silent_s
-                )
-            )
+    async def _post(self, chat_request: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = self._base_url() + _COMPLETIONS
         headers = {"Content-Type": "application/json"}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
         try:
-            async with self._session.post(
-                url,
-                data=orjson.dumps(turn),
-                headers=headers,
-                allow_redirects=False,
-            ) as answer:
-                if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                    raise RefusedError(
-                        HTTPStatus.BAD_GATEWAY,
-                        "chat_server_refused",
-                        "the chat server refuses the gateway's key (LENSEMBLE_GATEWAY_CHAT_KEY)",
-                    )
-                if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise RefusedError(
-                        HTTPStatus.BAD_GATEWAY,
-                        "chat_server_failed",
-                        f"the chat server failed with status {answer.status}; its log says why",
-                    )
-                yield answer
+            async with self._open_session().post(
+                url, data=orjson.dumps(chat_request), headers=headers, allow_redirects=False
+            ) as response:
+                _raise_for_status(response.status)
+                yield response
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:
             raise DeadlineExceededError(
-                f"the chat server was silent for {self._silent_s:g} s"
+                f"the chat server sent nothing for {self._silence_s:g} s"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            # Where it stands is none of the caller's business.
+            # The error's text has the chat server's address, which callers need not know.
             raise NotReadyError(
-                f"the chat server cannot be reached ({type(error).__name__})"
+                f"the chat server is unreachable ({type(error).__name__})"
             ) from error
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:  # made here, because it belongs to the running event loop
+            timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=_CONNECT_S, sock_read=self._silence_s
+            )
+            self._session = aiohttp.ClientSession(timeout=timeout)
+        return self._session
+
+
+def _raise_for_status(status: int) -> None:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        raise RefusedError(
+            HTTPStatus.BAD_GATEWAY,
+            "chat_server_refused",
+            "the chat server refuses the gateway's key (LENSEMBLE_GATEWAY_CHAT_KEY)",
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise RefusedError(
+            HTTPStatus.BAD_GATEWAY,
+            "chat_server_failed",
+            f"the chat server failed with status {status}; its log says why",
+        )
 
 
 async def _stream(
-    asked: AbstractAsyncContextManager[aiohttp.ClientResponse],
-    answer: aiohttp.ClientResponse,
-    before: bytes,
+    exchange: AbstractAsyncContextManager[aiohttp.ClientResponse],
+    response: aiohttp.ClientResponse,
+    first_event: bytes,
 ) -> AsyncIterator[bytes]:
-    """What comes, as it comes; when the caller goes away, the chat server is told."""
+    """The bytes of a stream as they arrive; closes the connection when the caller goes away."""
     try:
-        if before:
-            yield before
-        async for chunk in answer.content.iter_any():
+        if first_event:
+            yield first_event
+        async for chunk in response.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
-        # The status is long sent: the stream ends without its last event, which says it.
+        # The status has been sent. The caller notices the failure by the missing last event.
         return
     finally:
-        await asked.__aexit__(None, None, None)
+        await exchange.__aexit__(None, None, None)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients expect them: a JSON object, a status, and when to come back."""
+"""Errors as OpenAI's clients expect them: a JSON object, a status, and when to try again."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from lensemble_contract.errors import (
     ReadOnlyError,
 )
 
+# Seconds in the `Retry-After` header where no better value is known.
 RETRY_S = 1
-"""`Retry-After`, in seconds, where nothing better is known."""
 
-_TAGS = {"text", "parts", "part", "content", "item"}
-"""What `schemas` calls the forms of an item; they mean nothing to a caller, but at the end."""
-_NOWHERE = ("body", "query", "path", "one", "many", "tokens")
+# Tags of the unions in `inputs.request_schemas`. pydantic puts them into the location of an error,
+# where they mean nothing to a caller. A tag in last place is the name of a real field.
+_ITEM_FORM_TAGS = {"text", "parts", "part", "content", "item"}
+# Parts of a location that never are names of fields.
+_NOT_FIELDS = ("body", "query", "path", "one", "many", "tokens")
 
 
 class RefusedError(LensembleError):
-    """The gateway refuses the request before any work is done on it.
+    """The gateway refuses the request before any work is done for it.
 
     Args:
         status: HTTP status code.
-        code: Word for the cause.
-        message: What was wrong, what was expected, what to do.
-        headers: To send along.
+        code: error code, such as `rate_limited`.
+        message: what was wrong, what was expected, and what to do.
+        headers: additional response headers.
     """
 
     def __init__(
@@ -42,66 +44,77 @@ class RefusedError(LensembleError):
         self.headers = dict(headers or {})
 
 
-def said(error: LensembleError) -> dict[str, Any]:
-    """The error as the object that OpenAI puts under `error`."""
-    at_fault = isinstance(error, InvalidInputError | NotFoundError | ReadOnlyError)
-    refused = isinstance(error, RefusedError) and error.http_status < HTTPStatus.TOO_MANY_REQUESTS
+def error_object(error: LensembleError) -> dict[str, Any]:
+    """The JSON object that OpenAI's error responses have under `error`."""
+    callers_fault = isinstance(error, InvalidInputError | NotFoundError | ReadOnlyError) or (
+        isinstance(error, RefusedError) and error.http_status < HTTPStatus.TOO_MANY_REQUESTS
+    )
     return {
         "message": str(error),
-        "type": "invalid_request_error" if at_fault or refused else f"{error.code}_error",
+        "type": "invalid_request_error" if callers_fault else f"{error.code}_error",
         "param": error.field or None,
         "code": error.code,
     }
 
 
-def headers_of(error: LensembleError) -> dict[str, str]:
-    """What to send beside the error."""
+def error_headers(error: LensembleError) -> dict[str, str]:
+    """Response headers for an error: its own, or `Retry-After` for overload and start-up."""
     if isinstance(error, RefusedError):
         return error.headers
     if isinstance(error, OverloadedError | NotReadyError):
-        return {"Retry-After": str(RETRY_S)}
+        return retry_after(RETRY_S)
     return {}
 
 
-def after(seconds: float) -> dict[str, str]:
-    """`Retry-After` in whole seconds, at least 1."""
+def retry_after(seconds: float) -> dict[str, str]:
+    """The `Retry-After` header, in whole seconds and at least 1."""
     return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
-def placed(error: LensembleError, place: str) -> LensembleError:
-    """The same error, with the item it belongs to before its field."""
-    field = f"{place}.{error.field}" if error.field else place
+def with_location(error: LensembleError, location: str) -> LensembleError:
+    """A copy of the error whose field starts with a location, such as `input[2]`."""
+    field = f"{location}.{error.field}" if error.field else location
     copy = type(error)(error.message, field=field)
     copy.__cause__ = error
     return copy
 
 
-def from_validation(errors: Sequence[Mapping[str, Any]]) -> InvalidInputError:
-    """What pydantic found, as one error: the first, with its place.
+def from_validation_errors(errors: Sequence[Mapping[str, Any]]) -> InvalidInputError:
+    """The most telling one of pydantic's errors, with the path of its field.
 
     Args:
-        errors: Of pydantic's `ValidationError`, or FastAPI's.
+        errors: `errors()` of pydantic's `ValidationError` or FastAPI's `RequestValidationError`.
     """
-    # An unknown or missing field says more than what follows from it.
-    first = min(errors, key=lambda one: one["type"] not in ("extra_forbidden", "missing"))
-    field = ""
-    for part in first["loc"]:
-        if isinstance(part, int):
-            field += f"[{part}]"
-        elif part not in _NOWHERE and part not in _TAGS - {first["loc"][-1]}:
-            field += f".{part}" if field else str(part)
+    # An unknown or missing field comes first: it is often the cause of the other errors.
+    error = min(errors, key=lambda entry: entry["type"] not in ("extra_forbidden", "missing"))
+    if error["type"] == "value_error":  # raised by our own validators, with a complete message
+        message = str(error["msg"]).removeprefix("Value error, ")
+        return InvalidInputError(message, field=_field_path(error["loc"]))
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    message = str(first["msg"])
-    if first["type"] == "value_error":  # ours: it says all
-        message, more = message.removeprefix("Value error, "), ""
-    elif first["type"] == "extra_forbidden":
-        message = "there is no such field here"
-    elif first["loc"] == ("body",) and first["type"] == "model_attributes_type":
-        message = "the body is not a JSON object; send one, with `Content-Type: application/json`"
-    elif first["type"] == "json_invalid":
-        message, field = f"the body is not JSON: {first['ctx']['error']}", ""
-    elif first["type"] == "missing":
-        message = "it is missing"
-    elif isinstance(first.get("input"), str | int | float | bool | None):
-        message += f", not {str(first.get('input'))[:60]!r}"
-    return InvalidInputError(message + more, field=field)
+    if error["type"] == "json_invalid":
+        return InvalidInputError(f"the body is not JSON: {error['ctx']['error']}{more}")
+    return InvalidInputError(_message(error) + more, field=_field_path(error["loc"]))
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field here; see /docs for the fields of this request"
+    if error["type"] == "missing":
+        return "it is missing"
+    if error["type"] == "model_attributes_type" and error["loc"] == ("body",):
+        return "the body is not a JSON object; send one, with `Content-Type: application/json`"
+    message = str(error["msg"])
+    if isinstance(error.get("input"), str | int | float | bool | None):
+        message += f", not {str(error.get('input'))[:60]!r}"
+    return message
+
+
+def _field_path(location: Sequence[int | str]) -> str:
+    """("body", "input", "many", 1, "item", "image") -> `input[1].image`."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in _NOT_FIELDS and not (part in _ITEM_FORM_TAGS and part != location[-1]):
+            path += f".{part}" if path else part
+    return path

@@ -1,7 +1,21 @@
-"""Starts and stops the gateway as a process of its own, beside a server.
+"""Starts and stops the gateway as a child process.
 
-with GatewayServer(GatewaySettings(triton="grpc://127.0.0.1:8001")) as gateway:
-httpx.post(f"{gateway.url}/v1/embeddings", json={"input": "hello"})
+Example, with a server that `lensemble up` has started:
+
+    import json
+    import urllib.request
+
+    from lensemble.gateway.process import GatewayServer
+    from lensemble.gateway.settings import GatewaySettings
+
+    with GatewayServer(GatewaySettings(triton="grpc://127.0.0.1:8001", port=0)) as gateway:
+        request = urllib.request.Request(
+            f"{gateway.url}/v1/embeddings",
+            data=json.dumps({"input": "hello"}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as response:
+            print(json.load(response)["data"][0]["embedding"][:3])
 """
 
 from __future__ import annotations
@@ -21,20 +35,20 @@ from lensemble.operations.tritonserver import free_port
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 START_TIMEOUT_S = 30.0
+# Seconds that open requests have to finish before the process is killed.
 STOP_TIMEOUT_S = 25.0
-"""Seconds that requests under way have to finish before it is killed."""
 _POLL_S = 0.05
 
 
 class GatewayServer:
-    """One process of the gateway; a context manager.
+    """One child process that runs the gateway; a context manager.
 
     Args:
-        settings: What it needs to know; of port 0, a free one is taken.
-        log: Where its log goes; None is standard error.
+        settings: settings of the gateway; port 0 takes a free port.
+        log: file for the gateway's log; None is standard error.
 
     Attributes:
-        url: Where it listens.
+        url: base URL of the gateway, such as `http://127.0.0.1:8080`.
     """
 
     def __init__(self, settings: GatewaySettings, log: IO[bytes] | None = None) -> None:
@@ -42,7 +56,7 @@ class GatewayServer:
         self._settings = settings.model_copy(update={"port": port})
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http{'' if settings.tls is None else 's'}://{host}:{port}"
-        self._place = (settings.host, port)
+        self._address = (settings.host, port)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,34 +73,34 @@ class GatewayServer:
 
     @property
     def pid(self) -> int | None:
-        """Process id; None if it is not running."""
+        """Process id; None before `start` and after `stop`."""
         return self._process.pid if self._process is not None else None
 
     def start(self) -> Self:
-        """Starts it and waits until it answers, whether or not Triton does.
+        """Starts the process and waits until it accepts connections. Triton may still be down.
 
         Raises:
-            InternalError: It ended at once; its log says why.
-            DeadlineExceededError: It did not answer in time; it was stopped again.
+            InternalError: The process ended early; its log says why.
+            DeadlineExceededError: It accepted no connection within 30 s, and was stopped.
         """
-        rest = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        environment = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lensemble.gateway"],
-            env={**rest, **self._settings.to_env()},
+            env={**environment, **self._settings.to_env()},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then stops it
+            start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the gateway
         )
         try:
-            self._wait()
+            self._wait_until_it_listens()
         except BaseException:
             self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        """Stops it; requests under way may finish. Safe to call again."""
+        """Stops the process after its open requests, or after 25 s; safe to call again."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -98,24 +112,25 @@ class GatewayServer:
         process.wait()
 
     def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """Exit status of the process; None while it runs."""
         return self._process.poll() if self._process is not None else None
 
-    def _wait(self) -> None:
+    def _wait_until_it_listens(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
+        while not self._listens():
             if (status := self.poll()) is not None:
                 raise InternalError(f"the gateway ended with status {status} before it was ready")
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(
-                    f"the gateway did not answer within {START_TIMEOUT_S:g} s"
+                    f"the gateway accepted no connection within {START_TIMEOUT_S:g} s"
                 )
             time.sleep(_POLL_S)
 
-    def _answers(self) -> bool:
-        # uvicorn listens once the application has started; with mutual TLS it may say no more.
+    def _listens(self) -> bool:
+        # A connection is enough: uvicorn listens only once the application has started. With
+        # mutual TLS, a request without a certificate would be refused.
         try:
-            socket.create_connection(self._place, timeout=5).close()
+            socket.create_connection(self._address, timeout=5).close()
         except OSError:
             return False
         return True

@@ -1,11 +1,10 @@
-"""What serves: embedders by name, and the device they run on, from Triton's own metrics."""
+"""The embedders that Triton serves, and their devices, read from Triton's metrics."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,137 +13,133 @@ from lensemble_client import AsyncClient
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError, NotFoundError
 
+# The gauge whose labels describe a model; `lensemble.stages.python_backend` sets it.
 INFO_METRIC = "lensemble_model_info"
-"""Gauge of `lensemble.stages.python_backend`; its labels say what a model is."""
 
-_TRUST_S = 5.0
-"""Seconds that what was read is taken for true."""
+# Seconds until the metrics are read again.
+_REFRESH_S = 5.0
 _TIMEOUT_S = 2.0
+# Seconds for which an answer of Triton proves that Triton serves.
 _RECENT_S = 2.0
-"""Seconds for which an answer shows that Triton serves."""
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """One embedder that serves.
+class ServedModel:
+    """One embedder that Triton serves.
 
     Attributes:
-        name: By which a request chooses it, of `contract.EMBEDDERS`.
-        labels: What it says of itself: `model`, `profile`, `dimension`, `dtype`, `device`,
+        name: name of the embedder, one of `contract.EMBEDDERS`.
+        labels: its labels in the metrics: `model`, `profile`, `dimension`, `dtype`, `device`,
             `device_name`.
     """
 
     name: str
     labels: dict[str, str]
 
+    @property
+    def model(self) -> str:
+        """Name of the checkpoint, such as `Qwen/Qwen3-VL-Embedding-2B`; empty if unknown."""
+        return self.labels.get("model", "")
 
-class Models:
-    """Knows what serves.
+    def has_name(self, name: str) -> bool:
+        """Whether a caller may call it so: embedder, or checkpoint with or without its owner."""
+        return name in (self.name, self.model, self.model.rpartition("/")[2])
+
+
+class ServedModels:
+    """Reads which embedders Triton serves, and remembers them for a few seconds.
 
     Args:
-        client: Of Triton.
-        metrics_url: Of Triton's metrics.
+        triton: client of Triton.
+        metrics_url: URL of Triton's metrics.
     """
 
-    def __init__(self, client: AsyncClient, metrics_url: str) -> None:
-        self._client, self._url = client, metrics_url
+    def __init__(self, triton: AsyncClient, metrics_url: str) -> None:
+        self._triton, self._url = triton, metrics_url
         self._session: aiohttp.ClientSession | None = None
-        self._known: list[About] = []
-        self._until = 0.0
-        self._heard = -math.inf
+        self._models: list[ServedModel] = []
+        self._refresh_at = 0.0
+        self._last_answer = -math.inf
 
     async def close(self) -> None:
         """Closes the connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def serving(self) -> list[About]:
-        """The embedders that serve; what was known last if Triton does not say."""
-        if time.monotonic() >= self._until:
-            if (found := await self._read()) is not None:
-                self._known = found
-            self._until = time.monotonic() + _TRUST_S
-        return self._known
+    async def current(self) -> list[ServedModel]:
+        """The embedders that Triton serves; the last known ones if the metrics are unreadable."""
+        if time.monotonic() >= self._refresh_at:
+            if (models := await self._read_metrics()) is not None:
+                self._models = models
+            self._refresh_at = time.monotonic() + _REFRESH_S
+        return self._models
 
-    def heard(self) -> None:
+    def note_answer(self) -> None:
         """Notes that Triton has just answered a call that embeds."""
-        self._heard = time.monotonic()
+        self._last_answer = time.monotonic()
 
     async def ready(self) -> bool:
-        """Whether Triton can embed now: it has lately, or it does so when asked.
+        """Whether Triton can embed now: it has embedded within the last 2 s, or does so when asked.
 
-        A busy one may not answer a probe in time, and would be taken out of service for it.
+        A busy Triton may answer a probe too late, and must not be taken out of service for that.
         """
-        if time.monotonic() - self._heard < _RECENT_S:
+        if time.monotonic() - self._last_answer < _RECENT_S:
             return True
-        return await self._client.health(_TIMEOUT_S)
+        return await self._triton.health(_TIMEOUT_S)
 
-    async def named(self, name: str | None) -> str:
+    async def resolve(self, name: str | None) -> str:
         """The embedder that a request's `model` means.
 
         Args:
-            name: An embedder's name, or the model it serves with or without its owner; None is the
-                native one.
+            name: name of an embedder, or of its checkpoint with or without the owner; None means
+                the native embedder.
 
         Raises:
-            NotFoundError: Nothing serves under that name.
+            NotFoundError: Triton serves no model of that name.
         """
         if name is None or name == contract.NATIVE:
             return contract.NATIVE
-        serving = await self.serving()
-        for about in serving:
-            model = about.labels.get("model", "")
-            if name in (about.name, model, model.rpartition("/")[2]):
-                return about.name
-        if not serving and name in contract.EMBEDDERS:
+        models = await self.current()
+        for model in models:
+            if model.has_name(name):
+                return model.name
+        if not models and name in contract.EMBEDDERS:  # the metrics were never readable
             return name
-        there = [said for about in serving for said in (about.name, about.labels.get("model", ""))]
+        names = [known for model in models for known in (model.name, model.model)]
         raise NotFoundError(
-            f"no model {name!r}; there are {', '.join(there) or contract.NATIVE}", field="model"
+            f"no model {name!r}; expected one of {', '.join(names) or contract.NATIVE}",
+            field="model",
         )
 
-    async def _read(self) -> list[About] | None:
+    async def _read_metrics(self) -> list[ServedModel] | None:
+        """The embedders that the metrics name; None if the metrics are unreadable."""
         try:
             if self._session is None:
                 timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
                 self._session = aiohttp.ClientSession(timeout=timeout)
-            async with self._session.get(self._url) as answer:
-                text = await answer.text()
-            families = list(text_string_to_metric_families(text))
+            async with self._session.get(self._url) as response:
+                return served_models(await response.text())
         except (aiohttp.ClientError, OSError, ValueError, LensembleError):
             return None
-        return [
-            About(name, labels)
-            for family in families
-            if family.name == INFO_METRIC
-            for sample in family.samples
-            for name, labels in _embedders(sample.labels)
-        ]
 
 
-def _embedders(labels: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
-    """The embedders whose vectors a Triton model makes."""
-    rest = dict(labels)
-    triton_model = rest.pop("triton_model", "")
-    return [
-        (name, rest)
-        for name, ensemble in contract.EMBEDDERS.items()
-        if ensemble.steps[-1] == triton_model
-    ]
+def served_models(metrics: str) -> list[ServedModel]:
+    """The embedders that Triton's metrics name.
 
+    Args:
+        metrics: Triton's metrics, in Prometheus's text format.
 
-def described(about: About) -> dict[str, Any]:
-    """An embedder as `GET /v1/models` shows it."""
-    labels = about.labels
-    dimension = labels.get("dimension", "")
-    return {
-        "id": about.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "lensemble",
-        "model": labels.get("model", ""),
-        "profile": labels.get("profile", ""),
-        "dimension": int(dimension) if dimension.isdecimal() else None,
-        "dtype": labels.get("dtype", ""),
-        "device": labels.get("device", ""),
+    Raises:
+        ValueError: The text is not in that format.
+    """
+    embedder_of_triton_model = {
+        ensemble.steps[-1]: embedder for embedder, ensemble in contract.EMBEDDERS.items()
     }
+    models = []
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples if family.name == INFO_METRIC else ():
+            labels = dict(sample.labels)
+            embedder = embedder_of_triton_model.get(labels.pop("triton_model", ""))
+            if embedder is not None:
+                models.append(ServedModel(embedder, labels))
+    return models

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from lensemble.gateway import app
+from lensemble.gateway import error_handlers
 from lensemble.gateway.app import Gateway
 from lensemble.gateway.settings import PREFIX, GatewaySettings
 from lensemble_contract import contract, errors
@@ -100,7 +100,7 @@ def test_every_error_code_is_in_the_table_with_its_status():
     raised = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
     expected = {cls.code: cls.http_status for cls in raised if cls is not LensembleError}
     expected |= dict(refusals())
-    expected |= {code: status for status, code in app._CODES.items()}
+    expected |= {code: status for status, code in error_handlers.CODE_OF_STATUS.items()}
     expected["bad_request"] = HTTPStatus.BAD_REQUEST
     assert {row[0]: int(row[1]) for row in rows("Errors")} == expected
     assert len(expected) > 15

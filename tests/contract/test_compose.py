@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import lensemble
-from lensemble.gateway.app import check
+from lensemble.gateway.app import require_keys_beyond_loopback
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.operations.tritonserver import GOMP_SPINCOUNT, PRIMITIVES
 from lensemble.settings import Settings
@@ -49,7 +49,7 @@ def test_nothing_is_published_beyond_loopback():
 
 def test_gateway_is_set_up_with_keys_and_finds_triton():
     found = GatewaySettings.from_env(GATEWAY["environment"])
-    check(found)
+    require_keys_beyond_loopback(found)
     assert found.host == "0.0.0.0" and found.keys is not None
     mounted = [volume.split(":")[1] for volume in GATEWAY["volumes"]]
     assert str(found.keys.parent) in mounted

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 
-from lensemble.gateway.inputs.remote_pictures import REDIRECTS, Remote, is_public
+from lensemble.gateway.inputs.remote_pictures import MAX_REDIRECTS, PictureFetcher, is_public
 from lensemble_contract.errors import DeadlineExceededError, InvalidInputError
 
 INSIDE = [

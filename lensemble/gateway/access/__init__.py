@@ -1,1 +1,1 @@
-"""Who may call, how often, and how much."""
+"""Checks before a request's body is read: API key, scope, rate limit, and limits of size."""

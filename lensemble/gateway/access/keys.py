@@ -1,8 +1,8 @@
-"""API keys: who may call, and whether they may write.
+"""API keys: a JSON file with the name, scope and SHA-256 of each key.
 
-A key is 32 random bytes, so its SHA-256 cannot be guessed back, and no slow hash is needed: what is
-on the disk opens nothing. The file is read again when it changes, so a removed key is refused with
-the next request.
+A key is 32 random bytes. Nobody can guess them from their SHA-256, so a slow password hash is not
+needed, and a stolen file opens nothing. The file is read again when it changes, so a removed key is
+refused from the next request on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 from lensemble_contract.errors import InvalidInputError, StorageError
 
 METRICS, READ, WRITE = "metrics", "read", "write"
+# A scope includes those before it: `metrics` reads the metrics, `read` also embeds, searches and
+# chats, `write` also changes the index.
 SCOPES = (METRICS, READ, WRITE)
-"""What a key may do, each all that stands before it, too: `metrics` is for Prometheus, `read`
-embeds, searches and chats, `write` changes the index."""
 
 _PREFIX = "lens-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -31,67 +31,67 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, without the key itself.
+    """One entry of the file; it does not contain the key itself.
 
     Attributes:
-        name: Whose it is; stands in the access log.
-        scope: One of `SCOPES`.
-        sha256: Of the key, in hexadecimal.
+        name: name of the key's owner, for the access log.
+        scope: one of `SCOPES`.
+        sha256: SHA-256 of the key, in hexadecimal.
     """
 
     name: str
     scope: str
     sha256: str
 
-    def may(self, scope: str) -> bool:
-        """Whether it opens what needs this scope."""
+    def allows(self, scope: str) -> bool:
+        """Whether the key's scope includes another scope."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
 class KeyFile:
-    """The keys of one file, as they are now.
+    """The keys of a file; it is read again when it changes.
 
     Args:
-        path: Of the file.
+        path: path of the file.
 
     Raises:
-        InvalidInputError: There is none, or it cannot be used.
+        InvalidInputError: The file is missing or unusable.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stamp: tuple[int, int, int] | None = None
+        self._version: tuple[int, int, int] | None = None
         self._keys: list[Key] = []
-        self._follow()
+        self._read_if_changed()
 
     def find(self, key: str) -> Key | None:
-        """The entry of a key; None if there is none.
+        """The entry of a key; None if the key is unknown.
 
-        Every entry is compared, each in constant time: how long it takes tells nothing.
+        The search compares every entry, each in constant time, so its duration reveals nothing.
 
         Raises:
-            InvalidInputError: The file was changed, and cannot be used any more.
+            InvalidInputError: The file has changed and is unusable now.
         """
-        self._follow()
-        sent = hash_of(key)
-        found = None
-        for one in self._keys:
-            if hmac.compare_digest(one.sha256, sent):
-                found = one
-        return found
+        self._read_if_changed()
+        sha256 = hash_of(key)
+        match = None
+        for entry in self._keys:
+            if hmac.compare_digest(entry.sha256, sha256):
+                match = entry
+        return match
 
-    def _follow(self) -> None:
+    def _read_if_changed(self) -> None:
         try:
-            state = self._path.stat()
+            status = self._path.stat()
         except OSError as error:
             raise InvalidInputError(
                 f"cannot read {str(self._path)!r}: {error.strerror}; make one with `lensemble keys "
                 "add`",
                 field="keys",
             ) from error
-        stamp = (state.st_mtime_ns, state.st_ino, state.st_size)
-        if stamp != self._stamp:
-            self._keys, self._stamp = load(self._path), stamp
+        version = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if version != self._version:
+            self._keys, self._version = load(self._path), version
 
 
 def hash_of(key: str) -> str:
@@ -100,21 +100,21 @@ def hash_of(key: str) -> str:
 
 
 def load(path: Path) -> list[Key]:
-    """Reads the keys of a file; one that is missing has none.
+    """Reads the entries of a file; a missing file has none.
 
     Raises:
-        InvalidInputError: It cannot be used.
+        InvalidInputError: The file is unreadable, or is not a file of keys.
     """
     try:
-        said: Any = json.loads(path.read_text())
-        keys = [Key(**one) for one in said["keys"]]
-        if not all(
-            _NAME.fullmatch(key.name)
-            and key.scope in SCOPES
-            and re.fullmatch("[0-9a-f]{64}", key.sha256)
-            for key in keys
-        ):
-            raise ValueError("an entry has a name, scope or hash that cannot be")
+        content: Any = json.loads(path.read_text())
+        keys = [Key(**entry) for entry in content["keys"]]
+        for key in keys:
+            if not (
+                _NAME.fullmatch(key.name)
+                and key.scope in SCOPES
+                and re.fullmatch("[0-9a-f]{64}", key.sha256)
+            ):
+                raise ValueError("an entry has an invalid name, scope or hash")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -126,18 +126,19 @@ def load(path: Path) -> list[Key]:
 
 
 def add(path: Path, name: str, scope: str) -> str:
-    """Makes a key and puts its hash into the file.
+    """Makes a key and writes its hash into the file.
 
     Args:
-        path: Of the file; it is made if it is missing, for its owner's eyes only.
-        name: Whose it is: up to 64 letters, digits, dots, dashes and underscores.
-        scope: One of `SCOPES`.
+        path: path of the file; a missing file is made, readable by its owner only.
+        name: name of the key's owner: up to 64 letters, digits, dots, dashes and underscores.
+        scope: one of `SCOPES`.
 
     Returns:
-        The key. It is nowhere else.
+        The key. It is stored nowhere, so it cannot be shown again.
 
     Raises:
-        InvalidInputError: The name is taken or cannot be one, or the file cannot be used.
+        InvalidInputError: The name is taken or invalid, the scope is unknown, or the file is
+            unusable.
         StorageError: The file cannot be written.
     """
     if not _NAME.fullmatch(name):
@@ -149,7 +150,7 @@ def add(path: Path, name: str, scope: str) -> str:
         raise InvalidInputError(f"{scope!r}; expected one of {', '.join(SCOPES)}", field="scope")
     keys = load(path)
     if any(key.name == name for key in keys):
-        raise InvalidInputError(f"{name!r} has a key already; remove it first", field="name")
+        raise InvalidInputError(f"{name!r} has a key already; remove that first", field="name")
     key = _PREFIX + secrets.token_urlsafe(32)
     _save(path, [*keys, Key(name, scope, hash_of(key))])
     return key
@@ -159,29 +160,31 @@ def remove(path: Path, name: str) -> None:
     """Removes a key from the file.
 
     Raises:
-        InvalidInputError: There is none of that name, or the file cannot be used.
+        InvalidInputError: No key has that name, or the file is unusable.
         StorageError: The file cannot be written.
     """
     keys = load(path)
-    rest = [key for key in keys if key.name != name]
-    if len(rest) == len(keys):
-        raise InvalidInputError(f"no key {name!r} in {str(path)!r}", field="name")
-    _save(path, rest)
+    remaining = [key for key in keys if key.name != name]
+    if len(remaining) == len(keys):
+        raise InvalidInputError(
+            f"no key {name!r} in {str(path)!r}; `lensemble keys list` shows the names", field="name"
+        )
+    _save(path, remaining)
 
 
 def _save(path: Path, keys: list[Key]) -> None:
     text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2) + "\n"
-    made = None
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Its owner alone may read it: that is how mkstemp makes files.
-        handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        # mkstemp makes a file that only its owner can read.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(handle, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(made).replace(path)
+        Path(temporary).replace(path)
     except OSError as error:
-        if made is not None:
-            Path(made).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         raise StorageError(f"cannot write {str(path)!r}: {error}", field="keys") from error

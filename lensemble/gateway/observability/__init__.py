@@ -1,1 +1,1 @@
-"""Access log, metrics and traces of the gateway's requests."""
+"""Access log, metrics and OpenTelemetry spans of the gateway's requests."""

@@ -1,26 +1,29 @@
-"""OpenTelemetry's spans of the gateway's requests; Triton continues them with its own."""
+"""OpenTelemetry spans of the gateway's requests. Triton continues them with spans of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-from lensemble.gateway.observability.telemetry import Trace
+from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_contract.errors import InvalidInputError
 
 SERVICE = "lensemble-gateway"
 
+# Ends a span; takes the route and the HTTP status.
+EndSpan: TypeAlias = Callable[[str, int], None]
+
 
 class Tracer:
-    """Makes a span of every request, and sends them in the background.
+    """Makes a span for every request, and sends the spans in the background.
 
     Args:
-        settings: Of the gateway; without `traces` it does nothing.
+        settings: settings of the gateway; without `traces` no spans are made.
 
     Raises:
-        InvalidInputError: OpenTelemetry is not installed.
+        InvalidInputError: Spans are to be sent, and OpenTelemetry is not installed.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -35,7 +38,7 @@ class Tracer:
             from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         except ImportError as error:
             raise InvalidInputError(
-                f"{settings.traces!r}, and OpenTelemetry is not installed ({error}); "
+                f"{settings.traces!r} needs OpenTelemetry, which is not installed ({error}); "
                 "pip install 'lensemble[tracing]'",
                 field="LENSEMBLE_GATEWAY_TRACES",
             ) from error
@@ -47,52 +50,54 @@ class Tracer:
         self._tracer = self._provider.get_tracer(SERVICE)
 
     @contextmanager
-    def span(self, method: str, headers: Mapping[str, str], trace: Trace) -> Iterator[Any]:
-        """The span of one request, a part of its caller's trace if it says so.
+    def span(
+        self, method: str, headers: Mapping[str, str], stats: RequestStats
+    ) -> Iterator[EndSpan]:
+        """The span of one request; it belongs to the caller's trace if there is a `traceparent`.
 
         Args:
-            method: Of HTTP.
-            headers: Of the request.
-            trace: What is known of it; goes into the span at its end.
+            method: HTTP method.
+            headers: headers of the request.
+            stats: statistics of the request, which become attributes at the end of the span.
 
         Yields:
-            A function that takes route and status; nothing of what was sent is in a span.
+            A function that ends the span. A span has no content of the request.
         """
         if self._provider is None:
-            yield _nothing
+            yield _ignore
             return
         from opentelemetry.propagate import extract
         from opentelemetry.trace import SpanKind, StatusCode
 
-        # Its own name for now: the route is known at the end.
+        # The span starts with the method as its name, because the route is known only at the end.
         with self._tracer.start_as_current_span(
             method, context=extract(headers), kind=SpanKind.SERVER
         ) as span:
 
-            def end(route: str, status: int) -> None:
+            def end_span(route: str, status: int) -> None:
                 span.update_name(f"{method} {route}")
                 span.set_attributes(
                     {
                         "http.request.method": method,
                         "http.route": route,
                         "http.response.status_code": status,
-                        "lensemble.request_id": trace.id,
-                        "lensemble.items": trace.items,
-                        "lensemble.tokens": trace.tokens,
-                        "lensemble.errors": trace.errors,
-                        **{f"lensemble.{name}_ms": ms for name, ms in trace.times_ms.items()},
+                        "lensemble.request_id": stats.id,
+                        "lensemble.items": stats.items,
+                        "lensemble.tokens": stats.tokens,
+                        "lensemble.errors": stats.errors,
+                        **{f"lensemble.{name}_ms": ms for name, ms in stats.times_ms.items()},
                     }
                 )
                 if status >= 500:
                     span.set_status(StatusCode.ERROR)
 
-            yield end
+            yield end_span
 
     def close(self) -> None:
-        """Sends what has not been sent."""
+        """Sends the spans that are still waiting."""
         if self._provider is not None:
             self._provider.shutdown()
 
 
-def _nothing(route: str, status: int) -> None:
-    """Ends no span."""
+def _ignore(route: str, status: int) -> None:
+    """Does nothing, where no spans are made."""

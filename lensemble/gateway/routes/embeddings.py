@@ -10,107 +10,124 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
-from lensemble.gateway.answers import EmbeddingsAnswer
-from lensemble.gateway.errors import said
-from lensemble.gateway.inputs.schemas import EmbeddingsRequest, Fused, ItemInput, Qwen3Request
-from lensemble.gateway.service import Service, Timed, answer, trace_of, until_gone, usage
+from lensemble.gateway.backends import Backends
+from lensemble.gateway.disconnects import cancel_on_disconnect
+from lensemble.gateway.errors import error_object
+from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.request_schemas import (
+    EmbeddingsRequest,
+    FieldsInput,
+    ItemInput,
+    Qwen3Request,
+)
+from lensemble.gateway.observability.request_stats import RequestStats
+from lensemble.gateway.responses import EmbeddingsResponse, json_response, token_usage
 from lensemble_client import calls
 from lensemble_client.calls import Embedding, Measured
-from lensemble_client.quantization import OutputDtype, quantize
+from lensemble_client.quantization import quantize
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 
 
-def router(service: Service) -> APIRouter:
-    """The routes."""
-    made = APIRouter(tags=["embeddings"])
+def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
+    """The routes of this module."""
+    routes = APIRouter(tags=["embeddings"])
 
-    @made.post("/v1/embeddings", response_model=EmbeddingsAnswer)
+    async def embed(
+        request: Request,
+        items: list[Item | LensembleError],
+        dimensions: int | None,
+        embedder: str,
+    ) -> list[Measured[Embedding] | LensembleError]:
+        work = backends.run(
+            items,
+            lambda some: calls.embed(some, dimensions, embedder),
+            RequestStats.of(request),
+        )
+        return await cancel_on_disconnect(request, work)
+
+    @routes.post("/v1/embeddings", response_model=EmbeddingsResponse)
     async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
-        """Embeds texts, pictures, or both together; OpenAI's shape.
+        """Embeds texts, pictures, or both together, in OpenAI's shape.
 
-        An item that fails has `"embedding": null` and its `error` in its place; if all fail, the
-        first one's error is the answer.
+        An item that fails has `"embedding": null` and its `error`. If all items fail, the response
+        is the error of the first one.
         """
-        embedder = await service.models.named(body.model)
-        with Timed(trace_of(request), "read"):
-            items = await until_gone(request, _items(service, body))
-        found = await _embedded(service, request, items, body.dimensions, embedder)
-        form = _base64 if body.encoding_format == "base64" else np.ascontiguousarray
-        return answer(
-            {
-                "object": "list",
-                "data": [_entry(n, one, form, body.output_dtype) for n, one in enumerate(found)],
-                "model": body.model or embedder,
-                "usage": usage(found),
-            }
-        )
+        embedder = await backends.served_models.resolve(body.model)
+        with RequestStats.of(request).timed("read"):
+            items = await cancel_on_disconnect(request, _read_items(body, item_reader))
+        results = await embed(request, items, body.dimensions, embedder)
 
-    @made.post("/qwen3/embeddings", response_model=EmbeddingsAnswer)
+        def convert(vector: NDArray[np.float32]) -> Any:
+            quantized = quantize(vector, body.output_dtype)
+            return _base64(quantized) if body.encoding_format == "base64" else quantized
+
+        return _response(results, convert, body.model or embedder)
+
+    @routes.post("/qwen3/embeddings", response_model=EmbeddingsResponse)
     async def qwen3_embeddings(body: Qwen3Request, request: Request) -> Response:
-        """Embeds a text, a picture, or a list of texts; with `image_url`, one text goes with it."""
-        with Timed(trace_of(request), "read"):
-            items = await until_gone(request, service.inputs.items(_qwen3_items(body), None))
-        found = await _embedded(service, request, items, None, contract.NATIVE)
-        return answer(
-            {
-                "object": "list",
-                "data": [_entry(n, one, np.ascontiguousarray) for n, one in enumerate(found)],
-                "model": body.model or contract.NATIVE,
-                "usage": usage(found),
-            }
-        )
+        """Embeds a text, a picture, a text with a picture (`image_url`), or a list of texts."""
+        with RequestStats.of(request).timed("read"):
+            items = await cancel_on_disconnect(
+                request, item_reader.read_many(_qwen3_inputs(body), None)
+            )
+        results = await embed(request, items, None, contract.NATIVE)
+        return _response(results, lambda vector: vector, body.model or contract.NATIVE)
 
-    return made
+    return routes
 
 
-async def _items(service: Service, body: EmbeddingsRequest) -> list[Item | LensembleError]:
+async def _read_items(
+    body: EmbeddingsRequest, item_reader: ItemReader
+) -> list[Item | LensembleError]:
     if (body.input is None) == (body.messages is None):
         raise InvalidInputError("expected either `input` or `messages`", field="input")
     if body.messages is not None:
-        return [await service.inputs.message_item(body.messages, body.instruction)]
-    sent = body.input if isinstance(body.input, list) else [body.input]
-    return await service.inputs.items(sent, body.instruction)
+        return [await item_reader.read_messages(body.messages, body.instruction)]
+    inputs = body.input if isinstance(body.input, list) else [body.input]
+    return await item_reader.read_many(inputs, body.instruction)
 
 
-def _qwen3_items(body: Qwen3Request) -> list[ItemInput]:
+def _qwen3_inputs(body: Qwen3Request) -> list[ItemInput]:
     if body.image_url is None:
         if body.input is None:
             raise InvalidInputError("expected `input`, `image_url`, or both", field="input")
         return [body.input] if isinstance(body.input, str) else [*body.input]
     if isinstance(body.input, list):
         raise InvalidInputError(
-            "a list of texts beside one picture; send one text, or use /v1/embeddings",
+            "a list of texts cannot share one picture; send one text, or use /v1/embeddings",
             field="input",
         )
-    return [Fused(text=body.input, image=body.image_url, instruction=None)]
+    return [FieldsInput(text=body.input, image=body.image_url, instruction=None)]
 
 
-async def _embedded(
-    service: Service,
-    request: Request,
-    items: list[Item | LensembleError],
-    dimensions: int | None,
-    embedder: str,
-) -> list[Measured[Embedding] | LensembleError]:
-    return await until_gone(
-        request,
-        service.run(items, lambda some: calls.embed(some, dimensions, embedder), trace_of(request)),
-    )
+def _response(
+    results: list[Measured[Embedding] | LensembleError],
+    convert: Callable[[NDArray[np.float32]], Any],
+    model: str,
+) -> Response:
+    """The response to a request that embeds.
 
-
-def _entry(
-    n: int,
-    result: Measured[Embedding] | LensembleError,
-    form: Callable[[NDArray[Any]], Any],
-    output_dtype: OutputDtype = "float",
-) -> dict[str, Any]:
-    if isinstance(result, LensembleError):
-        return {"object": "embedding", "index": n, "embedding": None, "error": said(result)}
-    vector = quantize(result.result, output_dtype)
-    return {"object": "embedding", "index": n, "embedding": form(vector)}
+    Args:
+        results: one vector or error for each item.
+        convert: makes the JSON value of a vector (D,) float32: an array or a string.
+        model: name of the model, for the caller.
+    """
+    data: list[dict[str, Any]] = []
+    for n, result in enumerate(results):
+        entry: dict[str, Any] = {"object": "embedding", "index": n, "embedding": None}
+        if isinstance(result, LensembleError):
+            data.append({**entry, "error": error_object(result)})
+        else:
+            # orjson writes contiguous arrays only.
+            vector = convert(result.result)
+            value = vector if isinstance(vector, str) else np.ascontiguousarray(vector)
+            data.append({**entry, "embedding": value})
+    usage = token_usage(results)
+    return json_response({"object": "list", "data": data, "model": model, "usage": usage})
 
 
 def _base64(vector: NDArray[Any]) -> str:
-    return base64.b64encode(vector.astype(vector.dtype.newbyteorder("<")).tobytes()).decode()
+    little_endian = vector.astype(vector.dtype.newbyteorder("<"))
+    return base64.b64encode(little_endian.tobytes()).decode()

@@ -6,102 +6,95 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from lensemble.gateway.answers import SearchAnswer
-from lensemble.gateway.errors import said
-from lensemble.gateway.inputs.schemas import Looking, SearchRequest
-from lensemble.gateway.service import Service, Timed, answer, trace_of, until_gone, usage
+from lensemble.gateway.backends import Backends
+from lensemble.gateway.disconnects import cancel_on_disconnect
+from lensemble.gateway.errors import error_object
+from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.request_schemas import SearchFields, SearchRequest
+from lensemble.gateway.observability.request_stats import RequestStats
+from lensemble.gateway.responses import SearchResponse, json_response, token_usage
 from lensemble_client import calls
 from lensemble_client.calls import Call, Hit, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
 
-def router(service: Service) -> APIRouter:
-    """The routes."""
-    made = APIRouter(tags=["search"])
+def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
+    """The route of this module."""
+    routes = APIRouter(tags=["search"])
 
-    @made.post("/v1/search", response_model=SearchAnswer)
+    @routes.post("/v1/search", response_model=SearchResponse)
     async def search(body: SearchRequest, request: Request) -> Response:
-        """Finds the nearest items of the corpus to items, a vector, or a stored item.
+        """Finds the stored items nearest to items, to a vector, or to a stored item.
 
-        An item that fails has `"hits": null` and its `error` in its place; if all fail, the first
-        one's error is the answer.
+        An item that fails has `"hits": null` and its `error`. If all items fail, the response is
+        the error of the first one.
         """
-        found = await found_for(service, body, request)
-        return answer(
-            {
-                "object": "list",
-                "data": [_entry(n, one) for n, one in enumerate(found)],
-                "usage": usage(found),
-            }
-        )
+        if sum(query is not None for query in (body.input, body.vector, body.like)) != 1:
+            raise InvalidInputError(
+                "expected exactly one of `input`, `vector` and `like`", field="input"
+            )
+        if body.input is None:
+            results = await _search_index(body, request, backends)
+        else:
+            results = await _search_items(body, request, backends, item_reader)
+        entries = [_entry(n, result) for n, result in enumerate(results)]
+        return json_response({"object": "list", "data": entries, "usage": token_usage(results)})
 
-    return made
-
-
-async def found_for(
-    service: Service, body: SearchRequest, request: Request
-) -> list[Measured[list[Hit]] | LensembleError]:
-    """The hits of each item of a request.
-
-    Raises:
-        LensembleError: The request says nothing or too much, or all items fail.
-    """
-    if sum(one is not None for one in (body.input, body.vector, body.like)) != 1:
-        raise InvalidInputError("expected one of `input`, `vector` and `like`", field="input")
-    looking = how(body)
-    trace = trace_of(request)
-    if body.input is None:
-        _refuse_item_fields(body)
-        if body.vector is None:
-            like = calls.more_like(body.like or "", looking)
-            return await until_gone(request, _alone(service, like, request))
-        near = calls.search_vector(body.vector, looking, body.profile)
-        try:
-            return await until_gone(request, _alone(service, near, request))
-        except InvalidInputError as error:
-            if error.field == contract.EMBEDDING.name:  # Triton's name of it; here it has another
-                raise InvalidInputError(error.message, field="vector") from error
-            raise
-    sent = body.input if isinstance(body.input, list) else [body.input]
-    with Timed(trace, "read"):
-        items = await until_gone(request, service.inputs.items(sent, body.instruction))
-    return await until_gone(
-        request,
-        service.run(items, lambda some: calls.search(some, looking, body.dimensions), trace),
-    )
+    return routes
 
 
-def how(body: Looking) -> calls.SearchOptions:
-    """How to search."""
-    return calls.SearchOptions(body.top_k, body.filter, body.exclude, body.min_score)
+def search_options(fields: SearchFields) -> calls.SearchOptions:
+    """The options of a search, as the client's calls take them."""
+    return calls.SearchOptions(fields.top_k, fields.filter, fields.exclude, fields.min_score)
 
 
-async def _alone(
-    service: Service, call: Call[list[list[Hit]]], request: Request
-) -> list[Measured[list[Hit]] | LensembleError]:
-    trace = trace_of(request)
-    trace.items += 1
-    found = await service.client.run(calls.measured(call))
-    trace.note(found)
-    return [*found]
-
-
-def _refuse_item_fields(body: SearchRequest) -> None:
-    """What says how to embed, where nothing is embedded."""
-    for name in ("instruction", "dimensions"):
-        if getattr(body, name) is not None:
-            raise InvalidInputError("it goes with `input` only", field=name)
-    if body.profile is not None and body.vector is None:
-        raise InvalidInputError("it goes with `vector` only", field="profile")
-
-
-def shown(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON."""
+def hit_object(hit: Hit) -> dict[str, Any]:
+    """A hit as a JSON object."""
     return {"id": hit.id, "score": hit.score, "document": hit.document}
+
+
+async def _search_items(
+    body: SearchRequest, request: Request, backends: Backends, item_reader: ItemReader
+) -> list[Measured[list[Hit]] | LensembleError]:
+    """Searches for items, which are embedded first."""
+    stats = RequestStats.of(request)
+    inputs = body.input if isinstance(body.input, list) else [body.input]
+    with stats.timed("read"):
+        items = await cancel_on_disconnect(request, item_reader.read_many(inputs, body.instruction))
+    work = backends.run(
+        items, lambda some: calls.search(some, search_options(body), body.dimensions), stats
+    )
+    return await cancel_on_disconnect(request, work)
+
+
+async def _search_index(
+    body: SearchRequest, request: Request, backends: Backends
+) -> list[Measured[list[Hit]] | LensembleError]:
+    """Searches for a vector or the neighbours of a stored item; nothing is embedded."""
+    for field in ("instruction", "dimensions"):
+        if getattr(body, field) is not None:
+            raise InvalidInputError("it is allowed only with `input`", field=field)
+    if body.profile is not None and body.vector is None:
+        raise InvalidInputError("it is allowed only with `vector`", field="profile")
+    call: Call[list[list[Hit]]]
+    if body.vector is None:
+        call = calls.more_like(body.like or "", search_options(body))
+    else:
+        call = calls.search_vector(body.vector, search_options(body), body.profile)
+    stats = RequestStats.of(request)
+    stats.items += 1
+    try:
+        results = await cancel_on_disconnect(request, backends.triton.run(calls.measured(call)))
+    except InvalidInputError as error:
+        if error.field == contract.EMBEDDING.name:  # the tensor's name; callers know it as `vector`
+            raise InvalidInputError(error.message, field="vector") from error
+        raise
+    stats.add_results(results)
+    return [*results]
 
 
 def _entry(n: int, result: Measured[list[Hit]] | LensembleError) -> dict[str, Any]:
     if isinstance(result, LensembleError):
-        return {"object": "hits", "index": n, "hits": None, "error": said(result)}
-    return {"object": "hits", "index": n, "hits": [shown(hit) for hit in result.result]}
+        return {"object": "hits", "index": n, "hits": None, "error": error_object(result)}
+    return {"object": "hits", "index": n, "hits": [hit_object(hit) for hit in result.result]}

@@ -1,4 +1,4 @@
-"""What the gateway asks of a chat server, and what it makes of its faults."""
+"""The gateway's requests to a chat server, and its responses when the chat server fails."""
 
 import asyncio
 import base64
@@ -8,22 +8,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from lensemble.gateway.routes.rag import SYSTEM
+from lensemble.gateway.routes.rag import SYSTEM_MESSAGE
+from lensemble.gateway.routes.rag_sources import read_picture
 from tests.gateway import DATA_URL, gateway
 
 
-class Chat(BaseHTTPRequestHandler):
-    """Answers with what it was asked; the model's name says how."""
+class EchoHandler(BaseHTTPRequestHandler):
+    """Answers with the request it got; the model's name chooses a failure instead."""
+
+    closing = threading.Event()
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        kind = asked["model"]
-        if kind == "silent":
-            threading.Event().wait(1)
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if request["model"] == "silent":
+            self.closing.wait()
             return
-        status = {"locked": 401, "broken": 500, "picky": 422}.get(kind, 200)
-        said = {"asked": asked, "key": self.headers.get("Authorization"), "path": self.path}
-        body = json.dumps(said).encode()
+        status = {"locked": 401, "broken": 500, "picky": 422}.get(request["model"], 200)
+        echo = {"request": request, "key": self.headers.get("Authorization"), "path": self.path}
+        body = json.dumps(echo).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -35,33 +37,36 @@ class Chat(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def chat():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Chat)
-    thread = threading.Thread(target=server.serve_forever)
+def chat_url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EchoHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    EchoHandler.closing.set()
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-def ask(path, body, headers=None, **settings):
-    async def go():
+def post(path, body, headers=None, **settings):
+    async def send():
         async with gateway(**settings) as http:
             return await http.post(path, json=body, headers=headers)
 
-    return asyncio.run(go())
+    return asyncio.run(send())
 
 
-def test_callers_key_stays_here_and_the_gateways_goes_on(chat):
+def test_callers_key_is_not_forwarded_and_the_gateways_key_is(chat_url):
     body = {"model": "m", "messages": [], "anything": 1}
+    caller = {"Authorization": "Bearer mine"}
     for path in ("/v1/chat/completions", "/qwen3/chat/completions"):
-        said = ask(path, body, {"Authorization": "Bearer mine"}, chat=chat, chat_key="ours").json()
-        assert said["key"] == "Bearer ours"
-        assert said["asked"] == body
-        assert said["path"] == "/v1/chat/completions"
+        echo = post(path, body, caller, chat=chat_url, chat_key="ours").json()
+        assert echo["key"] == "Bearer ours"
+        assert echo["request"] == body
+        assert echo["path"] == "/v1/chat/completions"
 
 
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("model", "status", "code"),
     [
@@ -71,30 +76,34 @@ def test_callers_key_stays_here_and_the_gateways_goes_on(chat):
         ("picky", 422, None),
     ],
 )
-def test_faults_of_the_chat_server(chat, model, status, code):
-    for stream in (False, True):
-        body = {"model": model, "messages": [], "stream": stream}
-        answer = ask("/v1/chat/completions", body, chat=chat, chat_s=0.3)
-        assert answer.status_code == status
-        assert answer.json().get("error", {}).get("code") == code
-        rag = ask(
-            "/v1/rag", {"input": "a", "model": model, "stream": stream}, chat=chat, chat_s=0.3
-        )
-        assert rag.status_code == status
+def test_failure_of_the_chat_server_becomes_an_error(chat_url, model, status, code, stream):
+    settings = {"chat": chat_url, "chat_s": 0.1 if model == "silent" else 120}
+    body = {"model": model, "messages": [], "stream": stream}
+    response = post("/v1/chat/completions", body, **settings)
+    assert response.status_code == status
+    assert response.json().get("error", {}).get("code") == code
+    rag = post("/v1/rag", {"input": "a", "model": model, "stream": stream}, **settings)
+    assert rag.status_code == status
 
 
-def test_no_chat_server_is_said_so():
+def test_missing_chat_server_has_its_own_error():
     for path, body in (("/v1/chat/completions", {}), ("/v1/rag", {"input": "a"})):
-        answer = ask(path, body)
-        assert answer.json()["error"]["code"] == "no_chat_server"
-    gone = ask("/v1/chat/completions", {"model": "m"}, chat="http://127.0.0.1:9/v1")
-    assert gone.json()["error"]["code"] == "not_ready"
-    assert "127.0.0.1" not in gone.text
-    for raw in ({"messages": []}, []):
-        assert ask("/v1/chat/completions", raw, chat="http://127.0.0.1:9").status_code == 400
+        assert post(path, body).json()["error"]["code"] == "no_chat_server"
 
 
-def test_turn_of_a_question(chat, tmp_path):
+def test_unreachable_chat_server_is_not_ready_and_its_address_stays_secret():
+    response = post("/v1/chat/completions", {"model": "m"}, chat="http://127.0.0.1:9/v1")
+    assert response.json()["error"]["code"] == "not_ready"
+    assert "127.0.0.1" not in response.text
+
+
+@pytest.mark.parametrize("body", [{"messages": []}, []], ids=["no model", "no object"])
+def test_malformed_chat_request_is_refused(body):
+    response = post("/v1/chat/completions", body, chat="http://127.0.0.1:9")
+    assert response.status_code == 400
+
+
+def test_rag_sends_sources_and_question_to_the_chat_server(chat_url, tmp_path):
     """The fake Triton finds `one`, whose document names a picture, and `two`."""
     (tmp_path / "one.png").write_bytes(b"\x89PNG picture")
     body = {
@@ -104,35 +113,49 @@ def test_turn_of_a_question(chat, tmp_path):
         ],
         "max_tokens": 5,
     }
-    said = ask("/v1/rag", body, chat=chat, chat_model="m", pictures=tmp_path).json()
-    system, user = said["asked"]["messages"]
-    assert system == {"role": "system", "content": SYSTEM}
-    written = base64.b64encode(b"\x89PNG picture").decode()
-    shown = f"data:image/png;base64,{written}"
+    echo = post("/v1/rag", body, chat=chat_url, chat_model="m", pictures=tmp_path).json()
+    system, user = echo["request"]["messages"]
+    assert system == {"role": "system", "content": SYSTEM_MESSAGE}
+    encoded = base64.b64encode(b"\x89PNG picture").decode()
     assert user["content"] == [
         {"type": "text", "text": '[1] one: {"image": "one.png"}'},
-        {"type": "image_url", "image_url": {"url": shown}},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}},
         {"type": "text", "text": "[2] two: {}"},
         {"type": "text", "text": "Question: what?"},
         {"type": "image_url", "image_url": {"url": DATA_URL}},
     ]
-    assert said["asked"]["max_tokens"] == 5
-    assert [source["picture"] for source in said["sources"]] == [True, False]
-    own = ask("/v1/rag", {"input": "a", "system": "Be short."}, chat=chat, chat_model="m").json()
-    assert own["asked"]["messages"][0]["content"] == "Be short."
-    assert [source["picture"] for source in own["sources"]] == [False, False]
+    assert echo["request"]["max_tokens"] == 5
+    assert [source["picture"] for source in echo["sources"]] == [True, False]
 
 
-@pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "link.png", "a\0b", "none.png"])
-def test_picture_outside_of_the_folder_is_not_read(path, tmp_path):
-    from lensemble.gateway.routes.rag import _picture
+def test_rag_takes_a_system_message_and_works_without_pictures(chat_url):
+    body = {"input": "a", "system": "Be short."}
+    echo = post("/v1/rag", body, chat=chat_url, chat_model="m").json()
+    assert echo["request"]["messages"][0]["content"] == "Be short."
+    assert [source["picture"] for source in echo["sources"]] == [False, False]
 
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with `ok.png`, and a link to a file outside of it."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     (tmp_path / "secret.png").write_bytes(b"secret")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (folder / "ok.png").write_bytes(b"ok")
-    assert _picture(path, folder) is None
-    assert _picture("ok.png", folder) == b"ok"
-    assert _picture("ok.png", None) is None
-    assert _picture(7, folder) is None
+    return folder
+
+
+def test_picture_in_the_folder_is_read(pictures):
+    assert read_picture("ok.png", pictures) == b"ok"
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "/etc/hostname", "link.png", "a\0b", "none.png", "", 7, None]
+)
+def test_picture_outside_the_folder_is_not_read(path, pictures):
+    assert read_picture(path, pictures) is None
+
+
+def test_no_picture_is_read_without_a_folder():
+    assert read_picture("ok.png", None) is None

@@ -1,0 +1,115 @@
+"""Limits of open requests: their number, the size of their bodies, and the time to send one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from http import HTTPStatus
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
+
+from lensemble.gateway.errors import RETRY_S, RefusedError, retry_after
+from lensemble.gateway.observability.metrics import Metrics
+from lensemble.gateway.observability.request_stats import RequestStats
+from lensemble.gateway.settings import GatewaySettings
+
+
+class BodyLimits:
+    """Counts open requests and the bytes of their bodies, and refuses what exceeds a limit.
+
+    Args:
+        settings: settings of the gateway.
+        metrics: the gateway's metrics.
+    """
+
+    def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._in_flight = 0
+        self._held_bytes = 0  # of the bodies of all open requests
+
+    def admit(self, headers: Headers, stats: RequestStats) -> AbstractContextManager[None]:
+        """Refuses a request that is too large, or one too many.
+
+        Args:
+            headers: headers of the request.
+            stats: statistics of the request, with the bytes of its body that were read.
+
+        Returns:
+            A context manager that counts the request as open. Enter it before the next `await`,
+            so that no other request is admitted in between.
+
+        Raises:
+            RefusedError: The `Content-Length` is above the limit, or too many requests are open.
+        """
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._settings.body_bytes:
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", self._too_large()
+            )
+        if self._in_flight >= self._settings.in_flight:
+            raise RefusedError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "overloaded",
+                f"{self._in_flight} requests are being served, which is the limit; try again later",
+                retry_after(RETRY_S),
+            )
+        return self._open(stats)
+
+    def limited(self, receive: Receive, stats: RequestStats) -> Receive:
+        """Wraps ASGI's `receive`: refuses a body that is too large, or too slow to arrive.
+
+        The wrapped function raises HTTPException, which becomes the response.
+        """
+        deadline = time.monotonic() + self._settings.body_s
+        complete = False
+
+        async def receive_within_limits() -> Message:
+            nonlocal complete
+            if complete:  # only the end of the connection can follow; it has no deadline
+                return await receive()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                self._metrics.count_refusal("body_too_slow")
+                raise HTTPException(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    f"the body did not arrive within {self._settings.body_s:g} s",
+                ) from None
+            self._count(len(message.get("body", b"")), stats)
+            complete = not message.get("more_body", False)
+            return message
+
+        return receive_within_limits
+
+    @contextmanager
+    def _open(self, stats: RequestStats) -> Iterator[None]:
+        self._in_flight += 1
+        self._metrics.in_flight.set(self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._held_bytes -= stats.body_bytes
+            self._metrics.in_flight.set(self._in_flight)
+
+    def _count(self, size: int, stats: RequestStats) -> None:
+        stats.body_bytes += size
+        self._held_bytes += size
+        if stats.body_bytes > self._settings.body_bytes:
+            self._metrics.count_refusal("body_too_large")
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large())
+        if self._held_bytes > self._settings.held_bytes:
+            self._metrics.count_refusal("overloaded")
+            raise HTTPException(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "the open requests are too large together; try again later",
+                retry_after(RETRY_S),
+            )
+
+    def _too_large(self) -> str:
+        return f"the body has more than {self._settings.body_bytes} bytes; send fewer items"

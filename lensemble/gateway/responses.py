@@ -1,0 +1,163 @@
+"""JSON bodies of responses: their schemas for /docs, and the function that writes them.
+
+The routes build plain dicts, without these models: validating thousands of floats would take longer
+than writing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import orjson
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from lensemble_client.calls import Measured
+
+
+def json_response(content: dict[str, Any]) -> Response:
+    """A JSON response; NumPy arrays become lists without a detour over Python floats."""
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
+    )
+
+
+def token_usage(results: Sequence[object]) -> dict[str, int]:
+    """The tokens of all results, in the shape of OpenAI's `usage`."""
+    tokens = sum(result.tokens for result in results if isinstance(result, Measured))
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+class Usage(BaseModel):
+    """Tokens that a request used."""
+
+    prompt_tokens: int = Field(description="tokens of all prompts, pictures included")
+    total_tokens: int
+
+
+class ErrorObject(BaseModel):
+    """An error, in OpenAI's shape."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="name of the field at fault")
+    code: str
+
+
+class ErrorResponse(BaseModel):
+    """The body of every response whose status is not 2xx."""
+
+    error: ErrorObject
+
+
+class EmbeddingEntry(BaseModel):
+    """The vector of one item, or its error."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str | None
+    error: ErrorObject | None = None
+
+
+class EmbeddingsResponse(BaseModel):
+    """Vectors, in the order of the items."""
+
+    object: Literal["list"]
+    data: list[EmbeddingEntry]
+    model: str
+    usage: Usage
+
+
+class HitEntry(BaseModel):
+    """One result of a search."""
+
+    id: str
+    score: float = Field(description="inner product of unit vectors; higher is nearer")
+    document: dict[str, Any]
+
+
+class SearchEntry(BaseModel):
+    """The hits of one query, nearest first, or its error."""
+
+    object: Literal["hits"]
+    index: int
+    hits: list[HitEntry] | None
+    error: ErrorObject | None = None
+
+
+class SearchResponse(BaseModel):
+    """Hits, in the order of the queries."""
+
+    object: Literal["list"]
+    data: list[SearchEntry]
+    usage: Usage
+
+
+class WriteEntry(BaseModel):
+    """The sequence number of one write, or its error."""
+
+    object: Literal["item"]
+    index: int
+    id: str
+    sequence: int | None = Field(
+        description="sequence number of the write; 0 if there was nothing to remove"
+    )
+    error: ErrorObject | None = None
+
+
+class WritesResponse(BaseModel):
+    """Writes, in the order of the items; a write with a sequence number is on the disk."""
+
+    object: Literal["list"]
+    data: list[WriteEntry]
+    usage: Usage
+
+
+class ItemResponse(BaseModel):
+    """A stored item."""
+
+    object: Literal["item"]
+    id: str
+    document: dict[str, Any]
+    sequence: int
+    embedding: list[float] | None = None
+
+
+class DeletedResponse(BaseModel):
+    """A removed item."""
+
+    object: Literal["item"]
+    id: str
+    deleted: bool
+    sequence: int
+
+
+class ModelEntry(BaseModel):
+    """One embedder that Triton serves."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    model: str
+    profile: str
+    dimension: int | None
+    dtype: str
+    device: str
+
+
+class ModelsResponse(BaseModel):
+    """The embedders that Triton serves."""
+
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class HealthResponse(BaseModel):
+    """Whether requests can be served now; the status is 503 if not."""
+
+    status: Literal["ok", "unavailable"]
+    model_loaded: bool
+    device: str | None
+    gpu_name: str | None

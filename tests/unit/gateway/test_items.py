@@ -1,0 +1,127 @@
+"""`/v1/items`: writes, reads and removals, in front of a fake Triton."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.gateway import DATA_URL, PICTURE, FakeTriton, gateway
+
+
+def post_items(triton=None, *, settings=None, **body):
+    async def send():
+        async with gateway(triton, **(settings or {})) as http:
+            return await http.post("/v1/items", **body)
+
+    return asyncio.run(send())
+
+
+def test_items_are_stored_and_those_that_fail_keep_their_place():
+    triton = FakeTriton()
+    items = [
+        {"id": "a", "text": "x", "document": {"n": 1}},
+        {"id": "b", "image": DATA_URL},
+        {"id": "c", "content": [{"type": "text", "text": "bad"}]},
+        {"id": "d"},
+        {"id": "e", "text": "x", "content": "y"},
+    ]
+    entries = post_items(triton, json={"items": items}).json()["data"]
+    assert [entry["id"] for entry in entries] == list("abcde")
+    assert [bool(entry["sequence"]) for entry in entries] == [True, True, False, False, False]
+    assert entries[2]["error"]["param"] == "items[2].text"
+    assert entries[4]["error"]["param"] == "items[4].content"
+    assert triton.stored == {"a": {"n": 1}, "b": {}}
+
+
+def test_stored_item_is_read_and_removed():
+    async def send():
+        triton = FakeTriton()
+        triton.stored = {"a": {"n": 1}, "b": {}}
+        async with gateway(triton) as http:
+            item = (await http.get("/v1/items/a")).json()
+            assert item == {"object": "item", "id": "a", "document": {"n": 1}, "sequence": 1}
+            item = (await http.get("/v1/items/a", params={"embedding": True})).json()
+            assert item["embedding"] == [0.0, 1.0]
+            missing = await http.get("/v1/items/x/y")
+            assert missing.status_code == 404
+            assert missing.json()["error"]["param"] == "id"
+
+            removed = (await http.delete("/v1/items/a")).json()
+            assert removed == {"object": "item", "id": "a", "deleted": True, "sequence": 1}
+            assert (await http.delete("/v1/items/a")).status_code == 404
+            several = await http.post("/v1/items/delete", json={"ids": ["b", "z"]})
+            assert [entry["sequence"] for entry in several.json()["data"]] == [1, 0]
+
+    asyncio.run(send())
+
+
+def test_the_last_of_several_items_with_one_id_is_stored():
+    triton = FakeTriton()
+    items = [{"id": "a", "text": "x", "document": {"n": n}} for n in range(30)]
+    assert post_items(triton, json={"items": items}).status_code == 200
+    assert triton.stored == {"a": {"n": 29}}
+
+
+def test_body_in_pieces_is_read_whole():
+    """The watcher for the end of the connection must not consume parts of the body."""
+    items = [{"id": str(n), "text": "x" * 50} for n in range(100)]
+    body = json.dumps({"items": items}).encode()
+
+    async def pieces():
+        for start in range(0, len(body), 100):
+            yield body[start : start + 100]
+            await asyncio.sleep(0)
+
+    triton = FakeTriton()
+    assert post_items(triton, content=pieces()).status_code == 200
+    assert len(triton.stored) == 100
+
+
+def test_form_in_pieces_is_read_whole():
+    form = {"id": "a", "text": "x" * 100_000}
+    response = post_items(data=form, files={"image": ("a", PICTURE * 20_000)})
+    assert response.json()["usage"]["total_tokens"] == 100_010
+
+
+def test_form_with_files():
+    triton = FakeTriton()
+    form = {"id": "a/b", "document": '{"n": 1}', "text": "x"}
+    files = [("image", ("one.png", PICTURE)), ("image", ("two.png", PICTURE))]
+    response = post_items(triton, data=form, files=files).json()
+    assert response["data"] == [{"object": "item", "index": 0, "id": "a/b", "sequence": 1}]
+    assert response["usage"]["total_tokens"] == 21
+    assert triton.stored == {"a/b": {"n": 1}}
+
+
+@pytest.mark.parametrize(
+    ("form", "field"),
+    [
+        ({"text": "x"}, "id"),
+        ({"id": "a", "document": "["}, "document"),
+        ({"id": "a", "document": "[]"}, "document"),
+        ({"id": "a", "text": "x", "txt": "y"}, "txt"),
+        ({"id": "a", "text": "x", "image": "not a file"}, "image[0]"),
+    ],
+)
+def test_malformed_form_is_refused_by_the_name_of_the_field(form, field):
+    response = post_items(data=form, files={"image": ("a.png", PICTURE)})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{", None),
+        (b"[]", None),
+        (b'{"items": []}', "items"),
+        (b'{"items": [{"text": "a"}]}', "items[0].id"),
+        (b'{"items": [{"id": "a", "txt": "b"}]}', "items[0].txt"),
+        (b'{"items": [{"id": "a", "document": []}]}', "items[0].document"),
+        (json.dumps({"items": [{"id": "a", "text": "b"}] * 9}).encode(), "items"),
+    ],
+)
+def test_malformed_json_is_refused_by_the_name_of_the_field(body, field):
+    response = post_items(content=body, settings={"items": 8})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field

@@ -1,0 +1,99 @@
+"""Limits of open requests, of their bodies, and of requests per minute."""
+
+import asyncio
+
+from lensemble.gateway.access import keys
+from tests.gateway import FakeTriton, gateway
+
+
+def test_request_beyond_the_limit_is_refused_before_its_body_is_read():
+    async def send():
+        triton = FakeTriton()
+        triton.hold = asyncio.Event()
+        pieces_read = 0
+
+        async def body():
+            nonlocal pieces_read
+            pieces_read += 1
+            yield b'{"input": "a"}'
+
+        async with gateway(triton, in_flight=2) as http:
+            open_requests = [
+                asyncio.create_task(http.post("/v1/embeddings", json={"input": "a"}))
+                for _ in range(2)
+            ]
+            await triton.wait_for_calls(2)
+            refused = await http.post("/v1/embeddings", content=body())
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"] == "1"
+            assert refused.json()["error"]["code"] == "overloaded"
+            assert pieces_read == 0
+            assert (await http.get("/health")).status_code == 200, "health has no limit"
+            triton.hold.set()
+            responses = await asyncio.gather(*open_requests)
+            assert [response.status_code for response in responses] == [200, 200]
+            assert (await http.post("/v1/embeddings", json={"input": "a"})).status_code == 200
+
+    asyncio.run(send())
+
+
+def test_each_key_has_its_own_rate_limit(tmp_path):
+    path = tmp_path / "keys.json"
+    one, other = (keys.add(path, name, "read") for name in ("one", "other"))
+
+    async def send():
+        async with gateway(keys=path, per_minute=3) as http:
+            for key in (one, other):
+                http.headers["Authorization"] = f"Bearer {key}"
+                responses = [await http.get("/v1/models") for _ in range(4)]
+                assert [response.status_code for response in responses] == [200, 200, 200, 429]
+                assert 1 <= int(responses[-1].headers["retry-after"]) <= 60
+
+    asyncio.run(send())
+
+
+def test_body_that_is_too_large_is_refused_with_or_without_its_length():
+    async def without_length():
+        for _ in range(20):
+            yield b"x" * 100
+
+    async def send():
+        async with gateway(body_bytes=1000) as http:
+            for body in (b"x" * 1001, without_length()):
+                response = await http.post("/v1/embeddings", content=body)
+                assert response.status_code == 413
+                assert response.json()["error"]["code"] == "body_too_large"
+
+    asyncio.run(send())
+
+
+def test_bodies_of_open_requests_have_a_limit_together():
+    async def send():
+        triton = FakeTriton()
+        triton.hold = asyncio.Event()
+        async with gateway(triton, held_bytes=150) as http:
+            first = asyncio.create_task(http.post("/v1/embeddings", json={"input": "a" * 80}))
+            await triton.wait_for_calls(1)
+            refused = await http.post("/v1/embeddings", json={"input": "b" * 80})
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"] == "1"
+            assert refused.json()["error"]["code"] == "overloaded"
+            triton.hold.set()
+            assert (await first).status_code == 200
+            again = await http.post("/v1/embeddings", json={"input": "b" * 80})
+            assert again.status_code == 200, "the bytes of finished requests do not count"
+
+    asyncio.run(send())
+
+
+def test_body_that_does_not_arrive_is_refused_after_a_while():
+    async def never_complete():
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def send():
+        async with gateway(body_s=0.05) as http:
+            headers = {"content-type": "application/json"}
+            return await http.post("/v1/embeddings", content=never_complete(), headers=headers)
+
+    assert asyncio.run(send()).status_code == 408
