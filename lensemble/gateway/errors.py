@@ -74,7 +74,7 @@ def retry_after(seconds: float) -> dict[str, str]:
 def with_location(error: LensembleError, location: str) -> LensembleError:
     """A copy of the error whose field starts with a location, such as `input[2]`."""
     field = f"{location}.{error.field}" if error.field else location
-    copy = type(error)(error.message, field=field)
+    copy = type(error)(error.message, field=field, reason=error.reason)
     copy.__cause__ = error
     return copy
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lensemble.gateway.observability.telemetry import Metrics
+from lensemble.gateway.observability.metrics import Metrics
 from lensemble.index import MAX_ID_BYTES
 from lensemble.index.storage.records import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS

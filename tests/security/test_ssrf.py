@@ -1,4 +1,7 @@
-"""Pictures from elsewhere: a real https server on loopback, and every way to point inside."""
+"""Fetching pictures from other hosts must not reach hosts inside the network (SSRF).
+
+The other host is a real https server on loopback.
+"""
 
 import asyncio
 import ssl
@@ -8,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import trustme
 
-from lensemble.gateway.inputs.remote_pictures import MAX_REDIRECTS, PictureFetcher, is_public
+from lensemble.gateway.inputs.public_addresses import is_public
+from lensemble.gateway.inputs.remote_pictures import MAX_REDIRECTS, PictureFetcher
 from lensemble_contract.errors import DeadlineExceededError, InvalidInputError
 
-INSIDE = [
+PRIVATE = [
     "127.0.0.1",
     "127.8.8.8",
     "0.0.0.0",
@@ -46,122 +50,130 @@ INSIDE = [
 ]
 
 
-@pytest.mark.parametrize("address", INSIDE)
-def test_address_inside_is_not_public(address):
+@pytest.mark.parametrize("address", PRIVATE)
+def test_private_address_is_not_public(address):
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"])
-def test_address_outside_is_public(address):
+def test_public_address_is_public(address):
     assert is_public(address)
 
 
-class Pictures(BaseHTTPRequestHandler):
-    """Paths say what comes."""
+class PictureHandler(BaseHTTPRequestHandler):
+    """The path chooses the response: a picture, a redirect, a failure."""
+
+    closing = threading.Event()
 
     def do_GET(self):
-        host = self.headers["Host"]
         kind, _, rest = self.path.strip("/").partition("/")
-        if kind == "hop":
-            left = int(rest)
-            self.send_response(302)
-            self.send_header("Location", f"/hop/{left - 1}" if left else f"https://{host}/ok")
-            self.end_headers()
-            return
-        if kind == "to":
-            self.send_response(307)
-            self.send_header("Location", rest)
-            self.end_headers()
-            return
-        if kind == "slow":
-            self.send_response(200)
-            self.end_headers()
-            threading.Event().wait(1)
-            return
-        self.send_response({"ok": 200, "big": 200, "empty": 200}.get(kind, 404))
-        self.end_headers()
-        if kind == "big":
+        if kind == "hop":  # /hop/N redirects N + 1 times
+            hops = int(rest)
+            location = f"/hop/{hops - 1}" if hops else f"https://{self.headers['Host']}/ok"
+            self.respond(302, location)
+        elif kind == "to":
+            self.respond(307, rest)
+        elif kind == "slow":
+            self.respond(200)
+            self.closing.wait()
+        elif kind == "big":
+            self.respond(200)
             self.wfile.write(b"x" * 5000)
         elif kind == "ok":
-            said = f"{self.headers['Accept-Encoding']} {'Cookie' in self.headers}"
-            self.wfile.write(said.encode())
+            self.respond(200)
+            encoding, has_cookie = self.headers["Accept-Encoding"], "Cookie" in self.headers
+            self.wfile.write(f"{encoding} {has_cookie}".encode())
+        else:
+            self.respond(200 if kind == "empty" else 404)
+
+    def respond(self, status, location=None):
+        self.send_response(status)
+        if location is not None:
+            self.send_header("Location", location)
+        self.end_headers()
 
     def log_message(self, *_):
         pass
 
 
 @pytest.fixture(scope="module")
-def host():
-    """`localhost:port` of an https server, and a TLS context that trusts it."""
+def server():
+    """`localhost:port` of the https server, and a TLS context that trusts it."""
     authority = trustme.CA()
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(serving)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
-    server.socket = serving.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    running = ThreadingHTTPServer(("127.0.0.1", 0), PictureHandler)
+    running.socket = server_context.wrap_socket(running.socket, server_side=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
     thread.start()
-    yield f"localhost:{server.server_address[1]}", trusting
-    server.shutdown()
+    yield f"localhost:{running.server_address[1]}", client_context
+    PictureHandler.closing.set()
+    running.shutdown()
     thread.join()
-    server.server_close()
+    running.server_close()
 
 
-def fetch(url, hosts, tls=None, *, allowed=lambda _: True, most=1000, timeout_s=5.0):
-    async def get():
-        remote = Remote(hosts, most, timeout_s, allowed=allowed, ssl=tls)
+def fetch(url, hosts, context=None, *, is_allowed=lambda _: True, timeout_s=120.0):
+    async def run():
+        fetcher = PictureFetcher(hosts, 1000, timeout_s, is_allowed=is_allowed, ssl=context)
         try:
-            return await remote(url)
+            return await fetcher(url)
         finally:
-            await remote.close()
-            await asyncio.sleep(0.05)  # TLS says goodbye after `close` (aiohttp, graceful shutdown)
+            await fetcher.close()
+            # aiohttp closes TLS connections in the background; nothing tells when it has finished.
+            await asyncio.sleep(0.05)
 
-    return asyncio.run(get())
-
-
-def test_picture_is_fetched(host):
-    place, tls = host
-    assert fetch(f"https://{place}/ok", [place], tls) == b"identity False"
-    assert fetch(f"https://{place}/hop/{REDIRECTS - 1}", [place], tls) == b"identity False"
+    return asyncio.run(run())
 
 
-def test_off_unless_hosts_are_listed(host):
+def test_picture_is_fetched_without_cookies_or_compression(server):
+    host, context = server
+    assert fetch(f"https://{host}/ok", [host], context) == b"identity False"
+
+
+def test_allowed_number_of_redirects_is_followed(server):
+    host, context = server
+    assert fetch(f"https://{host}/hop/{MAX_REDIRECTS - 1}", [host], context) == b"identity False"
+
+
+def test_nothing_is_fetched_without_listed_hosts(server):
+    host, context = server
     with pytest.raises(InvalidInputError, match="fetches no pictures"):
-        fetch(f"https://{host[0]}/ok", [], host[1])
+        fetch(f"https://{host}/ok", [], context)
 
 
-def test_listed_host_that_leads_inside_is_refused_at_the_address(host):
-    """`localhost` resolves to loopback; the same holds for a name that is rebound."""
-    place, tls = host
-    with pytest.raises(InvalidInputError, match="leads to"):
-        fetch(f"https://{place}/ok", [place], tls, allowed=is_public)
+def test_listed_host_with_a_private_address_is_refused(server):
+    """`localhost` resolves to loopback. The same check stops a name that is rebound."""
+    host, context = server
+    with pytest.raises(InvalidInputError, match="resolves to"):
+        fetch(f"https://{host}/ok", [host], context, is_allowed=is_public)
 
 
-def test_address_that_was_checked_is_the_one_connected_to(host, monkeypatch):
-    """Each name is resolved once, and what aiohttp connects to is what was checked."""
-    place, tls = host
-    asked, checked = [], []
-    real = asyncio.BaseEventLoop.getaddrinfo
+def test_connection_goes_to_the_address_that_was_checked(server, monkeypatch):
+    """A name is resolved once, so its second answer cannot differ from the first."""
+    host, context = server
+    resolved, checked = [], []
+    getaddrinfo = asyncio.BaseEventLoop.getaddrinfo
 
-    async def counting(self, name, *args, **more):
-        asked.append(name)
-        return await real(self, name, *args, **more)
+    async def recording_getaddrinfo(self, name, *args, **options):
+        resolved.append(name)
+        return await getaddrinfo(self, name, *args, **options)
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", counting)
-
-    def allowed(address):
+    def is_allowed(address):
         checked.append(address)
         return True
 
-    fetch(f"https://{place}/ok", [place], tls, allowed=allowed)
-    # The second look is of a number, which cannot lead elsewhere.
-    assert [name for name in asked if name == "localhost"] == ["localhost"]
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", recording_getaddrinfo)
+    fetch(f"https://{host}/ok", [host], context, is_allowed=is_allowed)
+    # aiohttp also passes the numeric address to getaddrinfo, which cannot lead elsewhere.
+    assert [name for name in resolved if name == "localhost"] == ["localhost"]
     assert "127.0.0.1" in checked
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("http://{host}/ok", "expected https"),
         ("file:///etc/passwd", "expected https"),
@@ -170,8 +182,8 @@ def test_address_that_was_checked_is_the_one_connected_to(host, monkeypatch):
         ("ok.png", "expected https"),
         ("https://elsewhere.example/ok", "not among"),
         ("https://localhost/ok", "not among"),
-        ("https://user:pass@{host}/ok", "name or password"),
-        ("https://{host}@elsewhere.example/ok", "name or password"),
+        ("https://user:pass@{host}/ok", "user name or password"),
+        ("https://{host}@elsewhere.example/ok", "user name or password"),
         ("https://elsewhere.example\\@{host}/ok", "."),
         ("https://127.0.0.1/ok", "not among"),
         ("https://[::1]/ok", "not among"),
@@ -188,35 +200,37 @@ def test_address_that_was_checked_is_the_one_connected_to(host, monkeypatch):
         ("https://{host}/to/file:///etc/passwd", "expected https"),
     ],
 )
-def test_refused(host, url, said):
-    place, tls = host
-    with pytest.raises(InvalidInputError, match=said):
-        fetch(url.replace("{host}", place), [place], tls)
+def test_url_is_refused(server, url, message):
+    host, context = server
+    with pytest.raises(InvalidInputError, match=message):
+        fetch(url.replace("{host}", host), [host], context)
 
 
 @pytest.mark.parametrize(
     "name", ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]"]
 )
-def test_loopback_is_refused_however_it_is_written_even_if_listed(host, name):
-    port = host[0].rpartition(":")[2]
-    listed = f"{name.strip('[]')}:{port}"
+def test_loopback_is_refused_in_every_notation_even_if_listed(server, name):
+    host, context = server
+    port = host.rpartition(":")[2]
+    hosts = [f"{name.strip('[]')}:{port}", f"{name}:{port}"]
     with pytest.raises(InvalidInputError, match=r"public internet|cannot be fetched|not among"):
-        fetch(f"https://{name}:{port}/ok", [listed, f"{name}:{port}"], host[1], allowed=is_public)
+        fetch(f"https://{name}:{port}/ok", hosts, context, is_allowed=is_public)
 
 
-def test_slow_host_does_not_hold_the_request(host):
-    place, tls = host
+def test_slow_host_ends_with_a_deadline_error(server):
+    host, context = server
     with pytest.raises(DeadlineExceededError, match=r"within 0.2 s"):
-        fetch(f"https://{place}/slow", [place], tls, timeout_s=0.2)
+        fetch(f"https://{host}/slow", [host], context, timeout_s=0.2)
 
 
-def test_certificate_is_checked(host):
+def test_certificate_is_checked(server):
+    host, _ = server
     with pytest.raises(InvalidInputError, match="Certificate"):
-        fetch(f"https://{host[0]}/ok", [host[0]])
+        fetch(f"https://{host}/ok", [host])
 
 
-def test_query_is_not_repeated_in_errors(host):
-    place, tls = host
+def test_error_does_not_repeat_the_query(server):
+    host, context = server
     with pytest.raises(InvalidInputError) as caught:
-        fetch(f"https://{place}/none?token=SECRET", [place], tls)
+        fetch(f"https://{host}/none?token=SECRET", [host], context)
     assert "SECRET" not in str(caught.value)
