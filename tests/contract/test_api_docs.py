@@ -8,7 +8,7 @@ import pytest
 
 from lensemble.gateway import error_handlers
 from lensemble.gateway.app import Gateway
-from lensemble.gateway.settings import PREFIX, GatewaySettings
+from lensemble.gateway.settings import GatewaySettings
 from lensemble_contract import contract, errors
 from lensemble_contract.errors import LensembleError
 from tests.paths import ROOT
@@ -75,15 +75,6 @@ def test_every_route_has_a_command():
     for (method, path), text in SECTIONS.items():
         assert re.search(rf"curl .*http://127\.0\.0\.1:8080{path.partition('{')[0]}", text), path
         assert ("-X DELETE" in text) == (method == "DELETE")
-
-
-def test_every_setting_is_in_the_table_with_its_default():
-    expected = {}
-    for name, field in GatewaySettings.model_fields.items():
-        value = field.default
-        shown = "" if value is None or value == () else str(value)
-        expected[PREFIX + name.upper()] = shown.lower() if isinstance(value, bool) else shown
-    assert {row[0]: row[1] for row in rows("Settings")} == expected
 
 
 def refusals():

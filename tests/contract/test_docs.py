@@ -185,8 +185,9 @@ def labels_of(metric: str, label: str) -> set[str]:
 
 def test_values_of_labels_are_those_of_the_code():
     reasons = set()
-    for path in (ROOT / "lensemble" / "preprocess").rglob("*.py"):
-        reasons |= set(re.findall(r'reason="(\w+)"', path.read_text()))
+    for folder in ("lensemble/preprocess", "client/lensemble_contract"):
+        for path in (ROOT / folder).rglob("*.py"):
+            reasons |= set(re.findall(r'reason="(\w+)"', path.read_text()))
     assert labels_of("lensemble_errors_total", "reason") == reasons
     assert labels_of("lensemble_lane_waiting", "lane") == set(LANES)
     from lensemble.encoder import vector_cache
