@@ -1,0 +1,33 @@
+"""Fakes for the tests of code that uses a client: a server in memory, without Triton or a model.
+
+    from lensemble_client.testing import FakeServer, fake_client
+
+    server = FakeServer()
+    client = fake_client(server)
+    client.ingest("1", "a red car", document={"year": 2015})
+    assert client.search("a red car", top_k=1)[0].id == "1"
+    server.failures.append(OverloadedError("busy"))  # the next request fails, and is tried again
+
+The clients are the real ones, so they check input, share requests and retry as always. The server
+has an index with exact search, filters and writes. Only the vectors mean nothing: equal items have
+equal vectors, any two different ones have a score near 0. To change that, pass a function of your
+own as `FakeServer(embed=...)`.
+"""
+
+from lensemble_client.testing.server import FakeServer
+from lensemble_client.testing.transports import (
+    AsyncFakeTransport,
+    FakeTransport,
+    fake_async_client,
+    fake_client,
+)
+from lensemble_client.testing.vectors import vector_of
+
+__all__ = [
+    "AsyncFakeTransport",
+    "FakeServer",
+    "FakeTransport",
+    "fake_async_client",
+    "fake_client",
+    "vector_of",
+]
