@@ -1,108 +1,204 @@
 """`embed_stream` of both clients: order, bounds, and an early end."""
 
 import asyncio
+import itertools
+import threading
 
 import numpy as np
 import pytest
 
 from lensemble_client import AsyncClient, Client, Item
-from tests.fake_server import FakeTransport, vector_of
+from lensemble_client.testing import (
+    AsyncFakeTransport,
+    FakeServer,
+    FakeTransport,
+    fake_async_client,
+    fake_client,
+    vector_of,
+)
+
+DEADLINE_S = 60
+# More than an item that is read may be ahead of the results: the texts of one request, whose first
+# and last are up to 1,024 items apart, and the other requests that are held.
+LARGEST_LEAD = 1500
 
 
-def test_stream_gives_results_in_order_while_items_are_read():
-    transport = FakeTransport()
-    client = Client(transport=transport)
+def mixed_items(count, read):
+    """A text for every 100 items with a picture; notes how many were read."""
+    for n in range(count):
+        read.append(n)
+        yield Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
+
+
+def pictures(count):
+    """Items that have one request each."""
+    return [Item(images=(str(n).encode(),)) for n in range(count)]
+
+
+def check(n, measured):
+    item = Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
+    np.testing.assert_array_equal(measured.result, vector_of(item))
+    assert (measured.profile, measured.tokens) == ("sha256:fake", 1)
+
+
+def test_results_come_in_order_while_items_are_read():
+    read = []
+    for n, measured in enumerate(
+        fake_client().embed_stream(mixed_items(3000, read), concurrency=3)
+    ):
+        check(n, measured)
+        assert len(read) - n < LARGEST_LEAD
+    assert n == 2999
+
+
+def test_asyncio_results_come_in_order_while_items_are_read():
     read = []
 
-    def items():
-        for n in range(5000):
-            read.append(n)
-            yield Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
+    async def run():
+        n = -1
+        async for measured in fake_async_client().embed_stream(
+            mixed_items(3000, read), concurrency=3
+        ):
+            n += 1
+            check(n, measured)
+            assert len(read) - n < LARGEST_LEAD
+        assert n == 2999
 
-    for n, made in enumerate(client.embed_stream(items(), concurrency=3)):
-        expected = vector_of(str(n) if n % 100 == 0 else str(n).encode())
-        np.testing.assert_array_equal(made.result, expected)
-        assert (made.profile, made.tokens) == ("sha256:a", 1)
-        assert len(read) - n < 2000, "a text that waits for others holds up no more than APART"
-    assert n == 4999
+    asyncio.run(run())
 
 
-def test_stream_that_is_closed_begins_nothing_more():
-    transport = FakeTransport()
-    stream = Client(transport=transport).embed_stream(
-        (Item(str(n)) for n in range(10_000)), concurrency=2
-    )
-    assert transport.sent == [], "nothing before it is asked for"
+class SwappingTransport(FakeTransport):
+    """Every second request is answered before the one that came before it."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.answered = []
+        self._done = [threading.Event() for _ in range(count)]
+
+    def infer(self, model, rows, parameters, timeout_s):
+        n = int(rows["image"][0, 0])
+        if n % 2 == 0:
+            assert self._done[n + 1].wait(DEADLINE_S)
+        self.answered.append(n)
+        self._done[n].set()
+        return super().infer(model, rows, parameters, timeout_s)
+
+
+class AsyncSwappingTransport(AsyncFakeTransport):
+    """Every second request is answered before the one that came before it."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.answered = []
+        self._done = [asyncio.Event() for _ in range(count)]
+
+    async def infer(self, model, rows, parameters, timeout_s):
+        n = int(rows["image"][0, 0])
+        if n % 2 == 0:
+            await asyncio.wait_for(self._done[n + 1].wait(), DEADLINE_S)
+        self.answered.append(n)
+        self._done[n].set()
+        return await super().infer(model, rows, parameters, timeout_s)
+
+
+def test_answers_in_another_order_do_not_change_the_order_of_the_results():
+    transport = SwappingTransport(20)
+    stream = Client(transport=transport).embed_stream(pictures(20), concurrency=3)
+    vectors = [measured.result for measured in stream]
+    np.testing.assert_array_equal(vectors, [vector_of(item) for item in pictures(20)])
+    assert transport.answered != sorted(transport.answered)
+
+
+def test_asyncio_answers_in_another_order_do_not_change_the_order_of_the_results():
+    async def run():
+        transport = AsyncSwappingTransport(20)
+        stream = AsyncClient(transport=transport).embed_stream(pictures(20), concurrency=3)
+        vectors = [measured.result async for measured in stream]
+        np.testing.assert_array_equal(vectors, [vector_of(item) for item in pictures(20)])
+        assert transport.answered != sorted(transport.answered)
+
+    asyncio.run(run())
+
+
+def test_closed_stream_starts_no_further_requests():
+    server = FakeServer()
+    items = (Item(str(n)) for n in itertools.count())
+    stream = fake_client(server).embed_stream(items, concurrency=2)
+    assert server.embedded == [], "nothing is sent before a result is requested"
     next(stream)
     stream.close()
-    assert len(transport.sent) <= 4 * 32
+    assert len(server.embedded) <= 4 * 32, "at most 2 * concurrency requests of 32 texts"
 
 
-class AsyncFake:
-    """`FakeTransport` for asyncio, whose first answers come last; counts what is under way."""
+class HoldingTransport(AsyncFakeTransport):
+    """Answers no request before it is told to; counts those that run.
 
-    def __init__(self, waits_s=0.0):
-        self.fake, self.waits_s = FakeTransport(), waits_s
-        self.now = self.most = self.cancelled = 0
+    Attributes:
+        full: Set when `count` requests run.
+        release: Set it to have all requests answered.
+    """
 
-    async def infer(self, *call):
-        self.now += 1
-        self.most = max(self.most, self.now)
+    def __init__(self, count):
+        super().__init__()
+        self._count = count
+        self.full, self.release = asyncio.Event(), asyncio.Event()
+        self.running = self.most = self.cancelled = 0
+
+    async def infer(self, model, rows, parameters, timeout_s):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        if self.running == self._count:
+            self.full.set()
         try:
-            await asyncio.sleep(self.waits_s or 0.001 * (len(self.fake.sent) % 3))
-            return self.fake.infer(*call)
+            await self.release.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         finally:
-            self.now -= 1
+            self.running -= 1
+        return await super().infer(model, rows, parameters, timeout_s)
 
 
-def test_asyncio_stream_gives_results_in_order_while_items_are_read():
-    transport = AsyncFake()
-    read = []
-
-    def items():
-        for n in range(2000):
-            read.append(n)
-            yield Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
-
+def test_asyncio_stream_runs_as_many_requests_as_it_may():
     async def run():
-        n = -1
-        async for made in AsyncClient(transport=transport).embed_stream(items(), concurrency=3):
-            n += 1
-            expected = vector_of(str(n) if n % 100 == 0 else str(n).encode())
-            np.testing.assert_array_equal(made.result, expected)
-            assert len(read) - n < 1500, "a text that waits for others holds up no more than APART"
-        assert n == 1999
+        transport = HoldingTransport(3)
+        stream = AsyncClient(transport=transport).embed_stream(pictures(20), concurrency=3)
+        first = asyncio.ensure_future(anext(stream))
+        async with asyncio.timeout(DEADLINE_S):
+            await transport.full.wait()
+        transport.release.set()
+        await first
+        assert len([measured async for measured in stream]) == 19
+        assert transport.most == 3
 
     asyncio.run(run())
-    assert transport.most == 3
 
 
-def test_asyncio_stream_that_is_closed_cancels_what_is_under_way():
-    transport = AsyncFake(waits_s=60)
-
+def test_closed_asyncio_stream_cancels_the_requests_that_run():
     async def run():
-        stream = AsyncClient(transport=transport).embed_stream(
-            (Item(images=(str(n).encode(),)) for n in range(10_000)), concurrency=2
-        )
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(stream), 0.05)
+        transport = HoldingTransport(2)
+        items = (Item(images=(str(n).encode(),)) for n in itertools.count())
+        stream = AsyncClient(transport=transport).embed_stream(items, concurrency=2)
+        first = asyncio.ensure_future(anext(stream))
+        async with asyncio.timeout(DEADLINE_S):
+            await transport.full.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
         await stream.aclose()
+        assert (transport.running, transport.cancelled, transport.most) == (0, 2, 2)
+        assert transport.server.embedded == []
 
     asyncio.run(run())
-    assert (transport.now, transport.fake.sent) == (0, [])
-    assert transport.cancelled >= 2
 
 
-def test_asyncio_stream_hands_on_what_its_items_raise():
+def test_asyncio_stream_raises_the_error_of_its_items():
     def items():
         yield Item(images=(b"a",))
         raise OSError("the disk is gone")
 
     async def run():
-        async for _ in AsyncClient(transport=AsyncFake()).embed_stream(items()):
+        async for _ in fake_async_client().embed_stream(items()):
             pass
 
     with pytest.raises(OSError, match="the disk is gone"):

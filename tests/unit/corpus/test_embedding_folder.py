@@ -13,9 +13,11 @@ from lensemble_client import (
     Client,
     InternalError,
     InvalidInputError,
+    Item,
     NotReadyError,
     Retry,
     StorageError,
+    testing,
 )
 from lensemble_corpus import embedding_folder as module
 from lensemble_corpus import journal as journal_module
@@ -23,10 +25,14 @@ from lensemble_corpus.embedding_folder import Manifest, embed_source, read_failu
 from lensemble_corpus.journal import DONE, VECTORS, Journal, Making
 from lensemble_corpus.tables import Source
 from lensemble_export.index_from_embeddings import index_embeddings
-from tests.fake_server import DIMENSION as D
-from tests.fake_server import FakeTransport, vector_of
 
+D = 4
 ROWS = [{"id": n, "text": f"text {n}", "kind": "even" if n % 2 == 0 else "odd"} for n in range(10)]
+
+
+def vector_of(content):
+    item = Item(images=(content,)) if isinstance(content, bytes) else Item(content)
+    return testing.vector_of(item, D)
 
 
 class Corpus:
@@ -34,14 +40,20 @@ class Corpus:
 
     def __init__(self, folder):
         self.path, self.out = folder / "rows.json", folder / "out"
-        self.transport = FakeTransport()
+        self.server = testing.FakeServer(dimension=D, profile="sha256:a")
+        self.transport = testing.FakeTransport(self.server)
         self.write(ROWS)
+
+    @property
+    def sent(self):
+        """The pictures and texts that the last run sent."""
+        return [item.images[0] if item.images else item.text for item in self.server.embedded]
 
     def write(self, rows):
         self.path.write_text(json.dumps(rows))
 
     def run(self, template="{text}", **options):
-        self.transport.sent.clear()
+        self.server.embedded.clear()
         client = Client(transport=self.transport, retry=Retry(tries=1))
         source = Source(self.path, text=template, id_field="id")
         return embed_source(client, source, self.out, **options)
@@ -81,12 +93,12 @@ def test_run_again_only_what_is_new_is_sent(corpus):
     corpus.run()
     before = (corpus.out / "embeddings.npy").stat().st_mtime_ns
     made = corpus.run()
-    assert (made.unchanged, made.sent, corpus.transport.sent) == (True, 0, [])
+    assert (made.unchanged, made.sent, corpus.sent) == (True, 0, [])
     assert (corpus.out / "embeddings.npy").stat().st_mtime_ns == before
     rows = [{"id": 77, "text": "new", "kind": "x"}, *ROWS[::-1], {"id": 78, "text": "newer"}]
     corpus.write(rows)
     assert corpus.run().sent == 2
-    assert corpus.transport.sent == ["new", "newer"]
+    assert corpus.sent == ["new", "newer"]
     corpus.check(rows)
     corpus.write([{**row, "kind": "changed"} for row in ROWS[:3]])
     made = corpus.run()
@@ -104,7 +116,7 @@ def test_pictures_that_fail_are_told_and_left_out(tmp_path):
     corpus.write(
         [{"crop_path": f"{name}.jpg", "id": name, "damage_type": "dent"} for name in names]
     )
-    corpus.transport.errors = {
+    corpus.server.errors = {
         b"broken": InvalidInputError("not a picture", field="image[0]"),
         b"busy": InternalError("a fault"),
     }
@@ -128,13 +140,13 @@ def test_pictures_that_fail_are_told_and_left_out(tmp_path):
     )
     # What the server refused is asked for again only when it has changed; the rest each time.
     (tmp_path / "gone.jpg").write_bytes(b"gone")
-    del corpus.transport.errors[b"busy"]
+    del corpus.server.errors[b"busy"]
     made = corpus.run(None)
-    assert sorted(corpus.transport.sent) == [b"busy", b"gone"]
+    assert sorted(corpus.sent) == [b"busy", b"gone"]
     assert (made.count, made.failed, made.sent) == (4, 3, 2)
     (tmp_path / "broken.jpg").write_bytes(b"mended")
     corpus.run(None)
-    assert corpus.transport.sent == [b"mended"]
+    assert corpus.sent == [b"mended"]
 
 
 def test_a_picture_too_large_is_not_even_read(tmp_path, monkeypatch):
@@ -143,7 +155,7 @@ def test_a_picture_too_large_is_not_even_read(tmp_path, monkeypatch):
     (tmp_path / "large.jpg").write_bytes(b"12345")
     corpus.write([{"crop_path": "large.jpg", "id": 1}])
     made = corpus.run(None)
-    assert (made.count, made.failed, corpus.transport.sent) == (0, 1, [])
+    assert (made.count, made.failed, corpus.sent) == (0, 1, [])
     assert read_failures(corpus.out)[0]["error"] == "image[0]: 5 bytes; at most 4"
     assert not (corpus.out / "manifest.json").exists()
 
@@ -157,11 +169,11 @@ def test_a_picture_too_large_is_not_even_read(tmp_path, monkeypatch):
 )
 def test_what_every_row_would_meet_ends_the_run_and_keeps_what_was_made(corpus, error):
     corpus.write([*ROWS[:3], {"id": "x", "text": "bad"}, *ROWS[3:]])
-    corpus.transport.errors = {"bad": error}
+    corpus.server.errors = {"bad": error}
     with pytest.raises(type(error)):
         corpus.run(template="{text}", concurrency=1)
     if not isinstance(error, NotReadyError):  # its request holds all the rows
-        assert sorted(corpus.transport.sent) == [row["text"] for row in ROWS]
+        assert sorted(corpus.sent) == [row["text"] for row in ROWS]
     corpus.write(ROWS)
     corpus.run()
     corpus.check(ROWS)
@@ -169,7 +181,7 @@ def test_what_every_row_would_meet_ends_the_run_and_keeps_what_was_made(corpus, 
 
 def test_vectors_of_another_profile_are_refused(corpus):
     corpus.run()
-    corpus.transport.profile = "sha256:b"
+    corpus.server.profile = "sha256:b"
     assert corpus.run().unchanged, "nothing is sent, so nothing can differ"
     corpus.write([*ROWS, {"id": "new", "text": "new"}])
     with pytest.raises(InvalidInputError, match=r"^profile: .*sha256:b.*sha256:a.*--again"):
@@ -187,7 +199,7 @@ def test_profile_that_changes_midway_ends_the_run(corpus, monkeypatch):
 
     def changing(*args):
         calls.append(args)
-        corpus.transport.profile = "sha256:a" if len(calls) < 3 else "sha256:b"
+        corpus.server.profile = "sha256:a" if len(calls) < 3 else "sha256:b"
         return infer(*args)
 
     monkeypatch.setattr(corpus.transport, "infer", changing)

@@ -5,8 +5,8 @@ import pytest
 from benchmarks.load.users.gateway_connection import HttpError
 from benchmarks.load.users.triton_connection import TritonConnection, check_url
 from lensemble_client import Client, Item
+from lensemble_client.testing import FakeServer, FakeTransport
 from lensemble_contract.errors import InternalError, InvalidInputError
-from tests.fake_server import FakeTransport
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,11 @@ def test_vectors_that_are_not_of_unit_length_are_errors():
             return {**rows, "embedding": rows["embedding"] * 1.5}
 
     items = [Item("a"), Item("b")]
-    right = TritonConnection(Client(transport=FakeTransport()))
-    # Two vectors of four numbers, two hashes of eight letters, two numbers of tokens.
-    assert right.send("embed", items) == 2 * 4 * 4 + 2 * 8 + 2 * 4
+    server = FakeServer(dimension=4)
+    right = TritonConnection(Client(transport=FakeTransport(server)))
+    assert right.send("embed", items) == 2 * 4 * 4, "two vectors of four float32"
     with pytest.raises(InternalError, match=r"length 1\.5"):
-        TritonConnection(Client(transport=Wrong())).send("embed", items)
+        TritonConnection(Client(transport=Wrong(server))).send("embed", items)
 
 
 def test_errors_of_the_gateway_are_named_by_their_status():
