@@ -39,6 +39,7 @@ class FakeTriton:
     Attributes:
         calls: names of the models that were called.
         parameters: parameters of these calls.
+        items: items that were embedded, in the order of the calls.
         hold: if set, calls wait for this event.
         cancelled: number of calls that were cancelled while they waited.
         error: raised by every call.
@@ -49,6 +50,7 @@ class FakeTriton:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.parameters: list[dict[str, Any]] = []
+        self.items: list[Item] = []
         self.hold: asyncio.Event | None = None
         self.cancelled = 0
         self.error: Exception | None = None
@@ -93,6 +95,7 @@ class FakeTriton:
                 raise item
             if item.text == "bad":
                 raise InvalidInputError("it is bad", field="text")
+            self.items.append(item)
         outputs: Rows = {
             "embedding": np.stack([vector_of(item) for item in items]),
             "profile": np.full((len(items), 1), b"sha256:0", np.object_),

@@ -1,4 +1,4 @@
-"""docs/api.md against the gateway's own schema, settings and errors."""
+"""docs/api.md against the gateway's schema, errors and limits."""
 
 import ast
 import re
@@ -6,20 +6,15 @@ from http import HTTPStatus
 
 import pytest
 
-from lensemble.gateway import error_handlers
 from lensemble.gateway.app import Gateway
+from lensemble.gateway.error_handlers import CODE_OF_STATUS
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_contract import contract, errors
 from lensemble_contract.errors import LensembleError
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
-SCHEMA = Gateway(GatewaySettings()).api.openapi()
-ROUTES = {
-    (method.upper(), path): said
-    for path, methods in SCHEMA["paths"].items()
-    for method, said in methods.items()
-}
+# (method, path) -> text of the section whose heading is `METHOD /path`.
 SECTIONS = {
     (method, path): text
     for method, path, text in re.findall(
@@ -28,57 +23,80 @@ SECTIONS = {
 }
 
 
-def rows(heading):
-    """The cells of the table in a section."""
-    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
+@pytest.fixture(scope="module")
+def openapi():
+    return Gateway(GatewaySettings()).api.openapi()
+
+
+@pytest.fixture(scope="module")
+def routes(openapi):
+    """(method, path) -> the route in OpenAPI's terms."""
+    return {
+        (method.upper(), path): route
+        for path, methods in openapi["paths"].items()
+        for method, route in methods.items()
+    }
+
+
+def section(heading):
+    return PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def table(heading):
+    """The rows of the table in a section, each a list of cells."""
+    lines = [line for line in section(heading).splitlines() if line.startswith("|")][2:]
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
 
 
-def fields(schema):
-    """Names of the fields of a schema, those inside its parts included."""
+def field_names(schema, openapi):
+    """Names of all fields of a schema, those of nested objects included."""
     if isinstance(schema, list):
-        return {name for one in schema for name in fields(one)}
+        return {name for part in schema for name in field_names(part, openapi)}
     if not isinstance(schema, dict):
         return set()
     if "$ref" in schema:
-        return fields(SCHEMA["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
-    found = set(schema.get("properties", {}))
+        return field_names(resolve(schema, openapi), openapi)
+    names = set(schema.get("properties", {}))
     for key, value in schema.items():
         parts = value.values() if key == "properties" else [value]
-        found |= {name for part in parts for name in fields(part)}
-    return found
+        names |= {name for part in parts for name in field_names(part, openapi)}
+    return names
 
 
-def test_every_route_has_its_section_and_its_row_in_the_list():
-    assert set(SECTIONS) == set(ROUTES)
+def resolve(schema, openapi):
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return openapi["components"]["schemas"].get(name, schema)
+
+
+def test_every_route_has_a_section_and_a_row_in_the_list(routes):
+    assert set(SECTIONS) == set(routes)
     listed = set(re.findall(r"^\| \[`([A-Z]+) (/\S+)`\]", PAGE, re.MULTILINE))
-    assert listed == set(ROUTES)
+    assert listed == set(routes)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
-def test_every_field_is_named(route):
-    body = ROUTES[route].get("requestBody", {}).get("content", {})
-    nested = SECTIONS[route] + PAGE.split("\n## Items\n")[1].split("\n## ")[0]
-    for content in body.values():
+@pytest.mark.parametrize("route", SECTIONS, ids=" ".join)
+def test_section_names_every_field_and_parameter(route, routes, openapi):
+    text = SECTIONS[route]
+    for content in routes[route].get("requestBody", {}).get("content", {}).values():
         schema = content["schema"]
-        top = SCHEMA["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], schema)
-        for name in top.get("properties", {}):  # more than an example's `"name": ...`
-            assert f"`{name}`" in SECTIONS[route], name
-        for name in fields(schema):
-            assert re.search(rf"`{name}`|\"{name}\"", nested), name
-    for parameter in ROUTES[route].get("parameters", []):
-        assert re.search(rf"\b{parameter['name']}\b", SECTIONS[route]), parameter["name"]
+        for name in resolve(schema, openapi).get("properties", {}):
+            assert f"`{name}`" in text, f"{name} needs a description, not only an example"
+        for name in field_names(schema, openapi):
+            assert re.search(rf"`{name}`|\"{name}\"", text + section("Items")), name
+    for parameter in routes[route].get("parameters", []):
+        assert re.search(rf"\b{parameter['name']}\b", text), parameter["name"]
 
 
-def test_every_route_has_a_command():
-    for (method, path), text in SECTIONS.items():
-        assert re.search(rf"curl .*http://127\.0\.0\.1:8080{path.partition('{')[0]}", text), path
-        assert ("-X DELETE" in text) == (method == "DELETE")
+@pytest.mark.parametrize("route", SECTIONS, ids=" ".join)
+def test_section_has_a_command(route):
+    method, path = route
+    text = SECTIONS[route]
+    assert re.search(rf"curl .*http://127\.0\.0\.1:8080{path.partition('{')[0]}", text)
+    assert ("-X DELETE" in text) == (method == "DELETE")
 
 
 def refusals():
-    """Code -> status of every `RefusedError(HTTPStatus.X, "code", ...)` in the gateway."""
+    """Code and status of every `RefusedError(HTTPStatus.X, "code", ...)` in the gateway."""
     for path in (ROOT / "lensemble" / "gateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedError":
@@ -87,33 +105,35 @@ def refusals():
                     yield code.value, HTTPStatus[status.attr]
 
 
-def test_every_error_code_is_in_the_table_with_its_status():
-    raised = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
-    expected = {cls.code: cls.http_status for cls in raised if cls is not LensembleError}
+def test_table_of_errors_has_every_code_with_its_status():
+    classes = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
+    expected = {cls.code: cls.http_status for cls in classes if cls is not LensembleError}
     expected |= dict(refusals())
-    expected |= {code: status for status, code in error_handlers.CODE_OF_STATUS.items()}
+    expected |= {code: status for status, code in CODE_OF_STATUS.items()}
     expected["bad_request"] = HTTPStatus.BAD_REQUEST
-    assert {row[0]: int(row[1]) for row in rows("Errors")} == expected
+    assert {row[0]: int(row[1]) for row in table("Errors")} == expected
     assert len(expected) > 15
 
 
-def test_limits_are_the_contracts():
-    said = {row[0]: row[1] for row in rows("Limits")}
-    assert said["pictures in an item"] == str(contract.MAX_IMAGES_PER_ITEM)
+def test_limits_are_those_of_the_contract():
+    limits = {row[0]: row[1] for row in table("Limits")}
+    assert limits["pictures in an item"] == str(contract.MAX_IMAGES_PER_ITEM)
     pixels = f"{contract.MAX_IMAGE_PIXELS // 10**6} million pixels"
-    assert said["one picture"] == f"{contract.MAX_IMAGE_BYTES // 2**20} MiB, {pixels}"
-    assert said["one text"] == f"{contract.MAX_TEXT_BYTES // 2**20} MiB"
+    assert limits["one picture"] == f"{contract.MAX_IMAGE_BYTES // 2**20} MiB, {pixels}"
+    assert limits["one text"] == f"{contract.MAX_TEXT_BYTES // 2**20} MiB"
     for text in (f"1 to {contract.MAX_TOP_K}, {contract.DEFAULT_TOP_K} if", "up to 256"):
         assert text in SECTIONS["POST", "/v1/search"]
 
 
-def test_links_lead_somewhere():
+def test_links_and_paths_exist():
     headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\s-]", "", one.lower()).replace(" ", "-") for one in headings}
+    anchors = {re.sub(r"[^\w\s-]", "", text.lower()).replace(" ", "-") for text in headings}
     for target in re.findall(r"\]\(([^)]+)\)", PAGE):
         if target.startswith("#"):
             assert target[1:] in anchors, target
         else:
             assert (ROOT / "docs" / target.partition("#")[0]).is_file(), target
-    for path in re.findall(r"(?:examples|datasets|checkpoints)/[\w/.]*\w", PAGE):
+    paths = re.findall(r"(?:examples|demo)/[\w/.]*\w", PAGE)
+    assert paths
+    for path in paths:
         assert (ROOT / path).exists(), path

@@ -11,7 +11,7 @@ from tests import fake_chat_server as chat_server
 
 
 @pytest.fixture(scope="package")
-def chat() -> Iterator[chat_server.ChatServer]:
+def chat() -> Iterator[chat_server.FakeChatServer]:
     """On loopback; it names colours."""
     with chat_server.running() as running:
         yield running
@@ -19,7 +19,7 @@ def chat() -> Iterator[chat_server.ChatServer]:
 
 @pytest.fixture(scope="package")
 def everything(
-    checkpoint: Path, clip_checkpoint: Path, minilm: Path, chat: chat_server.ChatServer
+    checkpoint: Path, clip_checkpoint: Path, minilm: Path, chat: chat_server.FakeChatServer
 ) -> Iterator[TritonServer]:
     """The real Triton with the three embedders, in fp32."""
     settings = Settings(

@@ -100,12 +100,12 @@ def test_what_was_used_longest_ago_is_forgotten(describer, server, monkeypatch):
 
 
 def test_many_are_asked_for_together_but_not_too_many(settings, server):
-    server.delay_s = 0.1
+    server.open_together = 3
     describer = Describer(settings.with_changes(chat_concurrency=3))
     found = describer([shown(colour) for colour in chat_server.COLOURS])
     describer.close()
     assert [one.text for one in found] == [description(colour) for colour in chat_server.COLOURS]
-    assert server.most == 3
+    assert server.most_open == 3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every way to say an item, the answer's shape, and errors that keep their place."""
+"""`POST /v1/embeddings` and `/qwen3/embeddings`: forms of items, response, errors of items."""
 
 import asyncio
 import base64
@@ -28,25 +28,25 @@ FORMS = {
 
 
 def post(path, body, triton=None, **settings):
-    async def ask():
+    async def send():
         async with gateway(triton, **settings) as http:
-            # `json=` of httpx cannot write halves of surrogate pairs.
+            # httpx's `json=` cannot write unpaired surrogates.
             headers = {"content-type": "application/json"}
             return await http.post(path, content=json.dumps(body), headers=headers)
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
-def vectors(answer):
-    return np.array([entry["embedding"] for entry in answer.json()["data"]])
+def vectors(response):
+    return np.array([entry["embedding"] for entry in response.json()["data"]])
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_an_item_in_a_list(form):
     sent, item = FORMS[form]
-    answer = post("/v1/embeddings", {"input": ["x", sent]})
-    assert answer.status_code == 200, answer.text
-    np.testing.assert_allclose(vectors(answer)[1], vector_of(item), rtol=1e-6)
+    response = post("/v1/embeddings", {"input": ["x", sent]})
+    assert response.status_code == 200, response.text
+    np.testing.assert_allclose(vectors(response)[1], vector_of(item), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -54,29 +54,29 @@ def test_every_form_of_an_item_in_a_list(form):
 )
 def test_every_form_of_an_item_alone(form):
     sent, item = FORMS[form]
-    answer = post("/v1/embeddings", {"input": sent, "model": "native"}).json()
-    assert answer["object"] == "list"
-    assert answer["model"] == "native"
-    assert [(entry["object"], entry["index"]) for entry in answer["data"]] == [("embedding", 0)]
-    np.testing.assert_allclose(answer["data"][0]["embedding"], vector_of(item), rtol=1e-6)
+    response = post("/v1/embeddings", {"input": sent, "model": "native"}).json()
+    assert response["object"] == "list"
+    assert response["model"] == "native"
+    assert [(entry["object"], entry["index"]) for entry in response["data"]] == [("embedding", 0)]
+    np.testing.assert_allclose(response["data"][0]["embedding"], vector_of(item), rtol=1e-6)
     tokens = len(item.text or "") + 10 * len(item.images)
-    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert response["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
-def test_base64_is_float32_little_endian():
-    answer = post("/v1/embeddings", {"input": "four", "encoding_format": "base64"}).json()
-    found = np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
-    np.testing.assert_array_equal(found, vector_of(Item("four")))
+def test_base64_contains_little_endian_float32():
+    response = post("/v1/embeddings", {"input": "four", "encoding_format": "base64"}).json()
+    vector = np.frombuffer(base64.b64decode(response["data"][0]["embedding"]), "<f4")
+    np.testing.assert_array_equal(vector, vector_of(Item("four")))
 
 
 @pytest.mark.parametrize("dtype", ["int8", "ubinary"])
-def test_vectors_in_8_bits_and_in_one(dtype):
+def test_quantized_vectors_as_numbers_and_as_base64(dtype):
     body = {"input": "four", "output_dtype": dtype}
     expected = quantize(vector_of(Item("four")), dtype)
     numbers = post("/v1/embeddings", body).json()["data"][0]["embedding"]
     assert numbers == expected.tolist()
-    said = post("/v1/embeddings", {**body, "encoding_format": "base64"}).json()
-    assert base64.b64decode(said["data"][0]["embedding"]) == expected.tobytes()
+    response = post("/v1/embeddings", {**body, "encoding_format": "base64"}).json()
+    assert base64.b64decode(response["data"][0]["embedding"]) == expected.tobytes()
 
 
 def test_messages_as_vllm_sends_them():
@@ -93,11 +93,11 @@ def test_messages_as_vllm_sends_them():
     np.testing.assert_allclose(vectors(post("/v1/embeddings", body))[0], expected, rtol=1e-6)
 
 
-def test_instruction_of_the_request_yields_to_the_items_own():
-    answer = post(
+def test_items_own_instruction_replaces_the_requests():
+    response = post(
         "/v1/embeddings", {"input": ["a", {"text": "a", "instruction": "xyz"}], "instruction": "x"}
     )
-    assert vectors(answer)[0][2] < vectors(answer)[1][2]
+    assert vectors(response)[0][2] < vectors(response)[1][2]
 
 
 def test_dimensions_reach_the_model():
@@ -106,49 +106,51 @@ def test_dimensions_reach_the_model():
     assert triton.parameters == [{"dimensions": 3}]
 
 
-def test_errors_keep_their_place():
-    answer = post("/v1/embeddings", {"input": ["a", "bad", {"text": ""}, {"image": "nope"}, "bc"]})
-    assert answer.status_code == 200
-    data = answer.json()["data"]
+def test_items_that_fail_keep_their_place():
+    response = post(
+        "/v1/embeddings", {"input": ["a", "bad", {"text": ""}, {"image": "nope"}, "bc"]}
+    )
+    assert response.status_code == 200
+    data = response.json()["data"]
     assert [entry["embedding"] is None for entry in data] == [False, True, True, True, False]
     assert [entry["index"] for entry in data] == list(range(5))
     assert data[1]["error"]["param"] == "input[1].text"
     assert data[3]["error"]["param"] == "input[3].image[0]"
-    assert answer.json()["usage"]["total_tokens"] == 3
+    assert response.json()["usage"]["total_tokens"] == 3
 
 
-def test_many_items_bear_being_each_others_load_and_one_is_refused_at_once():
+def test_overload_is_retried_longer_for_several_items_than_for_one():
     triton = FakeTriton()
     triton.errors = [OverloadedError("x")] * 9
-    answer = post("/v1/embeddings", {"input": ["a", {"image": DATA_URL}]}, triton, tries=3)
-    assert answer.status_code == 200
-    assert all(entry["embedding"] for entry in answer.json()["data"])
+    response = post("/v1/embeddings", {"input": ["a", {"image": DATA_URL}]}, triton, tries=3)
+    assert response.status_code == 200
+    assert all(entry["embedding"] for entry in response.json()["data"])
     triton.errors = [OverloadedError("x")] * 9
     assert post("/v1/embeddings", {"input": "a"}, triton, tries=3).status_code == 429
 
 
-def test_if_all_fail_the_first_error_is_the_answer():
-    answer = post("/v1/embeddings", {"input": ["bad", ""]})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "input[0].text"
+def test_error_of_the_first_item_is_the_response_if_all_fail():
+    response = post("/v1/embeddings", {"input": ["bad", ""]})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "input[0].text"
     assert post("/v1/embeddings", {"input": "bad"}).json()["error"]["param"] == "text"
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "waits"),
+    ("error", "status", "has_retry_after"),
     [
         (OverloadedError("x"), 429, True),
         (NotReadyError("x"), 503, True),
         (InternalError("x"), 500, False),
     ],
 )
-def test_errors_of_the_server_have_their_status(error, status, waits):
+def test_error_of_triton_becomes_a_status(error, status, has_retry_after):
     triton = FakeTriton()
     triton.error = error
-    answer = post("/v1/embeddings", {"input": "a"}, triton)
-    assert answer.status_code == status
-    assert ("retry-after" in answer.headers) == waits
-    assert answer.json()["error"]["code"] == error.code
+    response = post("/v1/embeddings", {"input": "a"}, triton)
+    assert response.status_code == status
+    assert ("retry-after" in response.headers) == has_retry_after
+    assert response.json()["error"]["code"] == error.code
 
 
 REFUSED = {
@@ -156,25 +158,28 @@ REFUSED = {
     "unknown field of an item": ({"input": [{"text": "a", "imag": "b"}]}, "input[0].imag"),
     "token ids": ({"input": [1, 2]}, "input[0]"),
     "lists of token ids": ({"input": [[1, 2], [3]]}, "input[0]"),
-    "nothing": ({"model": "native"}, "input"),
-    "both": ({"input": "a", "messages": [{"role": "user", "content": "a"}]}, "input"),
+    "neither input nor messages": ({"model": "native"}, "input"),
+    "input and messages": ({"input": "a", "messages": [{"role": "user", "content": "a"}]}, "input"),
     "no items": ({"input": []}, "input"),
     "too many items": ({"input": ["a"] * 9}, "input"),
     "too many pictures": ({"input": {"image": [DATA_URL] * 17}}, "image"),
     "unknown model": ({"input": "a", "model": "gpt"}, "model"),
     "unknown dtype": ({"input": "a", "output_dtype": "int4"}, "output_dtype"),
     "unknown format": ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
-    "half a pair": ({"input": "\ud800"}, "text"),
-    "half a pair in the instruction": ({"input": "a", "instruction": "\ud800"}, "instruction"),
+    "unpaired surrogate": ({"input": "\ud800"}, "text"),
+    "unpaired surrogate in the instruction": (
+        {"input": "a", "instruction": "\ud800"},
+        "instruction",
+    ),
     "remote picture": ({"input": {"image": "https://example.com/a.png"}}, "image[0]"),
     "broken base64": ({"input": {"image": "data:image/png;base64,@@"}}, "image[0]"),
     "not base64": ({"input": {"image": "data:text/plain,hello"}}, "image[0]"),
     "empty picture": ({"input": {"image": "data:image/png;base64,"}}, "image[0]"),
-    "two turns": (
+    "two user messages": (
         {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
         "messages",
     ),
-    "an assistant that talks": (
+    "assistant message with a text": (
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
         "messages",
     ),
@@ -185,42 +190,42 @@ REFUSED = {
 def test_refusal_names_the_field(case):
     body, field = REFUSED[case]
     triton = FakeTriton()
-    answer = post("/v1/embeddings", body, triton, items=8)
-    assert answer.status_code == (404 if case == "unknown model" else 400), answer.text
-    assert answer.json()["error"]["param"] == field
-    assert answer.json()["error"]["type"] == "invalid_request_error"
+    response = post("/v1/embeddings", body, triton, items=8)
+    assert response.status_code == (404 if case == "unknown model" else 400), response.text
+    assert response.json()["error"]["param"] == field
+    assert response.json()["error"]["type"] == "invalid_request_error"
     assert not triton.calls
 
 
-def test_body_without_its_type_is_told_what_to_send():
-    async def ask():
+def test_error_for_a_missing_content_type_says_what_to_send():
+    async def send():
         async with gateway() as http:
             return await http.post("/v1/embeddings", content=b'{"input": "a"}')
 
-    answer = asyncio.run(ask())
-    assert answer.status_code == 400
-    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+    response = asyncio.run(send())
+    assert response.status_code == 400
+    assert "Content-Type: application/json" in response.json()["error"]["message"]
 
 
-def test_token_ids_come_with_advice():
-    said = post("/v1/embeddings", {"input": [[1, 2]]}).json()["error"]["message"]
-    assert "check_embedding_ctx_length=False" in said
+def test_error_for_token_ids_says_how_to_send_text():
+    message = post("/v1/embeddings", {"input": [[1, 2]]}).json()["error"]["message"]
+    assert "check_embedding_ctx_length=False" in message
 
 
-def test_picture_is_refused_by_its_length_before_it_is_decoded():
+def test_picture_that_is_too_large_is_refused():
     url = "data:image/png;base64," + "A" * (28 * 1024 * 1024)
-    answer = post("/v1/embeddings", {"input": {"image": url}})
-    assert answer.status_code == 400
-    assert "at most 20971520" in answer.json()["error"]["message"]
+    response = post("/v1/embeddings", {"input": {"image": url}})
+    assert response.status_code == 400
+    assert "at most 20971520" in response.json()["error"]["message"]
 
 
-def test_first_users_shape():
+def test_qwen3_embeddings_takes_one_text_with_a_picture_or_texts():
     body = {"model": "Qwen/Qwen3-VL-8B", "input": "four", "image_url": DATA_URL}
-    answer = post("/qwen3/embeddings", body).json()
-    assert set(answer) == {"object", "data", "model", "usage"}
-    assert answer["model"] == "Qwen/Qwen3-VL-8B"
+    response = post("/qwen3/embeddings", body).json()
+    assert set(response) == {"object", "data", "model", "usage"}
+    assert response["model"] == "Qwen/Qwen3-VL-8B"
     np.testing.assert_allclose(
-        answer["data"][0]["embedding"], vector_of(Item("four", (PICTURE,))), rtol=1e-6
+        response["data"][0]["embedding"], vector_of(Item("four", (PICTURE,))), rtol=1e-6
     )
     assert len(post("/qwen3/embeddings", {"input": ["a", "b"]}).json()["data"]) == 2
     assert len(post("/qwen3/embeddings", {"image_url": DATA_URL}).json()["data"]) == 1
@@ -231,17 +236,18 @@ def test_first_users_shape():
 def test_large_picture_arrives_whole():
     big = b"x" * 400_000
     url = f"data:image/png;base64,{base64.b64encode(big).decode()}"
-    answer = post("/v1/embeddings", {"input": {"image": url}})
-    np.testing.assert_allclose(vectors(answer)[0], vector_of(Item(images=(big,))), rtol=1e-6)
-
-
-def test_many_texts_share_requests():
     triton = FakeTriton()
-    answer = post("/v1/embeddings", {"input": ["a"] * 100}, triton)
-    assert len(answer.json()["data"]) == 100
-    assert len(triton.calls) == 4  # 32 in each
+    assert post("/v1/embeddings", {"input": {"image": url}}, triton).status_code == 200
+    assert triton.items == [Item(images=(big,))]
 
 
-def test_stage_times_come_in_a_header():
-    said = post("/v1/embeddings", {"input": ["a"]}).headers["server-timing"]
-    assert "preprocess;dur=1.5, encode;dur=1.5, total;dur=" in said
+def test_texts_share_requests_to_triton():
+    triton = FakeTriton()
+    response = post("/v1/embeddings", {"input": ["a"] * 100}, triton)
+    assert len(response.json()["data"]) == 100
+    assert len(triton.calls) == 4  # up to 32 texts in each
+
+
+def test_times_of_the_stages_are_in_a_header():
+    timing = post("/v1/embeddings", {"input": ["a"]}).headers["server-timing"]
+    assert "preprocess;dur=1.5, encode;dur=1.5, total;dur=" in timing
