@@ -26,7 +26,8 @@ import time
 from dataclasses import asdict
 
 from benchmarks.search.data import CORPORA, DEMO, PEERS, Pace
-from lensemble.index.snapshots.kinds import EXACT, HNSW, IVF, IVF_SQ8, KINDS, faiss_module
+from lensemble.index.snapshots.faiss_index import faiss_module
+from lensemble.index.snapshots.kinds import EXACT, HNSW, IVF, IVF_SQ8, KINDS
 from lensemble.index.storage.index_plan import RECALL_TARGET
 from lensemble.operations.tritonserver import stop_on_signals
 

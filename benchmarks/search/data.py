@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lensemble.index.snapshots.tune import GroundTruth
+from lensemble.index.snapshots.ground_truth import GroundTruth
 
 PEERS = ("hnswlib", "usearch")
 """Libraries that FAISS is compared with; both names are those of their modules."""
@@ -88,7 +88,9 @@ class Data:
             queries: How many.
         """
         vectors = clustered(corpus, VECTORS, progress=True)
-        return cls(corpus, vectors, GroundTruth.of(vectors, clustered(corpus, QUERIES, queries)))
+        return cls(
+            corpus, vectors, GroundTruth.compute(vectors, clustered(corpus, QUERIES, queries))
+        )
 
 
 @dataclass(frozen=True, slots=True)

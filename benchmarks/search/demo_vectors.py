@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search.data import DEMO, Corpus, Data
 from demo.demo import CHECKPOINT, DATASET
-from lensemble.index.snapshots.tune import GroundTruth
+from lensemble.index.snapshots.ground_truth import GroundTruth
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_client import LensembleError
@@ -32,7 +32,9 @@ def demo(queries: int) -> Data:
     drawn = np.random.default_rng(0).permutation(len(names))[:queries]
     asked = _embed(pipeline, [names[n] for n in drawn])
     return Data(
-        Corpus(DEMO, len(vectors), vectors.shape[1], 0), vectors, GroundTruth.of(vectors, asked)
+        Corpus(DEMO, len(vectors), vectors.shape[1], 0),
+        vectors,
+        GroundTruth.compute(vectors, asked),
     )
 
 

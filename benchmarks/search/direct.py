@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from benchmarks.common.measure import in_turn, ratio
 from benchmarks.search.data import Data, Pace
 from benchmarks.search.libraries import BUILDERS, Parameters, Search
-from lensemble.index.snapshots import kinds
-from lensemble.index.snapshots.exact import best
+from lensemble.index.snapshots import faiss_index, kinds
+from lensemble.index.snapshots.exact_search import select_top_k
+from lensemble.index.snapshots.ground_truth import K
 from lensemble.index.snapshots.kinds import KINDS, Kind
-from lensemble.index.snapshots.tune import K, efforts
+from lensemble.index.snapshots.tune import effort_steps
 
 BATCHES = (1, 32)
 _MAX_EFFORT = 512
@@ -149,19 +150,23 @@ def build(name: str, vectors: NDArray[np.float32]) -> Built:
     before, began = _resident_bytes(), time.perf_counter()
     if made is None:
         kind = KINDS[name]
-        parameters = kinds.checked(kind, {}, *vectors.shape)
-        index = kinds.build(kind, vectors, parameters, threads)
+        parameters = kinds.complete_parameters(kind, {}, *vectors.shape)
+        index = faiss_index.build_index(kind, vectors, parameters, threads)
         search = faiss_search(kind, index, vectors)
         size = kinds.memory_bytes(kind, parameters, *vectors.shape)
     else:
         kind = kinds.HNSW
-        parameters = kinds.checked(kind, {}, *vectors.shape)
+        parameters = kinds.complete_parameters(kind, {}, *vectors.shape)
         index, search, size = made(vectors, parameters, threads)
     seconds = time.perf_counter() - began
     return Built(
         name,
         parameters,
-        [one for one in efforts(kind, parameters, {}) if (effort(name, one) or 0) <= _MAX_EFFORT],
+        [
+            one
+            for one in effort_steps(kind, parameters, {})
+            if (effort(name, one) or 0) <= _MAX_EFFORT
+        ],
         search,
         index,
         round(seconds, 2),
@@ -180,13 +185,13 @@ def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search
     """
 
     def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
-        said, _kept = kinds.search_parameters(kind, parameters)
+        said, _kept = faiss_index.search_parameters(kind, parameters)
         wanted = K * max(1, parameters.get("rerank", 1))
         scores, at = index.search(queries, wanted, params=said)
         if kind.rerank:
             for n, positions in enumerate(at):
                 scores[n] = np.where(positions >= 0, vectors[positions] @ queries[n], -np.inf)
-            scores, at = best(scores, at, K)
+            scores, at = select_top_k(scores, at, K)
         found: NDArray[np.int64] = at
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.tune import K
+from lensemble.index.snapshots.ground_truth import K
 
 Parameters = Mapping[str, int]
 Search = Callable[[NDArray[np.float32], Parameters], NDArray[np.int64]]

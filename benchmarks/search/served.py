@@ -21,11 +21,13 @@ from benchmarks.common.measure import in_turn, ratio
 from benchmarks.search.data import Data, Pace
 from benchmarks.search.direct import BATCHES, Built, Speed, batches, effort
 from lensemble.index.maintenance.create import write_index
+from lensemble.index.snapshots.ground_truth import K
 from lensemble.index.snapshots.kinds import KINDS
-from lensemble.index.snapshots.snapshot import Snapshot, read_manifest
-from lensemble.index.snapshots.tune import K, TunedIndex
+from lensemble.index.snapshots.manifest import read_manifest
+from lensemble.index.snapshots.snapshot import Snapshot
+from lensemble.index.snapshots.tune import TunedIndex
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.records import StoreContents
+from lensemble.index.storage.read_results import StoreContents
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_client import Client
@@ -120,7 +122,7 @@ def put_snapshot(folder: Path, built: Built, parameters: dict[str, int], data: D
         first = read_manifest(folder, store.snapshot)
         assert first is not None
         rows = np.arange(1, first.count + 1)  # a new store numbers from 1
-        snapshot = Snapshot.make(
+        snapshot = Snapshot.from_contents(
             StoreContents(first.sequence, first.last_row, rows, data.vectors),
             TunedIndex(kind, parameters, built.index),
             profile_name=store.profile_name,

@@ -20,7 +20,7 @@ from benchmarks.common.measure import ratio
 from benchmarks.search.data import Corpus, Data, Pace
 from benchmarks.search.direct import Speed
 from benchmarks.search.writer import BATCH, THREADS
-from lensemble.index.maintenance.compactor import due
+from lensemble.index.maintenance.compactor import compaction_reason
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
 from lensemble_client import Client
@@ -193,7 +193,7 @@ def wait_until_quiet(folder: Path) -> None:
     rows = Settings(checkpoint=folder).compact_rows
     end = time.monotonic() + _QUIET_TIMEOUT_S
     with Store.open(folder) as store:
-        while due(store, rows):
+        while compaction_reason(store, rows):
             if time.monotonic() > end:
                 raise TimeoutError(f"no new snapshot within {_QUIET_TIMEOUT_S:g} s")
             time.sleep(0.2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lensemble.index import check_query
 from lensemble.index.snapshots.kinds import KINDS, check_kind_name
-from lensemble.index.snapshots.tune import SearchMeasurement, measure
+from lensemble.index.snapshots.measure import SearchMeasurement, measure_kinds
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError
 
@@ -36,11 +36,11 @@ def measure_kinds(
     """
     chosen = [KINDS[check_kind_name(name)] for name in (kinds or KINDS)]
     with Store.open(folder) as store:
-        vectors = store.contents().vectors
+        vectors = store.read_contents().vectors
         asked = None if queries is None else _queries(queries, store.dimension)
     if len(vectors) < 2:
         raise InvalidInputError(f"{len(vectors)} items; expected 2 or more", field="index")
-    yield from measure(vectors, chosen, asked, threads=len(os.sched_getaffinity(0)))
+    yield from measure_kinds(vectors, chosen, asked, threads=len(os.sched_getaffinity(0)))
 
 
 def plot_measurements(points: Sequence[SearchMeasurement], path: Path) -> Path:

@@ -1,6 +1,6 @@
-"""The index: vectors of a corpus, and what is nearest to a query.
+"""The index: stores the vectors of a corpus, and finds the nearest ones to a query.
 
-`Index` is all that the rest of the package knows of a way to search; `live` is one.
+`Index` is the interface that the stages use; `search.live_index.LiveIndex` implements it.
 """
 
 from __future__ import annotations
@@ -24,54 +24,55 @@ class Index(Protocol):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the index is: kind, profile hash, dimension, count, versions."""
+        """Description of the index: kind, profile, dimension, number of items, versions."""
 
     @property
     def dimension(self) -> int:
-        """Length of the vectors."""
+        """Length D of the vectors."""
 
     def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
         """Finds the nearest items.
 
         Args:
-            queries: Any number, with vectors of `dimension`.
+            queries: any number of queries, with vectors (D,).
 
         Returns:
-            Per query, up to `top_k` matches, nearest first, or its own error. There are fewer only
-            if fewer items fit; an approximate index may miss some for others less near.
+            For each query up to `top_k` hits, nearest first, or the query's own error. There are
+            fewer hits only if fewer items match; an approximate index may return items that are
+            less near in place of nearer ones.
 
         Raises:
             StorageError: The store is damaged.
-            InvalidInputError: Another index stands in this one's place, of another profile.
+            InvalidInputError: The index was replaced by one of another profile.
         """
 
 
-def check_profile(name: str, hash_: str, given: str) -> None:
-    """Refuses vectors that cannot be compared with an index's.
+def check_profile(name: str, hash_: str, vectors_hash: str) -> None:
+    """Checks that vectors can be compared with those of an index.
 
     Args:
-        name: Of the index's profile.
-        hash_: Of the index's profile.
-        given: Hash of the profile that the vectors were made under.
+        name: name of the index's profile.
+        hash_: hash of the index's profile.
+        vectors_hash: hash of the profile of the vectors.
 
     Raises:
-        InvalidInputError: It is another one.
+        InvalidInputError: The hashes differ.
     """
-    if hash_ != given:
+    if hash_ != vectors_hash:
         raise InvalidInputError(
             f"the index was built under profile {name!r} {hash_}, the vectors were made under "
-            f"{given}; they cannot be compared: use the checkpoint of the index, or build the "
-            "index again with this one",
+            f"{vectors_hash}; they cannot be compared: use the checkpoint of the index, or build "
+            "the index again with this one",
             field="profile",
         )
 
 
 def check_id(id_: str) -> None:
-    """Refuses an id that cannot be sent: it must be 1 to `MAX_ID_BYTES` bytes of UTF-8.
+    """Checks that an id can be sent: it must have 1 to `MAX_ID_BYTES` bytes of UTF-8.
 
     Raises:
-        InvalidInputError: It is empty, too long, or holds a lone surrogate, as the name of a file
-            does that is not UTF-8.
+        InvalidInputError: The id is empty or too long, or it has a lone surrogate. Python puts lone
+            surrogates into file names that are not UTF-8.
     """
     try:
         size = len(id_.encode())
@@ -84,10 +85,10 @@ def check_id(id_: str) -> None:
 
 
 def check_query(dimension: int, query: Sequence[int] | NDArray[Any]) -> None:
-    """Refuses a query vector (D,) that the index cannot answer.
+    """Checks that an index of the given dimension can answer a query vector (D,).
 
     Raises:
-        InvalidInputError: Another length than the index's, or not finite.
+        InvalidInputError: The vector has another length, or a value that is not finite.
     """
     if len(query) != dimension:
         raise InvalidInputError(
@@ -96,4 +97,4 @@ def check_query(dimension: int, query: Sequence[int] | NDArray[Any]) -> None:
             field="embedding",
         )
     if not np.isfinite(query).all():
-        raise InvalidInputError("not finite", field="embedding")
+        raise InvalidInputError("a value is not finite; send finite numbers", field="embedding")

@@ -1,4 +1,4 @@
-"""What is asked of an index, and what it answers."""
+"""Queries to an index, and their hits."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 
 class IndexHit(NamedTuple):
-    """One item that was found; a tuple, as there are hundreds in an answer.
+    """One found item; a tuple, because a result may have hundreds of them.
 
     Attributes:
-        id: The caller's own id.
-        score: Inner product of unit vectors, -1 to 1; bigger is nearer.
-        document: The JSON text stored with the item.
+        id: the caller's id.
+        score: inner product of two unit vectors, -1 to 1; higher is nearer.
+        document: JSON text stored with the item.
     """
 
     id: str
@@ -25,16 +25,16 @@ class IndexHit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question.
+    """One query.
 
     Attributes:
-        vector: (D,) float32, unit length; None takes the one of the item `like`.
-        top_k: How many items at most.
-        filter: JSON text of a condition on documents (`filter`); empty for none.
-        exclude: Ids that are not to be found.
-        min_score: Only items with this score or more.
-        like: Id of a stored item to find the neighbours of, itself excluded; empty if a vector is
-            given.
+        vector: (D,) float32, unit length; None takes the vector of the stored item `like`.
+        top_k: maximum number of hits.
+        filter: JSON text of a filter on documents (`storage.filter`); empty for none.
+        exclude: ids that must not be returned.
+        min_score: lowest score of a hit.
+        like: id of a stored item to search the neighbours of; the item itself is excluded. Empty if
+            `vector` is set.
     """
 
     vector: NDArray[np.float32] | None

@@ -196,7 +196,7 @@ def _index(settings: Settings) -> Iterator[Finding]:
         return
     from lensemble.checkpoint import Checkpoint
     from lensemble.index import check_profile
-    from lensemble.index.snapshots.snapshot import is_intact, read_manifest
+    from lensemble.index.snapshots.manifest import is_intact, read_manifest
     from lensemble.index.storage.store import Store
 
     profile = Checkpoint.open(settings.checkpoint).profile

@@ -15,7 +15,7 @@ from lensemble.index import check_profile
 from lensemble.index.maintenance.compactor import Compactor
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.maintenance.stats import stats_json
-from lensemble.index.storage.records import Change, Delete, Upsert, checked
+from lensemble.index.storage.changes import Change, Delete, Upsert, checked_change
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
 from lensemble.stages import stage
@@ -140,7 +140,7 @@ class StoreStage(Stage[Change | Read, Stored]):
         assert self._store is not None
         self._read_for = self._store.dimension
         try:
-            return row if isinstance(row, Read) else checked(row, self._store.dimension)
+            return row if isinstance(row, Read) else checked_change(row, self._store.dimension)
         except InvalidInputError as error:
             return error
 
@@ -149,7 +149,7 @@ class StoreStage(Stage[Change | Read, Stored]):
         if not rows or self._store is None:
             return []
         try:
-            if self._store.replaced:
+            if self._store.is_replaced:
                 self._reopen()
             changes = [row for row in rows if not isinstance(row, Read)]
             written = iter(self._write(changes) if changes else [])
@@ -197,7 +197,7 @@ class StoreStage(Stage[Change | Read, Stored]):
         assert self._store is not None
         # `read` checked them, but for the dimension of an index that was put in place since.
         same = self._store.dimension == self._read_for
-        return self._store.write(changes, sound=same)
+        return self._store.write(changes, checked=same)
 
     def _reopen(self) -> None:
         assert self._store is not None

@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks.common.photos import PHOTOS, read_photo
 from lensemble.index.maintenance.compact import compact
-from lensemble.index.snapshots.snapshot import SNAPSHOTS
-from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import STORE_FILE, Store
+from lensemble.index.snapshots.manifest import SNAPSHOTS
+from lensemble.index.storage.changes import Delete, Upsert
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client

@@ -15,7 +15,7 @@ from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.index import MAX_ID_BYTES
-from lensemble.index.storage.records import MAX_DOCUMENT_BYTES
+from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from lensemble.index.query import IndexHit
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
-from lensemble.index.storage.records import StoredItem, Upsert
+from lensemble.index.storage.changes import Upsert
+from lensemble.index.storage.read_results import StoredItem
 from lensemble.index.storage.store import Store
 from tests.faults.worker import SHARED, SLOTS, batch, check_matches, marked, marker, vector
 from tests.paths import ROOT

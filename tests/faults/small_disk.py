@@ -14,9 +14,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lensemble.index.maintenance.backup import back_up, export
+from lensemble.index.maintenance.backup import back_up
 from lensemble.index.maintenance.compact import compact
-from lensemble.index.snapshots.snapshot import SNAPSHOTS, names
+from lensemble.index.maintenance.export import export
+from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import StorageError
 from tests.faults.harness import Truth, check
@@ -70,7 +71,7 @@ def fill(disk: Path, seed: int) -> str:
             write(store)
     compact(folder)
     check(folder, truth)
-    assert 1 <= len(names(folder)) <= 2
+    assert 1 <= len(snapshot_names(folder)) <= 2
     return f"{truth.applied[0]} batches, {made} of {tried} snapshots, {opened=} without room: whole"
 
 

@@ -28,9 +28,11 @@ import pytest
 
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import MANIFEST, SNAPSHOTS, DamagedError, Snapshot, names
-from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import STORE_FILE, Store
+from lensemble.index.snapshots.manifest import MANIFEST, SNAPSHOTS, snapshot_names
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.storage.changes import Delete, Upsert
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from lensemble_cli.main import main
 from lensemble_contract.errors import LensembleError, StorageError
 from tests.faults.harness import Truth, check, told
@@ -140,7 +142,7 @@ def make_scene(kind: str, folder: Path) -> Scene:
             made.write(store, changes)
             if turn == 1:
                 compact(made.folder)
-    assert len(names(made.folder)) == 2
+    assert len(snapshot_names(made.folder)) == 2
     assert not (made.folder / WAL).exists()
     made.check(made.folder)
     return made
@@ -173,7 +175,7 @@ def test_damaged_snapshot_changes_no_answer(scene, tmp_path, caplog, damage, see
         files.remove(MANIFEST)  # test_flipped_byte_in_a_manifest
     for name in files:
         folder = scene.copy(tmp_path / "index")
-        damaged = names(folder)[: draw.choice((1, 1, 2))]
+        damaged = snapshot_names(folder)[: draw.choice((1, 1, 2))]
         places = [damage(folder / SNAPSHOTS / one / name, draw) for one in damaged]
         with told(seed=seed, name=name, damaged=damaged, places=places):
             caplog.clear()
@@ -191,7 +193,7 @@ def test_flipped_byte_in_a_manifest(scene, tmp_path):
     """A wrong sequence number hides what was written since; a wrong last row shows items twice."""
     draw = random.Random(72)
     folder = scene.copy(tmp_path / "index")
-    name = names(folder)[0]
+    name = snapshot_names(folder)[0]
     path = folder / SNAPSHOTS / name / MANIFEST
     whole, data = Snapshot.load(folder, name).manifest, path.read_bytes()
     silent = []
@@ -468,14 +470,14 @@ def test_snapshot_that_cannot_be_written(scene, nursery, tmp_path):
     """The one before stays current, and nothing of the new one is left."""
     for limit in limits(scene, random.Random(83)):
         folder = scene.copy(tmp_path / "index")
-        before = names(folder)
+        before = snapshot_names(folder)
         with told(limit=limit):
             worker = nursery.start("compact_once", folder=folder, file_bytes=limit)
             _, (said,) = worker.end()
             assert said.startswith("refused")
             assert "the store is whole" in said
             assert not list((folder / SNAPSHOTS).glob(".*"))
-            assert names(folder) == before
+            assert snapshot_names(folder) == before
             scene.check(folder)
 
 
@@ -483,7 +485,9 @@ def test_snapshot_without_its_last_bytes(scene, nursery, tmp_path):
     """They are in a buffer of stdio's until the file is closed, and nobody looks how that ends."""
     folder = scene.copy(tmp_path / "index")
     compact(folder)
-    largest = max(path.stat().st_size for path in (folder / SNAPSHOTS / names(folder)[0]).iterdir())
+    largest = max(
+        path.stat().st_size for path in (folder / SNAPSHOTS / snapshot_names(folder)[0]).iterdir()
+    )
     for lacking in (1, 100, 4000):
         folder = scene.copy(tmp_path / "index")
         worker = nursery.start("compact_once", folder=folder, file_bytes=largest - lacking)

@@ -18,8 +18,9 @@ import pytest
 
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import SNAPSHOTS, names
-from lensemble.index.storage.store import STORE_FILE, Store
+from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from tests.faults.harness import Truth, check, told, wait_for_report
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
@@ -99,7 +100,7 @@ def test_killed_compaction(nursery, folder, seed):
         truth.hear(0, writer.kill())
     compact(folder)
     left = [path.name for path in (folder / SNAPSHOTS).iterdir()]
-    assert sorted(left) == sorted(names(folder))
+    assert sorted(left) == sorted(snapshot_names(folder))
     assert len(left) <= 2
     check(folder, truth)
 
@@ -171,7 +172,7 @@ def test_killed_in_the_middle_of_a_snapshot(nursery, tmp_path, plan):
     draw = random.Random(plan.kind)
     folder = tmp_path / "index"
     build(folder, 65, 2000, plan)
-    (current,) = names(folder)
+    (current,) = snapshot_names(folder)
     sizes = [path.stat().st_size for path in (folder / SNAPSHOTS / current).iterdir()]
     for kill in range(8):
         limit = draw.randrange(min(40_000, max(sizes) // 2), max(sizes))
@@ -225,8 +226,10 @@ def test_killed_before_every_step_of_a_compaction(nursery, folder):
             if status == 0:
                 break
     assert step > 30
-    assert sorted(path.name for path in (folder / SNAPSHOTS).iterdir()) == sorted(names(folder))
-    assert len(names(folder)) == 2
+    assert sorted(path.name for path in (folder / SNAPSHOTS).iterdir()) == sorted(
+        snapshot_names(folder)
+    )
+    assert len(snapshot_names(folder)) == 2
 
 
 @pytest.fixture
@@ -241,7 +244,7 @@ def which(folder: Path) -> int:
         return 0
     with Store.open(folder) as store:
         store.verify()
-        (seed,) = {json.loads(record.document)["seed"] for record in store.records()}
+        (seed,) = {json.loads(record.document)["seed"] for record in store.live_items()}
         assert len(store) == {60: 3, 61: 4}[seed]
     return seed
 

@@ -18,8 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble.index.snapshots.snapshot import INDEX, SNAPSHOTS
-from lensemble.index.storage.store import STORE_FILE, Store
+from lensemble.index.snapshots.manifest import INDEX, SNAPSHOTS
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client

@@ -37,10 +37,10 @@ from lensemble.index.maintenance.compact import compact
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.query import IndexHit
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.kinds import faiss_module
+from lensemble.index.snapshots.faiss_index import faiss_module
 from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.storage.changes import Change, Delete, Upsert
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.records import Change, Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_contract.errors import LensembleError

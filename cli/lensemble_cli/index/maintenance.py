@@ -60,7 +60,7 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from lensemble.index.maintenance.backup import verify
+    from lensemble.index.maintenance.verify import verify
 
     report = verify(args.index)
     print(f"{args.index}: store undamaged, {report.items} items in {report.rows} rows")
@@ -114,7 +114,7 @@ def _restore(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from lensemble.index.maintenance.backup import export
+    from lensemble.index.maintenance.export import export
 
     print(f"{export(args.index, args.out, progress=True)} items -> {args.out}")
     return 0

@@ -1,1 +1,1 @@
-"""Making, compacting, copying and measuring an index."""
+"""Creating, compacting, verifying and copying an index."""

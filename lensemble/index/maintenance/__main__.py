@@ -1,4 +1,4 @@
-"""`python -m lensemble.index.maintenance FOLDER`: makes the next snapshot of an index."""
+"""`python -m lensemble.index.maintenance FOLDER`: builds the next snapshot of an index."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 from lensemble.index.maintenance.compact import compact
 from lensemble_contract.errors import LensembleError
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_NICE = 10  # those who search and write come first
+_PR_SET_PDEATHSIG = 1  # constant of prctl(2)
+_NICE = 10  # searches and writes have priority
 
 
 def main() -> int:
-    """Compacts.
+    """Compacts the index.
 
     Returns:
-        0, or 1 if it failed: the reason is on standard error.
+        0, or 1 if it failed; the reason is then on standard error.
     """
-    # Who asked for it and is gone does not need it; the index stays as it was.
+    # End with the parent process; the index stays as it is.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICE)
     logging.basicConfig(level=logging.INFO)
     try:
-        # Half of the cores: those who search and write want the caches, too.
+        # Half of the cores: searches and writes need the CPU caches, too.
         compact(Path(sys.argv[1]), threads=max(1, len(os.sched_getaffinity(0)) // 2))
     except LensembleError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Makes the next snapshot from the store, while others write and search."""
+"""Compaction: builds the next snapshot from the store while others write and search."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lensemble.index.snapshots.snapshot import SNAPSHOTS, Snapshot, read_manifest
-from lensemble.index.snapshots.tune import make
+from lensemble.index.snapshots.manifest import SNAPSHOTS, read_manifest
+from lensemble.index.snapshots.snapshot import Snapshot
+from lensemble.index.snapshots.tune import build_for_plan
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import OverloadedError, StorageError
@@ -21,39 +22,39 @@ logger = logging.getLogger(__name__)
 
 
 def compact(folder: Path, plan: IndexPlan | None = None, threads: int = 1) -> Snapshot:
-    """Builds a snapshot of all that is live, makes it the current one, and clears up.
+    """Builds a snapshot of all live items, makes it the current one, and deletes what is obsolete.
 
-    The one before is kept, in case the new one is found damaged. Rows whose tombstones are in that
-    are removed for good, and older snapshots with them. Searchers take the new one when they have
-    loaded it.
+    The snapshot before it is kept, in case the new one turns out to be damaged. Older snapshots are
+    deleted, and so are the tombstones that the kept snapshot no longer needs. Searchers switch to
+    the new snapshot once they have loaded it.
 
     Args:
-        folder: Of the index.
-        plan: How it is to be searched, from now on; None keeps the index's plan.
-        threads: To build with.
+        folder: folder of the index.
+        plan: index plan from now on; None keeps the plan of the index.
+        threads: number of threads to build with.
 
     Returns:
         The new snapshot.
 
     Raises:
         InvalidInputError: There is no index, or the plan does not fit it.
-        OverloadedError: Another process is at it.
+        OverloadedError: Another process is compacting the index.
         StorageError: The store is damaged, or the snapshot cannot be written.
     """
-    with Store.open(folder) as store, _alone(folder):
-        contents = store.contents()
-        tuned = make(plan if plan is not None else store.plan, contents.vectors, threads)
-        if plan is not None:  # it has worked
+    with Store.open(folder) as store, _compaction_lock(folder):
+        contents = store.read_contents()
+        tuned = build_for_plan(plan if plan is not None else store.plan, contents.vectors, threads)
+        if plan is not None:  # stored only now: it has been shown to work
             store.set_plan(plan)
-        snapshot = Snapshot.make(
+        snapshot = Snapshot.from_contents(
             contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
         )
         snapshot.save(folder)
         store.set_snapshot(snapshot.name)
         state = store.state
-        before = read_manifest(folder, state.previous) if state.previous else None
-        if before is not None:
-            store.purge(before.sequence)
+        previous = read_manifest(folder, state.previous) if state.previous else None
+        if previous is not None:
+            store.purge(previous.sequence)
         for path in (folder / SNAPSHOTS).iterdir():
             if path.name not in (state.snapshot, state.previous):
                 shutil.rmtree(path, ignore_errors=True)
@@ -62,8 +63,8 @@ def compact(folder: Path, plan: IndexPlan | None = None, threads: int = 1) -> Sn
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One compaction at a time on this machine; the lock goes with the process that holds it."""
+def _compaction_lock(folder: Path) -> Iterator[None]:
+    """Allows one compaction at a time on this machine; a lock ends with its process."""
     try:
         opened = (folder / LOCK_FILE).open("w")
     except OSError as error:

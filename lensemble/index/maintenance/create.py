@@ -1,9 +1,8 @@
-"""A whole new index in a folder, all of it or nothing."""
+"""Creating an index in a folder, completely or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import os
 from collections.abc import Sequence
@@ -13,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.maintenance.compact import LOCK_FILE, compact
-from lensemble.index.maintenance.staging_folder import workspace
-from lensemble.index.snapshots.snapshot import SNAPSHOTS
+from lensemble.index.maintenance.staging import put_in_place, staging_folder
+from lensemble.index.snapshots.manifest import SNAPSHOTS
+from lensemble.index.storage.changes import Upsert
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.records import Upsert
-from lensemble.index.storage.store import STORE_FILE, Store
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from lensemble.profile import Identity, Profile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
+BACKUP_FILE = "backup.json"  # only in backups, beside the files of an index
+
 _WRITE_ROWS = 4096
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # renameat2(2)
-BACKUP_FILE = "backup.json"
-"""Stands in a backup, beside what an index has."""
-_OURS = {
+_INDEX_FILES = {
     STORE_FILE,
     f"{STORE_FILE}-wal",
     f"{STORE_FILE}-shm",
@@ -33,7 +32,7 @@ _OURS = {
     LOCK_FILE,
     BACKUP_FILE,
 }
-_FIRST_FORMAT = {"manifest.json", "index.faiss", "items.jsonl"}
+_FIRST_FORMAT_FILES = {"manifest.json", "index.faiss", "items.jsonl"}
 
 
 def write_index(
@@ -48,68 +47,70 @@ def write_index(
     fields: Sequence[str] = (),
     threads: int = 1,
 ) -> None:
-    """Writes an index and its first snapshot; an index that stands there is replaced.
+    """Writes an index and its first snapshot; an existing index in the folder is replaced.
 
-    A server that has the replaced one open goes over to the new one with its next search.
+    A server that has the replaced index open uses the new one from its next search on.
 
-    Vectors may be mapped from a file: they are written some thousands at a time. The snapshot is
-    then made of all of them in memory.
+    `vectors` may be a memory-mapped file: the store is written in parts of 4,096 items. Building
+    the snapshot needs all vectors in memory.
 
     Args:
-        folder: Missing, empty, or an index.
-        profile: What the vectors were made under.
+        folder: folder that is missing, empty, or an index.
+        profile: profile of the vectors.
         vectors: (N, D) float32, unit length.
-        ids: The caller's ids, N, unique.
-        documents: JSON objects, N.
-        digests: Of what each vector was made from (`Upsert`), N; None if not known.
-        plan: How the index is to be searched.
-        fields: Of documents, that get an index for filters.
-        threads: To build with.
+        ids: N unique ids.
+        documents: N JSON texts of objects.
+        digests: N digests of the inputs of the vectors (`Upsert.digest`); None if unknown.
+        plan: index plan; None for the default.
+        fields: document fields that get an SQL index for filters.
+        threads: number of threads to build the snapshot with.
 
     Raises:
-        InvalidInputError: The folder holds something else, lengths differ, an id stands twice, or
-            an item cannot be stored.
-        StorageError: It cannot be written.
+        InvalidInputError: The folder contains something else, the numbers of vectors, ids and
+            documents differ, an id occurs twice, or an item cannot be stored.
+        StorageError: The index cannot be written.
     """
     if not len(vectors) == len(ids) == len(documents):
         raise InvalidInputError(
-            f"{len(vectors)} vectors, {len(ids)} ids, {len(documents)} documents", field="index"
+            f"{len(vectors)} vectors, {len(ids)} ids, {len(documents)} documents; expected the "
+            "same number of each",
+            field="index",
         )
     seen: set[str] = set()
     for id_ in ids:
         if id_ in seen:
-            raise InvalidInputError(f"id {id_!r} stands twice", field="index")
+            raise InvalidInputError(f"id {id_!r} occurs twice", field="index")
         seen.add(id_)
     folder = folder.resolve()
     check_target(folder)
     try:
-        with workspace(folder) as made:
-            with Store.create(made, profile, vectors.shape[1], plan) as store:
+        with staging_folder(folder) as staging:
+            with Store.create(staging, profile, vectors.shape[1], plan) as store:
                 store.set_fields(fields)
                 items = zip(ids, vectors, documents, digests or [""] * len(ids), strict=True)
-                # Nobody sees it before it is in place, so it need not be one transaction.
+                # Nobody can open the staging folder, so several transactions do no harm.
                 while part := list(itertools.islice(items, _WRITE_ROWS)):
                     for result in store.write([Upsert(*item) for item in part]):
                         if isinstance(result, LensembleError):
                             raise result
-            compact(made, threads=threads)
-            put_in_place(made, folder)
+            compact(staging, threads=threads)
+            put_in_place(staging, folder)
     except OSError as error:
         raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
 
 
 def ensure_index(folder: Path, profile: Profile) -> None:
-    """Makes an empty index where none is, for a server that takes writes.
+    """Creates an empty index if there is none, for a server that accepts writes.
 
-    Several processes may do so at a time.
+    Several processes may call it at the same time.
 
     Args:
-        folder: Of the index.
-        profile: What vectors will be made under, at its full length.
+        folder: folder of the index.
+        profile: profile of the vectors, whose full dimension the index gets.
 
     Raises:
-        InvalidInputError: The folder holds something else.
-        StorageError: It cannot be written.
+        InvalidInputError: The folder contains something else.
+        StorageError: The index cannot be written.
     """
     if (folder / STORE_FILE).is_file():
         return
@@ -117,50 +118,29 @@ def ensure_index(folder: Path, profile: Profile) -> None:
     check_target(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with workspace(folder) as made:
-            with Store.create(made, profile, profile.dimension):
+        with staging_folder(folder) as staging:
+            with Store.create(staging, profile, profile.dimension):
                 pass
-            # Only if nobody was faster: a link does not replace.
+            # A hard link, unlike a rename, does not replace the store of a faster process.
             with contextlib.suppress(FileExistsError):
-                os.link(made / STORE_FILE, folder / STORE_FILE)
+                os.link(staging / STORE_FILE, folder / STORE_FILE)
     except OSError as error:
         raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
 
 
-def put_in_place(made: Path, folder: Path) -> None:
-    """Puts a finished folder where an index belongs, in one step.
-
-    One that stands there is then where the finished one was.
-
-    Raises:
-        StorageError: The file system cannot exchange two folders.
-    """
-    if not folder.exists():
-        made.rename(folder)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, bytes(made), _AT_FDCWD, bytes(folder), _RENAME_EXCHANGE):
-        code = ctypes.get_errno()
-        raise StorageError(
-            f"cannot put an index in the place of {str(folder)!r}: {os.strerror(code)}; remove "
-            "that folder first",
-            field="index",
-        )
-
-
 def check_target(folder: Path) -> None:
-    """Refuses a folder that an index may not be written to: it would be replaced whole.
+    """Checks that an index may be written to a folder, which would be replaced as a whole.
 
     Raises:
-        InvalidInputError: It is a file, or holds anything but an index.
+        InvalidInputError: It is a file, or a folder with anything but an index in it.
     """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InvalidInputError(f"{str(folder)!r} is not a folder", field="index")
     names = {path.name for path in folder.iterdir()}
-    ours = (STORE_FILE in names and names <= _OURS) or names == _FIRST_FORMAT
-    if names and not ours:
+    is_index = (STORE_FILE in names and names <= _INDEX_FILES) or names == _FIRST_FORMAT_FILES
+    if names and not is_index:
         raise InvalidInputError(
             f"{str(folder)!r} holds something else than an index ({', '.join(sorted(names)[:3])}); "
             "give a new folder",

@@ -1,4 +1,4 @@
-"""What an index is and what it takes: for `stats`, and for whoever looks after it."""
+"""Statistics of an index: counts, sizes and settings, for the operation `stats`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from lensemble.index.snapshots.snapshot import SNAPSHOTS, names, read_manifest
-from lensemble.index.storage.reader import STORE_FILE, StoreReader
+from lensemble.index.snapshots.manifest import SNAPSHOTS, read_manifest, snapshot_names
+from lensemble.index.storage.reader import StoreReader
+from lensemble.index.storage.schema import STORE_FILE
 
 
 def stats(reader: StoreReader) -> dict[str, Any]:
-    """Counts, sizes in bytes, and what the current snapshot says of itself.
+    """Counts, sizes in bytes, the index plan, and the manifest of the current snapshot.
 
     Raises:
         StorageError: The store cannot be read.
     """
     with reader.reading():
         current = reader.snapshot
-        made = read_manifest(reader.folder, current) if current else None
-        written, removed = reader.pending(made.sequence if made else 0)
+        manifest = read_manifest(reader.folder, current) if current else None
+        written, removed = reader.count_changes_since(manifest.sequence if manifest else 0)
         count, sequence = len(reader), reader.sequence
+    folder = reader.folder / SNAPSHOTS
     return {
         "count": count,
         "dimension": reader.dimension,
@@ -29,13 +31,13 @@ def stats(reader: StoreReader) -> dict[str, Any]:
         "sequence": sequence,
         "plan": asdict(reader.plan),
         "fields": reader.fields,
-        "snapshot": {"name": current, **asdict(made)} if made else None,
+        "snapshot": {"name": current, **asdict(manifest)} if manifest else None,
         "written_since": written,
         "removed_since": removed,
         "store_bytes": _size(reader, STORE_FILE) + _size(reader, f"{STORE_FILE}-wal"),
         "snapshot_bytes": {
-            name: sum(path.stat().st_size for path in (reader.folder / SNAPSHOTS / name).iterdir())
-            for name in names(reader.folder)
+            name: sum(path.stat().st_size for path in (folder / name).iterdir())
+            for name in snapshot_names(reader.folder)
         },
     }
 

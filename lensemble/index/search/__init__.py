@@ -1,1 +1,1 @@
-"""Stage 3: vectors become their nearest items."""
+"""Search, stage 3: finds the nearest items to a vector."""

@@ -1,4 +1,4 @@
-"""What was written after the snapshot: in memory, searched exactly, gone at the next snapshot."""
+"""The delta: items written since the snapshot, searched exactly in memory."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.exact import ScoredRows, nearest
+from lensemble.index.snapshots.exact_search import ScoredRows, nearest_rows
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_FIRST_BYTES = 64 * 1024 * 1024
-"""Of vectors that there is room for at once; memory is taken only where something was written, and
-growing would copy all while a search waits."""
+# Initial capacity for vectors. Growing copies all vectors while a search waits, so it starts large;
+# the operating system provides memory only for the pages that are written.
+_INITIAL_BYTES = 64 * 1024 * 1024
 
 
 class Delta:
-    """Rows with their vectors, in no order.
+    """Rows with their vectors, in no particular order.
 
     Args:
-        dimension: Of the vectors.
+        dimension: length D of the vectors.
     """
 
     def __init__(self, dimension: int) -> None:
         self._vectors = np.empty((0, dimension), np.float32)
         self._rows = np.empty(0, np.int64)
-        self._place: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._place)
+        return len(self._positions)
 
     def __contains__(self, row: int) -> bool:
-        return row in self._place
+        return row in self._positions
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """(N,) int64; a view that the next change makes wrong."""
+        """(N,) int64; a view that is valid until the next change."""
         return self._rows[: len(self)]
 
     @property
     def vectors(self) -> NDArray[np.float32]:
-        """(N, D) float32, in the order of `rows`; a view that the next change makes wrong."""
+        """(N, D) float32, in the order of `rows`; a view that is valid until the next change."""
         return self._vectors[: len(self)]
 
     def add(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Adds rows that are not there yet.
+        """Adds rows that are not in the delta.
 
         Args:
             rows: (N,) int64.
@@ -53,36 +53,37 @@ class Delta:
         """
         start, end = len(self), len(self) + len(rows)
         if end > len(self._rows):
-            first = _FIRST_BYTES // (4 * self._vectors.shape[1])
-            capacity = max(first, end, 2 * len(self._rows))
+            initial = _INITIAL_BYTES // (4 * self._vectors.shape[1])
+            capacity = max(initial, end, 2 * len(self._rows))
             self._vectors = _grown(self._vectors, capacity)
             self._rows = _grown(self._rows, capacity)
         self._vectors[start:end] = vectors
         self._rows[start:end] = rows
-        self._place.update(zip(rows.tolist(), range(start, end), strict=True))
+        self._positions.update(zip(rows.tolist(), range(start, end), strict=True))
 
     def remove(self, row: int) -> None:
-        """Removes a row that is there; the last one takes its place."""
+        """Removes a row that is in the delta; the last row takes its position."""
         last = len(self) - 1
-        at = self._place.pop(row)
-        if at != last:
-            self._vectors[at], self._rows[at] = self._vectors[last], self._rows[last]
-            self._place[int(self._rows[at])] = at
+        position = self._positions.pop(row)
+        if position != last:
+            self._vectors[position] = self._vectors[last]
+            self._rows[position] = self._rows[last]
+            self._positions[int(self._rows[position])] = position
 
     def search(
         self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> ScoredRows:
-        """The nearest rows.
+        """Finds the nearest rows.
 
         Args:
             queries: (B, D) float32.
-            k: How many at most.
+            k: maximum number of rows per query.
             allowed: (N,) bool in the order of `rows`; None allows all.
         """
         rows, vectors = self.rows, self.vectors
         if allowed is not None:
             rows, vectors = rows[allowed], vectors[allowed]
-        return nearest(queries, rows, vectors, k)
+        return nearest_rows(queries, rows, vectors, k)
 
 
 def _grown(array: NDArray[Scalar], capacity: int) -> NDArray[Scalar]:

@@ -1,15 +1,14 @@
-"""Which rows fit a filter, remembered.
+"""Caches which rows match a filter.
 
-A row's document never changes, so what was once found stays true: of a filter that was asked
-before, only rows written since are looked at. Rows that are gone are left out by the searcher.
+The document of a row never changes, so a row that matched once matches always. For a cached filter,
+only rows written since its last use are checked. Rows that were removed since stay in the cache;
+the searcher skips them.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass, field
-
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from lensemble.index.snapshots.snapshot import Snapshot
@@ -17,89 +16,96 @@ from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.reader import StoreReader
 
 MAX_FILTERS = 64
-MAX_ROWS = 32_000_000
-"""Row numbers kept for all filters together: 256 MB."""
+MAX_ROWS = 32_000_000  # row numbers of all cached filters together: 256 MB
 
 
-@dataclass(slots=True)
 class FilterRows:
-    """The rows that fit one filter."""
+    """The rows that match one filter.
 
-    condition: Filter
-    sequence: int = 0
-    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    snapshot: str = ""
-    last_row: int = 0
-    mask: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    Args:
+        condition: the filter.
+
+    Attributes:
+        condition: the filter.
+        sequence: sequence number of the store up to which rows were checked.
+        rows: (N,) int64, ascending; matching rows among all rows that were live at some time.
+    """
+
+    def __init__(self, condition: Filter) -> None:
+        self.condition = condition
+        self.sequence = 0
+        self.rows = np.empty(0, np.int64)
+        self._snapshot = ""  # snapshot of `_mask`
+        self._last_row = 0  # highest row number that this snapshot may have
+        self._mask = np.empty(0, np.bool_)
+
+    def extend(self, rows: NDArray[np.int64], sequence: int) -> None:
+        """Adds the matching rows (M,) that were written since, up to a sequence number."""
+        if len(rows):
+            self.rows = np.concatenate([self.rows, rows])
+            if rows[0] <= self._last_row:  # the snapshot may have these rows, so compute a new mask
+                self._snapshot = ""
+        self.sequence = sequence
+
+    def in_snapshot(self, snapshot: Snapshot) -> NDArray[np.bool_]:
+        """Which positions of a snapshot match, (N,) bool."""
+        if self._snapshot != snapshot.name:
+            self._mask = np.zeros(len(snapshot.rows), np.bool_)
+            self._mask[snapshot.positions(self.rows)] = True
+            self._snapshot, self._last_row = snapshot.name, snapshot.manifest.last_row
+        return self._mask
+
+    def contains(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the given rows (N,) match, (N,) bool."""
+        positions = np.searchsorted(self.rows, rows)
+        matches = positions < len(self.rows)
+        matches[matches] = self.rows[positions[matches]] == rows[matches]
+        return matches
 
 
 class FilterCache:
-    """Rows that fit filters, for one searcher.
+    """The most recently used filters of one searcher, with their matching rows.
 
     Args:
-        reader: The store.
+        reader: the store.
     """
 
     def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
-        self._known: OrderedDict[str, FilterRows] = OrderedDict()
+        self._cache: LRUCache[str, FilterRows] = LRUCache(MAX_ROWS, getsizeof=_cache_size)
 
-    def follow(self, text: str, sequence: int) -> NDArray[np.int64]:
-        """Rows that fit a filter, among all that were live at some time.
-
-        Call it inside `Reader.reading`, where the store is at `sequence`.
+    def cached(self, text: str, sequence: int) -> FilterRows | None:
+        """The matching rows at a sequence number, if they are known without asking the store.
 
         Args:
-            text: Of the filter.
-            sequence: Of the store at this moment.
+            text: JSON text of the filter.
+            sequence: sequence number of the store.
+        """
+        entry = self._cache.get(text)
+        return entry if entry is not None and entry.sequence == sequence else None
 
-        Returns:
-            (N,) int64, ascending.
+    def update(self, text: str, sequence: int) -> FilterRows:
+        """The matching rows, brought up to date; call it inside `StoreReader.reading`.
+
+        Args:
+            text: JSON text of the filter.
+            sequence: sequence number of the store.
 
         Raises:
-            InvalidInputError: It is no filter.
+            InvalidInputError: The text is not a filter.
             StorageError: The file is damaged.
         """
-        known = self._known.pop(text, None) or FilterRows(Filter.parse(text))
-        if known.sequence < sequence:
-            fresh = self._reader.matching(known.condition, known.sequence)
-            if len(fresh):
-                known.rows = np.concatenate([known.rows, fresh])
-                if fresh[0] <= known.last_row:  # a snapshot may hold them
-                    known.snapshot = ""
-            known.sequence = sequence
-        self._known[text] = known
-        return known.rows
+        entry = self._cache.pop(text, None) or FilterRows(Filter.parse(text))
+        if entry.sequence < sequence:
+            new_rows = self._reader.rows_matching(entry.condition, entry.sequence)
+            entry.extend(new_rows, sequence)
+        self._cache[text] = entry
+        return entry
 
-    def is_known(self, text: str, sequence: int) -> bool:
-        """Whether `follow` would ask the store nothing."""
-        return text in self._known and self._known[text].sequence == sequence
 
-    def in_snapshot(self, text: str, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Positions of a snapshot that fit a filter which was followed, (N,) bool."""
-        known = self._known[text]
-        if known.snapshot != snapshot.name:
-            known.mask = np.zeros(len(snapshot.rows), np.bool_)
-            known.mask[snapshot.positions(known.rows)] = True
-            known.snapshot, known.last_row = snapshot.name, snapshot.manifest.last_row
-        return known.mask
+def _cache_size(entry: FilterRows) -> int:
+    """Size in row numbers, at least so much that at most `MAX_FILTERS` entries fit.
 
-    def among(self, text: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of some rows (N,) fit a filter that was followed, (N,) bool."""
-        fit = self._known[text].rows
-        at = np.searchsorted(fit, rows)
-        found = at < len(fit)
-        found[found] = fit[at[found]] == rows[found]
-        return found
-
-    def clear(self) -> None:
-        """Forgets everything, as after another store took this one's place."""
-        self._known.clear()
-
-    def forget_oldest(self) -> None:
-        """Keeps what was asked last, within the limits; call it after a batch."""
-        while len(self._known) > 1 and (
-            len(self._known) > MAX_FILTERS
-            or sum(len(known.rows) for known in self._known.values()) > MAX_ROWS
-        ):
-            self._known.popitem(last=False)
+    It is never above the size of the cache, which would refuse such an entry.
+    """
+    return min(max(len(entry.rows), MAX_ROWS // MAX_FILTERS), MAX_ROWS)

@@ -1,7 +1,8 @@
-"""A searcher: a snapshot, what was written since, and what was removed, one step behind no writer.
+"""The searcher: an index that is searched while other processes write to it.
 
-Before each search it asks the store whether anybody committed; if so it takes the news. So a write
-that was acknowledged is found, and a removed item is not, by every process that has the store open.
+Before each batch of queries it asks the store whether another process has committed, and if so,
+applies the changes. So every process that has the index open finds an acknowledged write, and does
+not find a removed item, with its next search.
 """
 
 from __future__ import annotations
@@ -18,77 +19,85 @@ from numpy.typing import NDArray
 
 from lensemble.index import check_profile, check_query
 from lensemble.index.query import IndexHit, Query
-from lensemble.index.search.delta import Delta
-from lensemble.index.search.filter_cache import FilterCache
+from lensemble.index.search.filter_cache import FilterCache, FilterRows
+from lensemble.index.search.index_state import IndexState
 from lensemble.index.search.snapshot_search import SnapshotSearch
-from lensemble.index.snapshots.exact import ScoredRows, merged
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot, newest_snapshot_sequence
-from lensemble.index.storage.records import StoreChanges
-from lensemble.index.storage.store import Store, TombstonesPurgedError
+from lensemble.index.snapshots.manifest import newest_snapshot_sequence
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.storage.reader import TombstonesPurgedError
+from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError, StorageError
 
 logger = logging.getLogger(__name__)
 
 _TRIES = 5
 
+ScoreAndRow = tuple[float, int]
+
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedQuery:
-    """A query with what it needed from the store.
+    """A query with everything that it needs from the store.
 
     Attributes:
-        query: As it was asked.
+        query: the query.
         vector: (D,) float32.
-        excluded: Rows that are not to be found.
+        excluded: rows that must not be returned.
+        matching: rows that match the query's filter; None without a filter.
     """
 
     query: Query
     vector: NDArray[np.float32]
     excluded: frozenset[int]
+    matching: FilterRows | None
 
 
 class LiveIndex:
-    """A corpus that changes while it is searched; one caller at a time.
+    """An index that changes while it is searched; one caller at a time may use it.
 
     Args:
-        store: The truth.
-        device: `cpu`, or `cuda:0` and the like for snapshots on that GPU.
-        profile_hash: What queries are made under; empty is not checked.
+        store: the index's store; closed by `close`.
+        device: `cpu`, or a GPU such as `cuda:0` for snapshots.
+        profile_hash: hash of the profile of the queries; empty skips the check.
 
     Raises:
         InvalidInputError: The index was built under another profile.
     """
 
+    # Set by `_use_store`, again whenever the index is replaced.
+    _store: Store
+    _filters: FilterCache
+    _data_version: int
+    _damaged: str  # name of the snapshot that could not be loaded; empty if there is none
+    _loading: Future[SnapshotSearch | None] | None
+    _state: IndexState
+
     def __init__(self, store: Store, device: str = "cpu", profile_hash: str = "") -> None:
-        self._store = store
         self._device, self._profile_hash = device, profile_hash
-        self._version, self._refused = -1, ""
-        self._loading: Future[SnapshotSearch | None] | None = None
         self._loader = ThreadPoolExecutor(1, "snapshot")
-        self._take_up(store)
+        self._use_store(store)
 
     @classmethod
     def open(cls, folder: Path, device: str = "cpu", profile_hash: str = "") -> Self:
         """Opens an index.
 
         Args:
-            folder: Of the index.
-            device: See above.
-            profile_hash: See above.
+            folder: folder of the index.
+            device: see `LiveIndex`.
+            profile_hash: see `LiveIndex`.
 
         Raises:
-            InvalidInputError: There is none, it is of another format, or was built under another
-                profile.
-            StorageError: The store is damaged. A damaged snapshot is no fault: it is left out.
+            InvalidInputError: There is no index, or one of another format or profile.
+            StorageError: The store is damaged. A damaged snapshot is no error: it is not used.
         """
         newest = newest_snapshot_sequence(folder)
         store = Store.open(folder)
         try:
             if store.sequence < newest:
                 logger.error(
-                    "index %s lost changes %d to %d: a snapshot was made of them, and the store "
-                    "ends before (its log was cut, or an older file put back); restore a backup, "
-                    "or write them again",
+                    "index %s lost changes %d to %d: a snapshot has them, but the store ends "
+                    "before (its WAL file was cut, or an older file was put in its place); restore "
+                    "a backup, or write the items again",
                     folder,
                     store.sequence + 1,
                     newest,
@@ -111,259 +120,235 @@ class LiveIndex:
 
     @property
     def dimension(self) -> int:
-        """Length of the vectors."""
+        """Length D of the vectors."""
         return self._store.dimension
 
     @property
     def manifest(self) -> dict[str, Any]:
         """See `Index.manifest`."""
-        made = self._base.snapshot.manifest if self._base else None
+        snapshot = self._state.snapshot
+        manifest = snapshot.snapshot.manifest if snapshot else None
         return {
-            "kind": made.kind if made else "exact",
-            "parameters": made.parameters if made else {},
-            "recall_at_10": made.recall_at_10 if made else 1.0,
+            "kind": manifest.kind if manifest else "exact",
+            "parameters": manifest.parameters if manifest else {},
+            "recall_at_10": manifest.recall_at_10 if manifest else 1.0,
             "profile_name": self._store.profile_name,
             "profile_hash": self._store.profile_hash,
             "dimension": self._store.dimension,
             "count": len(self),
-            "sequence": self._sequence,
-            "snapshot": self._snapshot_name,
-            "delta": len(self._delta),
-            "dead": len(self._base.removed) - self._base.live if self._base else 0,
+            "sequence": self._state.sequence,
+            "snapshot": self._state.snapshot_name,
+            "delta": len(self._state.delta),
+            "dead": len(snapshot.removed) - snapshot.live if snapshot else 0,
         }
 
     def __len__(self) -> int:
-        return (self._base.live if self._base else 0) + len(self._delta)
+        """Number of live items."""
+        return len(self._state)
 
     def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[IndexHit]]:
-        """Finds the nearest items to plain vectors.
+        """Finds the nearest items to vectors.
 
         Args:
             queries: (B, D) float32, unit length.
-            top_k: How many at most.
+            top_k: maximum number of hits per query.
 
         Raises:
             StorageError: The store is damaged.
+            InvalidInputError: A query cannot be answered.
         """
-        found = []
+        hits = []
         for result in self.answer([Query(vector, top_k) for vector in queries]):
             if isinstance(result, LensembleError):
                 raise result
-            found.append(result)
-        return found
+            hits.append(result)
+        return hits
 
     def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
         """See `Index.answer`."""
         for _ in range(_TRIES):
-            asked = self._prepare(queries)
-            found = self._found(asked)
+            results = self._search(self._prepare(queries))
             rows = {
                 row
-                for result in found
+                for result in results
                 if not isinstance(result, LensembleError)
                 for _, row in result
             }
-            items = self._store.items(sorted(rows))
-            # A row that was removed and purged since the refresh is not among them.
+            items = self._store.ids_and_documents(sorted(rows))
+            # A row may be missing: removed and purged by other processes since `_prepare`. Then
+            # search again.
             if rows <= items.keys():
-                self._matching.forget_oldest()
                 return [
                     result
                     if isinstance(result, LensembleError)
                     else [IndexHit(items[row][0], score, items[row][1]) for score, row in result]
-                    for result in found
+                    for result in results
                 ]
-        raise StorageError("rows that were found are missing in the store", field="index")
+        raise StorageError(
+            f"the store lacks rows that a search found, {_TRIES} times in a row; try again",
+            field="index",
+        )
 
     def refresh(self) -> None:
-        """Takes what was committed since the last time, and a newer snapshot once it is loaded.
+        """Applies what was committed since the last call, and switches to a newly loaded snapshot.
 
         Raises:
-            InvalidInputError: Another index stands in this one's place, of another profile.
+            InvalidInputError: The index was replaced by one of another profile.
             StorageError: The store is damaged.
         """
-        if self._store.replaced:
-            old, store = self._store, Store.open(self._store.folder)
-            try:
-                self._take_up(store)
-            except BaseException:  # the next search tries again
-                self._store = old
-                store.close()
-                raise
-            old.close()
-            logger.warning("%s was replaced: went over to the new index", store.folder)
+        if self._store.is_replaced:
+            self._switch_store()
         if self._loading is not None and self._loading.done():
-            loaded, self._loading = self._loading.result(), None
-            if loaded is not None:
-                self._take_news()
-                self._swap(loaded)
-        version = self._store.version
-        if version == self._version:
+            snapshot, self._loading = self._loading.result(), None
+            if snapshot is not None:
+                self._apply_changes()
+                self._switch_snapshot(snapshot)
+        version = self._store.data_version
+        if version == self._data_version:
             return
-        self._take_news()
-        self._version = version
+        self._apply_changes()
+        self._data_version = version
         current = self._store.snapshot
-        if current not in (self._snapshot_name, self._refused) and self._loading is None:
+        if current not in (self._state.snapshot_name, self._damaged) and self._loading is None:
             self._loading = self._loader.submit(self._load, self._store.folder, current)
 
-    @property
-    def _snapshot_name(self) -> str:
-        return self._base.snapshot.name if self._base else ""
+    def _use_store(self, store: Store) -> None:
+        """Starts from the store's newest intact snapshot, or without one.
 
-    def _take_up(self, store: Store) -> None:
-        """Begins with a store."""
+        Raises:
+            InvalidInputError: The index was built under another profile.
+            StorageError: The store is damaged.
+        """
         if self._profile_hash:
             check_profile(store.profile_name, store.profile_hash, self._profile_hash)
         self._store = store
-        self._matching = FilterCache(store)
-        self._version, self._refused, self._loading = -1, "", None
-        self._start()
+        self._filters = FilterCache(store)
+        self._data_version, self._damaged, self._loading = -1, "", None
+        self._state = self._read_state()
 
-    def _prepare(self, queries: Sequence[Query]) -> list[_ResolvedQuery | LensembleError]:
-        """Takes the news, and all that queries need from the store, as of one moment."""
-        filters = {query.filter for query in queries if query.filter}
-        named = any(query.exclude or query.like for query in queries)
-        self.refresh()
-        refused: dict[str, LensembleError] = {}
-        if not named and all(self._matching.is_known(text, self._sequence) for text in filters):
-            return [self._asked(query, refused) for query in queries]
-        with self._store.reading():
-            if self._store.sequence != self._sequence:  # somebody committed since
-                self._take_news()
-            for text in filters:
-                try:
-                    self._matching.follow(text, self._sequence)
-                except InvalidInputError as error:
-                    refused[text] = error
-            return [self._asked(query, refused) for query in queries]
-
-    def _asked(
-        self, query: Query, refused: Mapping[str, LensembleError]
-    ) -> _ResolvedQuery | LensembleError:
-        if query.filter in refused:
-            return refused[query.filter]
-        vector, excluded = query.vector, list(query.exclude)
-        if query.like:
-            (record,) = self._store.get([query.like])
-            if record is None:
-                return NotFoundError(f"no item {query.like!r} in the index", field="like")
-            vector = record.vector
-            excluded.append(query.like)
-        assert vector is not None
-        try:
-            check_query(self.dimension, vector)
-        except InvalidInputError as error:  # another index was put in place since it was read
-            return error
-        rows = frozenset(self._store.rows_of(excluded).values()) if excluded else frozenset()
-        return _ResolvedQuery(query, vector, rows)
-
-    def _found(
-        self, asked: Sequence[_ResolvedQuery | LensembleError]
-    ) -> list[list[tuple[float, int]] | LensembleError]:
-        """Scores and rows, best first; queries with one filter are searched together."""
-        found: list[list[tuple[float, int]] | LensembleError] = [
-            one if isinstance(one, LensembleError) else [] for one in asked
-        ]
-        groups: dict[str, list[int]] = {}
-        for n, one in enumerate(asked):
-            if isinstance(one, _ResolvedQuery):
-                groups.setdefault(one.query.filter, []).append(n)
-        for text, members in groups.items():
-            some = [one for n in members if isinstance(one := asked[n], _ResolvedQuery)]
-            k = max(one.query.top_k + len(one.excluded) for one in some)
-            vectors = np.stack([one.vector for one in some])
-            scores, rows = self._nearest(vectors, k, text)
-            for n, one, line, places in zip(
-                members, some, scores.tolist(), rows.tolist(), strict=True
-            ):
-                pairs: Iterable[tuple[float, int]] = zip(line, places, strict=True)
-                if one.excluded or one.query.min_score > -1:
-                    pairs = (
-                        (score, row)
-                        for score, row in pairs
-                        if score >= one.query.min_score and row not in one.excluded
-                    )
-                found[n] = [pair for pair in pairs if pair[1] >= 0][: one.query.top_k]
-        return found
-
-    def _nearest(self, queries: NDArray[np.float32], k: int, text: str) -> ScoredRows:
-        among = self._matching.among(text, self._delta.rows) if text else None
-        parts = [self._delta.search(queries, k, among)]
-        if self._base is not None:
-            allowed = self._matching.in_snapshot(text, self._base.snapshot) if text else None
-            parts.append(self._base.search(queries, k, allowed))
-        return merged(parts, k)
-
-    def _start(self) -> None:
-        """From the newest snapshot that is whole, or from the store alone."""
-        self._base: SnapshotSearch | None = None
-        # Others may lie there, of a state that the store has lost: their rows mean other items.
+    def _read_state(self) -> IndexState:
+        # Only the two snapshots that the store names. The folder may have others, from changes that
+        # the store has lost; their row numbers now belong to other items.
         folder, state = self._store.folder, self._store.state
         for name in filter(None, (state.snapshot, state.previous)):
-            if (base := self._load(folder, name)) is not None:
-                self._base = base
-                break
-        self._restart()
-
-    def _restart(self) -> None:
-        """From the snapshot and all that happened since; without it if that is not known."""
-        try:
-            self._begin()
-        except TombstonesPurgedError:  # only older snapshots are whole, and they miss tombstones
-            self._base = None
-            self._begin()
-
-    def _begin(self) -> None:
-        self._delta = Delta(self._store.dimension)
-        if self._base is not None:
-            self._base.removed[:] = False
-        self._removed = np.empty((0, 2), np.int64)  # row, sequence number of its removal
-        self._sequence = self._base.snapshot.manifest.sequence if self._base else 0
-        self._apply(self._store.since(self._sequence))
-        # `_removed` knows nothing of what was removed before that.
-        self._complete_since = (
-            self._base.snapshot.manifest.sequence if self._base else self._sequence
-        )
+            if (snapshot := self._load(folder, name)) is not None:
+                return IndexState.read(self._store, snapshot)
+        return IndexState.read(self._store, None)
 
     def _load(self, folder: Path, name: str) -> SnapshotSearch | None:
         try:
             return SnapshotSearch(Snapshot.load(folder, name), self._device)
         except DamagedError as error:
             logger.error("%s", error)
-            self._refused = name
+            self._damaged = name
             return None
 
-    def _take_news(self) -> None:
+    def _apply_changes(self) -> None:
         try:
-            self._apply(self._store.since(self._sequence))
+            self._state.apply(self._store.changes_since(self._state.sequence))
         except TombstonesPurgedError:
-            logger.warning("%s was purged past this searcher: starting again", self._store.folder)
-            self._start()
+            logger.warning(
+                "%s: tombstones that this searcher has not seen were purged; it reads the index "
+                "again",
+                self._store.folder,
+            )
+            self._state = self._read_state()
 
-    def _apply(self, news: StoreChanges) -> None:
-        for row in news.removed.tolist():
-            if row in self._delta:
-                self._delta.remove(row)
-        if self._base is not None:
-            self._base.remove(news.removed)
-        gone = np.column_stack([news.removed, news.removed_at])
-        self._removed = np.concatenate([self._removed, gone])
-        self._delta.add(news.rows, news.vectors)
-        self._sequence = news.sequence
+    def _switch_snapshot(self, snapshot: SnapshotSearch) -> None:
+        if snapshot.snapshot.manifest.sequence < self._state.snapshot_sequence:
+            return
+        if self._state.can_switch_to(snapshot):
+            self._state.switch_snapshot(snapshot)
+        else:
+            self._state = IndexState.read(self._store, snapshot)
+        logger.info("snapshot %s, %d rows since", snapshot.snapshot.name, len(self._state.delta))
 
-    def _swap(self, base: SnapshotSearch) -> None:
-        """Takes a newer snapshot in; the delta keeps what is not in it."""
-        manifest = base.snapshot.manifest
-        if self._base is not None and manifest.sequence < self._base.snapshot.manifest.sequence:
-            return
-        if manifest.sequence < self._complete_since:
-            self._base = base
-            self._restart()
-            return
-        newer = self._delta.rows > manifest.last_row
-        delta = Delta(self._store.dimension)
-        delta.add(self._delta.rows[newer], self._delta.vectors[newer])
-        self._removed = self._removed[self._removed[:, 1] > manifest.sequence]
-        base.remove(self._removed[:, 0])
-        self._base, self._delta = base, delta
-        logger.info("snapshot %s, %d rows since", base.snapshot.name, len(delta))
+    def _switch_store(self) -> None:
+        """Switches to the index that has replaced the open one."""
+        old, new = self._store, Store.open(self._store.folder)
+        try:
+            self._use_store(new)
+        except BaseException:  # keep the old one; the next search tries again
+            self._store = old
+            new.close()
+            raise
+        old.close()
+        logger.warning("%s was replaced; this searcher now uses the new index", new.folder)
+
+    def _prepare(self, queries: Sequence[Query]) -> list[_ResolvedQuery | LensembleError]:
+        """Applies new changes, and resolves the queries at the same sequence number."""
+        self.refresh()
+        texts = {query.filter for query in queries if query.filter}
+        has_ids = any(query.exclude or query.like for query in queries)
+        matching: dict[str, FilterRows | LensembleError] = {}
+        for text in texts:
+            if (rows := self._filters.cached(text, self._state.sequence)) is not None:
+                matching[text] = rows
+        if not has_ids and len(matching) == len(texts):
+            return [self._resolve(query, matching) for query in queries]
+        with self._store.reading():
+            if self._store.sequence != self._state.sequence:  # committed since `refresh`
+                self._apply_changes()
+            for text in texts:
+                try:
+                    matching[text] = self._filters.update(text, self._state.sequence)
+                except InvalidInputError as error:
+                    matching[text] = error
+            return [self._resolve(query, matching) for query in queries]
+
+    def _resolve(
+        self, query: Query, matching: Mapping[str, FilterRows | LensembleError]
+    ) -> _ResolvedQuery | LensembleError:
+        rows = matching.get(query.filter)
+        if isinstance(rows, LensembleError):
+            return rows
+        vector, excluded_ids = query.vector, list(query.exclude)
+        if query.like:
+            (item,) = self._store.get([query.like])
+            if item is None:
+                return NotFoundError(f"no item {query.like!r} in the index", field="like")
+            vector = item.vector
+            excluded_ids.append(query.like)
+        assert vector is not None
+        try:
+            check_query(self.dimension, vector)
+        except InvalidInputError as error:
+            # The stage has checked the query, but the index may have been replaced since.
+            return error
+        excluded: frozenset[int] = frozenset()
+        if excluded_ids:
+            excluded = frozenset(self._store.live_rows(excluded_ids).values())
+        return _ResolvedQuery(query, vector, excluded, rows)
+
+    def _search(
+        self, queries: Sequence[_ResolvedQuery | LensembleError]
+    ) -> list[list[ScoreAndRow] | LensembleError]:
+        """Scores and rows, best first; queries with the same filter are searched together."""
+        results: list[list[ScoreAndRow] | LensembleError] = [
+            query if isinstance(query, LensembleError) else [] for query in queries
+        ]
+        groups: dict[str, list[tuple[int, _ResolvedQuery]]] = {}
+        for number, query in enumerate(queries):
+            if isinstance(query, _ResolvedQuery):
+                groups.setdefault(query.query.filter, []).append((number, query))
+        for group in groups.values():
+            # Excluded rows are dropped from the result, so ask for as many more.
+            k = max(query.query.top_k + len(query.excluded) for _, query in group)
+            vectors = np.stack([query.vector for _, query in group])
+            scores, rows = self._state.search(vectors, k, group[0][1].matching)
+            for (number, query), query_scores, query_rows in zip(
+                group, scores.tolist(), rows.tolist(), strict=True
+            ):
+                results[number] = _allowed(query, zip(query_scores, query_rows, strict=True))
+        return results
+
+
+def _allowed(query: _ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
+    """The first `top_k` results that are not excluded and score high enough."""
+    if query.excluded or query.query.min_score > -1:
+        scored = (
+            (score, row)
+            for score, row in scored
+            if score >= query.query.min_score and row not in query.excluded
+        )
+    return [(score, row) for score, row in scored if row >= 0][: query.query.top_k]

@@ -1,8 +1,8 @@
-"""Searching a snapshot: FAISS, without what was removed or filtered out, scored by whole vectors.
+"""Searching a snapshot with FAISS, without removed or filtered rows, scored by the whole vectors.
 
-Nobody gets fewer items than there are: where FAISS comes back short, as IVF does behind a narrow
-filter, the allowed vectors are compared one by one. Plain FAISS on GPUs ignores selectors without a
-word, so none is given to it: what may not be shown is dropped from the result there.
+A search never returns fewer rows than it could: where FAISS finds too few, as IVF does with a
+narrow filter, the allowed vectors are compared one by one. FAISS on GPUs ignores selectors without
+an error, so on a GPU none are used, and rows that are not allowed are dropped from the result.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.exact import ScoredRows, best, nearest
-from lensemble.index.snapshots.kinds import GPU_MAX_K, gpu_count, search_parameters, to_gpu
+from lensemble.index.snapshots.exact_search import ScoredRows, nearest_rows, select_top_k
+from lensemble.index.snapshots.faiss_index import GPU_MAX_K, gpu_count, search_parameters, to_gpu
 from lensemble.index.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
+# Up to this share of the snapshot, allowed rows are compared one by one: with so narrow a filter
+# IVF's recall breaks down (0.85 at 1 %), and comparing costs no more.
 SCAN_SHARE = 0.02
-"""Allowed rows up to this share of all are compared one by one: behind so narrow a filter IVF's
-recall breaks down (0.85 at 1 %), and a scan costs no more."""
+# Up to this number, allowed rows are always compared one by one.
 SCAN_ROWS = 1000
-"""As few rows as that are always compared one by one."""
-_DROPPED_SHARE = 0.25
-"""Where at least this share of all rows may be shown, what may not is dropped from the result."""
+# From this share of allowed rows on, FAISS searches without a selector, and rows that are not
+# allowed are dropped from the result.
+_DROP_SHARE = 0.25
 _SPARE = 16
-_SCORED_BYTES = 64 * 1024 * 1024
+_SCAN_BYTES = 64 * 1024 * 1024
 
 
 class SnapshotSearch:
-    """A loaded snapshot, and what of it was removed since.
+    """Searches a loaded snapshot, and knows which of its rows were removed since.
 
     Args:
-        snapshot: To be searched.
-        device: `cpu`, or `cuda:0` and the like: there FAISS searches on that GPU if it can.
+        snapshot: snapshot to search.
+        device: `cpu`, or a GPU such as `cuda:0`, on which FAISS searches if it can.
 
     Attributes:
-        snapshot: To be searched.
-        removed: (N,) bool, positions whose rows are gone.
+        snapshot: snapshot to search.
+        removed: (N,) bool, by position; whether the row was removed.
     """
 
     def __init__(self, snapshot: Snapshot, device: str = "cpu") -> None:
@@ -50,16 +51,16 @@ class SnapshotSearch:
             try:
                 self._index = to_gpu(snapshot.index, int(device.partition(":")[2] or 0))
                 self._gpu = True
-            except RuntimeError as error:  # not enough memory, or a kind that this FAISS lacks
+            except RuntimeError as error:  # too little memory, or a kind that FAISS cannot copy
                 logger.warning("snapshot %s is searched on the CPU: %s", snapshot.name, error)
 
     @property
     def live(self) -> int:
-        """How many rows are left."""
+        """Number of rows that were not removed."""
         return len(self.removed) - int(np.count_nonzero(self.removed))
 
     def remove(self, rows: NDArray[np.int64]) -> None:
-        """Marks rows (M,) as gone; those that are not in the snapshot are no fault."""
+        """Marks rows (M,) as removed; rows that the snapshot lacks are ignored."""
         self.removed[self.snapshot.positions(rows)] = True
 
     def search(
@@ -69,13 +70,13 @@ class SnapshotSearch:
         allowed: NDArray[np.bool_] | None = None,
         parameters: Mapping[str, int] | None = None,
     ) -> ScoredRows:
-        """The nearest rows.
+        """Finds the nearest rows.
 
         Args:
             queries: (B, D) float32.
-            k: How many at most.
-            allowed: (N,) bool by position; None allows all.
-            parameters: Of the kind, in place of the snapshot's.
+            k: maximum number of rows per query.
+            allowed: (N,) bool, by position; None allows all.
+            parameters: parameters of the kind that replace those of the snapshot.
         """
         usable = ~self.removed if allowed is None else allowed & ~self.removed
         count = int(np.count_nonzero(usable))
@@ -85,26 +86,27 @@ class SnapshotSearch:
         queries = np.ascontiguousarray(queries, np.float32)
         if allowed is not None and count <= max(SCAN_ROWS, SCAN_SHARE * len(usable)):
             return self._scan(queries, k, usable)
-        scores, at = self._approximate(queries, k, usable, count, parameters)
-        short = (at < 0).any(axis=1) & np.isfinite(queries).all(axis=1)
-        at = np.where(at >= 0, self.snapshot.rows[at], -1)
-        if short.any():
-            scores[short], at[short] = self._scan(queries[short], k, usable)
-        return scores, at
+        scores, positions = self._search_faiss(queries, k, usable, count, parameters)
+        too_few = (positions < 0).any(axis=1) & np.isfinite(queries).all(axis=1)
+        rows = np.where(positions >= 0, self.snapshot.rows[positions], -1)
+        if too_few.any():
+            scores[too_few], rows[too_few] = self._scan(queries[too_few], k, usable)
+        return scores, rows
 
     def _scan(self, queries: NDArray[np.float32], k: int, usable: NDArray[np.bool_]) -> ScoredRows:
-        """Compares with every usable vector."""
+        """Compares the queries with every usable vector, in parts of at most 64 MiB."""
         positions = np.flatnonzero(usable)
-        step = max(1, _SCORED_BYTES // (4 * queries.shape[1]))
+        step = max(1, _SCAN_BYTES // (4 * queries.shape[1]))
         parts = []
         for start in range(0, len(positions), step):
-            some = positions[start : start + step]
-            parts.append(nearest(queries, self.snapshot.rows[some], self.snapshot.vectors[some], k))
-        scores = np.concatenate([scores for scores, _ in parts], axis=1)
-        rows = np.concatenate([rows for _, rows in parts], axis=1)
-        return best(scores, rows, k)
+            part = positions[start : start + step]
+            rows, vectors = self.snapshot.rows[part], self.snapshot.vectors[part]
+            parts.append(nearest_rows(queries, rows, vectors, k))
+        all_scores = np.concatenate([scores for scores, _ in parts], axis=1)
+        all_rows = np.concatenate([rows for _, rows in parts], axis=1)
+        return select_top_k(all_scores, all_rows, k)
 
-    def _approximate(
+    def _search_faiss(
         self,
         queries: NDArray[np.float32],
         k: int,
@@ -112,53 +114,55 @@ class SnapshotSearch:
         count: int,
         parameters: Mapping[str, int] | None,
     ) -> ScoredRows:
-        """By FAISS; positions, -1 where it found fewer than k."""
-        said = {**self.snapshot.manifest.parameters, **(parameters or {})}
-        wanted = k * max(1, said.get("rerank", 1))
+        """Scores and positions that FAISS finds, (B, k); position -1 where there are fewer."""
+        merged = {**self.snapshot.manifest.parameters, **(parameters or {})}
+        candidates = k * max(1, merged.get("rerank", 1))
         share = count / len(usable)
-        if share < _DROPPED_SHARE and not self._gpu:
-            return self._candidates(queries, k, usable, said, min(wanted, count), usable)
-        # FAISS filters slower than it searches: ask for some more, and drop what may not be shown.
+        if share < _DROP_SHARE and not self._gpu:
+            return self._best_candidates(queries, k, usable, merged, min(candidates, count), usable)
+        # FAISS is slower with a selector than without, so ask for more candidates than needed, and
+        # drop those that are not allowed.
         most = min(len(usable), GPU_MAX_K) if self._gpu else len(usable)
-        fetched = min(int(wanted / share) + _SPARE, most)
-        found = self._candidates(queries, k, usable, said, fetched, None)
-        short = (found[1] < 0).any(axis=1)
-        if short.any() and share < 1 and not self._gpu:
-            found[0][short], found[1][short] = self._candidates(
-                queries[short], k, usable, said, min(wanted, count), usable
+        fetched = min(int(candidates / share) + _SPARE, most)
+        scores, positions = self._best_candidates(queries, k, usable, merged, fetched, None)
+        too_few = (positions < 0).any(axis=1)
+        if too_few.any() and share < 1 and not self._gpu:
+            scores[too_few], positions[too_few] = self._best_candidates(
+                queries[too_few], k, usable, merged, min(candidates, count), usable
             )
-        return found
+        return scores, positions
 
-    def _candidates(
+    def _best_candidates(
         self,
         queries: NDArray[np.float32],
         k: int,
         usable: NDArray[np.bool_],
-        said: Mapping[str, int],
+        parameters: Mapping[str, int],
         fetched: int,
         selected: NDArray[np.bool_] | None,
     ) -> ScoredRows:
-        """The best k of so many that FAISS finds, by their true scores."""
-        scores, at = self._faiss(queries, fetched, said, selected)
-        at = np.where((at >= 0) & usable[at], at, -1)
+        """The best k of `fetched` candidates by their true scores; (B, k) scores and positions.
+
+        Args:
+            queries: (B, D) float32.
+            k: number of columns of the result.
+            usable: (N,) bool; other positions are dropped.
+            parameters: all parameters of the kind.
+            fetched: number of candidates that FAISS returns per query.
+            selected: (N,) bool, positions that FAISS may return; None allows all.
+        """
+        options, _referenced = search_parameters(self.snapshot.kind, parameters, selected)
+        scores, positions = self._index.search(queries, fetched, params=options)
+        positions = np.where((positions >= 0) & usable[positions], positions, -1)
         if self.snapshot.kind.rerank:
-            scores = self._rescored(queries, at)
-        return best(np.where(at >= 0, scores, -np.inf), at, k)
+            scores = self._true_scores(queries, positions)
+        return select_top_k(np.where(positions >= 0, scores, -np.inf), positions, k)
 
-    def _faiss(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        said: Mapping[str, int],
-        allowed: NDArray[np.bool_] | None,
-    ) -> ScoredRows:
-        params, _kept = search_parameters(self.snapshot.kind, said, allowed)
-        found: ScoredRows = self._index.search(queries, k, params=params)
-        return found
-
-    def _rescored(self, queries: NDArray[np.float32], at: NDArray[np.int64]) -> NDArray[np.float32]:
-        """True scores of candidates; what stands for none gets any."""
-        scores = np.empty(at.shape, np.float32)
-        for n, positions in enumerate(at):
-            scores[n] = self.snapshot.vectors[positions] @ queries[n]
+    def _true_scores(
+        self, queries: NDArray[np.float32], positions: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Scores of candidates from the whole vectors; arbitrary where the position is -1."""
+        scores = np.empty(positions.shape, np.float32)
+        for query, row in enumerate(positions):
+            scores[query] = self.snapshot.vectors[row] @ queries[query]
         return scores

@@ -1,11 +1,11 @@
-"""Conditions on documents: JSON in MongoDB's manner -> SQL with parameters.
+"""Filters on documents: JSON in MongoDB's syntax, compiled to SQL with parameters.
 
     {"brand": "seat", "year": {"$gte": 2015, "$lt": 2020}, "$or": [{"door": true}, ...]}
 
-The words are those of MongoDB, which Pinecone, Chroma and LangChain use too. Field names pass a
-whitelist and values are bound as parameters, so a filter cannot say anything but a condition. The
-meaning is strict: a condition on a missing field, or on a value of another type, is false, and
-`$ne`, `$nin` and `$not` are true exactly where the condition itself is not.
+The operators are those of MongoDB, which Pinecone, Chroma and LangChain use too. SQL injection is
+not possible: field names must pass a whitelist, and values are bound as parameters. Types are
+strict: a condition on a missing field, or on a value of another type, is false. `$ne`, `$nin` and
+`$not` are true exactly where the opposite condition is not.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from lensemble_contract.errors import InvalidInputError
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
 MAX_CONDITIONS = 256
-MAX_VALUES = 1000
-"""In one `$in`."""
+MAX_VALUES = 1000  # values of one `$in` or `$nin`
 
 _KEY = re.compile(
     r"[^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]$][^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]]*"
@@ -37,11 +36,12 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A checked condition.
+    """A filter as an SQL condition.
 
     Attributes:
-        sql: A boolean expression over the column `document`; true, false or NULL, which is false.
-        parameters: What its question marks stand for.
+        sql: boolean expression over the column `document`; it gives true, false, or NULL, which
+            counts as false.
+        parameters: values for the question marks in `sql`, in order.
     """
 
     sql: str
@@ -49,67 +49,72 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """Reads a filter.
+        """Compiles a filter.
 
         Args:
-            text: JSON object; an empty one lets everything through.
+            text: JSON object; an empty one matches every document.
 
         Raises:
-            InvalidInputError: It is no such condition, or passes a limit.
+            InvalidInputError: The text is not a filter, or it is larger than a limit allows.
         """
         if len(text) > MAX_BYTES:
-            raise _wrong(f"{len(text)} characters; expected at most {MAX_BYTES}")
+            raise _invalid(f"{len(text)} characters; expected at most {MAX_BYTES}")
         try:
-            said = json.loads(text, parse_constant=_refuse_constant)
+            conditions = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise _wrong(f"{_quoted(text)} is not JSON: {error}") from error
-        return _Compiler().compile(said)
+            raise _invalid(f"{_quoted(text)} is not JSON: {error}") from error
+        return _Compiler().compile(conditions)
 
 
-def column(field: str) -> str:
-    """SQL for a field of a document; the same text in a filter and in an index on that field.
+def field_expression(field: str) -> str:
+    """SQL expression for a document field.
+
+    SQLite uses an SQL index on a field only if the filter has exactly the same expression.
 
     Args:
-        field: Such as `brand`, or `damage.part` for a field of a field.
+        field: name of the field, such as `brand`, or `damage.part` for a nested field.
 
     Raises:
-        InvalidInputError: It holds a character that no field name may.
+        InvalidInputError: The name has a character that is not allowed.
     """
     return f"json_extract(document, {_path(field)})"
 
 
 class _Compiler:
-    """Collects parameters while it walks; true SQL for a condition and for its opposite."""
+    """Compiles one filter and collects its parameters.
+
+    `negated` asks for the SQL of the opposite: negation is pushed down to the single conditions.
+    """
 
     def __init__(self) -> None:
         self._parameters: list[str | int | float] = []
         self._conditions = 0
 
-    def compile(self, said: Any) -> Filter:
-        sql = self._object(said, depth=1, negated=False)
+    def compile(self, conditions: Any) -> Filter:
+        sql = self._object(conditions, depth=1, negated=False)
         return Filter(sql, tuple(self._parameters))
 
-    def _object(self, said: Any, depth: int, negated: bool) -> str:
-        if not isinstance(said, dict):
-            raise _wrong(f"{_quoted(said)}; expected an object of fields and conditions")
+    def _object(self, conditions: Any, depth: int, negated: bool) -> str:
+        if not isinstance(conditions, dict):
+            raise _invalid(f"{_quoted(conditions)}; expected an object of fields and conditions")
         if depth > MAX_DEPTH:
-            raise _wrong(f"nested deeper than {MAX_DEPTH}")
+            raise _invalid(f"nested deeper than {MAX_DEPTH}")
         parts = []
-        for name, value in said.items():
+        for name, value in conditions.items():
             if name in ("$and", "$or"):
                 parts.append(self._list(name, value, depth, negated))
             elif name == "$not":
                 parts.append(self._object(value, depth + 1, not negated))
             elif name.startswith("$"):
-                raise _wrong(f"{name!r} is not one of $and, $or, $not; a field comes first")
+                raise _invalid(f"{name!r}; expected $and, $or, $not or the name of a field")
             else:
                 parts.append(self._field(name, value, depth, negated))
         return _joined(parts, any_of=negated)
 
     def _list(self, name: str, value: Any, depth: int, negated: bool) -> str:
         if not isinstance(value, list) or not value:
-            raise _wrong(f"{name!r} has {_quoted(value)}; expected a list of conditions")
-        parts = [self._object(one, depth + 1, negated) for one in value]
+            raise _invalid(f"{name!r} has {_quoted(value)}; expected a list of conditions")
+        parts = [self._object(conditions, depth + 1, negated) for conditions in value]
         return _joined(parts, any_of=(name == "$or") != negated)
 
     def _field(self, field: str, value: Any, depth: int, negated: bool) -> str:
@@ -117,16 +122,18 @@ class _Compiler:
         if not isinstance(value, dict):
             return self._condition(path, "$eq", value, field, negated)
         if not value:
-            raise _wrong(f"{field!r} has no condition; expected one of {', '.join(_OPERATORS)}")
+            raise _invalid(f"{field!r} has no condition; expected one of {', '.join(_OPERATORS)}")
         if depth > MAX_DEPTH:
-            raise _wrong(f"nested deeper than {MAX_DEPTH}")
+            raise _invalid(f"nested deeper than {MAX_DEPTH}")
         parts = []
         for operator, operand in value.items():
             if operator not in _OPERATORS:
-                raise _wrong(f"{field!r} has {operator!r}; expected one of {', '.join(_OPERATORS)}")
+                raise _invalid(
+                    f"{field!r} has {operator!r}; expected one of {', '.join(_OPERATORS)}"
+                )
             if operator == "$not":
                 if not isinstance(operand, dict):
-                    raise _wrong(f"{field!r}: $not has {_quoted(operand)}; expected conditions")
+                    raise _invalid(f"{field!r}: $not has {_quoted(operand)}; expected conditions")
                 parts.append(self._field(field, operand, depth + 1, not negated))
             elif operator in ("$ne", "$nin"):
                 same = "$eq" if operator == "$ne" else "$in"
@@ -138,62 +145,66 @@ class _Compiler:
     def _condition(self, path: str, operator: str, value: Any, field: str, negated: bool) -> str:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
-            raise _wrong(f"more than {MAX_CONDITIONS} conditions")
+            raise _invalid(f"more than {MAX_CONDITIONS} conditions")
         try:
             sql = self._leaf(path, operator, value)
         except ValueError as error:
-            raise _wrong(f"{field!r}: {operator} has {_quoted(value)}; expected {error}") from error
-        # Not `NOT`: where a field is missing, the condition is NULL, and its opposite true.
+            raise _invalid(
+                f"{field!r}: {operator} has {_quoted(value)}; expected {error}"
+            ) from error
+        # Not `NOT`: where a field is missing, the condition is NULL, and its opposite must be true.
         return f"(({sql}) IS NOT TRUE)" if negated else f"({sql})"
 
     def _leaf(self, path: str, operator: str, value: Any) -> str:
-        extracted, kind = f"json_extract(document, {path})", f"json_type(document, {path})"
+        extracted, type_ = f"json_extract(document, {path})", f"json_type(document, {path})"
         if operator == "$exists":
             if not isinstance(value, bool):
                 raise ValueError("true or false")
             return f"{extracted} IS {'NOT ' if value else ''}NULL"
         if operator == "$contains":
+            is_equal = self._equal("element.value", "element.type", value)
             return (
-                f"EXISTS (SELECT 1 FROM json_each(document, {path}) AS one "  # nosec B608
-                f"WHERE {kind} = 'array' AND {self._equal('one.value', 'one.type', value)})"
+                f"EXISTS (SELECT 1 FROM json_each(document, {path}) AS element "  # nosec B608
+                f"WHERE {type_} = 'array' AND {is_equal})"
             )
         if operator == "$in":
-            return self._one_of(extracted, kind, value)
+            return self._in_list(extracted, type_, value)
         if operator in _ORDER:
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise ValueError("a number or a string")
             types = "= 'text'" if isinstance(value, str) else "IN ('integer', 'real')"
-            return f"{extracted} {_ORDER[operator]} {self._bound(value)} AND {kind} {types}"
-        return self._equal(extracted, kind, value)
+            return f"{extracted} {_ORDER[operator]} {self._bound(value)} AND {type_} {types}"
+        return self._equal(extracted, type_, value)
 
-    def _equal(self, extracted: str, kind: str, value: Any) -> str:
+    def _equal(self, extracted: str, type_: str, value: Any) -> str:
         if value is None:
-            return f"{kind} = 'null'"
-        if isinstance(value, bool):  # SQLite reads true as 1
-            return f"{kind} = '{'true' if value else 'false'}'"
-        if isinstance(value, str):  # an object's text is no string
-            return f"{extracted} = {self._bound(value)} AND {kind} = 'text'"
+            return f"{type_} = 'null'"
+        if isinstance(value, bool):  # json_extract gives 1 for true
+            return f"{type_} = '{'true' if value else 'false'}'"
+        if isinstance(value, str):  # json_extract gives text for an object, too
+            return f"{extracted} = {self._bound(value)} AND {type_} = 'text'"
         if isinstance(value, int | float):
-            return f"{extracted} = {self._bound(value)} AND {kind} IN ('integer', 'real')"
+            return f"{extracted} = {self._bound(value)} AND {type_} IN ('integer', 'real')"
         raise ValueError("a string, a number, true, false or null")
 
-    def _one_of(self, extracted: str, kind: str, values: Any) -> str:
+    def _in_list(self, extracted: str, type_: str, values: Any) -> str:
         if not isinstance(values, list) or not 1 <= len(values) <= MAX_VALUES:
             raise ValueError(f"a list of 1 to {MAX_VALUES} values")
         texts = [value for value in values if isinstance(value, str)]
-        numbers = [value for value in values if _number(value)]
+        numbers = [value for value in values if _is_number(value)]
         parts = []
-        for some, types in ((texts, "= 'text'"), (numbers, "IN ('integer', 'real')")):
-            if some:
-                marks = ", ".join(self._bound(value) for value in some)
-                parts.append(f"({extracted} IN ({marks}) AND {kind} {types})")
-        others = [value for value in values if not isinstance(value, str) and not _number(value)]
-        parts += [f"({self._equal(extracted, kind, value)})" for value in others]
+        for same_type, types in ((texts, "= 'text'"), (numbers, "IN ('integer', 'real')")):
+            if same_type:
+                marks = ", ".join(self._bound(value) for value in same_type)
+                parts.append(f"({extracted} IN ({marks}) AND {type_} {types})")
+        rest = [value for value in values if not isinstance(value, str) and not _is_number(value)]
+        parts += [f"({self._equal(extracted, type_, value)})" for value in rest]
         return " OR ".join(parts)
 
     def _bound(self, value: str | int | float) -> str:
+        """Adds a parameter, and returns its question mark."""
         if isinstance(value, int) and not -_INT64 <= value < _INT64:
-            raise ValueError("a whole number of 64 bits")
+            raise ValueError("an integer of at most 64 bits")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a finite number")
         if isinstance(value, str):
@@ -205,23 +216,23 @@ class _Compiler:
         return "?"
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _joined(parts: list[str], *, any_of: bool) -> str:
-    """All of the parts, or any of them; of none all are true, and none is."""
+    """Joins conditions with OR or AND; without any, OR is false and AND is true."""
     if not parts:
         return "(0)" if any_of else "(1)"
     return parts[0] if len(parts) == 1 else f"({(' OR ' if any_of else ' AND ').join(parts)})"
 
 
 def _path(field: str) -> str:
-    """A JSON path as an SQL literal; the whitelist lets no quote through."""
+    """The JSON path of a field as an SQL literal; the whitelist allows no quotes."""
     keys = field.split(".")
     if len(field) > _MAX_NAME or not all(_KEY.fullmatch(key) for key in keys):
-        raise _wrong(
-            f"{_quoted(field)} is no field name; expected up to {_MAX_NAME} characters without "
+        raise _invalid(
+            f"{_quoted(field)} is not a field name; expected up to {_MAX_NAME} characters without "
             "quotes, brackets or backslashes, and dots between the names of nested fields"
         )
     return "'$." + ".".join(f'"{key}"' for key in keys) + "'"
@@ -232,9 +243,9 @@ def _quoted(value: Any) -> str:
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
 
 
-def _wrong(message: str) -> InvalidInputError:
+def _invalid(message: str) -> InvalidInputError:
     return InvalidInputError(message, field="filter")
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")

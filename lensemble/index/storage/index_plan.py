@@ -1,4 +1,4 @@
-"""What the next snapshot is to be: its kind, and what is asked of it."""
+"""The index plan: which kind of index the next snapshot gets, and with which parameters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ RECALL_TARGET = 0.99
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """How an index is to be searched; it stays with the store.
+    """How the next snapshot is to be built; the store keeps it.
 
     Attributes:
-        kind: Name of a `Kind`, or `auto`, which goes by size, memory and recall.
-        recall: Share of the true ten nearest that must be found, measured; 0 to 1.
-        memory_bytes: That FAISS's index may take; 0 sets no limit.
-        parameters: Of the kind; those left out are chosen.
+        kind: name of a `Kind`, or `auto`, which chooses by corpus size, memory and recall.
+        recall: lowest acceptable recall at 10, measured against exact search; above 0, at most 1.
+        memory_bytes: upper limit for the memory of the FAISS index; 0 sets no limit.
+        parameters: parameters of the kind; those that are missing are chosen automatically.
+
+    Raises:
+        InvalidInputError: `recall` or `memory_bytes` is out of range.
     """
 
     kind: str = AUTO
@@ -31,13 +34,15 @@ class IndexPlan:
         if not 0 < self.recall <= 1:
             raise InvalidInputError(f"{self.recall!r}; expected above 0, at most 1", field="recall")
         if self.memory_bytes < 0:
-            raise InvalidInputError(f"{self.memory_bytes} is negative", field="memory")
+            raise InvalidInputError(
+                f"{self.memory_bytes} is negative; expected 0 or more bytes", field="memory"
+            )
 
     def to_json(self) -> str:
-        """What `from_json` reads."""
+        """The plan as JSON text for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> IndexPlan:
-        """Reads a plan back."""
+        """Reads a plan that `to_json` wrote."""
         return cls(**json.loads(text))

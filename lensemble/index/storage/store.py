@@ -1,14 +1,8 @@
-"""The store: the truth about an index, in one SQLite file.
+"""Writing a store: the truth about an index, in one SQLite file (tables: see `schema`).
 
-A written item gets a new row, and its old row a tombstone, in one transaction; a row number is
-never used twice. Every change has a sequence number, so that a searcher can ask what came after the
-last one it knows. SQLite has no checksums of its own: each row carries two.
-
-    items    row, id, document, sequence of its writing and of its removal (NULL: live), digest of
-             what its vector was made from, checks
-    vectors  row, vector
-    state    one line: format, profile, dimension, last sequence, sequence purged through, the two
-             newest snapshots, plan of the next one, check
+A written item gets a new row, and its old row becomes a tombstone, in one transaction. A row number
+is never used twice. Every change has a sequence number, so a searcher can ask for everything after
+the last change that it knows.
 """
 
 from __future__ import annotations
@@ -22,74 +16,46 @@ from typing import Any, Self
 
 import numpy as np
 
-from lensemble.index.storage.filter import column
+from lensemble.index.storage.changes import Change, Delete, Upsert, checked_change
+from lensemble.index.storage.filter import field_expression
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.reader import (
+from lensemble.index.storage.reader import StoreReader
+from lensemble.index.storage.schema import (
     FORMAT,
+    PAGE_BYTES,
+    SCHEMA,
     STORE_FILE,
-    StoreReader,
     StoreState,
-    TombstonesPurgedError,
-    item_check,
+    item_checksum,
 )
-from lensemble.index.storage.records import Change, Delete, Upsert, checked
 from lensemble.index.storage.sqlite import connect, storage_error, transaction
 from lensemble.profile import Identity
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
-__all__ = ["FORMAT", "STORE_FILE", "Store", "TombstonesPurgedError"]
-
-_PAGE_BYTES = 8192  # a 2,048-dimensional vector fills one page and a bit
 _MAX_FIELDS = 32
-
-_SCHEMA = """
-CREATE TABLE items (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL,
-    document TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    removed INTEGER,
-    digest TEXT NOT NULL,
-    item_check INTEGER NOT NULL,
-    vector_check INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX live ON items (id) WHERE removed IS NULL;
-CREATE INDEX written ON items (sequence);
-CREATE INDEX gone ON items (removed) WHERE removed IS NOT NULL;
-CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
-CREATE TABLE state (
-    format INTEGER NOT NULL,
-    profile_name TEXT NOT NULL,
-    profile_hash TEXT NOT NULL,
-    dimension INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    purged INTEGER NOT NULL,
-    snapshot TEXT NOT NULL,
-    previous TEXT NOT NULL,
-    plan TEXT NOT NULL,
-    state_check INTEGER NOT NULL
-);
-"""
 
 
 class Store(StoreReader):
-    """An open store that is written to; one caller at a time, any number of processes."""
+    """An open store for reading and writing.
+
+    One caller at a time may use an object; any number of processes may open the same store.
+    """
 
     @classmethod
     def create(
         cls, folder: Path, profile: Identity, dimension: int, plan: IndexPlan | None = None
     ) -> Self:
-        """Makes an empty store.
+        """Creates an empty store.
 
         Args:
-            folder: Where; made if missing.
-            profile: What the vectors are made under.
-            dimension: Their length.
-            plan: How snapshots are to be searched.
+            folder: folder of the index; created if it is missing.
+            profile: profile of the vectors.
+            dimension: length D of the vectors.
+            plan: index plan of the snapshots; None for the default.
 
         Raises:
-            InvalidInputError: There is one already.
-            StorageError: It cannot be written.
+            InvalidInputError: The folder has a store already.
+            StorageError: The store cannot be written.
         """
         path = folder / STORE_FILE
         if path.exists():
@@ -98,13 +64,14 @@ class Store(StoreReader):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             connection = connect(path, "rwc")
-            connection.executescript(f"PRAGMA page_size = {_PAGE_BYTES}; PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
+            # With a write-ahead log, readers and one writer do not block each other.
+            connection.executescript(f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
             state = StoreState(
                 FORMAT, profile.name, profile.hash, dimension, 0, 0, "", "", plan.to_json()
             )
             marks = ",".join("?" * (len(state) + 1))
-            connection.execute(f"INSERT INTO state VALUES ({marks})", (*state, state.check))  # nosec B608
+            connection.execute(f"INSERT INTO state VALUES ({marks})", (*state, state.checksum))  # nosec B608
             connection.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"cannot make {str(path)!r}: {error}", field="index") from error
@@ -112,11 +79,11 @@ class Store(StoreReader):
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Opens a store; in a folder that cannot be written to, for reading.
+        """Opens a store; if the folder is not writable, for reading only.
 
         Raises:
-            InvalidInputError: There is none, or it is of another format.
-            StorageError: It is damaged.
+            InvalidInputError: The folder has no store, or one of another format.
+            StorageError: The store is damaged.
         """
         path = folder / STORE_FILE
         if not path.is_file():
@@ -127,7 +94,8 @@ class Store(StoreReader):
             )
         mode = "rw"
         if not os.access(folder, os.W_OK):
-            # Without a log beside it nobody writes, and SQLite need not make one to read.
+            # Without a WAL file there is no writer, so the file can be opened as immutable; else
+            # SQLite would try to create a WAL file even for reading.
             mode = "ro" if path.with_name(f"{STORE_FILE}-wal").exists() else "ro&immutable=1"
         try:
             connection = connect(path, mode)
@@ -140,92 +108,95 @@ class Store(StoreReader):
             raise
 
     def write(
-        self, changes: Sequence[Change], *, sound: bool = False
+        self, changes: Sequence[Change], *, checked: bool = False
     ) -> list[int | LensembleError]:
-        """Applies changes in order, in one transaction; on return they are on the disk.
+        """Applies changes in order, in one transaction; when it returns, they are on the disk.
 
-        An upsert that changes nothing is not written again: the document is the same, and so is the
-        vector, or what it was made from.
+        An upsert is skipped if its document equals the stored one and so does its digest, or
+        without a digest its vector.
 
         Args:
-            changes: A bad one is refused alone.
-            sound: Whether all of them come from `records.checked`, for this store's dimension.
+            changes: changes to apply; an invalid one is refused, the others are applied.
+            checked: whether all changes come from `checked_change` with this store's dimension.
 
         Returns:
-            For each its sequence number (0: there was nothing to delete), or why it was refused.
+            For each change its sequence number (0 if a delete found no item), or the reason for its
+            refusal.
 
         Raises:
-            StorageError: Nothing was written: the disk is full, the file damaged or locked.
+            StorageError: The disk is full, or the file is damaged or locked. Nothing was written.
         """
-        kept = list(changes) if sound else [self._checked(change) for change in changes]
+        accepted = list(changes) if checked else [self._checked(change) for change in changes]
         results: list[int | LensembleError] = []
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+        with self._storage_errors(), transaction(self._connection, "IMMEDIATE"):
             state = self.state
             sequence = state.sequence
-            for change in kept:
+            for change in accepted:
                 if isinstance(change, LensembleError):
                     results.append(change)
                     continue
-                sequence, own = self._apply(change, sequence)
-                results.append(own)
-            self._put(state._replace(sequence=sequence))
+                sequence, own_sequence = self._apply(change, sequence)
+                results.append(own_sequence)
+            self._update_state(state._replace(sequence=sequence))
         return results
 
     def set_snapshot(self, name: str) -> None:
-        """Makes a snapshot the current one, for every reader, at once.
+        """Makes a snapshot the current one for all readers at once.
 
         Raises:
             StorageError: The file cannot be written.
         """
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+        with self._storage_errors(), transaction(self._connection, "IMMEDIATE"):
             state = self.state
-            self._put(state._replace(snapshot=name, previous=state.snapshot))
+            self._update_state(state._replace(snapshot=name, previous=state.snapshot))
 
     def set_plan(self, plan: IndexPlan) -> None:
-        """Says how the next snapshot is to be searched.
+        """Sets the index plan of the next snapshots.
 
         Raises:
             StorageError: The file cannot be written.
         """
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
-            self._put(self.state._replace(plan=plan.to_json()))
+        with self._storage_errors(), transaction(self._connection, "IMMEDIATE"):
+            self._update_state(self.state._replace(plan=plan.to_json()))
 
     def set_fields(self, fields: Sequence[str]) -> None:
-        """Gives fields of documents an index, so that filters on them need not read every document.
+        """Gives document fields an SQL index, so filters on them need not read every document.
 
         Args:
-            fields: All that are to have one; others lose theirs.
+            fields: all fields that are to have an SQL index; all others lose theirs.
 
         Raises:
-            InvalidInputError: One is no field name, or there are too many.
+            InvalidInputError: A name is not a valid field name, or there are too many.
             StorageError: The file cannot be written.
         """
         if len(fields) > _MAX_FIELDS:
-            raise InvalidInputError(f"{len(fields)}; at most {_MAX_FIELDS}", field="fields")
-        columns = {field: column(field) for field in fields}
-        there = set(self.fields)
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
-            for field in there - columns.keys():
+            raise InvalidInputError(
+                f"{len(fields)} fields; expected at most {_MAX_FIELDS}", field="fields"
+            )
+        expressions = {field: field_expression(field) for field in fields}
+        existing = set(self.fields)
+        with self._storage_errors(), transaction(self._connection, "IMMEDIATE"):
+            for field in existing - expressions.keys():
                 self._connection.execute(f'DROP INDEX "field:{field}"')
-            for field in columns.keys() - there:
+            for field in expressions.keys() - existing:
                 self._connection.execute(
-                    f'CREATE INDEX "field:{field}" ON items ({columns[field]}) '
+                    f'CREATE INDEX "field:{field}" ON items ({expressions[field]}) '
                     "WHERE removed IS NULL"
                 )
 
     def purge(self, through: int) -> int:
-        """Removes rows for good whose tombstones every searcher has, by way of a snapshot.
+        """Deletes tombstones that no searcher needs any more, because its snapshot is newer.
 
         Args:
-            through: Sequence number that the oldest snapshot in use reaches.
+            through: sequence number of the oldest snapshot in use; tombstones up to it go.
 
         Returns:
-            How many rows.
+            Number of deleted rows.
 
         Raises:
             StorageError: The file cannot be written.
         """
-        with self._faults(), transaction(self._connection, "IMMEDIATE"):
+        with self._storage_errors(), transaction(self._connection, "IMMEDIATE"):
             self._connection.execute(
                 "DELETE FROM vectors WHERE row IN (SELECT row FROM items WHERE removed <= ?)",
                 (through,),
@@ -234,44 +205,48 @@ class Store(StoreReader):
                 "DELETE FROM items WHERE removed <= ?", (through,)
             ).rowcount
             state = self.state
-            self._put(state._replace(purged=max(state.purged, through)))
+            self._update_state(state._replace(purged=max(state.purged, through)))
         return count
 
     def copy_to(self, path: Path) -> None:
-        """Writes a copy of the file as it is at this moment, while others write.
+        """Writes a consistent copy of the file while others may go on writing.
 
         Args:
-            path: A new file.
+            path: path of the copy; it must not exist.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The copy cannot be written.
         """
         try:
             self._connection.execute("VACUUM INTO ?", (str(path),))
             copy = connect(path, "rw")
             try:
-                copy.execute("PRAGMA journal_mode = WAL")  # a copy forgets it
+                copy.execute("PRAGMA journal_mode = WAL")  # VACUUM INTO does not copy this setting
             finally:
                 copy.close()
         except sqlite3.Error as error:
             raise StorageError(
-                f"cannot copy {str(self.folder / STORE_FILE)!r} to {str(path.parent)!r}: {error}; "
-                "see whether there is room, and `lensemble index verify` the index",
+                f"cannot copy {str(self._path)!r} to {str(path.parent)!r}: {error}; see whether "
+                "there is room, and `lensemble index verify` the index",
                 field="backup",
             ) from error
 
-    def _put(self, state: StoreState) -> None:
+    def _update_state(self, state: StoreState) -> None:
         columns = ", ".join(f"{name} = ?" for name in (*StoreState._fields, "state_check"))
-        self._connection.execute(f"UPDATE state SET {columns}", (*state, state.check))  # nosec B608
+        self._connection.execute(f"UPDATE state SET {columns}", (*state, state.checksum))  # nosec B608
 
     def _checked(self, change: Change) -> Change | LensembleError:
         try:
-            return checked(change, self.dimension)
+            return checked_change(change, self.dimension)
         except InvalidInputError as error:
             return error
 
     def _apply(self, change: Change, sequence: int) -> tuple[int, int]:
-        """Returns the last sequence number then, and the change's own."""
+        """Applies a change after `sequence`.
+
+        Returns:
+            The last sequence number after the change, and the change's own one.
+        """
         execute = self._connection.execute
         old = execute(
             "SELECT row, document, digest, sequence, vector, item_check, vector_check "
@@ -283,27 +258,28 @@ class Store(StoreReader):
         vector = b""
         if isinstance(change, Upsert):
             vector = np.ascontiguousarray(change.vector, np.float32).tobytes()
-            if old is not None and _is_same(old, change, vector):
+            if old is not None and _is_unchanged(old, change, vector):
                 return sequence, old[3]
         sequence += 1
         if old is not None:
             execute("UPDATE items SET removed = ? WHERE row = ?", (sequence, old[0]))
         if isinstance(change, Upsert):
-            check = item_check(change.id, change.document, change.digest)
+            checksum = item_checksum(change.id, change.document, change.digest)
             row = execute(
                 "INSERT INTO items (id, document, sequence, digest, item_check, vector_check) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                (change.id, change.document, sequence, change.digest, check, zlib.crc32(vector)),
+                (change.id, change.document, sequence, change.digest, checksum, zlib.crc32(vector)),
             ).lastrowid
             execute("INSERT INTO vectors VALUES (?, ?)", (row, vector))
         return sequence, sequence
 
 
-def _is_same(old: tuple[Any, ...], change: Upsert, vector: bytes) -> bool:
-    """Whether a stored item is what is to be written; a damaged one is not, and gets replaced."""
-    _, document, digest, _, stored, item, check = old
-    if (document, digest) != (change.document, change.digest):
+def _is_unchanged(old: tuple[Any, ...], upsert: Upsert, vector: bytes) -> bool:
+    """Whether an upsert equals the stored item; a damaged item never does, so it gets replaced."""
+    _, document, digest, _, old_vector, item_check, vector_check = old
+    if (document, digest) != (upsert.document, upsert.digest):
         return False
-    if (item, check) != (item_check(change.id, document, digest), zlib.crc32(stored)):
+    computed = item_checksum(upsert.id, document, digest), zlib.crc32(old_vector)
+    if computed != (item_check, vector_check):
         return False
-    return bool(digest) or stored == vector
+    return bool(digest) or old_vector == vector

@@ -24,8 +24,10 @@ def pictures(tmp_path):
 
 def stored(folder):
     with Store.open(folder) as store:
-        rows = store.contents().rows.tolist()
-        return {id_: json.loads(document) for id_, document in store.items(rows).values()}
+        rows = store.read_contents().rows.tolist()
+        return {
+            id_: json.loads(document) for id_, document in store.ids_and_documents(rows).values()
+        }
 
 
 def test_ids_are_paths_and_documents_come_from_beside_the_picture(pictures, checkpoint, tmp_path):

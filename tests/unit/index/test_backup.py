@@ -6,21 +6,17 @@ import numpy as np
 import psutil
 import pytest
 
-from lensemble.index.maintenance.backup import (
-    ITEMS_FILE,
-    VECTORS_FILE,
-    back_up,
-    export,
-    restore,
-    verify,
-)
+from lensemble.index.maintenance.backup import back_up, restore
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.maintenance.create import BACKUP_FILE, ensure_index, write_index
+from lensemble.index.maintenance.export import ITEMS_FILE, VECTORS_FILE, export
+from lensemble.index.maintenance.verify import verify
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import SNAPSHOTS
+from lensemble.index.snapshots.manifest import SNAPSHOTS
+from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import STORE_FILE, Store
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_cli.main import main
 from lensemble_client import InvalidInputError
@@ -67,7 +63,7 @@ def test_backup_is_one_moment_and_is_put_back(folder, tmp_path, vectors, profile
         assert first(live, -vectors[0]) == "late"
         assert "é1" not in {match.id for match in live.search(vectors[1:2], N)[0]}
         assert live.manifest["kind"] == "ivf_sq8"
-        assert store.replaced
+        assert store.is_replaced
     with Store.open(folder) as store:
         assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert (store.fields, store.plan.kind) == (["n"], "ivf_sq8")
@@ -126,7 +122,7 @@ def test_damaged_backup_is_refused_and_the_index_stays(folder, tmp_path, vectors
 
 
 def test_what_is_no_backup_or_no_place_for_one_is_refused(folder, tmp_path):
-    with pytest.raises(InvalidInputError, match=r"is no backup.*lensemble index snapshot"):
+    with pytest.raises(InvalidInputError, match=r"is not a backup.*lensemble index snapshot"):
         restore(folder, tmp_path / "x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -136,10 +132,10 @@ def test_what_is_no_backup_or_no_place_for_one_is_refused(folder, tmp_path):
     with pytest.raises(InvalidInputError, match="holds something else than an index"):
         restore(tmp_path / "backup", tmp_path / "full")
     (tmp_path / "backup" / BACKUP_FILE).write_text("[]")
-    with pytest.raises(InvalidInputError, match="is no backup"):
+    with pytest.raises(InvalidInputError, match="is not a backup"):
         restore(tmp_path / "backup", tmp_path / "x")
     (tmp_path / "backup" / STORE_FILE).unlink()
-    with pytest.raises(InvalidInputError, match="is no backup"):
+    with pytest.raises(InvalidInputError, match="is not a backup"):
         restore(tmp_path / "backup", tmp_path / "x")
 
 
@@ -167,7 +163,7 @@ def test_commands(folder, tmp_path, capsys):
     assert (status, "400 items, hnsw" in out, "'ef_search': 99" in out) == (0, True, True)
     assert "recall@10 1.0000, through change 400" in ran("compact", index, "--kind", "exact")[1]
     status, _, err = ran("compact", index, "--kind", "ivf", "--set", "ef_search=3")
-    assert (status, "no parameter of kind 'ivf'" in err) == (1, True)
+    assert (status, "not a parameter of kind 'ivf'" in err) == (1, True)
     status, _, err = ran("compact", index, "--set", "nprobe=3")
     assert (status, "parameters need a kind" in err) == (1, True)
     assert ran("restore", backup, index) == (0, f"400 items -> {index}\n", "")

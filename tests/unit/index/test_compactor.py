@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from lensemble.index.maintenance.compact import compact
-from lensemble.index.maintenance.compactor import Compactor, due
+from lensemble.index.maintenance.compactor import Compactor, compaction_reason
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import SNAPSHOTS, names
-from lensemble.index.storage.records import Delete, Upsert
+from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
+from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from tests.paths import CHECKPOINT
@@ -46,26 +46,26 @@ def compactions(folder):
 
 
 def test_due_after_so_many_writes_or_removals_or_damage(store):
-    assert due(store, 10) == ""
+    assert compaction_reason(store, 10) == ""
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(9))])
-    assert due(store, 10) == ""
+    assert compaction_reason(store, 10) == ""
     store.write([Upsert("9", unit(10)[9])])
-    assert due(store, 10) == "10 items written and 0 removed since the last one"
+    assert compaction_reason(store, 10) == "10 items written and 0 removed since the last one"
     compact(store.folder)
-    assert due(store, 10) == ""
+    assert compaction_reason(store, 10) == ""
     store.write([Delete(str(n)) for n in range(10)])
-    assert due(store, 10) == "0 items written and 10 removed since the last one"
+    assert compaction_reason(store, 10) == "0 items written and 10 removed since the last one"
     (store.folder / SNAPSHOTS / store.snapshot / "manifest.json").write_text("{")
-    assert due(store, 100) == f"snapshot {store.snapshot} is damaged or missing"
+    assert compaction_reason(store, 100) == f"snapshot {store.snapshot} is damaged or missing"
 
 
 def test_due_when_a_fifth_is_gone(store):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5000))])
     compact(store.folder)
     store.write([Delete(str(n)) for n in range(999)])
-    assert due(store, 10**6) == ""
+    assert compaction_reason(store, 10**6) == ""
     store.write([Delete("999")])
-    assert due(store, 10**6) == "1000 of 5000 items were removed"
+    assert compaction_reason(store, 10**6) == "1000 of 5000 items were removed"
 
 
 def test_it_compacts_and_goes_on(store):
@@ -113,7 +113,7 @@ def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
     wait_for(lambda: compactions(store.folder))
     compactor.stop()
     assert not compactions(store.folder)
-    assert names(store.folder) == []
+    assert snapshot_names(store.folder) == []
 
 
 def test_failure_is_logged_and_writing_goes_on(store, caplog):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lensemble.index.storage.changes import Upsert
 from lensemble.index.storage.filter import Filter
-from lensemble.index.storage.records import Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_client import InvalidInputError
@@ -38,7 +38,7 @@ def store(tmp_path_factory):
 
 
 def rows(store, condition):
-    found = store.matching(Filter.parse(json.dumps(condition)))
+    found = store.rows_matching(Filter.parse(json.dumps(condition)))
     return (found - 1).tolist()
 
 
@@ -90,8 +90,8 @@ def test_meaning(store, condition, expected):
     [
         ("[]", "expected an object of fields"),
         ("{", "is not JSON"),
-        ('{"a": NaN}', "NaN is no JSON value"),
-        ('{"$nor": []}', "'.nor' is not one of"),
+        ('{"a": NaN}', "NaN is not a JSON value"),
+        ('{"$nor": []}', "'.nor'; expected .and, .or, .not or the name of a field"),
         ('{"$or": []}', "expected a list of conditions"),
         ('{"$or": {"a": 1}}', "expected a list of conditions"),
         ('{"a": {}}', "'a' has no condition"),
@@ -105,18 +105,18 @@ def test_meaning(store, condition, expected):
         ('{"a": {"$in": [[1]]}}', "a string, a number, true, false or null"),
         ('{"a": {"$exists": 1}}', "expected true or false"),
         ('{"a": {"$not": 1}}', r"\$not has '1'; expected conditions"),
-        ('{"a": 9223372036854775808}', "a whole number of 64 bits"),
+        ('{"a": 9223372036854775808}', "an integer of at most 64 bits"),
         ('{"a": 1e999}', "a finite number"),
         ('{"a": "\\ud800"}', "valid Unicode"),
-        ('{"": 1}', "is no field name"),
-        ('{"a..b": 1}', "is no field name"),
-        ('{"a\'b": 1}', "is no field name"),
-        ('{"a\\"b": 1}', "is no field name"),
-        ('{"a[0]": 1}', "is no field name"),
-        ('{"a.$b": 1}', "is no field name"),
-        ('{"a\\u0000": 1}', "is no field name"),
-        ('{"a\\ud800": 1}', "is no field name"),
-        (json.dumps({"a" * 300: 1}), "is no field name"),
+        ('{"": 1}', "is not a field name"),
+        ('{"a..b": 1}', "is not a field name"),
+        ('{"a\'b": 1}', "is not a field name"),
+        ('{"a\\"b": 1}', "is not a field name"),
+        ('{"a[0]": 1}', "is not a field name"),
+        ('{"a.$b": 1}', "is not a field name"),
+        ('{"a\\u0000": 1}', "is not a field name"),
+        ('{"a\\ud800": 1}', "is not a field name"),
+        (json.dumps({"a" * 300: 1}), "is not a field name"),
         ('{"$not":' * 40 + '{"a":1}' + "}" * 40, "nested deeper than 16"),
         ('{"a":{"$not":' * 20 + "{}" + "}}" * 20, "'a' has 'a'"),
         (json.dumps({"$or": [{"a": n} for n in range(300)]}), "more than 256 conditions"),
@@ -146,7 +146,7 @@ def test_index_on_a_field_is_used_and_changes_nothing(store):
     assert "USING INDEX field:owner.name" in plan[3]
     store.set_fields(["year"])
     assert store.fields == ["year"]
-    with pytest.raises(InvalidInputError, match="is no field name"):
+    with pytest.raises(InvalidInputError, match="is not a field name"):
         store.set_fields(["a'b"])
     store.set_fields([])
 
@@ -246,5 +246,5 @@ def test_against_python(documents, conditions):
             for condition in conditions:
                 expected = [n for n, d in enumerate(documents) if fits(d, condition)]
                 assert rows(store, condition) == expected
-                newer = store.matching(Filter.parse(json.dumps(condition)), after=half)
+                newer = store.rows_matching(Filter.parse(json.dumps(condition)), after=half)
                 assert (newer - 1).tolist() == [n for n in expected if n >= half]

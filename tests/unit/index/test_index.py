@@ -143,7 +143,7 @@ def test_id_that_cannot_be_sent_is_refused_and_nothing_is_left(profile, tmp_path
 
 
 def test_id_that_stands_twice_is_named(profile, tmp_path):
-    with pytest.raises(InvalidInputError, match="id 'x' stands twice"):
+    with pytest.raises(InvalidInputError, match="id 'x' occurs twice"):
         write(tmp_path / "index", profile, np.eye(3, dtype=np.float32), ["x", "y", "x"])
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lensemble.index.search.snapshot_search import SCAN_ROWS, SnapshotSearch
-from lensemble.index.snapshots import kinds
+from lensemble.index.snapshots import faiss_index, kinds
+from lensemble.index.snapshots.ground_truth import GroundTruth
 from lensemble.index.snapshots.kinds import (
     BINARY,
     EXACT,
@@ -18,9 +19,9 @@ from lensemble.index.snapshots.kinds import (
     SQ8,
 )
 from lensemble.index.snapshots.snapshot import Snapshot
-from lensemble.index.snapshots.tune import GroundTruth, make
+from lensemble.index.snapshots.tune import build_for_plan
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.records import StoreContents
+from lensemble.index.storage.read_results import StoreContents
 from lensemble_client import InvalidInputError
 
 N, D = 3000, 32
@@ -39,8 +40,8 @@ EXPECTED = np.argsort(-(QUERIES @ VECTORS.T), axis=1, kind="stable")
 
 def base_of(kind, vectors=VECTORS, device="cpu", **parameters):
     contents = StoreContents(1, len(vectors), np.arange(1, len(vectors) + 1), vectors)
-    tuned = make(IndexPlan(kind, parameters=parameters), vectors)
-    snapshot = Snapshot.make(contents, tuned, profile_name="p", profile_hash="h")
+    tuned = build_for_plan(IndexPlan(kind, parameters=parameters), vectors)
+    snapshot = Snapshot.from_contents(contents, tuned, profile_name="p", profile_hash="h")
     return SnapshotSearch(snapshot, device)
 
 
@@ -124,22 +125,22 @@ def test_small_corpora(name, count):
 
 
 def test_blas_threshold_and_threads_are_set():
-    faiss = kinds.faiss_module()
-    assert faiss.cvar.distance_compute_blas_threshold == kinds.BLAS_THRESHOLD
+    faiss = faiss_index.faiss_module()
+    assert faiss.cvar.distance_compute_blas_threshold == faiss_index.BLAS_THRESHOLD
     assert faiss.omp_get_max_threads() == 1
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_what_faiss_makes_is_what_memory_is_counted_for(name):
     kind = KINDS[name]
-    parameters = kinds.defaults(kind, N, D)
-    index = kinds.build(kind, VECTORS, parameters)
-    size = len(kinds.faiss_module().serialize_index(index))
+    parameters = kinds.default_parameters(kind, N, D)
+    index = faiss_index.build_index(kind, VECTORS, parameters)
+    size = len(faiss_index.faiss_module().serialize_index(index))
     assert kinds.memory_bytes(kind, parameters, N, D) == pytest.approx(size, rel=0.15, abs=40_000)
 
 
 def test_pq_is_trained_without_polysemous_codes():
-    index = kinds.build(IVF_PQ, VECTORS, kinds.defaults(IVF_PQ, N, D))
+    index = faiss_index.build_index(IVF_PQ, VECTORS, kinds.default_parameters(IVF_PQ, N, D))
     assert not index.do_polysemous_training
 
 
@@ -149,7 +150,7 @@ def test_pq_is_trained_without_polysemous_codes():
         (
             EXACT,
             {"nprobe": 3},
-            r"'nprobe' is no parameter of kind 'exact'; .* \(none\)",
+            r"'nprobe' is not a parameter of kind 'exact'; .* \(none\)",
         ),
         (IVF, {"ef_search": 3}, "expected one of nlist, nprobe"),
         (IVF, {"nprobe": 0}, "nprobe = 0 does not fit"),
@@ -158,16 +159,16 @@ def test_pq_is_trained_without_polysemous_codes():
 )
 def test_parameters_that_do_not_fit_are_refused(kind, parameters, said):
     with pytest.raises(InvalidInputError, match=said):
-        kinds.checked(kind, parameters, N, D)
+        kinds.complete_parameters(kind, parameters, N, D)
 
 
 def test_defaults_go_by_size():
-    assert kinds.defaults(IVF, 1_000_000, 256)["nlist"] == 4096
-    assert kinds.defaults(IVF, 100_000, 256)["nlist"] == 1024
-    assert kinds.defaults(IVF, 100, 256)["nlist"] == 2
-    assert kinds.defaults(IVF_PQ, 1000, 2048)["m"] == 512
-    assert kinds.defaults(IVF_PQ, 1000, 30)["m"] == 6
-    assert kinds.defaults(EXACT, 5, 256) == {}
+    assert kinds.default_parameters(IVF, 1_000_000, 256)["nlist"] == 4096
+    assert kinds.default_parameters(IVF, 100_000, 256)["nlist"] == 1024
+    assert kinds.default_parameters(IVF, 100, 256)["nlist"] == 2
+    assert kinds.default_parameters(IVF_PQ, 1000, 2048)["m"] == 512
+    assert kinds.default_parameters(IVF_PQ, 1000, 30)["m"] == 6
+    assert kinds.default_parameters(EXACT, 5, 256) == {}
 
 
 def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
@@ -180,8 +181,8 @@ def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
         asked.append(parameters["nprobe"])
 
     monkeypatch.setattr(GroundTruth, "recall", recall)
-    monkeypatch.setattr("lensemble.index.snapshots.tune.found", spied)
-    tuned = make(IndexPlan("ivf", recall=0.95, parameters={"nlist": 70}), VECTORS)
+    monkeypatch.setattr("lensemble.index.snapshots.tune.search_index", spied)
+    tuned = build_for_plan(IndexPlan("ivf", recall=0.95, parameters={"nlist": 70}), VECTORS)
     assert 37 <= tuned.parameters["nprobe"] <= 37 * 1.25
     assert asked[:7] == [1, 2, 4, 8, 16, 32, 64]
 
@@ -190,26 +191,26 @@ def test_effort_of_one_bit_is_how_many_candidates_are_scored():
     """A bit for each of 32 dimensions of noise says little: many must be looked at again."""
     noise = np.random.default_rng(5).standard_normal((3000, 32)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    tuned = make(IndexPlan("binary", recall=0.99), noise)
+    tuned = build_for_plan(IndexPlan("binary", recall=0.99), noise)
     assert tuned.recall >= 0.99
     assert tuned.parameters["rerank"] > 16
-    easier = make(IndexPlan("binary", recall=0.5), noise)
+    easier = build_for_plan(IndexPlan("binary", recall=0.5), noise)
     assert easier.parameters["rerank"] < tuned.parameters["rerank"]
-    fixed = make(IndexPlan("binary", recall=0.99, parameters={"rerank": 3}), noise)
+    fixed = build_for_plan(IndexPlan("binary", recall=0.99, parameters={"rerank": 3}), noise)
     assert fixed.parameters == {"rerank": 3}
 
 
 def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr("lensemble.index.snapshots.tune.exact_is_faster", lambda *_: False)
-    assert make(IndexPlan(), VECTORS[:1000]).kind is EXACT
-    many = make(IndexPlan(recall=0.95), VECTORS)
+    assert build_for_plan(IndexPlan(), VECTORS[:1000]).kind is EXACT
+    many = build_for_plan(IndexPlan(recall=0.95), VECTORS)
     assert (many.kind, many.recall >= 0.95) == (IVF, True)
-    easier = make(IndexPlan(recall=0.5), VECTORS)
+    easier = build_for_plan(IndexPlan(recall=0.5), VECTORS)
     assert easier.parameters["nprobe"] < many.parameters["nprobe"]
     # As much as SQ8 takes, but not the whole vectors.
-    some = kinds.memory_bytes(IVF_SQ8, kinds.defaults(IVF_SQ8, N, D), N, D)
-    assert make(IndexPlan(memory_bytes=some), VECTORS).kind is IVF_SQ8
+    some = kinds.memory_bytes(IVF_SQ8, kinds.default_parameters(IVF_SQ8, N, D), N, D)
+    assert build_for_plan(IndexPlan(memory_bytes=some), VECTORS).kind is IVF_SQ8
 
 
 def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
@@ -217,7 +218,7 @@ def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
     caplog.set_level("INFO")
     noise = np.random.default_rng(5).standard_normal((30_000, 64)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    tuned = make(IndexPlan(), noise)
+    tuned = build_for_plan(IndexPlan(), noise)
     assert tuned.kind is EXACT
     assert "is faster than exact search" in caplog.text
 
@@ -225,9 +226,9 @@ def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
 def test_auto_says_so_where_nothing_reaches_the_target(monkeypatch, caplog):
     monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr(GroundTruth, "recall", lambda *_: 0.97)
-    tuned = make(IndexPlan(recall=0.98, memory_bytes=1), VECTORS)
+    tuned = build_for_plan(IndexPlan(recall=0.98, memory_bytes=1), VECTORS)
     assert tuned.kind is IVF_PQ
-    assert "no index within 1 bytes reaches a recall of 0.98; taken is ivf_pq" in caplog.text
+    assert "no index within 1 bytes reaches a recall of 0.98; the index is ivf_pq" in caplog.text
 
 
 def test_plan_outside_its_limits_is_refused():
@@ -242,7 +243,7 @@ def test_plan_outside_its_limits_is_refused():
 
 
 def test_a_vector_of_the_corpus_is_not_its_own_neighbour():
-    truth = GroundTruth.of(VECTORS)
+    truth = GroundTruth.compute(VECTORS)
     assert (truth.neighbours != truth.own[:, None]).all()
     assert truth.recall(truth.neighbours) == 1
     assert truth.recall(np.full_like(truth.neighbours, -1)) == 0
@@ -252,7 +253,7 @@ def test_a_vector_of_the_corpus_is_not_its_own_neighbour():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not kinds.gpu_count(), reason="FAISS has no GPU here")
+@pytest.mark.skipif(not faiss_index.gpu_count(), reason="FAISS has no GPU here")
 @pytest.mark.parametrize("kind", [EXACT, FP16, IVF, IVF_SQ8])
 def test_on_a_gpu_as_on_the_cpu(bases, kind):
     base = base_of(kind.name, device="cuda:0")
@@ -267,7 +268,7 @@ def test_on_a_gpu_as_on_the_cpu(bases, kind):
 
 
 def test_without_a_gpu_the_cpu_searches(caplog):
-    if kinds.gpu_count():
+    if faiss_index.gpu_count():
         pytest.skip("there is one")
     base = base_of("exact", device="cuda:0")
     assert not base._gpu

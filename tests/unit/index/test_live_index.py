@@ -12,11 +12,12 @@ from lensemble.index import Query
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.delta import Delta
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.exact import merged, nearest
-from lensemble.index.snapshots.snapshot import SNAPSHOTS, DamagedError, Snapshot, names
-from lensemble.index.snapshots.tune import make
+from lensemble.index.snapshots.exact_search import merge_top_k, nearest_rows
+from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.tune import build_for_plan
+from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.index.storage.records import Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_client import OverloadedError
@@ -80,9 +81,9 @@ def test_delta_moves_the_last_row_into_a_gap(rng):
 
 
 def test_nothing_is_nearest_to_anything_in_nothing(rng):
-    found = nearest(unit(rng, 2), np.empty(0, np.int64), np.empty((0, D), np.float32), 5)
+    found = nearest_rows(unit(rng, 2), np.empty(0, np.int64), np.empty((0, D), np.float32), 5)
     assert found[1].shape == (2, 0)
-    _, rows = merged([found, nearest(unit(rng, 2), np.array([7]), unit(rng, 1), 5)], 3)
+    _, rows = merge_top_k([found, nearest_rows(unit(rng, 2), np.array([7]), unit(rng, 1), 5)], 3)
     assert rows.tolist() == [[7], [7]]
 
 
@@ -105,7 +106,7 @@ def test_snapshot_changes_nothing_but_where_rows_are(store, index, rng):
     compact(store.folder)
     settle(index)
     assert (index.manifest["delta"], index.manifest["dead"]) == (0, 0)
-    assert index.manifest["snapshot"] == names(store.folder)[0] == store.snapshot
+    assert index.manifest["snapshot"] == snapshot_names(store.folder)[0] == store.snapshot
     for found, expected in zip(index.search(vectors[:20], 10), before, strict=True):
         assert [m.id for m in found] == [m.id for m in expected]
         assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-5)
@@ -129,11 +130,11 @@ def test_what_is_written_while_a_snapshot_is_made_is_kept(store, index, rng):
     vectors = unit(rng, 10)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     index.refresh()
-    contents = store.contents()
-    tuned = make(IndexPlan(), contents.vectors)
+    contents = store.read_contents()
+    tuned = build_for_plan(IndexPlan(), contents.vectors)
     # Between the reading of the store and the new snapshot.
     store.write([Delete("0"), Upsert("1", -vectors[1]), Upsert("new", vectors[0])])
-    snapshot = Snapshot.make(
+    snapshot = Snapshot.from_contents(
         contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
     )
     snapshot.save(store.folder)
@@ -208,7 +209,7 @@ def test_the_snapshot_before_serves_where_the_current_one_is_damaged(store, rng)
         third = compact(store.folder)
         settle(opened)
         assert opened.manifest["snapshot"] == third.name
-    assert len(names(store.folder)) == 2
+    assert len(snapshot_names(store.folder)) == 2
 
 
 def test_compaction_clears_up(store, index, rng):
@@ -218,10 +219,10 @@ def test_compaction_clears_up(store, index, rng):
         (store.folder / SNAPSHOTS / ".1-exact-x.part").mkdir(parents=True, exist_ok=True)
         compact(store.folder)
     left = [path.name for path in (store.folder / SNAPSHOTS).iterdir()]
-    assert sorted(left) == sorted(names(store.folder))
+    assert sorted(left) == sorted(snapshot_names(store.folder))
     assert len(left) == 2
     # Rows 1 and 2 were removed before the older of the two that are kept.
-    assert store.items([1, 2, 3, 4]).keys() == {3, 4}
+    assert store.ids_and_documents([1, 2, 3, 4]).keys() == {3, 4}
     assert ids(index, vectors[3]) == ["3"]  # knew nothing of all that
 
 
@@ -246,7 +247,7 @@ def test_unwritable_snapshot_leaves_the_current_one(store, index, rng, monkeypat
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(StorageError, match=r"No space left.*make room.*the store is whole"):
         compact(store.folder)
-    assert names(store.folder) == [first.name]
+    assert snapshot_names(store.folder) == [first.name]
     assert store.snapshot == first.name
 
 

@@ -12,8 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from lensemble.index.storage.records import Delete, Upsert
-from lensemble.index.storage.store import STORE_FILE, Store, TombstonesPurgedError
+from lensemble.index.storage.changes import Delete, Upsert
+from lensemble.index.storage.reader import TombstonesPurgedError
+from lensemble.index.storage.schema import STORE_FILE
+from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_client import InvalidInputError
 from lensemble_contract.errors import StorageError
@@ -36,15 +38,15 @@ def upsert(id_, axis=0, **document):
 def test_what_was_written_is_read_by_everybody(store):
     with Store.open(store.folder) as other:
         assert len(other) == 0
-        before = other.version
+        before = other.data_version
         assert store.write([upsert("a", 0, colour="red"), upsert("b", 1)]) == [1, 2]
-        assert other.version != before
+        assert other.data_version != before
         assert (len(other), other.sequence) == (2, 2)
         a, nothing = other.get(["a", "c"])
         assert nothing is None
         assert (a.id, json.loads(a.document)) == ("a", {"colour": "red"})
         assert np.array_equal(a.vector, AXES[0])
-        assert other.items([a.row, 99]) == {a.row: ("a", '{"colour": "red"}')}
+        assert other.ids_and_documents([a.row, 99]) == {a.row: ("a", '{"colour": "red"}')}
         assert (other.profile_hash, other.dimension) == (PROFILE.hash, 4)
 
 
@@ -53,7 +55,7 @@ def test_upsert_is_a_new_row_and_a_tombstone(store):
     old = store.get(["a"])[0].row
     known = store.sequence
     assert store.write([upsert("a", 2), Delete("b"), Delete("never there")]) == [3, 4, 0]
-    news = store.since(known)
+    news = store.changes_since(known)
     (new,) = news.rows
     assert new > old
     assert np.array_equal(news.vectors, AXES[2:3])
@@ -81,7 +83,7 @@ def test_row_numbers_are_never_used_twice(store):
 def test_later_changes_of_one_call_win(store):
     store.write([upsert("a", 0), upsert("a", 1), Delete("a"), upsert("a", 2)])
     assert np.array_equal(store.get(["a"])[0].vector, AXES[2])
-    assert store.since(0).rows.tolist() == [3]
+    assert store.changes_since(0).rows.tolist() == [3]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_later_changes_of_one_call_win(store):
         (Upsert("a", AXES[0] * 2), "has length 2; expected 1"),
         (Upsert("a", AXES[0] * 0), "has length 0; expected 1"),
         (Upsert("a", AXES[0], "{"), "not JSON: .*property name"),
-        (Upsert("a", AXES[0], '{"n": NaN}'), "NaN is no JSON value"),
+        (Upsert("a", AXES[0], '{"n": NaN}'), "NaN is not a JSON value"),
         (Upsert("a", AXES[0], "[1]"), "a JSON list; expected an object"),
         (Upsert("a", AXES[0], '{"d": "\udcff"}'), "not JSON: .*surrogates"),
         (Upsert("a", AXES[0], '{"a":' * 5000 + "1" + "}" * 5000), "not JSON: .*recursion"),
@@ -116,18 +118,18 @@ def test_reader_behind_a_purge_is_told(store):
     store.write([Delete("a")])
     store.purge(3)
     with pytest.raises(TombstonesPurgedError):
-        store.since(2)
-    assert store.since(3).rows.tolist() == []
+        store.changes_since(2)
+    assert store.changes_since(3).rows.tolist() == []
     assert len(store) == 1
 
 
 def test_many_rows_come_in_order(store):
     store.write([upsert(str(n), n % 4) for n in range(5000)])
-    news = store.since(0)
+    news = store.changes_since(0)
     assert news.rows.tolist() == list(range(1, 5001))
     assert np.array_equal(news.vectors, AXES[np.arange(5000) % 4])
     # More than SQLite takes in one question.
-    assert len(store.items(list(range(70_000)))) == 5000
+    assert len(store.ids_and_documents(list(range(70_000)))) == 5000
 
 
 def test_news_are_read_without_a_look_at_all_that_is_older(store):
@@ -146,11 +148,11 @@ def test_news_are_read_without_a_look_at_all_that_is_older(store):
         return counted[0]
 
     known = store.sequence
-    assert steps(lambda: store.since(0)) > 200
+    assert steps(lambda: store.changes_since(0)) > 200
     store.write([upsert("new"), upsert("7"), Delete("8")])
-    assert steps(lambda: store.since(known)) < 5
-    assert steps(lambda: store.pending(known)) < 5
-    assert store.since(known).rows.tolist() == [5001, 5002]
+    assert steps(lambda: store.changes_since(known)) < 5
+    assert steps(lambda: store.count_changes_since(known)) < 5
+    assert store.changes_since(known).rows.tolist() == [5001, 5002]
 
 
 def test_full_disk_keeps_what_was_before(store):
@@ -178,14 +180,14 @@ def test_flipped_bytes_are_found(store):
     store.write([upsert("a", 0, colour="red"), upsert("b", 1, colour="red")])
     store._connection.execute("UPDATE items SET document = '{\"colour\": \"rid\"}' WHERE id = 'a'")
     with pytest.raises(StorageError, match=r"store\.sqlite.*row 1 is damaged.*index restore"):
-        store.items([1])
+        store.ids_and_documents([1])
     with pytest.raises(StorageError, match="row 1 is damaged"):
         store.get(["a"])
     flipped = bytearray(AXES[1].tobytes())
     flipped[5] ^= 1
     store._connection.execute("UPDATE vectors SET vector = ? WHERE row = 2", (bytes(flipped),))
     with pytest.raises(StorageError, match="row 2 is damaged"):
-        store.since(0)
+        store.changes_since(0)
     assert zlib.crc32(bytes(flipped)) != zlib.crc32(AXES[1].tobytes())
 
 
@@ -216,7 +218,7 @@ def test_damaged_file_is_named(store):
         pytest.raises(StorageError, match="malformed; it is damaged; put a backup"),
         Store.open(store.folder) as cut,
     ):
-        cut.since(0)
+        cut.changes_since(0)
 
 
 def test_folder_without_or_with_another_store_is_refused(tmp_path, store):
@@ -246,15 +248,15 @@ def test_writers_in_processes_take_turns(store):
     follower, removed = set(), set()
     known = 0
     while any(writer.is_alive() for writer in writers):
-        news = store.since(known)
+        news = store.changes_since(known)
         follower |= set(news.rows.tolist())
         removed |= set(news.removed.tolist())
         known = news.sequence
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    news = store.since(known)
+    news = store.changes_since(known)
     live = (follower | set(news.rows.tolist())) - removed - set(news.removed.tolist())
     assert len(store) == 121
-    assert live == set(store.since(0).rows.tolist())
+    assert live == set(store.changes_since(0).rows.tolist())
 
 
 class Replica(RuleBasedStateMachine):
@@ -289,13 +291,13 @@ class Replica(RuleBasedStateMachine):
 
     @rule()
     def follow(self):
-        news = self.reader.since(self.known)
+        news = self.reader.changes_since(self.known)
         for row in news.removed.tolist():
             self.follower.pop(row, None)
         for row, vector in zip(news.rows.tolist(), news.vectors, strict=True):
             self.follower[row] = int(vector.argmax())
         self.known = news.sequence
-        names = self.reader.items(list(self.follower))
+        names = self.reader.ids_and_documents(list(self.follower))
         found = {
             names[row][0]: (axis, json.loads(names[row][1])["n"])
             for row, axis in self.follower.items()

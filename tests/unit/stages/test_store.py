@@ -184,7 +184,7 @@ def test_both_go_over_to_an_index_that_was_put_in_place(stages, settings, vector
     ran(store, rows("c", vectors[2:3]))
     assert ran(search, {"embedding": vectors[2:3]}, top_k=5)["ids"].tolist()[0][0] == b"c"
     with Store.open(settings.index) as opened:
-        assert set(opened.rows_of(["a", "b", "c"])) == {"a", "c"}
+        assert set(opened.live_rows(["a", "b", "c"])) == {"a", "c"}
 
 
 def test_a_store_that_fails_fails_the_calls_that_need_it(stages, settings, vectors):

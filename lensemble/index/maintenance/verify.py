@@ -1,0 +1,54 @@
+"""Verifying an index: reads the whole store and the current snapshot, and checks all checksums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensemble.index.snapshots.manifest import newest_snapshot_sequence
+from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """Result of `verify`.
+
+    Attributes:
+        rows: number of rows in the store, tombstones included.
+        items: number of live items.
+        snapshot: name of the current snapshot; empty if there is none.
+        damage: reason why the current snapshot cannot be used; empty if it can, or if there is
+            none.
+        sequence: sequence number of the store's last change.
+        newest: highest sequence number of all snapshots. If it is higher than `sequence`, the store
+            has lost changes.
+    """
+
+    rows: int
+    items: int
+    snapshot: str
+    damage: str
+    sequence: int
+    newest: int
+
+
+def verify(folder: Path) -> VerifyReport:
+    """Reads all of an index: the store's structure and rows, and the current snapshot.
+
+    Raises:
+        InvalidInputError: The folder has no index.
+        StorageError: The store is damaged. A damaged snapshot raises no error but is reported,
+            because it can be made again.
+    """
+    newest = newest_snapshot_sequence(folder)
+    with Store.open(folder) as store:
+        rows, items, current = store.verify(), len(store), store.snapshot
+        sequence = store.sequence
+    damage = ""
+    if current:
+        try:
+            Snapshot.load(folder, current)
+        except DamagedError as error:
+            damage = error.message
+    return VerifyReport(rows, items, current, damage, sequence, newest)

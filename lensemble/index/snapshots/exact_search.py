@@ -1,0 +1,58 @@
+"""Exact search among vectors in memory, and merging of partial results for the same queries."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble.index.snapshots.faiss_index import faiss_module
+
+# Scores (B, k) float32 and rows (B, k) int64, best first; -inf and -1 where there are fewer than k.
+ScoredRows = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+def nearest_rows(
+    queries: NDArray[np.float32], rows: NDArray[np.int64], vectors: NDArray[np.float32], k: int
+) -> ScoredRows:
+    """The k nearest rows for each query, by comparing it with every vector.
+
+    Args:
+        queries: (B, D) float32.
+        rows: (N,) int64, row numbers of `vectors`.
+        vectors: (N, D) float32.
+        k: maximum number of rows per query; with fewer vectors the result has fewer columns.
+    """
+    k = min(k, len(rows))
+    if not k:
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    faiss = faiss_module()
+    scores, positions = faiss.knn(
+        np.ascontiguousarray(queries, np.float32),
+        np.ascontiguousarray(vectors),
+        k,
+        metric=faiss.METRIC_INNER_PRODUCT,
+    )
+    return scores, np.where(positions >= 0, rows[positions], -1)
+
+
+def merge_top_k(parts: list[ScoredRows], k: int) -> ScoredRows:
+    """The best k of several results for the same queries."""
+    scores = np.concatenate([scores for scores, _ in parts], axis=1)
+    rows = np.concatenate([rows for _, rows in parts], axis=1)
+    return select_top_k(scores, rows, min(k, scores.shape[1]))
+
+
+def select_top_k(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> ScoredRows:
+    """The k highest scores of each query, best first.
+
+    Args:
+        scores: (B, N) float32.
+        rows: (B, N) int64.
+        k: number of columns of the result; missing ones are filled with -inf and -1.
+    """
+    missing = k - scores.shape[1]
+    if missing > 0:
+        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+        rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)

@@ -1,0 +1,105 @@
+"""Recall: how many of the true nearest neighbours an index finds.
+
+Recall depends on the vectors (it is too good on synthetic ones, above all for IVF), so it is never
+taken from a table: queries are searched exactly and by the index. A query that is itself a vector
+of the corpus does not count as its own neighbour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble.index.snapshots.exact_search import nearest_rows, select_top_k
+from lensemble.index.snapshots.faiss_index import search_parameters
+from lensemble.index.snapshots.kinds import Kind
+
+K = 10
+SAMPLE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """Queries with their true nearest neighbours.
+
+    Attributes:
+        queries: (Q, D) float32.
+        neighbours: (Q, 10) int64, positions in the corpus; a small corpus gives fewer columns.
+        own: (Q,) int64, position of the query itself in the corpus; -1 if it is not part of it.
+    """
+
+    queries: NDArray[np.float32]
+    neighbours: NDArray[np.int64]
+    own: NDArray[np.int64]
+
+    @classmethod
+    def compute(
+        cls, vectors: NDArray[np.float32], queries: NDArray[np.float32] | None = None
+    ) -> GroundTruth:
+        """Finds the true neighbours by exact search.
+
+        Args:
+            vectors: (N, D) float32, the corpus.
+            queries: (Q, D) float32, typical queries; None takes a sample of 512 corpus vectors.
+        """
+        positions = np.arange(len(vectors))
+        if queries is not None:
+            _, neighbours = nearest_rows(queries, positions, vectors, K)
+            return cls(queries, neighbours, np.full(len(queries), -1))
+        own = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
+        scores, neighbours = nearest_rows(vectors[own], positions, vectors, K + 1)
+        return cls(vectors[own], _without_own(own, scores, neighbours), own)
+
+    def recall(self, positions: NDArray[np.int64]) -> float:
+        """Share of the true neighbours among the found positions, (Q, k) int64.
+
+        It is 1 if there are no true neighbours.
+        """
+        if not self.neighbours.size:
+            return 1.0
+        found = (self.neighbours[:, :, None] == positions[:, None, :]).any(axis=2)
+        return float(found.mean())
+
+
+def search_index(
+    kind: Kind,
+    index: Any,
+    vectors: NDArray[np.float32],
+    truth: GroundTruth,
+    parameters: dict[str, int],
+) -> NDArray[np.int64]:
+    """Searches an index for all queries, with re-ranking as in serving.
+
+    Args:
+        kind: kind of the index.
+        index: `faiss.Index` of the vectors.
+        vectors: (N, D) float32, the corpus.
+        truth: queries to search for; their true neighbours are not used.
+        parameters: all parameters of the kind.
+
+    Returns:
+        (Q, 10) int64, positions, best first; -1 where there are fewer.
+    """
+    faiss_parameters, _referenced = search_parameters(kind, parameters)
+    candidates = min((K + 1) * max(1, parameters.get("rerank", 1)), len(vectors))
+    scores, positions = index.search(truth.queries, candidates, params=faiss_parameters)
+    if kind.rerank:
+        for query, row in enumerate(positions):
+            true_scores = vectors[row] @ truth.queries[query]
+            scores[query] = np.where(row >= 0, true_scores, -np.inf)
+    scores, positions = select_top_k(scores, positions, min(K + 1, positions.shape[1]))
+    return _without_own(truth.own, scores, positions)
+
+
+def _without_own(
+    own: NDArray[np.int64], scores: NDArray[np.float32], positions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The first ten positions without the query itself; (Q, 10) from (Q, 11)."""
+    is_own = positions == own[:, None]
+    scores = np.where(is_own, -np.inf, scores)
+    positions = np.where(is_own, -1, positions)
+    columns = positions.shape[1] - int((own >= 0).any())
+    return select_top_k(scores, positions, max(0, min(K, columns)))[1]
