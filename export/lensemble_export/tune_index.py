@@ -16,7 +16,7 @@ from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError
 
 
-def measure_kinds(
+def measure_index(
     folder: Path, kinds: Sequence[str] | None = None, queries: Path | None = None
 ) -> Iterator[SearchMeasurement]:
     """Measures kinds of index; the index itself stays as it is.

@@ -24,11 +24,11 @@ def add_action(actions: Commands) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from lensemble_export.tune_index import measure_kinds, plot_measurements
+    from lensemble_export.tune_index import measure_index, plot_measurements
 
     measurements = []
     print(f"{'kind':8} {'parameters':34} {'recall@10':>9} {'ms, 1':>8} {'ms, 32':>8} {'MiB':>8}")
-    for point in measure_kinds(args.index, args.kinds and args.kinds.split(","), args.queries):
+    for point in measure_index(args.index, args.kinds and args.kinds.split(","), args.queries):
         measurements.append(point)
         parameters = " ".join(f"{name}={number}" for name, number in point.parameters.items())
         print(
