@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from lensemble.index.snapshots.kinds import KINDS
-from lensemble.index.storage.index_plan import AUTO, IndexPlan
 from lensemble_contract.errors import InvalidInputError
 
-KIND_NAMES = (AUTO, *KINDS)
+if TYPE_CHECKING:
+    from lensemble.index.storage.index_plan import IndexPlan
+
+# The kinds in `lensemble.index.snapshots.kinds`, repeated because the command line must start without
+# importing `lensemble`.
+KINDS = (
+    "auto",
+    "exact",
+    "fp16",
+    "sq8",
+    "binary",
+    "ivf",
+    "ivf_sq8",
+    "ivf_pq",
+    "ivf_binary",
+    "hnsw",
+)
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--kind`, `--recall`, `--memory-mb`, `--set` and `--fields`."""
     parser.add_argument(
-        "--kind", choices=KIND_NAMES, help="kind of index; auto chooses by size and recall"
+        "--kind", choices=KINDS, help="kind of index; auto chooses by size and recall"
     )
     parser.add_argument("--recall", type=float, help="measured recall@10 to reach (default: 0.99)")
     parser.add_argument("--memory-mb", type=int, help="memory that the index may take, in MiB")
@@ -35,6 +50,8 @@ def parse_plan(args: argparse.Namespace) -> IndexPlan | None:
     Raises:
         InvalidInputError: The options contradict each other, or a value is out of range.
     """
+    from lensemble.index.storage.index_plan import IndexPlan
+
     options = {
         "kind": args.kind,
         "recall": args.recall,
