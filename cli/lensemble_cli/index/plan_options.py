@@ -10,8 +10,8 @@ from lensemble_contract.errors import InvalidInputError
 if TYPE_CHECKING:
     from lensemble.index.storage.index_plan import IndexPlan
 
-# The kinds in `lensemble.index.snapshots.kinds`, repeated because the command line must start without
-# importing `lensemble`.
+# The kinds in `lensemble.index.snapshots.kinds`, repeated because the command line must start
+# without importing `lensemble`.
 KINDS = (
     "auto",
     "exact",
