@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lensemble.index.storage.records import MAX_DOCUMENT_BYTES
 
 from lensemble.gateway.observability.metrics import Metrics
 from lensemble.index import MAX_ID_BYTES
+from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS
 from lensemble.operations.supervisor import START
 from lensemble.scheduling.admission import LANES
