@@ -88,7 +88,7 @@ def test_search_finds_what_exact_ranking_finds(emoji_server, published, tmp_path
 
 def test_command_of_the_readme_prints_the_table(emoji_server, capfd):
     readme = (ROOT / "README.md").read_text()
-    (line,) = [line for line in readme.splitlines() if line.startswith("lensemble eval datasets")]
+    (line,) = [line for line in readme.splitlines() if line.startswith("lensemble eval ")]
     _, command, dataset, *options = line.split()
     options += ["--url", emoji_server.http_url]
     assert main([command, str(ROOT / dataset), *options]) == 0
