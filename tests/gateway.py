@@ -18,7 +18,7 @@ from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient, Retry
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
-from lensemble_contract.items import Item, Rows, blank, from_rows
+from lensemble_contract.items import Item, Rows, blank_rows, from_rows
 
 PICTURE = b"\x89PNG not a real one"
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
@@ -68,7 +68,7 @@ class FakeTriton:
         self, model: contract.Model, rows: Rows, parameters: Any, timeout_s: float
     ) -> Rows:
         if parameters.get(contract.PING):
-            return blank(model.outputs)
+            return blank_rows(model.outputs)
         self.calls.append(model.name)
         self.parameters.append(dict(parameters))
         async with self._called:
@@ -109,7 +109,7 @@ class FakeTriton:
         return outputs
 
     def _hits(self, count: int) -> Rows:
-        times = {time.name: np.full((count, 1), 1.5, np.float32) for time in contract.TIMES}
+        times = {time.name: np.full((count, 1), 1.5, np.float32) for time in contract.STAGE_TIMES}
         return {
             "ids": np.array([[b"one", b"two"]] * count, np.object_),
             "scores": np.array([[0.5, 0.25]] * count, np.float32),

@@ -1,1 +1,1 @@
-"""What clients and server agree on: tensors and limits, errors, items, certificates."""
+"""What clients and servers share: tensors and limits, errors, items, data URLs and certificates."""

@@ -1,45 +1,46 @@
-"""What passes between the caller and the Triton models: names, dtypes, shapes, limits.
+"""The wire contract between callers and Triton models: names, dtypes, shapes, limits.
 
-The one place where a tensor's name is written. `model_repository/*/config.pbtxt` repeats it, as
-Triton needs literal text; `tests/contract` compares the two.
+This is the only Python module that spells the name of a tensor.
+`model_repository/*/config.pbtxt` repeats the names, because Triton needs literal text;
+`tests/contract` compares the two.
 
-Shapes are those of one row; on the wire every tensor has a leading batch dimension B. All rows of
-one request have one shape, so shorter rows are filled up: `input_ids` with `PAD_ID`, `patches`
-and `image_grid_thw` with zero rows. The grid and the ids tell what is real.
+Shapes are those of one row. On the wire every tensor has a leading batch dimension B. All rows of
+a request must have the same shape, so shorter rows are padded: `input_ids` with `PAD_ID`, `patches`
+and `image_grid_thw` with rows of zeros. The ids and the grid show which entries are padding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# Written into every config.pbtxt; a model refuses to load with another version.
 CONTRACT_VERSION = 4
-"""Written into every config.pbtxt; a model refuses to load under another one."""
 
+# Rows of one request, and rows that Triton hands to one `execute` call.
 MAX_BATCH_SIZE = 64
-"""Rows of one request, and rows that Triton joins into one `execute` call."""
 
+# uint8 values in one patch: 3 channels x 16 x 16 pixels (Qwen3-VL: patch_size 16).
 PATCH_VALUES = 768
-"""uint8 values of one patch row: 3 channels x 16 x 16 pixels (Qwen3-VL: patch_size 16)."""
 
+# Padding in `input_ids`.
 PAD_ID = -1
-"""Stands in `input_ids` where a row is shorter than the longest row of its request."""
 
 MAX_IMAGES_PER_ITEM = 16
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
+# Width x height of the encoded picture, read from its header before any pixel is decoded.
 MAX_IMAGE_PIXELS = 64_000_000
-"""Width x height of the encoded picture, read from its header before any pixel is decoded."""
+# Longer side over shorter side; the limit of the reference (qwen-vl-utils `MAX_RATIO`).
 MAX_ASPECT_RATIO = 200
-"""Longer side over shorter side; the limit of the reference (qwen-vl-utils `MAX_RATIO`)."""
+# UTF-8 bytes of one text or instruction, checked before it is tokenized.
 MAX_TEXT_BYTES = 1024 * 1024
-"""UTF-8 bytes of one text or instruction, checked before it is tokenized."""
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 1000
 MAX_EXCLUDED = 1000
 
+# Padding in `ids`, where a row of a request has fewer hits than another. The score there is -1 and
+# the document `{}`.
 NO_ID = b""
-"""Stands in `ids` where a row of a request has fewer hits than another, with score -1 and document
-`{}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Tensor:
 
     Attributes:
         name: Name on the wire.
-        dtype: Triton's word without `TYPE_`: STRING (bytes), INT32, INT64, UINT8, FP32.
-        dims: Shape of one row; -1 is any length, 0 included.
+        dtype: Triton's name without `TYPE_`: STRING (bytes), INT32, INT64, UINT8 or FP32.
+        dims: Shape of one row; -1 is any length, including 0.
         optional: Whether a request may leave it out.
     """
 
@@ -61,16 +62,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One Triton model: what it takes and gives.
+    """One Triton model: its inputs, outputs and request parameters.
 
     Attributes:
         name: Name in the model repository.
-        inputs: Tensors it takes.
-        outputs: Tensors it gives.
-        parameters: Request parameters that it reads.
-        steps: For an ensemble, the models it runs in order.
-        time: The output that says how long its work took; None if it has none, as an ensemble,
-            which has those of its steps.
+        inputs: Input tensors.
+        outputs: Output tensors.
+        parameters: Request parameters that the model reads.
+        steps: Names of the models that an ensemble runs, in order; empty for other models.
+        time: The output with the model's own working time; None if there is none. An ensemble has
+            the outputs of its steps instead.
     """
 
     name: str
@@ -91,14 +92,15 @@ INSTRUCTION = Tensor("instruction", "STRING", (1,), optional=True)
 INPUT_IDS = Tensor("input_ids", "INT32", (-1,))
 PATCHES = Tensor("patches", "UINT8", (-1, PATCH_VALUES))
 IMAGE_GRID_THW = Tensor("image_grid_thw", "INT32", (-1, 3))
+# The moment after which nobody waits for the answer: nanoseconds of the server's CLOCK_MONOTONIC; 0
+# is never. An item whose deadline has passed is not computed.
 DEADLINE = Tensor("deadline", "INT64", (1,))
-"""When nobody waits for the item any more: nanoseconds of the server's own CLOCK_MONOTONIC; 0 is
-never. What is late is not computed."""
+# Tokens in the item's prompt, pictures included; `usage` in the HTTP API counts these.
 TOKENS = Tensor("tokens", "INT32", (1,))
-"""How many tokens the item's prompt has, pictures included: what usage is counted in."""
 EMBEDDING = Tensor("embedding", "FP32", (-1,))
-MADE_UNDER = Tensor("profile", "STRING", (1,))
-"""Hash of the profile that the embedding was made under: what it may be compared with."""
+# Hash of the profile under which the embedding was made. Only embeddings of equal profiles are
+# comparable.
+VECTOR_PROFILE = Tensor("profile", "STRING", (1,))
 IDS = Tensor("ids", "STRING", (-1,))
 SCORES = Tensor("scores", "FP32", (-1,))
 DOCUMENTS = Tensor("documents", "STRING", (-1,))
@@ -110,70 +112,70 @@ STORED_DOCUMENT = Tensor("stored_document", "STRING", (1,))
 STORED_DIGEST = Tensor("stored_digest", "STRING", (1,))
 STORED_EMBEDDING = Tensor("stored_embedding", "FP32", (-1,))
 
+# An item's pictures, resized for CLIP and not yet normalized: pictures, height, width, RGB.
 PIXELS = Tensor("pixels", "UINT8", (-1, -1, -1, 3))
-"""An item's pictures as CLIP sees them, but for scale and mean: pictures, height, width, RGB."""
-PICTURES = Tensor("pictures", "INT32", (1,))
-"""How many of `pixels` are the item's; the others are filling."""
+# Number of pictures of the item in `pixels`; the others are padding.
+PICTURE_COUNT = Tensor("pictures", "INT32", (1,))
+# The item's text; empty if it has none.
 OWN_TEXT = Tensor("own_text", "STRING", (1,))
-"""The item's text; empty if it has none."""
+# An item's pictures in the form in which the chat model gets them; empty bytes are padding.
 JPEGS = Tensor("jpegs", "STRING", (-1,))
-"""An item's pictures as the chat model is shown them; empty bytes are filling."""
+# The chat model's description of an item's pictures; empty if it has none.
 DESCRIPTION = Tensor("description", "STRING", (1,))
-"""What the chat model says of an item's pictures; empty if it has none."""
+# Tokens that the chat server counted for the item; 0 if it was not called or does not count.
 CHAT_TOKENS = Tensor("chat_tokens", "INT32", (1,))
-"""What the chat server counted for it; 0 if it was not asked, or does not count."""
 
+# Milliseconds that the stage worked on the batch that contained the item, without any waiting.
 PREPROCESS_MS = Tensor("preprocess_ms", "FP32", (1,))
 ENCODE_MS = Tensor("encode_ms", "FP32", (1,))
 SEARCH_MS = Tensor("search_ms", "FP32", (1,))
 STORE_MS = Tensor("store_ms", "FP32", (1,))
-"""Milliseconds that the stage worked on the batch that the item was in, without any waiting."""
-TIMES = (PREPROCESS_MS, ENCODE_MS, SEARCH_MS, STORE_MS)
+STAGE_TIMES = (PREPROCESS_MS, ENCODE_MS, SEARCH_MS, STORE_MS)
 
+# Request parameters.
+
+# int: Matryoshka length of the vector; the profile's full length if absent.
 DIMENSIONS = "dimensions"
-"""Request parameter, int: Matryoshka length of the vector; the profile's full one if absent."""
+# int: largest number of hits; `DEFAULT_TOP_K` if absent.
 TOP_K = "top_k"
-"""Request parameter, int: how many nearest items to return; `DEFAULT_TOP_K` if absent."""
+# JSON text: condition on documents (docs/index.md); no condition if absent.
 FILTER = "filter"
-"""Request parameter, JSON text: a condition on documents (docs/index.md); none if absent."""
+# JSON text: list of ids that must not be among the hits.
 EXCLUDE = "exclude"
-"""Request parameter, JSON text: list of ids that are not to be found."""
+# Number, or its text: smallest score of a hit.
 MIN_SCORE = "min_score"
-"""Request parameter, a number or its text: only items with this score or more."""
+# Text, for `faiss`: id of the stored item whose neighbours are wanted; `embedding` has length 0.
 LIKE = "like"
-"""Request parameter, text, of `faiss`: find the neighbours of this stored item; `embedding` then
-has length 0."""
+# Text: hash of the profile under which the vectors of the request were made; it is checked.
 PROFILE = "profile"
-"""Request parameter, text: hash of the profile that the vectors sent were made under; checked."""
+# Text, for `store`: one of `OPERATIONS`; upsert if absent.
 OPERATION = "operation"
-"""Request parameter, text, of `store`: one of `OPERATIONS`; upsert if absent."""
+# Text: hash of the content of the one item in an upsert. If digest and document are those that are
+# stored, nothing changes.
 DIGEST = "digest"
-"""Request parameter, text: of what the one item of an upsert was made from; the same digest and
-document as before changes nothing."""
-
+# Number, or its text: milliseconds that the caller waits for the answer, counted from the moment at
+# which the first model begins with the request. Without it, the request has no deadline.
 TIMEOUT_MS = "timeout_ms"
-"""Request parameter, a number or its text: how long the caller waits for the answer; without it,
-for ever. Counted from when the first model begins with the request."""
+# bool, for every model that runs as a process: the rows of the request are ignored. The answer is
+# blank rows if the model can do its work, and the error if it cannot.
 PING = "ping"
-"""Request parameter, bool, of every model that is a process: the request's rows are not looked at.
-The answer is blank rows if the model can do its work, and the error if it cannot."""
 
+# What `store` does with its rows:
+#
+# upsert  writes `embedding` and `document` under `id`; returns the sequence number
+# delete  removes `id`; returns the sequence number of the removal, 0 if there was no such item
+# get     returns sequence number, document, digest and vector of `id`; 0 and empty values if there
+#         is no such item
+# stats   returns the description of the index as a JSON `document`; `id` is ignored
 UPSERT, DELETE, GET, STATS = "upsert", "delete", "get", "stats"
 OPERATIONS = (UPSERT, DELETE, GET, STATS)
-"""What `store` does with its rows:
-
-upsert  writes `embedding` and `document` under `id`; gives its sequence number
-delete  removes `id`; gives the sequence number of that, 0 if there was no such item
-get     gives the sequence number, document, digest and vector of `id`; 0 and nothing if it has none
-stats   gives what the index is, as a JSON `document`; `id` is ignored
-"""
 
 ITEM = (TEXT, IMAGE, INSTRUCTION)
 FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
-SEARCHING = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
+SEARCH_PARAMETERS = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
-PARAMETERS = (*SEARCHING, LIKE, PROFILE, OPERATION, DIGEST, TIMEOUT_MS, PING)
+PARAMETERS = (*SEARCH_PARAMETERS, LIKE, PROFILE, OPERATION, DIGEST, TIMEOUT_MS, PING)
 
 PREPROCESS = Model(
     "preprocess", ITEM, (*FEATURES, DEADLINE, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS
@@ -181,12 +183,12 @@ PREPROCESS = Model(
 QWEN3_VL = Model(
     "qwen3_vl",
     (*FEATURES, DEADLINE),
-    (EMBEDDING, MADE_UNDER, ENCODE_MS),
+    (EMBEDDING, VECTOR_PROFILE, ENCODE_MS),
     (DIMENSIONS,),
     time=ENCODE_MS,
 )
 FAISS = Model(
-    "faiss", (EMBEDDING,), (*HITS, SEARCH_MS), (*SEARCHING, LIKE, PROFILE), time=SEARCH_MS
+    "faiss", (EMBEDDING,), (*HITS, SEARCH_MS), (*SEARCH_PARAMETERS, LIKE, PROFILE), time=SEARCH_MS
 )
 STORE = Model(
     "store",
@@ -198,17 +200,17 @@ STORE = Model(
 EMBED = Model(
     "embed",
     ITEM,
-    (EMBEDDING, MADE_UNDER, TOKENS, PREPROCESS_MS, ENCODE_MS),
+    (EMBEDDING, VECTOR_PROFILE, TOKENS, PREPROCESS_MS, ENCODE_MS),
     (DIMENSIONS,),
     ("preprocess", "qwen3_vl"),
 )
-# Without the query's embedding: Triton cannot leave out an output that a later step needs, so
-# asking for `ids` alone would fail.
+# The query's embedding is not an output. Triton cannot leave out an output that a later step needs,
+# so a request for `ids` alone would fail.
 SEARCH = Model(
     "search",
     ITEM,
     (*HITS, TOKENS, PREPROCESS_MS, ENCODE_MS, SEARCH_MS),
-    SEARCHING,
+    SEARCH_PARAMETERS,
     ("preprocess", "qwen3_vl", "faiss"),
 )
 INGEST = Model(
@@ -219,21 +221,21 @@ INGEST = Model(
     ("preprocess", "qwen3_vl", "store"),
 )
 
+# The models that every server has.
 MODELS = {
     model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, STORE, EMBED, SEARCH, INGEST)
 }
-"""What every server has."""
 
 CLIP_PREPROCESS = Model(
     "clip_preprocess",
     ITEM,
-    (INPUT_IDS, PIXELS, PICTURES, DEADLINE, TOKENS, PREPROCESS_MS),
+    (INPUT_IDS, PIXELS, PICTURE_COUNT, DEADLINE, TOKENS, PREPROCESS_MS),
     time=PREPROCESS_MS,
 )
 CLIP = Model(
     "clip",
-    (INPUT_IDS, PIXELS, PICTURES, DEADLINE),
-    (EMBEDDING, MADE_UNDER, ENCODE_MS),
+    (INPUT_IDS, PIXELS, PICTURE_COUNT, DEADLINE),
+    (EMBEDDING, VECTOR_PROFILE, ENCODE_MS),
     (DIMENSIONS,),
     time=ENCODE_MS,
 )
@@ -249,7 +251,7 @@ DESCRIBE = Model(
 SENTENCE = Model(
     "sentence",
     (OWN_TEXT, DESCRIPTION, CHAT_TOKENS),
-    (EMBEDDING, MADE_UNDER, TOKENS, ENCODE_MS),
+    (EMBEDDING, VECTOR_PROFILE, TOKENS, ENCODE_MS),
     (DIMENSIONS,),
     time=ENCODE_MS,
 )
@@ -262,17 +264,16 @@ EMBED_HYBRID = Model(
 )
 
 NATIVE, HYBRID, CLIP_EMBEDDER = "native", "hybrid", "clip"
+# The name of each embedder -> its ensemble. All have the same inputs and the same outputs.
 EMBEDDERS = {NATIVE: EMBED, HYBRID: EMBED_HYBRID, CLIP_EMBEDDER: EMBED_CLIP}
-"""The ensembles that embed, by the name that a caller chooses them by: the same inputs, the same
-outputs."""
-INSTRUCTED = (NATIVE,)
-"""The embedders that take an instruction; the others refuse it."""
-OPTIONAL = {
+# The embedders that accept an instruction; the others refuse it.
+EMBEDDERS_WITH_INSTRUCTION = (NATIVE,)
+# Embedder -> the models that a server has only if it was started with that embedder.
+EMBEDDER_MODELS = {
     HYBRID: (HYBRID_PREPROCESS, DESCRIBE, SENTENCE, EMBED_HYBRID),
     CLIP_EMBEDDER: (CLIP_PREPROCESS, CLIP, EMBED_CLIP),
 }
-"""Embedder -> the models that a server has only if it was started with that embedder."""
-ALL_MODELS = MODELS | {model.name: model for models in OPTIONAL.values() for model in models}
-"""What a server may have."""
+# All models that a server may have.
+ALL_MODELS = MODELS | {model.name: model for models in EMBEDDER_MODELS.values() for model in models}
+# The models that run as processes; the others are ensembles of them.
 PROCESSES = {name: model for name, model in ALL_MODELS.items() if not model.steps}
-"""Those that are processes; the others are ensembles of them."""

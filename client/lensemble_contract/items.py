@@ -161,7 +161,7 @@ def to_rows(items: Sequence[Item]) -> Rows:
     return rows
 
 
-def blank(tensors: Sequence[contract.Tensor]) -> Rows:
+def blank_rows(tensors: Sequence[contract.Tensor]) -> Rows:
     """One row of zeros and empty strings for each tensor; what may have any length has none.
 
     Args:

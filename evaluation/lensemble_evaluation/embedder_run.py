@@ -45,7 +45,7 @@ class EmbedderRun:
         self._embeddings: dict[int, Measured[Embedding]] = {}  # by the item's place in `entries`
         self._latencies_s: list[float] = []
         self._rates: list[float] = []
-        self._takes_instruction = name in contract.INSTRUCTED
+        self._takes_instruction = name in contract.EMBEDDERS_WITH_INSTRUCTION
 
     def warm_up(self) -> None:
         """Embeds a text, and a picture if the dataset has pictures; neither is the dataset's."""

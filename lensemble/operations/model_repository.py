@@ -33,7 +33,7 @@ def packaged_models() -> Path:
 
 def served_models(settings: Settings) -> list[str]:
     """Names of the models that a server with these settings serves, ensembles included."""
-    optional = [contract.OPTIONAL[embedder] for embedder in settings.embedders]
+    optional = [contract.EMBEDDER_MODELS[embedder] for embedder in settings.embedders]
     return [*contract.MODELS, *(model.name for models in optional for model in models)]
 
 

@@ -37,7 +37,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         """See `Stage.read`."""
         asked = whole_number(parameters, contract.DIMENSIONS)
         model_files.check_dimensions(asked, self._encoder.dimension, contract.CLIP_EMBEDDER)
-        read = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURES)
+        read = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURE_COUNT)
         columns = [rows[tensor.name] for tensor in read]
         return [self._row(*row) for row in zip(*columns, strict=True)]
 
@@ -47,7 +47,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         count = int(pictures[0])
         if not 0 <= count <= len(pixels):
             return InvalidInputError(
-                f"{count}, and there are {len(pixels)}", field=contract.PICTURES.name
+                f"{count}, and there are {len(pixels)}", field=contract.PICTURE_COUNT.name
             )
         features = ClipFeatures(ids[ids != contract.PAD_ID], pixels[:count], 0)
         try:
@@ -65,7 +65,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         profile = self._encoder.profile.encode()
         return {
             contract.EMBEDDING.name: np.stack(results),
-            contract.MADE_UNDER.name: np.full((len(results), 1), profile, np.object_),
+            contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
         }
 
 

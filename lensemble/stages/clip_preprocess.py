@@ -52,6 +52,6 @@ class ClipPreprocessStage(Stage[Item, ClipFeatures]):
         return {
             contract.INPUT_IDS.name: ids,
             contract.PIXELS.name: pixels,
-            contract.PICTURES.name: np.array([[len(one.pixels)] for one in results], np.int32),
+            contract.PICTURE_COUNT.name: np.array([[len(one.pixels)] for one in results], np.int32),
             contract.TOKENS.name: np.array([[one.tokens] for one in results], np.int32),
         }

@@ -115,7 +115,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         profile = self._encoder.profile.hash.encode()
         return {
             contract.EMBEDDING.name: np.stack(results),
-            contract.MADE_UNDER.name: np.full((len(results), 1), profile, np.object_),
+            contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
         }
 
 

@@ -39,7 +39,7 @@ from lensemble_contract.errors import (
     NotReadyError,
     StorageError,
 )
-from lensemble_contract.items import blank
+from lensemble_contract.items import blank_rows
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ def _pinged(stage: Stage[Any, Any]) -> Any:
         logger.exception("%s cannot do its work", stage.model.name)
         text = f"{stage.model.name} cannot do its work: {type(error).__name__}"
         return pb_utils.InferenceResponse(error=_error(InternalError(text), ""))
-    rows = blank(stage.model.outputs)
+    rows = blank_rows(stage.model.outputs)
     tensors = [pb_utils.Tensor(name, values) for name, values in rows.items()]
     return pb_utils.InferenceResponse(output_tensors=tensors)
 

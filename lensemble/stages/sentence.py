@@ -49,7 +49,7 @@ class SentenceStage(Stage[Said, Made]):
         profile = self._encoder.profile.encode()
         return {
             contract.EMBEDDING.name: np.stack([one.vector for one in results]),
-            contract.MADE_UNDER.name: np.full((len(results), 1), profile, np.object_),
+            contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
             contract.TOKENS.name: np.array([[one.tokens] for one in results], np.int32),
         }
 

@@ -40,7 +40,7 @@ def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
     complete = contract.ALL_MODELS[call.model.name]
     extra = [
         tensor
-        for tensor in (contract.TOKENS, contract.MADE_UNDER, *contract.TIMES)
+        for tensor in (contract.TOKENS, contract.VECTOR_PROFILE, *contract.STAGE_TIMES)
         if tensor in complete.outputs
     ]
 
@@ -49,13 +49,13 @@ def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
         times_ms = {
             tensor.name.removesuffix("_ms"): float(rows[tensor.name][0, 0])
             for tensor in extra
-            if tensor in contract.TIMES
+            if tensor in contract.STAGE_TIMES
         }
         counts = rows.get(contract.TOKENS.name)
         tokens = [0] * len(results) if counts is None else counts[:, 0].tolist()
         profile = ""
-        if contract.MADE_UNDER in extra:
-            profile = rows[contract.MADE_UNDER.name][0, 0].decode()
+        if contract.VECTOR_PROFILE in extra:
+            profile = rows[contract.VECTOR_PROFILE.name][0, 0].decode()
         return [
             Measured(result, count, times_ms, profile)
             for result, count in zip(results, tokens, strict=True)

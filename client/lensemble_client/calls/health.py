@@ -10,7 +10,7 @@ from lensemble_contract.errors import (
     LensembleError,
     NotReadyError,
 )
-from lensemble_contract.items import blank
+from lensemble_contract.items import blank_rows
 
 
 def ping(name: str) -> Call[None]:
@@ -21,7 +21,7 @@ def ping(name: str) -> Call[None]:
     """
     model = contract.PROCESSES[name]
     tensors = [tensor for tensor in model.inputs if not tensor.optional] or model.inputs[:1]
-    return Call(model, blank(tensors), {contract.PING: True}, lambda _: None)
+    return Call(model, blank_rows(tensors), {contract.PING: True}, lambda _: None)
 
 
 def processes_of(model: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from lensemble_contract.errors import (
     NotReadyError,
     ReadOnlyError,
 )
-from lensemble_contract.items import Item, Rows, blank, from_rows
+from lensemble_contract.items import Item, Rows, blank_rows, from_rows
 
 _TIME_MS = 1.0
 
@@ -88,12 +88,14 @@ class FakeServer:
             if model.name not in self._models:
                 raise NotFoundError(f"no model {model.name!r}")
             if parameters.get(contract.PING):
-                return blank(model.outputs)
+                return blank_rows(model.outputs)
             if self.failures:
                 raise self.failures.pop(0)
             outputs = self._run(model, rows, parameters)
             count = len(next(iter(outputs.values())))
-            outputs |= {tensor.name: np.full((count, 1), _TIME_MS) for tensor in contract.TIMES}
+            outputs |= {
+                tensor.name: np.full((count, 1), _TIME_MS) for tensor in contract.STAGE_TIMES
+            }
             return {tensor.name: outputs[tensor.name] for tensor in model.outputs}
 
     def _run(self, model: contract.Model, rows: Rows, parameters: Parameters) -> Rows:
@@ -112,7 +114,7 @@ class FakeServer:
             return counts | self._store(rows, vectors, parameters)
         profiles = np.full((len(items), 1), self.profile.encode(), np.object_)
         vectors = _cut(vectors, parameters)
-        return counts | {contract.EMBEDDING.name: vectors, contract.MADE_UNDER.name: profiles}
+        return counts | {contract.EMBEDDING.name: vectors, contract.VECTOR_PROFILE.name: profiles}
 
     def _items(self, rows: Rows) -> list[Item]:
         names = [tensor.name for tensor in contract.ITEM]

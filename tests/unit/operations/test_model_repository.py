@@ -62,7 +62,7 @@ def test_only_the_counts_are_changed(checkpoint, tmp_path):
 def test_models_of_other_embedders_are_written_if_they_are_set_up(checkpoint, tmp_path):
     settings = Settings(checkpoint=checkpoint, clip="owner/clip")
     written = write_repository(settings, tmp_path / "models")
-    clip = {model.name for model in contract.OPTIONAL["clip"]}
+    clip = {model.name for model in contract.EMBEDDER_MODELS["clip"]}
     assert {folder.name for folder in written.iterdir()} == set(contract.MODELS) | clip
 
 
