@@ -4,17 +4,18 @@
     with ChatServer(folder) as server:
         httpx.post(f"{server.url}/chat/completions", json={"model": server.model, ...})
 
-It speaks OpenAI's `/v1/chat/completions` with text and pictures (`image_url` with a data URL),
-streaming or not. Where it differs from OpenAI's, as of Transformers 5.23:
+It has OpenAI's `/v1/chat/completions` with text and pictures (`image_url` with a data URL),
+streaming or not. It differs from OpenAI's server in these points, as of Transformers 5.23:
 
-- It serves `model` alone; another gives 400. Answers call it `<model>@main`; `/v1/models` is empty.
-- `n`, `response_format`, `logprobs`, `stream_options`, `tool_choice`, `user` and others of
-  OpenAI's are ignored; `temperature` and `top_p` do nothing, as the checkpoint does not sample.
-  Fields that OpenAI does not have give 422. Errors say `{"detail": ...}`, not `{"error": ...}`.
-- A stream's last chunk has `usage`, asked for or not; no `data: [DONE]` follows it.
-- `stop` fails, as do pictures that cannot be read, no messages, and values of a wrong type: 500, in
-  plain text, and the connection ends. In a stream, `stop` gives 200 and `data: {"error": ...}`.
-- Requests are worked on one after the other.
+- It serves one model. Another name gives 400. Responses call it `<model>@main`; `/v1/models` is
+  empty.
+- It ignores `n`, `response_format`, `logprobs`, `stream_options`, `tool_choice`, `user` and other
+  fields of OpenAI's. `temperature` and `top_p` have no effect, as the checkpoint does not sample.
+  Unknown fields give 422. Errors have the form `{"detail": ...}`, not `{"error": ...}`.
+- The last chunk of a stream always has `usage`, and no `data: [DONE]` follows it.
+- `stop`, unreadable pictures, missing messages and values of a wrong type give 500 in plain text,
+  and the connection ends. In a stream, `stop` gives 200 and `data: {"error": ...}`.
+- It serves one request after the other.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 5.0
-LEAST_TOKENS = 8
-"""Of an answer for which a request sets no limit; it ends a few tokens later."""
+# Smallest number of tokens of an answer, unless the request sets a lower limit.
+MIN_TOKENS = 8
 
 _POLL_S = 0.05
 _SENTENCES = (
@@ -50,25 +51,25 @@ _SENTENCES = (
 class ChatServer:
     """One `transformers serve` process; a context manager.
 
-    It ends with this process, however that ends.
+    It also ends when the process that started it ends, in whatever way.
 
     Args:
-        folder: Checkpoint with language head and chat template (`write_chat_checkpoint`).
-        start_timeout_s: Seconds until it must answer.
+        folder: checkpoint with a language head and a chat template (`write_chat_checkpoint`).
+        start_timeout_s: seconds until the server must answer.
 
     Raises:
-        RuntimeError: It ended before it was ready; the message has its log's last lines.
-        TimeoutError: It was not ready in time; likewise.
+        RuntimeError: The server ended before it was ready; the message has its last log lines.
+        TimeoutError: The server was not ready in time; the message has its last log lines.
 
     Attributes:
-        url: Of the API, such as `http://127.0.0.1:1234/v1`, once started.
-        model: Name that requests give.
-        pid: Of the process, once started.
+        url: base URL of the API, such as `http://127.0.0.1:1234/v1`; empty before the start.
+        model: name of the model, for requests.
+        pid: id of the process; 0 before the start.
     """
 
     def __init__(self, folder: Path, *, start_timeout_s: float = START_TIMEOUT_S) -> None:
         self.url, self.model, self.pid = "", folder.name, 0
-        self._place, self._start_timeout_s = folder.parent, start_timeout_s
+        self._working_folder, self._start_timeout_s = folder.parent, start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
@@ -78,14 +79,14 @@ class ChatServer:
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}/v1"
         self._home = tempfile.TemporaryDirectory(prefix="lensemble-chat-")
-        (Path(self._home.name) / "hub").mkdir()  # its cache, which must be there
+        (Path(self._home.name) / "hub").mkdir()  # the server expects its cache folder to exist
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", str(Path(__file__).resolve()), self.model, str(port)],
-                    cwd=self._place,  # so that the model's name is the folder's
+                    cwd=self._working_folder,  # so that the folder's name is the model's name
                     env=self._environment(),
-                    stdin=subprocess.PIPE,  # closes when this process ends
+                    stdin=subprocess.PIPE,  # its end tells the child that this process has ended
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
@@ -106,7 +107,7 @@ class ChatServer:
         self.stop()
 
     def stop(self) -> None:
-        """Stops the server and removes what it wrote; safe to call again."""
+        """Stops the server and removes its files; safe to call again."""
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -122,7 +123,7 @@ class ChatServer:
             self._home = None
 
     def log_tail(self) -> str:
-        """The last lines that the server wrote."""
+        """The last 30 lines of the server's log."""
         with contextlib.suppress(OSError):
             return "\n".join(self._log.read_text(errors="replace").splitlines()[-30:])
         return "(no log)"
@@ -148,10 +149,13 @@ class ChatServer:
         deadline = time.monotonic() + self._start_timeout_s
         while not self._healthy():
             if (status := self._process.poll()) is not None:
-                raise RuntimeError(f"it ended with status {status}:\n{self.log_tail()}")
+                raise RuntimeError(
+                    f"the chat server ended with status {status}:\n{self.log_tail()}"
+                )
             if time.monotonic() > deadline:
+                limit = f"{self._start_timeout_s:g} s"
                 raise TimeoutError(
-                    f"it was not ready within {self._start_timeout_s:g} s:\n{self.log_tail()}"
+                    f"the chat server was not ready within {limit}:\n{self.log_tail()}"
                 )
             time.sleep(_POLL_S)
 
@@ -165,15 +169,15 @@ class ChatServer:
 
 
 def write_chat_checkpoint(folder: Path, *, seed: int = 0) -> None:
-    """Writes a Qwen3-VL as small as it can be, which answers in lower-case English letters.
+    """Writes a minimal Qwen3-VL that answers in lower-case English letters.
 
-    Its tokenizer learns from two sentences, and its answers are 8 to about 12 tokens long unless a
-    request's `max_tokens` is less. They mean nothing, and are the same for the same question at
-    `temperature` 0. A picture takes 1 to 64 tokens, one for each 32x32 pixels.
+    The tokenizer is trained on two sentences. Answers have 8 to about 12 tokens, or fewer if
+    `max_tokens` is lower. They are meaningless, and equal for equal questions at `temperature` 0. A
+    picture takes 1 to 64 tokens, one for each 32x32 pixels.
 
     Args:
-        folder: Where to write; made if it is missing.
-        seed: The same seed gives the same weights.
+        folder: folder to write to; a missing folder is made.
+        seed: seed of the weights.
     """
     import torch
     from safetensors.torch import save_file
@@ -221,20 +225,27 @@ def write_chat_checkpoint(folder: Path, *, seed: int = 0) -> None:
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(config)
         for name, weight in model.named_parameters():
-            # Large enough that question and picture tell in the answer.
+            # Large enough for question and picture to change the answer.
             if weight.dim() > 1:
                 torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
             elif name.endswith("bias"):
                 torch.nn.init.zeros_(weight)
     end = ids[IM_END]
-    words = {token: token.removeprefix("Ġ") for token in ids}  # Ġ is byte-level BPE's space
-    readable = {ids[token] for token, word in words.items() if word.isascii() and word.islower()}
+    words = {token: token.removeprefix("Ġ") for token in ids}  # byte-level BPE writes a space as Ġ
+    # Special tokens such as `<|quad_end|>` are lower case, too, but have more than letters.
+    readable = {
+        ids[token]
+        for token, word in words.items()
+        if word.isascii() and word.isalpha() and word.islower()
+    }
     settings = GenerationConfig(
         eos_token_id=end,
         pad_token_id=ids[ENDOFTEXT],
-        min_new_tokens=LEAST_TOKENS,
-        exponential_decay_length_penalty=(LEAST_TOKENS, 4.0),
+        min_new_tokens=MIN_TOKENS,
+        exponential_decay_length_penalty=(MIN_TOKENS, 4.0),
         suppress_tokens=sorted(set(ids.values()) - readable - {end}),
+        # Only whole responses lose a leading space; without one, streams are equal to them.
+        begin_suppress_tokens=sorted(ids[token] for token in ids if token.startswith("Ġ")),
     )
     for part in (config, settings):
         part.save_pretrained(folder)
@@ -248,16 +259,16 @@ def write_chat_checkpoint(folder: Path, *, seed: int = 0) -> None:
 
 
 def _serve(model: str, port: int) -> None:
-    """What `transformers serve <model> --device cpu` does, without `accelerate`.
+    """Does the same as `transformers serve <model> --device cpu`, without `accelerate`.
 
-    The command hands the device on to `from_pretrained`, which then asks for that package even if
-    the device is the CPU.
+    The command passes the device to `from_pretrained`, which then requires that package even for
+    the CPU.
     """
     from transformers.cli.serving import model_manager
 
     class OnCpu(model_manager.ModelManager):
         def _load_model(self, *args, **kwargs):
-            self.device = None  # the CPU, without a map of devices
+            self.device = None  # loads to the CPU without a device map
             return super()._load_model(*args, **kwargs)
 
     model_manager.ModelManager = OnCpu
