@@ -1,4 +1,4 @@
-"""The gateway in front of the real Triton, with the clients that others have written for OpenAI."""
+"""The gateway in front of the real Triton, called over HTTP and by other projects' clients."""
 
 import base64
 import concurrent.futures
@@ -7,14 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import urllib.request
 
 import httpx
 import numpy as np
-import openai
 import pytest
-from langchain_openai import OpenAIEmbeddings
 
+from lensemble.gateway import process
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.operations.tritonserver import TritonServer
@@ -50,55 +50,69 @@ def url(triton):
 
 @pytest.fixture
 def http(url):
-    with httpx.Client(base_url=url, timeout=60) as made:
-        yield made
+    with httpx.Client(base_url=url, timeout=120) as client:
+        yield client
 
 
 @pytest.fixture
 def direct(triton):
-    with Client(triton.grpc_url) as made:
-        yield made
+    with Client(triton.grpc_url) as client:
+        yield client
 
 
-def test_vectors_are_those_of_the_server(http, direct):
-    forms = {
-        "a text": Item("parachoques"),
-        "with a picture": Item("a dent", (PICTURE,)),
-        "a picture": Item(images=(PICTURE,)),
-        "instructed": Item("a dent", (PICTURE,), "Find it."),
-    }
-    sent = [
-        "parachoques",
-        PARTS,
-        {"image": DATA_URL},
-        {"content": PARTS, "instruction": "Find it."},
+def vectors_of(response):
+    assert response.status_code == 200, response.text
+    return [np.array(entry["embedding"], np.float32) for entry in response.json()["data"]]
+
+
+def cosine(one, other):
+    """Cosine of two unit vectors."""
+    return float(one @ other)
+
+
+def test_vectors_are_those_of_triton(http, direct):
+    item_of_input = [
+        ("parachoques", Item("parachoques")),
+        (PARTS, Item("a dent", (PICTURE,))),
+        ({"image": DATA_URL}, Item(images=(PICTURE,))),
+        ({"content": PARTS, "instruction": "Find it."}, Item("a dent", (PICTURE,), "Find it.")),
     ]
-    answer = http.post("/v1/embeddings", json={"input": sent}).json()
-    for entry, item in zip(answer["data"], forms.values(), strict=True):
-        alone = direct.embed(item.text, list(item.images) or None, instruction=item.instruction)
-        assert float(alone @ np.array(entry["embedding"], np.float32)) > 0.99999
-    message = {"role": "user", "content": PARTS}
-    system = {"role": "system", "content": "Find it."}
-    turns = http.post("/v1/embeddings", json={"messages": [system, message]}).json()
-    assert turns["data"][0]["embedding"] == pytest.approx(answer["data"][3]["embedding"], abs=1e-4)
-    first = http.post("/qwen3/embeddings", json={"input": "a dent", "image_url": DATA_URL}).json()
-    assert first["data"][0]["embedding"] == pytest.approx(answer["data"][1]["embedding"], abs=1e-4)
+    inputs = [item_input for item_input, _ in item_of_input]
+    vectors = vectors_of(http.post("/v1/embeddings", json={"input": inputs}))
+    for vector, (_, item) in zip(vectors, item_of_input, strict=True):
+        expected = direct.embed(item.text, item.images or None, instruction=item.instruction)
+        assert cosine(vector, expected) > 0.99999
+
+
+def test_messages_give_the_vector_of_their_item(http, direct):
+    system, user = {"role": "system", "content": "Find it."}, {"role": "user", "content": PARTS}
+    (vector,) = vectors_of(http.post("/v1/embeddings", json={"messages": [system, user]}))
+    assert cosine(vector, direct.embed("a dent", PICTURE, instruction="Find it.")) > 0.99999
+
+
+def test_qwen3_embeddings_gives_the_vector_of_text_and_picture(http, direct):
+    body = {"input": "a dent", "image_url": DATA_URL}
+    (vector,) = vectors_of(http.post("/qwen3/embeddings", json=body))
+    assert cosine(vector, direct.embed("a dent", PICTURE)) > 0.99999
 
 
 def test_usage_is_the_length_of_the_prompts(http, pipeline):
     items = [Item("parachoques"), Item("a dent", (PICTURE,))]
-    answer = http.post("/v1/embeddings", json={"input": ["parachoques", PARTS]}).json()
+    response = http.post("/v1/embeddings", json={"input": ["parachoques", PARTS]}).json()
     expected = sum(len(pipeline.preprocess(item).input_ids) for item in items)
-    assert answer["usage"] == {"prompt_tokens": expected, "total_tokens": expected}
+    assert response["usage"] == {"prompt_tokens": expected, "total_tokens": expected}
 
 
 def test_openais_own_client_works_unchanged(url, direct):
+    import openai
+
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="any")
-    found = client.embeddings.create(model="native", input=["uno", "dos"], dimensions=64)
-    assert [entry.index for entry in found.data] == [0, 1]
-    assert found.usage.prompt_tokens > 0
-    # It asks for base64 itself, and gives lists of floats.
-    assert float(direct.embed("dos", dimensions=64) @ np.array(found.data[1].embedding)) > 0.99999
+    response = client.embeddings.create(model="native", input=["uno", "dos"], dimensions=64)
+    assert [entry.index for entry in response.data] == [0, 1]
+    assert response.usage.prompt_tokens > 0
+    # The client requests base64 and returns lists of floats.
+    expected = direct.embed("dos", dimensions=64)
+    assert cosine(np.array(response.data[1].embedding), expected) > 0.99999
     floats = client.embeddings.create(model="native", input="uno", encoding_format="float")
     assert len(floats.data[0].embedding) == len(direct.embed("uno"))
     assert "native" in [model.id for model in client.models.list()]
@@ -110,21 +124,23 @@ def test_openais_own_client_works_unchanged(url, direct):
 
 
 def test_langchain_works_unchanged(url, direct):
-    made = OpenAIEmbeddings(
+    from langchain_openai import OpenAIEmbeddings
+
+    embeddings = OpenAIEmbeddings(
         base_url=f"{url}/v1", api_key="any", model="native", check_embedding_ctx_length=False
     )
-    documents = made.embed_documents(["uno", "dos", "tres"])
-    assert float(direct.embed("tres") @ np.array(documents[2])) > 0.99999
-    assert made.embed_query("uno") == pytest.approx(documents[0], abs=1e-4)
+    vectors = embeddings.embed_documents(["uno", "dos", "tres"])
+    assert cosine(np.array(vectors[2]), direct.embed("tres")) > 0.99999
+    assert embeddings.embed_query("uno") == pytest.approx(vectors[0], abs=1e-4)
 
 
-def test_items_go_in_are_found_and_go(http):
-    sent = [
+def test_items_are_stored_searched_and_removed(http):
+    items = [
         {"id": "dent", "image": DATA_URL, "document": {"kind": "dent"}},
         {"id": "words", "text": "a red car", "document": {"kind": "text"}},
         {"id": "bad", "image": "data:image/png;base64,AAAA"},
     ]
-    stored = http.post("/v1/items", json={"items": sent}).json()
+    stored = http.post("/v1/items", json={"items": items}).json()
     assert [bool(entry["sequence"]) for entry in stored["data"]] == [True, True, False]
     assert stored["data"][2]["error"]["param"] == "items[2].image[0]"
     form = {"id": "form", "document": json.dumps({"kind": "form"})}
@@ -135,8 +151,8 @@ def test_items_go_in_are_found_and_go(http):
     assert [entry["hits"][0]["id"] for entry in hits["data"]] == ["dent", "words"]
     assert hits["data"][0]["hits"][0]["score"] > 0.999
     filtered = {"input": {"image": DATA_URL}, "filter": {"kind": "form"}}
-    found = http.post("/v1/search", json=filtered).json()["data"][0]["hits"]
-    assert [hit["id"] for hit in found] == ["form"]
+    (entry,) = http.post("/v1/search", json=filtered).json()["data"]
+    assert [hit["id"] for hit in entry["hits"]] == ["form"]
     like = http.post("/v1/search", json={"like": "dent", "top_k": 1}).json()
     assert like["data"][0]["hits"][0]["id"] in ("words", "form")
     vector = http.get("/v1/items/dent", params={"embedding": True}).json()["embedding"]
@@ -170,35 +186,45 @@ def test_health_models_and_metrics(http, checkpoint):
     assert all(stage in timing for stage in ("preprocess;", "encode;", "search;", "total;"))
 
 
-def test_callers_share_batches_and_get_their_own(http, url, direct):
-    """32 callers at a time: each gets its own vector."""
-    words = [f"{'word ' * (n % 5)}{n}" for n in range(32)]
-    with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        ask = lambda text: http.post("/v1/embeddings", json={"input": text}).json()  # noqa: E731
-        found = [one["data"][0]["embedding"] for one in pool.map(ask, words)]
-    for text, vector in list(zip(words, found, strict=True))[::7]:
-        assert float(direct.embed(text) @ np.array(vector, np.float32)) > 0.999
+def test_each_of_many_callers_gets_its_own_vector(http, direct):
+    texts = [f"{'word ' * (n % 5)}{n}" for n in range(32)]
+
+    def embed(text):
+        (vector,) = vectors_of(http.post("/v1/embeddings", json={"input": text}))
+        return vector
+
+    with concurrent.futures.ThreadPoolExecutor(len(texts)) as pool:
+        vectors = list(pool.map(embed, texts))
+    for text, vector in zip(texts, vectors, strict=True):
+        assert cosine(vector, direct.embed(text)) > 0.999
 
 
-def test_a_gateway_outlives_its_triton_and_says_so(tmp_path):
+def test_gateway_without_triton_runs_and_reports_errors():
     settings = GatewaySettings(
         triton="grpc://127.0.0.1:9", metrics="http://127.0.0.1:9/metrics", port=0, timeout_s=1
     )
     with GatewayServer(settings) as running, httpx.Client(base_url=running.url) as http:
         assert http.get("/health").status_code == 503
-        answer = http.post("/v1/embeddings", json={"input": "a"}, timeout=20)
-        assert answer.status_code in (503, 504)
-        assert answer.json()["error"]["code"] in ("not_ready", "deadline_exceeded")
+        response = http.post("/v1/embeddings", json={"input": "a"}, timeout=120)
+        assert response.status_code in (503, 504)
+        assert response.json()["error"]["code"] in ("not_ready", "deadline_exceeded")
 
 
-def test_bad_setting_ends_it_with_the_reason(tmp_path):
+def test_unusable_setting_ends_the_gateway_with_the_reason(tmp_path):
     with (tmp_path / "log").open("wb") as log, pytest.raises(InternalError, match="status 1"):
         GatewayServer(GatewaySettings(host="0.0.0.0", port=0), log).start()
     assert "LENSEMBLE_GATEWAY_HOST" in (tmp_path / "log").read_text()
 
 
-def test_schema_finds_no_fault(url):
-    """Schemathesis, from the gateway's own OpenAPI schema: whatever is sent, no 5xx."""
+def test_example_of_the_process_module_works_when_pasted(triton, capsys):
+    _, _, example = process.__doc__.partition("has started:\n\n")
+    code = textwrap.dedent(example).replace("grpc://127.0.0.1:8001", triton.grpc_url)
+    exec(compile(code, "example", "exec"), {})
+    assert len(json.loads(capsys.readouterr().out)) == 3
+
+
+def test_no_generated_request_gives_a_server_error(url):
+    """Schemathesis generates requests from the gateway's OpenAPI schema."""
     command = [
         sys.executable,
         "-m",
@@ -219,24 +245,27 @@ def test_schema_finds_no_fault(url):
         "30",
         "--no-color",
     ]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     ((generated, passed),) = re.findall(r"(\d+) generated, (\d+) passed", ran.stdout)
     assert generated == passed and int(passed) > 300
 
 
-def test_up_starts_both_and_stops_both(checkpoint, tmp_path):
+def test_up_starts_and_stops_server_and_gateway(checkpoint, tmp_path):
     keys = tmp_path / "keys.json"
     cli = [sys.executable, "-m", "lensemble_cli.main"]
-    made = subprocess.run(
-        [*cli, "keys", "add", "me", "--keys", str(keys)], capture_output=True, text=True, check=True
-    )
-    listed = subprocess.run(
-        [*cli, "keys", "list", "--keys", str(keys)], capture_output=True, text=True, check=True
-    )
-    assert listed.stdout == "me  read\n"
-    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--gateway-port", "0"]
-    ports += ["--health-port", "0"]
+
+    def run_keys(*arguments):
+        command = [*cli, "keys", *arguments, "--keys", str(keys)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    key = run_keys("add", "me").strip()
+    assert run_keys("list") == "me  read\n"
+    ports = [
+        argument
+        for name in ("grpc", "http", "metrics", "gateway", "health")
+        for argument in (f"--{name}-port", "0")
+    ]
     up = subprocess.Popen(
         [*cli, "up", "--checkpoint", str(checkpoint), "--gateway", "--keys", str(keys), *ports],
         stdout=subprocess.PIPE,
@@ -247,14 +276,18 @@ def test_up_starts_both_and_stops_both(checkpoint, tmp_path):
         lines = [up.stdout.readline().strip() for _ in range(5)]
         url = lines[4].removeprefix("gateway: ")
         assert httpx.get(f"{url}/v1/models").status_code == 401
-        bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
-        body = {"input": "hello"}
-        answer = httpx.post(f"{url}/v1/embeddings", json=body, headers=bearer, timeout=30)
-        assert answer.status_code == 200
+        response = httpx.post(
+            f"{url}/v1/embeddings",
+            json={"input": "hello"},
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=120,
+        )
+        assert response.status_code == 200
     finally:
         up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0
+        status = up.wait(120)
         up.stdout.close()
-    for gone in (url, lines[1]):
+    assert status == 0
+    for stopped in (url, lines[1]):
         with pytest.raises(OSError):
-            urllib.request.urlopen(gone, timeout=2)
+            urllib.request.urlopen(stopped, timeout=2)

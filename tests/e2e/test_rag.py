@@ -4,7 +4,6 @@ import base64
 import json
 
 import httpx
-import openai
 import pytest
 
 from lensemble.gateway.process import GatewayServer
@@ -33,7 +32,7 @@ def chat(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(chat, checkpoint, tmp_path_factory):
-    """The gateway's; its index has two pictures, one of them outside the folder of pictures."""
+    """URL of the gateway. Its index has two pictures, one of them outside the pictures' folder."""
     folder = tmp_path_factory.mktemp("rag")
     (folder / "pictures").mkdir()
     (folder / "pictures" / "one.png").write_bytes(PICTURES["one"])
@@ -44,7 +43,7 @@ def url(chat, checkpoint, tmp_path_factory):
             for name, path in (("one", "one.png"), ("two", "../two.png")):
                 document = {"image": path, "damage": f"{name} dent"}
                 client.ingest(name, image=PICTURES[name], document=document)
-        made = GatewaySettings(
+        gateway_settings = GatewaySettings(
             triton=triton.grpc_url,
             metrics=triton.metrics_url,
             port=0,
@@ -52,82 +51,87 @@ def url(chat, checkpoint, tmp_path_factory):
             chat_model=chat.model,
             pictures=folder / "pictures",
         )
-        with GatewayServer(made) as running:
+        with GatewayServer(gateway_settings) as running:
             yield running.url
 
 
 @pytest.fixture
 def http(url):
-    with httpx.Client(base_url=url, timeout=60) as made:
-        yield made
+    with httpx.Client(base_url=url, timeout=120) as client:
+        yield client
 
 
 def events(stream):
+    """The JSON objects of a stream of server-sent events."""
     lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
-def test_turns_go_on_as_they_are(http, chat):
+def test_chat_request_is_forwarded_unchanged(http, chat):
     content = [
         {"type": "text", "text": "What is it?"},
         {"type": "image_url", "image_url": {"url": data_url(PICTURES["one"])}},
     ]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": 8}
     direct = httpx.post(
-        f"{chat.url}/chat/completions", json={"model": chat.model, **body}, timeout=60
+        f"{chat.url}/chat/completions", json={"model": chat.model, **body}, timeout=120
     ).json()
     for path in ("/v1/chat/completions", "/qwen3/chat/completions"):
-        answer = http.post(path, json=body)  # the gateway names the model
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["choices"] == direct["choices"]
-        assert answer.json()["usage"] == direct["usage"]
-        assert "chat;dur=" in answer.headers["server-timing"]
+        response = http.post(path, json=body)  # the gateway adds the model's name
+        assert response.status_code == 200, response.text
+        assert response.json()["choices"] == direct["choices"]
+        assert response.json()["usage"] == direct["usage"]
+        assert "chat;dur=" in response.headers["server-timing"]
     with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
-        said = [event["choices"][0]["delta"].get("content") or "" for event in events(stream)]
-    assert len(said) > 3
-    assert "".join(said) == direct["choices"][0]["message"]["content"]
+        pieces = [event["choices"][0]["delta"].get("content") or "" for event in events(stream)]
+    assert len(pieces) > 3
+    assert "".join(pieces) == direct["choices"][0]["message"]["content"]
 
 
-def test_openais_client_chats_through_it(url, chat):
+def test_openais_client_chats_through_the_gateway(url, chat):
+    import openai
+
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="any")
-    turn = [{"role": "user", "content": "Hello"}]
-    whole = client.chat.completions.create(model=chat.model, messages=turn, max_tokens=6)
+    messages = [{"role": "user", "content": "Hello"}]
+    whole = client.chat.completions.create(model=chat.model, messages=messages, max_tokens=6)
     pieces = client.chat.completions.create(
-        model=chat.model, messages=turn, max_tokens=6, stream=True
+        model=chat.model, messages=messages, max_tokens=6, stream=True
     )
     text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
     assert text == whole.choices[0].message.content
     client.close()
 
 
-def test_chat_servers_own_refusal_comes_through(http):
+def test_refusal_by_the_chat_server_reaches_the_caller(http):
     body = {"model": "another", "messages": [{"role": "user", "content": "a"}]}
-    assert http.post("/v1/chat/completions", json=body).status_code == 400
+    response = http.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert "error" not in response.json()  # the chat server's own body, not one of the gateway
 
 
 def test_answer_comes_with_its_sources(http):
     question = {"image": data_url(PICTURES["one"]), "text": "What damage is it?"}
     body = {"input": question, "top_k": 2, "max_tokens": 8}
-    answer = http.post("/v1/rag", json=body)
-    assert answer.status_code == 200, answer.text
-    said = answer.json()
-    assert said["choices"][0]["message"]["content"]
-    assert [source["number"] for source in said["sources"]] == [1, 2]
-    first, second = said["sources"]
+    response = http.post("/v1/rag", json=body)
+    assert response.status_code == 200, response.text
+    completion = response.json()
+    assert completion["choices"][0]["message"]["content"]
+    assert [source["number"] for source in completion["sources"]] == [1, 2]
+    first, second = completion["sources"]
     assert (first["id"], first["document"]["damage"], first["picture"]) == ("one", "one dent", True)
-    # `../two.png` is a picture, but outside of the folder: it is not shown to anybody.
+    # `../two.png` lies outside the folder of pictures, so the chat server does not get it.
     assert (second["id"], second["picture"]) == ("two", False)
     assert first["score"] > second["score"]
-    timing = answer.headers["server-timing"]
+    timing = response.headers["server-timing"]
     assert all(f"{stage};dur=" in timing for stage in ("encode", "search", "chat"))
 
     fewer = http.post("/v1/rag", json={**body, "top_k": 1}).json()
-    # One source less to read: its text is gone from the prompt.
-    assert fewer["usage"]["prompt_tokens"] < said["usage"]["prompt_tokens"]
+    # With one source less, the prompt is shorter by the source's text.
+    assert fewer["usage"]["prompt_tokens"] < completion["usage"]["prompt_tokens"]
     none = http.post("/v1/rag", json={**body, "filter": {"damage": "other"}}).json()
     assert none["sources"] == []
-    # Without the source's picture, its text and the question's picture remain.
+    # Without sources, only the question's text and picture remain.
     assert none["usage"]["prompt_tokens"] < fewer["usage"]["prompt_tokens"]
 
 
@@ -140,11 +144,11 @@ def test_stream_starts_with_its_sources(http):
     assert first["choices"][0]["delta"]["content"] == ""
     assert any(event["choices"][0]["delta"].get("content") for event in rest)
     whole = http.post("/v1/rag", json={**body, "stream": False}).json()
-    said = "".join(event["choices"][0]["delta"].get("content") or "" for event in rest)
-    assert said == whole["choices"][0]["message"]["content"]
+    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in rest)
+    assert text == whole["choices"][0]["message"]["content"]
 
 
-def test_question_that_cannot_be_read_is_refused_before_the_chat_server_is_asked(http):
-    answer = http.post("/v1/rag", json={"input": {"image": "data:image/png;base64,AAAA"}})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "image[0]")
+def test_malformed_question_is_refused(http):
+    response = http.post("/v1/rag", json={"input": {"image": "data:image/png;base64,AAAA"}})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "image[0]")
     assert http.post("/v1/rag", json={"question": "a"}).status_code == 400

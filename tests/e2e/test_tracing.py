@@ -1,8 +1,7 @@
-"""One trace from the gateway through Triton to its models, and ids of requests in its log."""
+"""One trace from the gateway through Triton to its models, and request ids in Triton's log."""
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -19,6 +18,7 @@ from lensemble_client import Client, InternalError, request_headers
 pytestmark = pytest.mark.e2e
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+# Appended to the encoder's model.py: requests with more than 200 tokens fail.
 BREAKS = """
 
 class Breaks(EncodeStage):
@@ -35,21 +35,23 @@ class TritonPythonModel(TritonPythonModel):
 
 
 class Collector:
-    """Takes spans as an OpenTelemetry collector does: from Triton as JSON, else as protobuf."""
+    """An OpenTelemetry collector: Triton sends its spans as JSON, the gateway as protobuf.
+
+    `spans` has (trace id, parent span id, name) of each span.
+    """
 
     def __init__(self):
         self.spans = []
+        self._received = threading.Condition()
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if "json" in self.headers["Content-Type"]:
-                    collector.spans += list(from_json(json.loads(body)))
+                    collector.add(from_json(json.loads(body)))
                 else:
-                    collector.spans += list(
-                        from_protobuf(ExportTraceServiceRequest.FromString(body))
-                    )
+                    collector.add(from_protobuf(ExportTraceServiceRequest.FromString(body)))
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -61,6 +63,20 @@ class Collector:
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
         self._thread = threading.Thread(target=self._server.serve_forever)
 
+    def add(self, spans):
+        with self._received:
+            self.spans += spans
+            self._received.notify_all()
+
+    def names(self, trace):
+        return {name for span_trace, _, name in self.spans if span_trace == trace}
+
+    def wait_for_names(self, trace, names):
+        """Waits until the trace has spans of these names."""
+        with self._received:
+            complete = self._received.wait_for(lambda: names <= self.names(trace), 120)
+        assert complete, self.names(trace)
+
     def __enter__(self):
         self._thread.start()
         return self
@@ -71,15 +87,15 @@ class Collector:
         self._thread.join()
 
 
-def from_json(said):
-    for resource in said["resourceSpans"]:
+def from_json(request):
+    for resource in request["resourceSpans"]:
         for scope in resource["scopeSpans"]:
             for span in scope["spans"]:
                 yield span["traceId"].lower(), span["parentSpanId"].lower(), span["name"]
 
 
-def from_protobuf(said):
-    for resource in said.resource_spans:
+def from_protobuf(request):
+    for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 yield span.trace_id.hex(), span.parent_span_id.hex(), span.name
@@ -106,23 +122,20 @@ def test_one_trace_from_caller_to_models(traced, collector):
         triton=traced.grpc_url, metrics=traced.metrics_url, port=0, traces=collector.url
     )
     with GatewayServer(settings) as gateway:
-        answer = httpx.post(
+        response = httpx.post(
             f"{gateway.url}/v1/embeddings",
             json={"model": "native", "input": "a red car"},
             headers={"traceparent": f"00-{TRACE}-{PARENT}-01"},
-            timeout=60,
+            timeout=120,
         )
-        assert answer.status_code == 200
-    end = time.monotonic() + 30
-    wanted = {"POST /v1/embeddings", "embed", "preprocess", "qwen3_vl"}
-    while not wanted <= (names := {name for trace, _, name in collector.spans if trace == TRACE}):
-        assert time.monotonic() < end, names
-        time.sleep(0.1)
+        assert response.status_code == 200
+    names = {"POST /v1/embeddings", "embed", "preprocess", "qwen3_vl"}
+    collector.wait_for_names(TRACE, names)
     parents = {name: parent for trace, parent, name in collector.spans if trace == TRACE}
     assert parents["POST /v1/embeddings"] == PARENT
 
 
-def test_id_of_a_request_that_failed_is_in_tritons_log(traced):
+def test_id_of_a_failed_request_is_in_tritons_log(traced):
     token = request_headers.request_id.set("order-66")
     try:
         with Client(traced.grpc_url) as client, pytest.raises(InternalError):
@@ -133,7 +146,7 @@ def test_id_of_a_request_that_failed_is_in_tritons_log(traced):
 
 
 @pytest.mark.parametrize("url_of", ["grpc_url", "http_url"])
-def test_id_cannot_break_out_of_the_log(traced, url_of):
+def test_id_cannot_forge_a_line_of_the_log(traced, url_of):
     token = request_headers.request_id.set("x\nE1126 00:00:00.000000 1 forged.cc:1] all is lost")
     try:
         with Client(getattr(traced, url_of)) as client, pytest.raises(InternalError):

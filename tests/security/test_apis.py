@@ -1,4 +1,4 @@
-"""What of Triton's own APIs is open: nothing that changes the server."""
+"""Triton's APIs that change the server or reveal its state are closed; the others are open."""
 
 import httpx
 import pytest
@@ -9,7 +9,7 @@ from lensemble_client import Client
 
 pytestmark = pytest.mark.e2e
 
-SHUT_HTTP = {
+CLOSED_HTTP = {
     "load": ("POST", "repository/models/qwen3_vl/load"),
     "unload": ("POST", "repository/models/qwen3_vl/unload"),
     "index": ("POST", "repository/index"),
@@ -19,7 +19,7 @@ SHUT_HTTP = {
     "trace": ("POST", "trace/setting"),
     "logging": ("POST", "logging"),
 }
-SHUT_GRPC = {
+CLOSED_GRPC = {
     "load": lambda client: client.load_model("qwen3_vl"),
     "index": lambda client: client.get_model_repository_index(),
     "register": lambda client: client.register_system_shared_memory("x", "/x", 1),
@@ -29,23 +29,23 @@ SHUT_GRPC = {
 }
 
 
-@pytest.mark.parametrize("name", SHUT_HTTP)
-def test_shut_over_http(server, name):
-    method, path = SHUT_HTTP[name]
+@pytest.mark.parametrize("name", CLOSED_HTTP)
+def test_api_is_closed_over_http(server, name):
+    method, path = CLOSED_HTTP[name]
     for headers in ({}, {"admin-key": ""}, {"admin-key": "guess"}):
-        answer = httpx.request(method, f"{server.http_url}/v2/{path}", headers=headers, json={})
-        assert answer.status_code == 403, answer.text
-        assert "admin-key" in answer.text
+        response = httpx.request(method, f"{server.http_url}/v2/{path}", headers=headers, json={})
+        assert response.status_code == 403, response.text
+        assert "admin-key" in response.text
 
 
-@pytest.mark.parametrize("name", SHUT_GRPC)
-def test_shut_over_grpc(server, name):
+@pytest.mark.parametrize("name", CLOSED_GRPC)
+def test_api_is_closed_over_grpc(server, name):
     with triton.InferenceServerClient(server.grpc_url.split("//")[1]) as client:
         with pytest.raises(InferenceServerException, match="restricted"):
-            SHUT_GRPC[name](client)
+            CLOSED_GRPC[name](client)
 
 
-def test_what_callers_need_is_open(server):
+def test_apis_that_callers_need_are_open(server):
     for url in (server.grpc_url, server.http_url):
         with Client(url) as client:
             assert client.health()

@@ -1,8 +1,9 @@
-"""TLS and mutual TLS, from `TritonServer` and the gateway to the client, with a real authority."""
+"""TLS and mutual TLS of Triton and of the gateway, with a certificate authority of our own."""
 
 import asyncio
 
 import httpx
+import numpy as np
 import pytest
 import trustme
 
@@ -20,23 +21,27 @@ ONCE = Retry(tries=1)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """`own`: authority, certificate and key; `trusting`: the authority; `foreign`: another's."""
+    """Name -> folder of certificates.
+
+    `own` has the authority, and a certificate that it signed; `trusting` has only the authority;
+    `foreign` has the authority, and a certificate of another one; `stranger` has only the other.
+    """
     authority, other = trustme.CA(), trustme.CA()
-    made = {}
+    folders = {}
     for name, signed_by, trusted in (
         ("own", authority, authority),
         ("trusting", None, authority),
         ("foreign", other, authority),
     ):
-        folder = made[name] = tmp_path_factory.mktemp(name)
+        folder = folders[name] = tmp_path_factory.mktemp(name)
         trusted.cert_pem.write_to_path(folder / "ca.crt")
         if signed_by is not None:
             certificate = signed_by.issue_cert("127.0.0.1")
             certificate.cert_chain_pems[0].write_to_path(folder / "tls.crt")
             certificate.private_key_pem.write_to_path(folder / "tls.key")
-    stranger = made["stranger"] = tmp_path_factory.mktemp("stranger")
+    stranger = folders["stranger"] = tmp_path_factory.mktemp("stranger")
     other.cert_pem.write_to_path(stranger / "ca.crt")
-    return made
+    return folders
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["tls", "mutual"])
@@ -47,37 +52,44 @@ def server(request, checkpoint, folders):
         yield running
 
 
-def refused(url, tls):
+def assert_refused(url, tls):
     with Client(url, tls=tls, timeout_s=5, retry=ONCE) as client:
-        with pytest.raises(LensembleError) as caught:
+        with pytest.raises(LensembleError):
             client.embed("x")
-    return caught.value
 
 
-def test_who_may_call_the_server(server, folders):
+def embed(url, tls):
+    with Client(url, tls=tls) as client:
+        return client.embed("x")
+
+
+def test_server_serves_clients_with_the_right_certificates_only(server, folders):
     assert server.grpc_url.startswith("grpcs://127.0.0.1:")
     with Client(server.grpc_url, tls=folders["own"]) as client:
         vector = client.embed("x")
         assert client.health()
+    assert_refused(server.grpc_url, folders["stranger"])  # does not trust the server's authority
+    assert_refused(server.grpc_url.replace("grpcs", "grpc"), None)
+    for name in ("trusting", "foreign"):
+        if server.mutual:
+            assert_refused(server.grpc_url, folders[name])
+        else:
+            np.testing.assert_allclose(embed(server.grpc_url, folders[name]), vector, atol=1e-5)
 
-    async def ask():
+
+def test_asyncio_client_and_loopback_http_work_with_tls(server, folders):
+    vector = embed(server.grpc_url, folders["own"])
+
+    async def embed_async():
         async with AsyncClient(server.grpc_url, tls=folders["own"]) as client:
             return await client.embed("x")
 
-    assert (asyncio.run(ask()) == vector).all()
-    with Client(server.http_url) as client:  # on loopback, without TLS
-        assert client.embed("x").shape == vector.shape
-    refused(server.grpc_url, folders["stranger"])  # its authority did not sign the server's
-    refused(server.grpc_url.replace("grpcs", "grpc"), None)
-    for name in ("trusting", "foreign"):
-        if server.mutual:
-            refused(server.grpc_url, folders[name])
-        else:
-            with Client(server.grpc_url, tls=folders[name]) as client:
-                assert client.embed("x").shape == vector.shape
+    np.testing.assert_array_equal(asyncio.run(embed_async()), vector)
+    # HTTP stays on loopback, without TLS.
+    np.testing.assert_allclose(embed(server.http_url, None), vector, atol=1e-5)
 
 
-def test_who_may_call_the_gateway(server, folders):
+def test_gateway_serves_clients_with_the_right_certificates_only(server, folders):
     settings = GatewaySettings(
         triton=server.grpc_url,
         triton_tls=folders["own"],
@@ -90,8 +102,8 @@ def test_who_may_call_the_gateway(server, folders):
     with GatewayServer(settings) as gateway:
         assert gateway.url.startswith("https://127.0.0.1:")
         body = {"input": "x"}
-        answer = httpx.post(f"{gateway.url}/v1/embeddings", json=body, verify=own)
-        assert answer.status_code == 200
+        response = httpx.post(f"{gateway.url}/v1/embeddings", json=body, verify=own, timeout=120)
+        assert response.status_code == 200
         if server.mutual:
             with pytest.raises(httpx.TransportError):
                 httpx.get(f"{gateway.url}/health", verify=trusting)
