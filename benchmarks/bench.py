@@ -1,9 +1,8 @@
-"""`make bench`: the short set, each benchmark in a process of its own.
+"""`make bench`: the short set of benchmarks, each in a process of its own.
 
-    make bench
-
-Ends with one line of JSON: ratios of things measured in one run on this machine's cores. What each
-is: the docstrings of `benchmarks/{served,peers,preprocess}`.
+It ends with one line of JSON: ratios, each measured within one run on this machine's cores. The
+docstrings of `serving/served.py`, `peers/run_comparison.py` and `encoder/preprocess.py` explain
+them.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ Figures = dict[str, Any]
 
 
 def run(*arguments: str) -> Figures:
-    """A benchmark's closing line of JSON; what it prints before that is shown."""
+    """Runs a benchmark, prints its output, and returns its closing line of JSON."""
     print(f"\n$ python -m {' '.join(arguments)}", flush=True)
-    ran = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", *arguments], stdout=subprocess.PIPE, text=True, check=True
     )
-    *shown, last = ran.stdout.strip().splitlines()
-    print("\n".join(shown), flush=True)
+    *printed, last = completed.stdout.strip().splitlines()
+    print("\n".join(printed), flush=True)
     figures: Figures = json.loads(last)
     return figures
 
 
 def main() -> None:
-    """Runs them one after the other."""
+    """Runs the benchmarks one after the other."""
     preprocess = run("benchmarks.encoder.preprocess", "--quick")
     served = run("benchmarks.serving.served", "--quick")
     peers = run("benchmarks.peers", "--quick")

@@ -1,1 +1,1 @@
-"""What benchmarks share: measuring, workloads, pictures, the reference."""
+"""Shared by all benchmarks: timing, results, workloads, pictures, the reference."""

@@ -1,6 +1,6 @@
-"""Real photographs that ship inside Python packages, and changed copies of them.
+"""Real photographs that ship inside Python packages, and altered copies of them.
 
-scikit-image and scikit-learn carry them under free licences (their `data/README.txt` and
+scikit-image and scikit-learn contain them under free licences (their `data/README.txt` and
 `datasets/images/README.txt` say which).
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image, ImageEnhance, ImageOps
 
+# File name -> what the picture shows.
 PHOTOS = {
     "astronaut.png": "portrait of an astronaut in an orange suit",
     "brick.png": "a brick wall",
@@ -36,11 +37,10 @@ PHOTOS = {
     "china.jpg": "a pagoda in China",
     "flower.jpg": "a flower",
 }
-"""File name -> what is in the picture."""
 
 
 def read_photo(name: str) -> bytes:
-    """The encoded bytes of one photograph, as it ships.
+    """Returns the encoded bytes of one photograph, as it ships.
 
     Args:
         name: A key of `PHOTOS`.
@@ -58,7 +58,7 @@ def _package_folder(package: str) -> Path:
 
 
 def write_photos(folder: Path) -> None:
-    """Writes all photographs with their descriptions into a folder, as `build_index` reads it."""
+    """Writes all photographs with their descriptions into a folder that `build_index` can read."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, description in PHOTOS.items():
         (folder / name).write_bytes(read_photo(name))
@@ -67,7 +67,7 @@ def write_photos(folder: Path) -> None:
 
 
 def encoded(picture: Image.Image, quality: int = 90) -> bytes:
-    """JPEG bytes of a picture."""
+    """Returns a picture as JPEG bytes."""
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
@@ -78,16 +78,16 @@ def _cropped(picture: Image.Image) -> Image.Image:
     return picture.crop((width // 10, height // 10, width - width // 10, height - height // 10))
 
 
+# Kind of change -> function that takes an RGB picture and returns JPEG bytes.
 CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
     "re-encoded": lambda picture: encoded(picture, quality=40),
     "resized": lambda picture: encoded(ImageOps.scale(picture, 0.6)),
     "cropped": lambda picture: encoded(_cropped(picture)),
     "brightened": lambda picture: encoded(ImageEnhance.Brightness(picture).enhance(1.4)),
 }
-"""What is done to a copy -> the function that does it: RGB picture in, JPEG bytes out."""
 
 
 def changed_copies(data: bytes) -> dict[str, bytes]:
-    """One changed copy of a photograph for each of `CHANGES`."""
+    """Returns one altered copy of a photograph for each of `CHANGES`."""
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     return {name: change(picture) for name, change in CHANGES.items()}

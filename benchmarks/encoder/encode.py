@@ -28,12 +28,13 @@ import httpx
 import numpy as np
 import torch
 
-from benchmarks.common.measure import finish, in_turn, ratio
-from benchmarks.common.mixed import mixed_items
-from benchmarks.common.random_model import random_serving_checkpoint
-from benchmarks.common.reference import Inputs, Reference, padded
-from benchmarks.peers.naive import peer as naive_peer
-from benchmarks.peers.peer import serving
+from benchmarks.common.mixed_items import mixed_items
+from benchmarks.common.random_checkpoint import random_serving_checkpoint
+from benchmarks.common.results import print_and_save
+from benchmarks.common.timing import ratio, time_in_turn
+from benchmarks.common.transformers_reference import Inputs, Reference, padded
+from benchmarks.peers.naive_server import peer as naive_peer
+from benchmarks.peers.peer import running_peer
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.pipeline import Pipeline
 from lensemble.preprocess.decode_picture import open_picture
@@ -63,11 +64,11 @@ def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, 
         for item in items
     ]
     by_length = sorted(inputs, key=lambda item: item["input_ids"].shape[1])
-    trial = in_turn(
+    trial = time_in_turn(
         {str(size): in_batches(reference, inputs, size) for size in PADDED_BATCH_SIZES}, 1
     )
     best = int(min(trial, key=lambda size: trial[size][0]))
-    seconds = in_turn(
+    seconds = time_in_turn(
         {
             "packed": lambda: pipeline.encoder.encode(features),
             "padded": in_batches(reference, inputs, best),
@@ -103,7 +104,7 @@ def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, o
         for item in items
     ]
     with (
-        serving(naive_peer(), checkpoint) as url,
+        running_peer(naive_peer(), checkpoint) as url,
         TritonServer(Settings(checkpoint=checkpoint, dtype="fp32")) as server,
         TritonServer(Settings(checkpoint=checkpoint)) as default_server,
         Client(server.grpc_url) as client,
@@ -125,7 +126,7 @@ def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, o
         def served_default() -> list[object]:
             return list(default_client.embed_many(items, concurrency=CALLERS, batch_size=1))
 
-        seconds = in_turn(
+        seconds = time_in_turn(
             {"naive": naive, "served": served, "served_default": served_default}, rounds
         )
         difference = np.abs(np.array(naive()) - np.array(served())).max()
@@ -150,7 +151,9 @@ def main() -> None:
     items = mixed_items(count)
     checkpoint = random_serving_checkpoint()
     results = encoders(items, checkpoint, rounds) | servers(items, checkpoint, rounds)
-    finish("encode", {"items": count, "rounds": rounds, "callers": CALLERS}, results, given.save)
+    print_and_save(
+        "encode", {"items": count, "rounds": rounds, "callers": CALLERS}, results, given.save
+    )
 
 
 if __name__ == "__main__":

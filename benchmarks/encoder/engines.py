@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.measure import finish
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.results import print_and_save
+from benchmarks.common.workloads import WORKLOADS
 from benchmarks.serving import callers
 from lensemble.checkpoint import Checkpoint
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
@@ -194,7 +194,7 @@ def main() -> None:
         for workload in workloads:
             results[workload] = measure(workload, ENGINES, rounds)
             print(f"{workload}\n{table(results[workload])}")
-    finish("engines", {"rounds": rounds}, results, given.save)
+    print_and_save("engines", {"rounds": rounds}, results, given.save)
 
 
 if __name__ == "__main__":

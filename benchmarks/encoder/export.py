@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.common.measure import finish
-from benchmarks.common.random_model import random_serving_checkpoint
+from benchmarks.common.random_checkpoint import random_serving_checkpoint
+from benchmarks.common.results import print_and_save
 from lensemble.operations.tritonserver import stop_on_signals
 
 _EVERY_S = 0.1
@@ -104,7 +104,7 @@ def main() -> None:
         f"{found['export']['seconds']} s and {found['export']['own_gib']} GiB of memory; "
         f"cosine {found['verify']['min_cosine']}"
     )
-    finish("export", {"shape": given.shape, "dtype": given.dtype}, found, given.save)
+    print_and_save("export", {"shape": given.shape, "dtype": given.dtype}, found, given.save)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.common.measure import finish
 from benchmarks.common.photos import PHOTOS, encoded, read_photo
-from benchmarks.common.random_model import random_serving_checkpoint
-from benchmarks.common.reference import Reference
+from benchmarks.common.random_checkpoint import random_serving_checkpoint
+from benchmarks.common.results import print_and_save
+from benchmarks.common.transformers_reference import Reference
 from lensemble.encoder.vector_cache import content
 from lensemble.pipeline import Pipeline
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
@@ -137,7 +137,7 @@ def main() -> None:
     results["pictures_per_s_per_core_preprocess"] = results["1024x768"]["pictures_per_s"]
     for name, figures in results.items():
         print(f"{name:36} {figures}")
-    finish("preprocess", {"pictures": count, "rounds": rounds}, results, given.save)
+    print_and_save("preprocess", {"pictures": count, "rounds": rounds}, results, given.save)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What happens to a supervised server, and to its callers, when something goes wrong."""
+"""Faults: how a supervised server and its callers behave when something goes wrong."""

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the parsers, with Atheris (libFuzzer), for as long as one likes.
+"""Coverage-guided fuzzing of the parsers with Atheris (libFuzzer), for any number of inputs.
 
     pip install atheris
     python -m benchmarks.faults.fuzz pictures|filters [--runs 100000]
 
-A crash or another error than `InvalidInputError` ends it, with what was sent beside it.
+A crash, or an error other than `InvalidInputError`, ends it and shows the input.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.workloads import WORKLOADS
 
 
 def main() -> None:
-    """Runs until it has sent `--runs` inputs, or found something; libFuzzer ends the process."""
+    """Runs `--runs` inputs, or until it finds a fault; libFuzzer then ends the process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults.fuzz", description=__doc__)
     parser.add_argument("target", choices=("pictures", "filters"))
     parser.add_argument("--runs", type=int, default=100_000)
-    given = parser.parse_args()
-    atheris: Any = importlib.import_module("atheris")  # for this alone, and not everywhere
+    options = parser.parse_args()
+    atheris: Any = importlib.import_module("atheris")  # only this command needs it
     with atheris.instrument_imports(
         include=["PIL", "lensemble.preprocess.decode_picture", "lensemble.index.storage.filter"]
     ):
@@ -48,11 +48,16 @@ def main() -> None:
             pass
 
     with TemporaryDirectory() as folder:
-        for number, seed in enumerate(_seeds(given.target)):
+        for number, seed in enumerate(_seeds(options.target)):
             (Path(folder) / str(number)).write_bytes(seed)
-        options = [f"-runs={given.runs}", "-max_len=8192", "-timeout=20", "-rss_limit_mb=4096"]
-        target = picture if given.target == "pictures" else condition
-        atheris.Setup([sys.argv[0], *options, folder], target)
+        fuzzer_options = [
+            f"-runs={options.runs}",
+            "-max_len=8192",
+            "-timeout=20",
+            "-rss_limit_mb=4096",
+        ]
+        target = picture if options.target == "pictures" else condition
+        atheris.Setup([sys.argv[0], *fuzzer_options, folder], target)
         atheris.Fuzz()
 
 

@@ -1,21 +1,21 @@
-"""The machine's own ceilings: a large bf16 matrix product and a copy within device memory."""
+"""The card's own limits: a large bf16 matrix product, and a copy within device memory."""
 
 from __future__ import annotations
 
 import torch
 
-from benchmarks.gpu.step import arguments
+from benchmarks.gpu.step import parse_arguments
 
 
 def main() -> None:
     """Runs the step."""
-    step = arguments(__doc__)
+    step = parse_arguments(__doc__)
     side = 512 if step.dry else 8192
-    # Random numbers: on zeros the product runs faster than it ever does on data.
-    one, other = (
+    # Random numbers, because a product of zeros runs faster than one of any real data.
+    left, right = (
         torch.randn(side, side, device=step.device, dtype=torch.bfloat16) for _ in range(2)
     )
-    seconds = step.seconds(lambda: [one @ other for _ in range(10)]) / 10
+    seconds = step.seconds(lambda: [left @ right for _ in range(10)]) / 10
     source = torch.randn((1 << 20) if step.dry else (1 << 30), device=step.device)
     target = torch.empty_like(source)
     copying = step.seconds(lambda: target.copy_(source))

@@ -1,7 +1,7 @@
-"""What torch.compile and CUDA graphs bring for short texts, and what they cost at start.
+"""How much faster torch.compile and CUDA graphs make short texts, and how long their start takes.
 
-The text tower alone, on equal batches of short texts: as it is, compiled, and compiled with CUDA
-graphs (`reduce-overhead`).
+Only the text tower runs, on batches of equal short texts: as it is, compiled, and compiled with
+CUDA graphs (`reduce-overhead`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.gpu.step import arguments, text_features
+from benchmarks.gpu.step import parse_arguments, text_features
 from lensemble.encoder.packing import pack
 
 TOKENS = 32
@@ -21,7 +21,7 @@ MODES = ("default", "reduce-overhead")
 
 def main() -> None:
     """Runs the step."""
-    step = arguments(__doc__)
+    step = parse_arguments(__doc__)
     rows = []
     for mode in (None, *MODES[: 1 if step.dry else None]):
         encoder = step.encoder()
@@ -38,7 +38,7 @@ def main() -> None:
                 row["first_call_s"] = round(time.perf_counter() - began, 2)
                 seconds = step.seconds(partial(encoder.forward, packed))
                 row["items_per_s"] = round(batch / seconds, 1)
-            except Exception as error:  # what cannot be compiled is part of the result
+            except Exception as error:  # a failed compilation is part of the result
                 row["failed"] = f"{type(error).__name__}: {error}"[:300]
             if not step.dry:
                 row["gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)

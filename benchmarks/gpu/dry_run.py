@@ -39,14 +39,14 @@ def copy_tree(target: Path) -> None:
         shutil.copy(path, target / path)
 
 
-def run(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Packs, copies and runs every step with `--dry`.
+def run(folder: Path) -> dict[str, dict[str, Any]]:
+    """Packs, copies the tree, and runs every step with `--dry`.
 
     Args:
         folder: Empty folder for the bundles and the copy of the tree.
 
     Returns:
-        What the run printed, and the content of each step's result file.
+        Content of each step's result file.
 
     Raises:
         SystemExit: A step failed.
@@ -74,22 +74,22 @@ def run(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
         raise SystemExit(f"{files} result files; a run may hand back at most {MAX_RESULT_FILES}")
     if str(tree / ".cache/gpu/venv") not in printed:
         raise SystemExit("the server that ran is not the packed one")
-    return printed, results
+    return results
 
 
-def problems(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is implausible about the figures of a dry run; empty if nothing is.
+def implausible(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns the expectations that the figures of a dry run do not meet.
 
     Args:
         results: Step -> content of its result file.
     """
-    right = results["right"]["results"]
+    correctness = results["correctness"]["results"]
     rates = [row["items_per_s"] for row in results["served"]["results"]["rows"]]
     expected = {
-        "the cosine in bf16 is at least 0.999": right["bf16_min_cosine"] >= 0.999,
-        "the cosine in fp32 is at least 0.99999": right["fp32_min_cosine"] >= 0.99999,
-        "neighbours move a vector by at most 1e-5": right["fp32_moved"] <= 1e-5,
-        "a leak moves a vector by more than 1e-3": right["fp32_moved_by_a_leak"] > 1e-3,
+        "the cosine in bf16 is at least 0.999": correctness["bf16_min_cosine"] >= 0.999,
+        "the cosine in fp32 is at least 0.99999": correctness["fp32_min_cosine"] >= 0.99999,
+        "neighbours move a vector by at most 1e-5": correctness["fp32_moved"] <= 1e-5,
+        "a leak moves a vector by more than 1e-3": correctness["fp32_moved_by_a_leak"] > 1e-3,
         "every row of `served` has a rate": bool(rates) and min(rates) > 0,
         "every step ran dry": all(result["params"]["dry"] for result in results.values()),
     }
@@ -105,8 +105,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="gpu-dry-run-") as temporary:
         folder = (arguments.folder or Path(temporary)).resolve()
-        _, results = run(folder)
-        if broken := problems(results):
+        results = run(folder)
+        if broken := implausible(results):
             raise SystemExit("does not hold: " + "; ".join(broken))
     print("dry run: every step ran")
 

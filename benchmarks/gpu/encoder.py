@@ -1,23 +1,23 @@
-"""The encoder alone: items and tokens per second by size and batch, as a share of the ceiling."""
+"""The encoder alone: items and tokens per second by size and batch, and its use of the card."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
 
-from benchmarks.gpu.step import Step, arguments, flop, picture_features, text_features
+from benchmarks.gpu.step import Step, flop, parse_arguments, picture_features, text_features
 from lensemble.encoder.packing import pack
 from lensemble.encoder.pytorch.torch_engine import Encoder
 
 PICTURES = ((448, 448), (768, 1024), (1024, 1024))
 TEXTS = (32, 512)
 BATCHES = (1, 8, 32, 128)
+# Larger batches only repeat what smaller ones show.
 MAX_PATCHES = 140_000
-"""Larger batches only repeat what smaller ones show."""
 
 
 def ceiling(step: Step) -> float | None:
-    """TFLOP/s of the matrix product that `ceiling` measured; None if it has not run."""
+    """Returns the TFLOP/s of the matrix product that `ceiling` measured; None if it has not run."""
     path = step.out / "ceiling.json"
     if not path.is_file():
         return None
@@ -26,7 +26,7 @@ def ceiling(step: Step) -> float | None:
 
 
 def measure(step: Step, encoder: Encoder) -> list[dict[str, object]]:
-    """One row per kind of item and batch size."""
+    """Returns one row of figures per kind of item and batch size."""
     pictures = PICTURES[:1] if step.dry else PICTURES
     batches = BATCHES[:2] if step.dry else BATCHES
     kinds = {f"{w}x{h}": picture_features(h, w, encoder) for h, w in pictures}
@@ -59,7 +59,7 @@ def measure(step: Step, encoder: Encoder) -> list[dict[str, object]]:
 
 def main() -> None:
     """Runs the step."""
-    step = arguments(__doc__)
+    step = parse_arguments(__doc__)
     step.save("encoder", {"rows": measure(step, step.encoder())})
 
 

@@ -1,13 +1,13 @@
-"""Packs what a bare GPU machine without network lacks, into two bundles that fit its limits.
+"""Packs what a bare GPU machine without network lacks into two bundles that fit its limits.
 
     python -m benchmarks.gpu.pack [--python python3.12] [--out .gpu]
 
-- `one/`: the tritonserver of the installed `nvidia-pytriton` wheel, slimmed to what its Python
-  backend needs, the interpreter's shared library, and the wheels of its clients.
-- `two/`: the NumPy that its stub needs, and wheels for `search` and for side-by-side runs.
+- `one/` has the tritonserver of the installed `nvidia-pytriton` wheel, reduced to what its Python
+  backend needs, the shared library of the interpreter, and the wheels of the Triton clients.
+- `two/` has the NumPy that the backend's stub needs, and wheels for searching and for comparisons.
 
-`run.sh` unpacks whichever lies beside it. Sizes are checked against the limit of one transfer, the
-project's own tree counted.
+`run.sh` unpacks those bundles that it finds. The size of each bundle together with the project's
+own files is checked against the limit of one transfer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PLATFORMS = (
     "any",
 )
 
-# Neither torch nor transformers, tokenizers, grpcio, aiohttp: the target has them.
+# The target already has torch, transformers, tokenizers, grpcio and aiohttp.
 WHEELS = {
     "one": (
         "tritonclient",
@@ -49,43 +49,43 @@ WHEELS = {
 
 
 def server_files(home: Path, version: str) -> dict[str, Path]:
-    """Name inside site-packages -> file, for the slim server.
+    """Returns name inside site-packages -> file, for the reduced server.
 
     Args:
-        home: `pytriton/tritonserver` of the wheel.
-        version: Of Python, such as `3.12`.
+        home: Folder `pytriton/tritonserver` of the wheel.
+        version: Python version, such as `3.12`.
     """
     site = home.parent.parent
-    kept = [home / "bin" / "tritonserver"]
-    kept += [path for path in (home / "backends" / "python").iterdir() if path.is_file()]
-    kept += (home / "python_backend_stubs" / version).iterdir()
-    kept += [path for path in (home / "caches").rglob("*") if path.is_file()]
+    files = [home / "bin" / "tritonserver"]
+    files += [path for path in (home / "backends" / "python").iterdir() if path.is_file()]
+    files += (home / "python_backend_stubs" / version).iterdir()
+    files += [path for path in (home / "caches").rglob("*") if path.is_file()]
     libraries = site / "nvidia_pytriton.libs"
     needed: set[Path] = set()
     environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
-    for path in kept:
+    for path in files:
         listed = subprocess.run(
             ["ldd", str(path)], env=environment, capture_output=True, text=True, check=False
         )
-        for found in re.findall(r"=> (\S+) \(", listed.stdout):
-            if Path(found).resolve().parent == libraries.resolve():
-                needed.add(Path(found).resolve())
-    return {str(path.relative_to(site)): path for path in (*kept, *sorted(needed))}
+        for library in re.findall(r"=> (\S+) \(", listed.stdout):
+            if Path(library).resolve().parent == libraries.resolve():
+                needed.add(Path(library).resolve())
+    return {str(path.relative_to(site)): path for path in (*files, *sorted(needed))}
 
 
 def interpreter_library(python: str) -> Path | None:
-    """The shared library of an interpreter, which the stub links; None if it has none."""
+    """Returns the shared library of an interpreter, which the stub links; None if it has none."""
     code = (
         "import sysconfig as s; print(s.get_config_var('LIBDIR'), s.get_config_var('INSTSONAME'))"
     )
-    ran = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    folder, name = ran.stdout.split()
+    completed = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    folder, name = completed.stdout.split()
     path = Path(folder, name)
     return path if path.is_file() and ".so" in name else None
 
 
 def download(names: tuple[str, ...], folder: Path, version: str) -> None:
-    """Wheels for the target, without what they in turn need."""
+    """Downloads wheels for the target, without their dependencies."""
     command = [
         sys.executable,
         "-m",
@@ -104,7 +104,7 @@ def download(names: tuple[str, ...], folder: Path, version: str) -> None:
 
 
 def tree_files() -> list[Path]:
-    """Files that travel with the project: tracked ones, and untracked ones that are not ignored."""
+    """Returns the files that are transferred: all that Git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         capture_output=True,
@@ -118,16 +118,16 @@ def pack(out: Path, python: str, version: str, fast: bool) -> dict[str, int]:
     """Makes both bundles.
 
     Args:
-        out: Folder; made anew.
-        python: An interpreter of the target's version.
+        out: Folder of the bundles, which is replaced.
+        python: Interpreter of the target's Python version.
         version: That version, such as `3.12`.
-        fast: Whether to compress quickly rather than well.
+        fast: Whether to compress quickly rather than well; sizes are then not checked.
 
     Returns:
         Bundle -> bytes.
 
     Raises:
-        SystemExit: A bundle and the tree are over the limit of one transfer.
+        SystemExit: A bundle together with the project's files is over the limit of one transfer.
     """
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
@@ -157,12 +157,16 @@ def main() -> None:
     """Makes both bundles and prints their sizes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(".gpu"))
-    parser.add_argument("--python", default="python3.12", help="of the target's version")
-    parser.add_argument("--fast", action="store_true", help="larger, for dry runs")
-    given = parser.parse_args()
+    parser.add_argument(
+        "--python", default="python3.12", help="interpreter of the target's version"
+    )
+    parser.add_argument("--fast", action="store_true", help="compress quickly, for dry runs")
+    options = parser.parse_args()
     code = "import sys; print('{}.{}'.format(*sys.version_info))"
-    ran = subprocess.run([given.python, "-c", code], capture_output=True, text=True, check=True)
-    pack(given.out, given.python, ran.stdout.strip(), given.fast)
+    completed = subprocess.run(
+        [options.python, "-c", code], capture_output=True, text=True, check=True
+    )
+    pack(options.out, options.python, completed.stdout.strip(), options.fast)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Side by side in one run: packed, Transformers' padded batch and single, sentence-transformers.
+"""Packed encoding against Transformers (padded and single) and sentence-transformers, in one run.
 
-Two sets, of mixed and of equal sizes, from encoded bytes on for all four, since
-sentence-transformers does its own preprocessing; so the pictures' share of CPU work is in all.
+There are two sets of items, of mixed and of equal sizes. All four start from encoded bytes, because
+sentence-transformers does its own preprocessing: so the CPU time for pictures is part of all
+figures.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.common.mixed import mixed_items
+from benchmarks.common.mixed_items import mixed_items
 from benchmarks.common.photos import encoded, read_photo
-from benchmarks.common.reference import Reference, padded
-from benchmarks.gpu.step import Step, arguments
+from benchmarks.common.transformers_reference import Reference, padded
+from benchmarks.gpu.step import Step, parse_arguments
 from lensemble.pipeline import Pipeline
 from lensemble_client import Item
 
@@ -27,7 +28,7 @@ TORCH_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class OnDevice(Reference):
-    """The reference on the device and in the dtype that are measured."""
+    """The reference, on the device and in the precision that are measured."""
 
     def __init__(self, step: Step) -> None:
         super().__init__(step.checkpoint())
@@ -35,7 +36,7 @@ class OnDevice(Reference):
         self.device = step.device
 
     def batch(self, items: list[Item]) -> NDArray[np.float32]:
-        """Vectors (B, D) of one padded batch, from encoded bytes on."""
+        """Returns the vectors of one padded batch, (B, D) float32, starting from encoded bytes."""
         inputs = [self.inputs(item.text, picture(item)) for item in items]
         joined = padded(inputs, self.processor.tokenizer.pad_token_id)
         on_device = {name: tensor.to(self.device) for name, tensor in joined.items()}
@@ -44,16 +45,16 @@ class OnDevice(Reference):
 
 
 def picture(item: Item) -> Image.Image | None:
-    """The item's picture, decoded."""
+    """Returns the item's picture, decoded; None if it has none."""
     return Image.open(io.BytesIO(item.images[0])).convert("RGB") if item.images else None
 
 
 def sentence_transformers(step: Step) -> Callable[[list[Item]], object]:
-    """`SentenceTransformer.encode` on the same weights; raises where the library cannot."""
+    """Returns `SentenceTransformer.encode` on the same weights; raises if it cannot load them."""
     from sentence_transformers import SentenceTransformer, models
 
     transformer = models.Transformer(
-        str(step.source()),
+        str(step.source_checkpoint()),
         model_kwargs={"dtype": TORCH_DTYPES[step.dtype], "attn_implementation": "sdpa"},
     )
     pooling = models.Pooling(transformer.get_word_embedding_dimension(), "lasttoken")
@@ -62,18 +63,18 @@ def sentence_transformers(step: Step) -> Callable[[list[Item]], object]:
     )
 
     def encode(items: list[Item]) -> object:
-        given: list[Any] = []
+        inputs: list[Any] = []
         for item in items:
             parts = {"text": item.text, "image": picture(item)}
-            given.append({name: part for name, part in parts.items() if part is not None})
-        return model.encode(given, batch_size=len(items))
+            inputs.append({name: part for name, part in parts.items() if part is not None})
+        return model.encode(inputs, batch_size=len(items))
 
     encode([Item("warm up")])
     return encode
 
 
 def compare(step: Step, items: list[Item], name: str) -> dict[str, object]:
-    """Items per second of each contender on one set, and ratios to the best peer."""
+    """Returns the items per second of each contender on one set, and the ratio to the best peer."""
     pipeline = Pipeline(step.settings())
     reference = OnDevice(step)
     contenders: dict[str, Callable[[], object]] = {
@@ -86,7 +87,7 @@ def compare(step: Step, items: list[Item], name: str) -> dict[str, object]:
         encode = sentence_transformers(step)
         encode(items[:2])
         contenders["sentence_transformers"] = lambda: encode(items)
-    except Exception as error:  # whatever the installed version cannot do is part of the result
+    except Exception as error:  # a failure of the installed version is part of the result
         not_run["sentence_transformers"] = f"{type(error).__name__}: {error}"[:300]
     rates = {
         contender: len(items) / step.seconds(run, repeats=3, warm_up=1)
@@ -104,7 +105,7 @@ def compare(step: Step, items: list[Item], name: str) -> dict[str, object]:
 
 def main() -> None:
     """Runs the step."""
-    step = arguments(__doc__)
+    step = parse_arguments(__doc__)
     count = 8 if step.dry else 64
     photo = Image.open(io.BytesIO(read_photo("china.jpg")))
     same = encoded(photo.resize((448, 448)))

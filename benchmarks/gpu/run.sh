@@ -3,7 +3,7 @@
 #
 #   benchmarks/gpu/run.sh [--dry] [--out DIR] [--bundles DIR] [STEP...]
 #
-# Steps: setup right ceiling encoder peers served compiled (default: all, in this order).
+# Steps: setup correctness ceiling encoder peers served compiled (default: all, in this order).
 # A step whose result file is there is not run again. Each has its own time limit and result file, so
 # a run that is cut off leaves what it had. The last lines are one table of all results.
 set -u
@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(setup right ceiling encoder peers served compiled)
+[ ${#steps[@]} -gt 0 ] || steps=(setup correctness ceiling encoder peers served compiled)
 
 base="${PYTHON:-python3}"
 venv=".cache/gpu/venv"

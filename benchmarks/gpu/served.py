@@ -1,7 +1,7 @@
-"""Through Triton: throughput over the encoder alone, latency against load, shares of the stages.
+"""Through Triton: throughput as a share of the encoder alone, latency by load, time per stage.
 
-`embed` over gRPC on equal and mixed pictures, at several numbers of callers and of `preprocess`
-instances. The encoder alone runs on the same items' features first, then leaves the device.
+`embed` over gRPC on equal and mixed pictures, with several numbers of callers and of `preprocess`
+instances. Before that, the encoder alone runs on the same items' features and is then unloaded.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 import tritonclient.grpc as triton
 from PIL import Image
 
-from benchmarks.common.mixed import mixed_items
+from benchmarks.common.mixed_items import mixed_items
 from benchmarks.common.photos import encoded, read_photo
-from benchmarks.gpu.step import Step, arguments
+from benchmarks.gpu.step import Step, parse_arguments
 from lensemble.checkpoint import Checkpoint
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.preprocess.preprocessor import Preprocessor
@@ -29,8 +29,8 @@ from lensemble_client import Client, Item
 STAGES = ("preprocess", "qwen3_vl")
 
 
-def alone(step: Step, items: Sequence[Item]) -> float:
-    """Items per second of the encoder on features that are ready."""
+def encoder_rate(step: Step, items: Sequence[Item]) -> float:
+    """Returns the items per second of the encoder alone, on preprocessed features."""
     preprocess = Preprocessor(Checkpoint.open(step.checkpoint()))
     features = [preprocess(item) for item in items]
     encoder = step.encoder()
@@ -42,36 +42,36 @@ def alone(step: Step, items: Sequence[Item]) -> float:
     return rate
 
 
-def shares(server: TritonServer) -> dict[str, float]:
-    """Milliseconds per item in each stage's queue and work since the server started."""
+def stage_times(server: TritonServer) -> dict[str, float]:
+    """Returns milliseconds per item in each stage's queue and computation since the start."""
     with triton.InferenceServerClient(server.grpc_url.split("//")[1]) as client:
-        found = {}
+        times = {}
         for stage in STAGES:
             (stats,) = client.get_inference_statistics(stage).model_stats
             count = max(1, stats.inference_count)
             executed = max(1, stats.execution_count)
-            found[f"{stage}_queue_ms"] = round(stats.inference_stats.queue.ns / count / 1e6, 3)
+            times[f"{stage}_queue_ms"] = round(stats.inference_stats.queue.ns / count / 1e6, 3)
             infer_ns = stats.inference_stats.compute_infer.ns
-            found[f"{stage}_work_ms"] = round(infer_ns / count / 1e6, 3)
-            found[f"{stage}_batch"] = round(stats.inference_count / executed, 2)
-    return found
+            times[f"{stage}_work_ms"] = round(infer_ns / count / 1e6, 3)
+            times[f"{stage}_batch"] = round(stats.inference_count / executed, 2)
+    return times
 
 
 def load(client: Client, items: Sequence[Item], callers: int, calls: int) -> dict[str, float]:
-    """Closed loop: items per second, p50 and p99 in milliseconds."""
+    """Runs a closed loop and returns items per second, and p50 and p99 in milliseconds."""
 
-    def one(n: int) -> float:
+    def call(n: int) -> float:
         item = items[n % len(items)]
         began = time.perf_counter()
         client.embed(item.text, item.images or None)
         return (time.perf_counter() - began) * 1e3
 
     with ThreadPoolExecutor(callers) as pool:
-        list(pool.map(one, range(min(calls, 4 * callers))))  # warm-up
+        list(pool.map(call, range(min(calls, 4 * callers))))  # warm-up
         began = time.perf_counter()
-        taken = list(pool.map(one, range(calls)))
+        latencies = list(pool.map(call, range(calls)))
         seconds = time.perf_counter() - began
-    percentiles = statistics.quantiles(taken, n=100, method="inclusive")
+    percentiles = statistics.quantiles(latencies, n=100, method="inclusive")
     return {
         "callers": callers,
         "items_per_s": round(calls / seconds, 1),
@@ -82,7 +82,7 @@ def load(client: Client, items: Sequence[Item], callers: int, calls: int) -> dic
 
 def main() -> None:
     """Runs the step."""
-    step = arguments(__doc__)
+    step = parse_arguments(__doc__)
     photo = Image.open(io.BytesIO(read_photo("china.jpg")))
     sets = {
         "448x448": [Item(images=(encoded(photo.resize((448, 448))),))] * 64,
@@ -90,7 +90,7 @@ def main() -> None:
     }
     counts = (2,) if step.dry else (4, 8, 12)
     callers = (1, 4) if step.dry else (1, 16, 64, 128)
-    rates = {name: alone(step, items) for name, items in sets.items()}
+    rates = {name: encoder_rate(step, items) for name, items in sets.items()}
     print({name: round(rate, 1) for name, rate in rates.items()}, flush=True)
     rows: list[dict[str, object]] = []
     for instances in counts:
@@ -111,7 +111,7 @@ def main() -> None:
                     }
                     rows.append(row)
                     print(row, flush=True)
-            stages = shares(server)
+            stages = stage_times(server)
             print(stages, flush=True)
             rows[-1] |= stages
             step.save("served", {"encoder_alone_items_per_s": rates, "rows": rows})

@@ -1,4 +1,4 @@
-"""What the steps share: arguments, checkpoints, clocks, FLOP counts, result files."""
+"""Shared by the steps: arguments, checkpoints, timing, FLOP counts, result files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common.measure import machine
+from benchmarks.common.results import machine
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.precision import bf16_pays
 from lensemble.encoder.pytorch.torch_engine import Encoder
@@ -28,13 +28,13 @@ from lensemble_export.random_checkpoint import write_random_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step's run.
+    """One step of the GPU measurements.
 
     Attributes:
         out: Folder for results.
-        work: Folder for checkpoints; kept between steps.
-        dry: Whether it runs on the CPU with a tiny checkpoint.
-        shape: Name of the shape that is measured.
+        work: Folder for checkpoints, which is kept between steps.
+        dry: Whether the step runs on the CPU with a tiny checkpoint.
+        shape: Name of the model shape, a key of `lensemble_export.model_shapes.SHAPES`.
     """
 
     out: Path
@@ -44,58 +44,58 @@ class Step:
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Device of the model."""
         return torch.device("cpu" if self.dry else "cuda")
 
     @property
     def dtype(self) -> str:
-        """What is measured: bf16; fp32 in a dry run on a CPU that would take minutes for bf16."""
+        """Precision: bf16, or fp32 in a dry run on a CPU on which bf16 would take minutes."""
         return "fp32" if self.dry and not bf16_pays() else "bf16"
 
-    def source(self) -> Path:
-        """A checkpoint with random weights in Hugging Face format; made if it is missing."""
+    def source_checkpoint(self) -> Path:
+        """Returns a checkpoint with random weights, which is made if it is missing."""
         folder = self.work / f"{self.shape}-source"
         if not (folder / "model.safetensors.index.json").is_file():
             write_random_checkpoint(folder, self.shape, device=self.device.type)
         return folder
 
     def checkpoint(self) -> Path:
-        """The serving checkpoint of `source`; made if it is missing."""
+        """Returns the serving checkpoint; made if it is missing."""
         folder = self.work / self.shape
         if not (folder / "profile.json").is_file():
-            convert_checkpoint(str(self.source()), folder)
+            convert_checkpoint(str(self.source_checkpoint()), folder)
         return folder
 
     def settings(self, dtype: str | None = None) -> Settings:
-        """Settings of the measured encoder, in `dtype` unless another one is given."""
+        """Returns the settings of the encoder; `dtype` replaces the step's precision."""
         settings = Settings(checkpoint=self.checkpoint())
         return settings.with_changes(dtype=dtype or self.dtype, device=self.device.type)
 
     def encoder(self, dtype: str | None = None) -> Encoder:
-        """The encoder that is measured, in `dtype` unless another one is given."""
+        """Returns the encoder; `dtype` replaces the step's precision."""
         return Encoder.load(
             Checkpoint.open(self.checkpoint()), self.settings(dtype), str(self.device)
         )
 
     def seconds(self, run: Callable[[], object], repeats: int = 7, warm_up: int = 2) -> float:
-        """Median seconds of a call, after warm-up; waits for the device at both ends.
+        """Returns the median seconds of a call after warm-up, including the device's work.
 
-        A dry run, which only shows that the step works, measures twice.
+        A dry run only shows that the step works, so it measures just twice.
         """
         if self.dry:
             repeats, warm_up = 2, 1
-        taken = []
+        seconds = []
         for number in range(warm_up + repeats):
             self.synchronize()
             began = time.perf_counter()
             run()
             self.synchronize()
             if number >= warm_up:
-                taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+                seconds.append(time.perf_counter() - began)
+        return statistics.median(seconds)
 
     def synchronize(self) -> None:
-        """Waits until the device has done what it was given."""
+        """Waits until the device has finished its work."""
         if not self.dry:
             torch.cuda.synchronize()
 
@@ -111,39 +111,39 @@ class Step:
         print(json.dumps(dict(results), separators=(",", ":")))
 
 
-def arguments(description: str | None) -> Step:
-    """The step's run, from the command line."""
+def parse_arguments(description: str | None) -> Step:
+    """Returns the step as the command line describes it."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path(".cache/gpu"))
     parser.add_argument("--shape", help="default: 2b, or tiny with --dry")
     parser.add_argument("--dry", action="store_true")
-    given = parser.parse_args()
-    shape = given.shape or ("tiny" if given.dry else "2b")
-    return Step(given.out, given.work / ("dry" if given.dry else "real"), given.dry, shape)
+    options = parser.parse_args()
+    shape = options.shape or ("tiny" if options.dry else "2b")
+    return Step(options.out, options.work / ("dry" if options.dry else "real"), options.dry, shape)
 
 
 def text_features(tokens: int, encoder: Encoder, seed: int = 0) -> Features:
-    """A text of so many tokens, template included."""
+    """Returns the features of a text with that many tokens, template included."""
     ids = np.random.default_rng(seed).integers(0, 8000, tokens, dtype=np.int32)
     return Features(ids, np.empty((0, 768), np.uint8), np.empty((0, 3), np.int32))
 
 
 def picture_features(height: int, width: int, encoder: Encoder, seed: int = 0) -> Features:
-    """A picture of so many pixels, with the 22 tokens of an item without text."""
+    """Returns the features of a picture, with the 22 other tokens of an item without text."""
     rng = np.random.default_rng(seed)
-    down, across = height // 16, width // 16
-    places = np.full(down * across // 4, encoder.geometry.image_token_id, np.int32)
+    rows, columns = height // 16, width // 16
+    image_tokens = np.full(rows * columns // 4, encoder.geometry.image_token_id, np.int32)
     template = rng.integers(0, 8000, 22, dtype=np.int32)
     return Features(
-        np.concatenate([template[:14], places, template[14:]]),
-        rng.integers(0, 256, (down * across, 768), dtype=np.uint8),
-        np.array([[1, down, across]], np.int32),
+        np.concatenate([template[:14], image_tokens, template[14:]]),
+        rng.integers(0, 256, (rows * columns, 768), dtype=np.uint8),
+        np.array([[1, rows, columns]], np.int32),
     )
 
 
 def mixed_features(count: int, encoder: Encoder, largest: int = 1024) -> list[Features]:
-    """Half texts of 5 to 200 tokens, half pictures of 128 to `largest` pixels a side."""
+    """Returns half texts of 5 to 200 tokens, half pictures of 128 to `largest` pixels a side."""
     rng = np.random.default_rng(1)
     items = []
     for n in range(count):
@@ -156,11 +156,10 @@ def mixed_features(count: int, encoder: Encoder, largest: int = 1024) -> list[Fe
 
 
 def flop(items: list[Features], shape: str) -> float:
-    """Floating-point operations of a forward pass, each multiply-add as two.
+    """Returns the floating-point operations of a forward pass; a multiply-add counts as two.
 
-    The formula counts linear layers and attention of both towers, for one frame per picture, and
-    was compared with torch's FlopCounterMode on a tiny model
-    (`tests/unit/benchmarks/test_gpu_step.py`).
+    The formula counts linear layers and attention of both towers, for one frame per picture. The
+    unit tests compare it with PyTorch's FlopCounterMode on a tiny model.
     """
     text, vision = SHAPES[shape]["text"], SHAPES[shape]["vision"]
     hidden, layers = text["hidden_size"], text["num_hidden_layers"]
@@ -173,7 +172,7 @@ def flop(items: list[Features], shape: str) -> float:
         tokens = len(item.input_ids)
         linear = hidden * query + 2 * hidden * key + query * hidden
         linear += 3 * hidden * text["intermediate_size"]
-        total += layers * (2 * tokens * linear + 2 * tokens**2 * query)  # causal: half the square
+        total += layers * (2 * tokens * linear + 2 * tokens**2 * query)  # causal: half of all pairs
         for patches in item.image_grid_thw.astype(np.int64).prod(axis=1).tolist():
             total += 2 * patches * 768 * width
             total += depth * 2 * patches * (4 * width * width + 2 * width * inner)

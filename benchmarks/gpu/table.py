@@ -1,4 +1,4 @@
-"""Prints all result files of a run as one table: what the run showed, and what is missing."""
+"""Prints all result files of a run as one table, and which are missing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import argparse
 import json
 from pathlib import Path
 
-STEPS = ("right", "ceiling", "encoder", "peers", "served", "compiled")
+STEPS = ("correctness", "ceiling", "encoder", "peers", "served", "compiled")
 
 
 def main() -> None:
-    """Prints the table, then one JSON line: step -> whether its result is there."""
+    """Prints the table, then one line of JSON: step -> whether its result file exists."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     out: Path = parser.parse_args().out
-    there = {}
+    exists = {}
     for name in STEPS:
         path = out / f"{name}.json"
-        there[name] = path.is_file()
+        exists[name] = path.is_file()
         if not path.is_file():
             print(f"== {name}: no result")
             continue
@@ -28,7 +28,7 @@ def main() -> None:
             print("  " + "  ".join(f"{key}={value}" for key, value in row.items()))
         for key, value in results.items():
             print(f"  {key}: {value}")
-    print(json.dumps(there, separators=(",", ":")))
+    print(json.dumps(exists, separators=(",", ":")))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Other ways to serve the same checkpoint, and what each does with the same items on this machine.
+"""Peers: other servers with the same checkpoint, measured with the same items on the same cores.
 
     python -m benchmarks.peers [--quick] [--workload demo|small|both] [--callers 16] [--save]
 
-One module per peer; README.md beside this file says which there are and how to read the table.
+There is one module per peer; README.md lists them and explains the table.
 """

@@ -1,6 +1,9 @@
-"""See `benchmarks.peers.run`, imported late: the callers' process imports this module too."""
+"""See `benchmarks.peers.run_comparison`.
+
+It is imported late, because the callers' process imports this module too.
+"""
 
 if __name__ == "__main__":
-    from benchmarks.peers.run import main
+    from benchmarks.peers.run_comparison import main
 
     main()

@@ -1,7 +1,7 @@
-"""Plain FAISS in this process against the served `faiss` model: what the service costs.
+"""FAISS called in this process against the served `faiss` model: the cost of the service.
 
-Vectors in, ids out; 100,000 random unit vectors of the demo's length, searched exactly: both
-sides do the same work.
+Both sides search the same 100,000 random unit vectors of the demo's dimension exactly: vectors in,
+ids out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.measure import in_turn, ratio
-from benchmarks.search.served import ask
+from benchmarks.common.timing import ratio, time_in_turn
+from benchmarks.search.served_index import search_request
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.operations.tritonserver import TritonServer
@@ -33,28 +33,27 @@ _CALLS = 20
 Vectors = NDArray[np.float32]
 
 
-def unit(rng: np.random.Generator, count: int, dimension: int) -> Vectors:
-    """Random unit vectors (count, dimension)."""
+def unit_vectors(rng: np.random.Generator, count: int, dimension: int) -> Vectors:
+    """Draws random unit vectors (count, dimension) float32."""
     vectors = rng.standard_normal((count, dimension), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
 
 
 def compare(rounds: int, count: int = COUNT) -> dict[str, Any]:
-    """Starts a server with the vectors, and asks it and FAISS by turns, one call after another.
+    """Starts a server with the vectors, then calls it and FAISS by turns, one call after another.
 
     Args:
-        rounds: Of `_CALLS` calls each.
-        count: Of vectors.
+        rounds: Number of rounds, of `_CALLS` calls each.
+        count: Number of vectors.
 
     Returns:
-        For each batch size: `b<size>_served_over_inprocess`, queries per second over queries per
-        second, with its spread, and the milliseconds of a call on both sides; and whether the
-        two found the same (share of ids).
+        For each batch size: `b<size>_served_over_inprocess` (ratio of queries per second) with its
+        spread, the milliseconds of a call on both sides, and the share of ids that agree.
     """
     rng = np.random.default_rng(0)
     profile = Profile.load(CHECKPOINT)
-    vectors = unit(rng, count, profile.dimension)
+    vectors = unit_vectors(rng, count, profile.dimension)
     index = faiss.IndexFlatIP(profile.dimension)
     index.add(vectors)
     results: dict[str, Any] = {"vectors": count, "dimension": profile.dimension}
@@ -73,28 +72,30 @@ def compare(rounds: int, count: int = COUNT) -> dict[str, Any]:
         settings = Settings(checkpoint=CHECKPOINT, index=Path(folder) / "index")
         with TritonServer(settings) as server, Client(server.grpc_url) as client:
             for batch in BATCHES:
-                queries = [unit(rng, batch, profile.dimension) for _ in range(_CALLS)]
-                results |= _batch(client, index, queries, rounds)
+                queries = [unit_vectors(rng, batch, profile.dimension) for _ in range(_CALLS)]
+                results |= _compare_batch(client, index, queries, rounds)
     return results
 
 
-def _batch(client: Client, index: Any, queries: list[Vectors], rounds: int) -> dict[str, Any]:
+def _compare_batch(
+    client: Client, index: Any, queries: list[Vectors], rounds: int
+) -> dict[str, Any]:
     batch = len(queries[0])
-    seconds = in_turn(
+    seconds = time_in_turn(
         {
-            "served": lambda: [ask(client, part) for part in queries],
+            "served": lambda: [search_request(client, part) for part in queries],
             "in_process": lambda: [index.search(part, K) for part in queries],
         },
         rounds,
     )
     name = f"b{batch}_served_over_inprocess"
-    found: dict[str, Any] = ratio(name, seconds["in_process"], seconds["served"])
-    ms = {side: float(np.median(of)) / len(queries) * 1000 for side, of in seconds.items()}
-    theirs = ask(client, queries[0])[contract.IDS.name].astype(np.int64)
-    same = float((theirs == index.search(queries[0], K)[1]).mean())
-    spread = "{:.2f}-{:.2f}".format(*found[f"{name}_spread"])
-    print(f"{batch:5}{ms['served']:11.2f}{ms['in_process']:15.2f}{found[name]:7.2f}{spread:>14}")
-    return found | {
+    figures: dict[str, Any] = ratio(name, seconds["in_process"], seconds["served"])
+    ms = {side: float(np.median(s)) / len(queries) * 1000 for side, s in seconds.items()}
+    served_ids = search_request(client, queries[0])[contract.IDS.name].astype(np.int64)
+    same = float((served_ids == index.search(queries[0], K)[1]).mean())
+    spread = "{:.2f}-{:.2f}".format(*figures[f"{name}_spread"])
+    print(f"{batch:5}{ms['served']:11.2f}{ms['in_process']:15.2f}{figures[name]:7.2f}{spread:>14}")
+    return figures | {
         f"b{batch}_served_ms": round(ms["served"], 2),
         f"b{batch}_inprocess_ms": round(ms["in_process"], 2),
         f"b{batch}_same_ids": round(same, 4),

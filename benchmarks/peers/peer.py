@@ -1,4 +1,4 @@
-"""What a peer is, and how its server is started in a process of its own."""
+"""A peer, and how its server is started in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import httpx
 
 from lensemble.operations.tritonserver import LOOPBACK, free_port
 
+# `lensemble_client`, the small API of `http_api`, or OpenAI's API with chat messages.
 Protocol = Literal["grpc", "json", "openai"]
-"""How it is asked: `lensemble_client`, the small API of `wire`, or OpenAI's with chat messages."""
 
 _START_S = 240
 _STOP_S = 30
@@ -29,11 +29,11 @@ class Peer:
     """A server to compare with.
 
     Attributes:
-        name: Word for it in tables and ratios; ends with `_bf16` if it computes in that.
-        dtype: `fp32` or `bf16`.
-        protocol: How it is asked.
-        command: What starts it; `{checkpoint}` and `{port}` stand for those.
-        environment: Variables that it needs beside the caller's own.
+        name: Name in tables and ratios; it ends with `_bf16` if the server computes in bf16.
+        dtype: Precision, `fp32` or `bf16`.
+        protocol: Protocol of the server.
+        command: Command that starts it, with `{checkpoint}` and `{port}` as placeholders.
+        environment: Environment variables that it needs in addition.
     """
 
     name: str
@@ -43,24 +43,25 @@ class Peer:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def named(name: str, dtype: str) -> str:
-    """The name of a peer in a precision: fp32, what all have, goes without saying."""
+def name_with_dtype(name: str, dtype: str) -> str:
+    """Returns the name of a peer in a precision; fp32, which all peers have, is not mentioned."""
     return name if dtype == "fp32" else f"{name}_{dtype}"
 
 
 @contextmanager
-def serving(peer: Peer, checkpoint: Path) -> Iterator[str]:
-    """Starts a peer on a free port of this machine, and stops it at the end.
+def running_peer(peer: Peer, checkpoint: Path) -> Iterator[str]:
+    """Starts a peer on a free port of this machine, and stops it when the block is left.
 
     Args:
-        peer: Which one.
-        checkpoint: What it serves.
+        peer: Peer to start.
+        checkpoint: Folder of the checkpoint to serve.
 
-    Returns:
-        Its URL, once `/health` answers.
+    Yields:
+        URL of the peer, once `/health` answers.
 
     Raises:
-        RuntimeError: It ended or was not ready in time; the message has its log's last lines.
+        RuntimeError: The peer ended or was not ready in time; the message contains the end of its
+            log.
     """
     port = free_port()
     values = {"checkpoint": str(checkpoint.resolve()), "port": str(port)}
@@ -79,10 +80,10 @@ def serving(peer: Peer, checkpoint: Path) -> Iterator[str]:
             while not _is_up(url):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    tail = "".join(log.readlines()[-_LOG_LINES:])
+                    log_end = "".join(log.readlines()[-_LOG_LINES:])
                     raise RuntimeError(
-                        f"{peer.name} did not start: status {process.poll()} within {_START_S} s; "
-                        f"its log ends with\n{tail}"
+                        f"{peer.name} did not start within {_START_S} s (status {process.poll()}); "
+                        f"the end of its log:\n{log_end}"
                     )
                 time.sleep(0.2)
             yield url

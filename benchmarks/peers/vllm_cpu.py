@@ -1,18 +1,19 @@
-"""vLLM's pooling runner on CPUs, from an environment of its own: it pins other versions of torch.
+"""vLLM's pooling runner on CPUs.
 
-`install_vllm.sh` makes that environment. Asked as its documentation says for Qwen3-VL-Embedding,
-with an empty assistant message that is continued and special tokens added: then its vectors are the
-reference's. Both have to be asked for in every request; without them they are others.
+It runs in an environment of its own, which `install_vllm.sh` makes, because it pins other versions
+of torch. Requests follow its documentation for Qwen3-VL-Embedding: special tokens are added, and an
+empty assistant message is continued. Every request must ask for both; otherwise the vectors are not
+those of the reference.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.peers.peer import Peer, named
+from benchmarks.peers.peer import Peer, name_with_dtype
 
+# Name of the model in requests.
 MODEL = "served"
-"""The name that requests give."""
 
 REASON = (
     "no --vllm PROGRAM; vLLM 0.33.0 from PyPI is a CUDA build (_C_stable_libtorch, flash-attention "
@@ -25,10 +26,10 @@ _MAX_TOKENS = "4096"
 
 
 def available(program: Path | None) -> str | None:
-    """Why it cannot be run; None if it can.
+    """Returns the reason why it cannot be run; None if it can.
 
     Args:
-        program: The `vllm` of an environment with a CPU build, or None.
+        program: Program `vllm` of an environment with a CPU build, or None.
     """
     if program is None:
         return REASON
@@ -38,10 +39,10 @@ def available(program: Path | None) -> str | None:
 
 
 def peer(program: Path, dtype: str = "fp32") -> Peer:
-    """The server in a precision, `fp32` or `bf16`.
+    """Returns the server in a precision, `fp32` or `bf16`.
 
     Args:
-        program: The `vllm` of an environment with a CPU build.
+        program: Program `vllm` of an environment with a CPU build.
         dtype: Precision of weights and arithmetic.
     """
     command = (
@@ -50,11 +51,11 @@ def peer(program: Path, dtype: str = "fp32") -> Peer:
         *("--host", "127.0.0.1", "--port", "{port}"),
     )
     environment = {
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; it would take a share of all memory
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default it takes a share of all memory
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
-        # Its tools, such as ninja, lie beside it.
+        # Its tools, such as ninja, are in the same environment.
         "VIRTUAL_ENV": str(program.absolute().parent.parent),
     }
-    return Peer(named("vllm", dtype), dtype, "openai", command, environment)
+    return Peer(name_with_dtype("vllm", dtype), dtype, "openai", command, environment)

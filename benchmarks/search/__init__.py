@@ -1,1 +1,1 @@
-"""Benchmarks of search: kinds of index, the served index, writes beside searches."""
+"""Benchmarks of search: kinds of index, the served index, and searches during writes."""

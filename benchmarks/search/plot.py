@@ -1,4 +1,4 @@
-"""Recall against speed, one picture for all corpora."""
+"""The plot of recall against speed, for all corpora."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.search.data import CORPORA, PEERS
-from benchmarks.search.direct import Point
+from benchmarks.search.corpora import CORPORA, PEERS
+from benchmarks.search.in_process import OperatingPoint
 
 
-def plot(points: Sequence[Point], path: Path) -> Path:
+def plot(points: Sequence[OperatingPoint], path: Path) -> Path:
     """Draws recall@10 against queries per second at batch 32, one panel per corpus.
 
     Args:
-        points: What was measured.
+        points: Measured operating points.
         path: PNG file to write.
 
     Returns:
@@ -30,10 +30,10 @@ def plot(points: Sequence[Point], path: Path) -> Path:
         panels = figure.subplots(1, len(corpora), squeeze=False)[0]
         for axes, corpus in zip(panels, corpora, strict=True):
             for kind in kinds:
-                line = [p for p in points if (p.corpus, p.kind) == (corpus, kind)]
+                of_kind = [p for p in points if (p.corpus, p.kind) == (corpus, kind)]
                 axes.plot(
-                    [p.recall_at_10 for p in line],
-                    [p.b32.queries_per_s for p in line],
+                    [p.recall_at_10 for p in of_kind],
+                    [p.b32.queries_per_s for p in of_kind],
                     color=colours[kind],
                     marker="o",
                     linestyle="--" if kind in PEERS else "-",

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.workload import MIXES, WORKLOADS
+from benchmarks.common.workloads import MIXES, WORKLOADS
 from lensemble_client import AsyncClient, Item, LensembleError, calls
 
 DISTINCT = 600

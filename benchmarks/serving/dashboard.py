@@ -27,8 +27,8 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 
-from benchmarks.common.workload import WORKLOADS
-from benchmarks.serving.prometheus import Prometheus, dashboard, installed, quick
+from benchmarks.common.workloads import WORKLOADS
+from benchmarks.serving.prometheus_server import Prometheus, dashboard, installed, quick
 from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings

@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.measure import finish, medians, ratio, ratio_lines
-from benchmarks.common.random_model import random_serving_checkpoint
+from benchmarks.common.random_checkpoint import random_serving_checkpoint
+from benchmarks.common.results import print_and_save
+from benchmarks.common.timing import format_ratios, medians, ratio
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
@@ -33,7 +34,7 @@ Figures = dict[str, Any]
 
 def run(way: str, url: str, callers: int, seconds: float) -> Figures:
     """One way under load, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.serving.gateway_load", way, url]
+    command = [sys.executable, "-m", "benchmarks.serving.gateway_callers", way, url]
     ran = subprocess.run(
         [*command, str(callers), str(seconds)], capture_output=True, text=True, check=True
     )
@@ -88,7 +89,7 @@ def table(name: str, results: Figures) -> str:
                 f"  {way:20} {one['items_per_s']:9.1f} {one['p50_ms']:9.2f} {one['p99_ms']:9.2f} "
                 f"{one['client_cpu_ms_per_item']:19.3f}"
             )
-    return "\n".join([*lines, *ratio_lines(results)])
+    return "\n".join([*lines, *format_ratios(results)])
 
 
 def main() -> None:
@@ -111,7 +112,7 @@ def main() -> None:
         "embed_many_over_loop_emoji": emoji["embed_many_over_loop"],
     }
     params = {"rounds": rounds, "seconds": seconds, "callers": CALLERS}
-    finish("gateway", params, {**results, **keys}, given.save)
+    print_and_save("gateway", params, {**results, **keys}, given.save)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Through the real server with the demo's checkpoint, texts and pictures half and half. `embed_many`
 of so many items, and `search` (embed, then the nearest ten) by one caller over made-up vectors in
 the kind of index that `auto` picks. `exponent` is the slope between logarithms from 256 items on: 1
-is linear. Writes `benchmarks/results/growth.png` with `--save`.
+is linear. WriteMeasurement `benchmarks/results/growth.png` with `--save`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.measure import RESULTS, finish
-from benchmarks.common.workload import WORKLOADS
-from benchmarks.search.data import VECTORS, Corpus, clustered
+from benchmarks.common.results import RESULTS, print_and_save
+from benchmarks.common.workloads import WORKLOADS
+from benchmarks.search.corpora import VECTORS, VectorCorpus, clustered
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.storage.index_plan import IndexPlan
@@ -81,7 +81,7 @@ def of_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
     for rows in sizes:
         folder = FOLDER / str(rows)
         shutil.rmtree(folder, ignore_errors=True)
-        vectors = clustered(Corpus(str(rows), rows, profile.dimension, 1000), VECTORS)
+        vectors = clustered(VectorCorpus(str(rows), rows, profile.dimension, 1000), VECTORS)
         numbers = [str(n) for n in range(rows)]
         print(f"index of {rows} vectors", file=sys.stderr)
         write_index(folder, profile, vectors, numbers, ["{}"] * rows, plan=IndexPlan(), threads=2)
@@ -145,7 +145,7 @@ def main() -> None:
         print(f"{size:>9} vectors {one}")
     if given.save:
         plot(items, rows, RESULTS / "growth.png")
-    finish("growth", {"rounds": rounds}, {"items": items, "rows": rows}, given.save)
+    print_and_save("growth", {"rounds": rounds}, {"items": items, "rows": rows}, given.save)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.common.measure import finish
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.results import print_and_save
+from benchmarks.common.workloads import WORKLOADS
 from benchmarks.serving import callers
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
@@ -211,7 +211,7 @@ def main() -> None:
     with stop_on_signals():
         results = measure(given.workload, given.times, seconds)
     params = {"times": given.times, "seconds": seconds}
-    finish(f"overload-{given.workload}", params, results, given.save)
+    print_and_save(f"overload-{given.workload}", params, results, given.save)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving.served [--quick] [--save]
 
-Two workloads (`benchmarks/common/workload.py`) on one machine's cores, items half texts, half
+Two workloads (`benchmarks/common/workloads.py`) on one machine's cores, items half texts, half
 pictures (a third of those with a text), precision as the server chooses it:
 
 - `in_process`: `Pipeline.embed`, from bytes to vectors, 32 items at a time, nothing else running.
@@ -23,11 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.measure import finish, medians, ratio, ratio_lines
-from benchmarks.common.workload import WORKLOADS
-from benchmarks.search.data import VECTORS, Corpus, clustered
+from benchmarks.common.results import print_and_save
+from benchmarks.common.timing import format_ratios, medians, ratio
+from benchmarks.common.workloads import WORKLOADS
+from benchmarks.search.corpora import VECTORS, VectorCorpus, clustered
 from benchmarks.serving import callers
-from benchmarks.serving.in_process import BATCH, in_process
+from benchmarks.serving.pipeline_process import BATCH, in_process
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.storage.index_plan import IndexPlan
@@ -54,7 +55,7 @@ def index(checkpoint: Path, name: str) -> Path:
     folder = FOLDER / name
     if not folder.is_dir():
         profile = Checkpoint.open(checkpoint).profile
-        vectors = clustered(Corpus(name, CORPUS_ROWS, profile.dimension, 1000), VECTORS)
+        vectors = clustered(VectorCorpus(name, CORPUS_ROWS, profile.dimension, 1000), VECTORS)
         ids = [str(n) for n in range(CORPUS_ROWS)]
         documents = [f'{{"n":{n}}}' for n in range(CORPUS_ROWS)]
         write_index(folder, profile, vectors, ids, documents, plan=IndexPlan())
@@ -123,7 +124,7 @@ def table(name: str, results: Figures) -> str:
             lines.append(
                 f"  {way:10} {one['items_per_s']:9.1f} {p50} {p99} {one.get('failed', 0):7}"
             )
-    return "\n".join([*lines, *ratio_lines(results)])
+    return "\n".join([*lines, *format_ratios(results)])
 
 
 def main() -> None:
@@ -140,7 +141,7 @@ def main() -> None:
     for name, figures in results.items():
         print(table(name, figures))
     params = {"rounds_and_items": pace, "callers": CALLERS}
-    finish("served", params, results, given.save)
+    print_and_save("served", params, results, given.save)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.common.measure import finish
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.results import print_and_save
+from benchmarks.common.workloads import WORKLOADS
 from benchmarks.serving import callers
 from lensemble.operations.model_repository import write_repository
 from lensemble.operations.tritonserver import TritonServer, stop_on_signals
@@ -170,7 +170,7 @@ def main() -> None:
     with stop_on_signals():
         results = measure(given.workload, {name: VARIANTS[name] for name in names}, rounds)
     print(table(results))
-    finish(f"sweep-{given.workload}", {"rounds": rounds}, results, given.save)
+    print_and_save(f"sweep-{given.workload}", {"rounds": rounds}, results, given.save)
 
 
 if __name__ == "__main__":

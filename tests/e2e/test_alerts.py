@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.serving.prometheus import DEPLOY, Prometheus, dashboard, installed, quick
+from benchmarks.serving.prometheus_server import DEPLOY, Prometheus, dashboard, installed, quick
 from lensemble.checkpoint import Checkpoint
 from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer

@@ -1,13 +1,13 @@
-"""The peers do the same work as Lensemble: their vectors of the demo's items are its own."""
+"""The peers do the same work as Lensemble: they give the same vectors for the demo's items."""
 
 import numpy as np
 import pytest
 
-from benchmarks.common.workload import WORKLOADS
-from benchmarks.peers import naive, sentence_transformers_server
-from benchmarks.peers.load import vectors
-from benchmarks.peers.peer import serving
-from benchmarks.peers.report import least_cosine
+from benchmarks.common.workloads import WORKLOADS
+from benchmarks.peers import naive_server, sentence_transformers_server
+from benchmarks.peers.comparison import smallest_cosine
+from benchmarks.peers.load_generator import fetch_vectors
+from benchmarks.peers.peer import running_peer
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 
@@ -27,8 +27,8 @@ def ours(items):
     return np.stack(Pipeline(Settings(checkpoint=DEMO.checkpoint(), dtype="fp32")).embed(items))
 
 
-@pytest.mark.parametrize("peer", [naive.peer(), sentence_transformers_server.peer()])
-def test_vectors_are_ours(peer, items, ours):
-    with serving(peer, DEMO.checkpoint()) as url:
-        found = vectors(peer.protocol, url, items)
-    assert least_cosine(found, ours) >= 0.9999
+@pytest.mark.parametrize("peer", [naive_server.peer(), sentence_transformers_server.peer()])
+def test_vectors_of_a_peer_are_ours(peer, items, ours):
+    with running_peer(peer, DEMO.checkpoint()) as url:
+        vectors = fetch_vectors(peer.protocol, url, items)
+    assert smallest_cosine(vectors, ours) >= 0.9999

@@ -1,27 +1,27 @@
-"""Hostile calls against the real server: typed answers, and nobody else notices."""
+"""Hostile calls against the real server get typed errors, and other calls are not affected."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from benchmarks.faults import bad
-from benchmarks.faults.hostile import Hostile, hostile
+from benchmarks.faults.hostile_calls import judge_answer, send_hostile_calls
+from benchmarks.faults.hostile_inputs import HostileCall, hostile_calls
 from lensemble_contract.errors import InternalError, InvalidInputError
 
 pytestmark = pytest.mark.e2e
 
 
-def test_hostile_calls_have_typed_answers_and_touch_nobody(tmp_path):
-    found = bad.run(600, tmp_path / "index", seed=1)
-    assert found["wrong"] == {}
-    assert (found["bad_inputs"], found["workers_died"], found["sound_touched"]) == (600, 0, 0)
-    assert found["answers"]["InvalidInputError"] > 200
-    assert found["answers"]["vector"] > 20
+def test_hostile_calls_get_typed_errors_and_do_not_affect_others(tmp_path):
+    figures = send_hostile_calls(600, tmp_path / "index", seed=1)
+    assert figures["wrong"] == {}
+    assert (figures["bad_inputs"], figures["workers_died"], figures["sound_touched"]) == (600, 0, 0)
+    assert figures["answers"]["InvalidInputError"] > 200
+    assert figures["answers"]["vector"] > 20
 
 
 def test_calls_are_the_same_for_the_same_seed():
-    kinds = [[one.kind for one in itertools.islice(hostile(3, 8), 300)] for _ in range(2)]
+    kinds = [[c.kind for c in itertools.islice(hostile_calls(3, 8), 300)] for _ in range(2)]
     assert kinds[0] == kinds[1]
     assert len(set(kinds[0])) > 80
 
@@ -40,12 +40,12 @@ def raises(error):
         (lambda client: np.array([0.6, 0.9], np.float32), "vector", "of length"),
         (lambda client: np.array([np.nan, 1], np.float32), "vector", "of length"),
         (raises(InvalidInputError("x; expected y")), "InvalidInputError", None),
-        (raises(InvalidInputError(" ")), "InvalidInputError", "says nothing"),
+        (raises(InvalidInputError(" ")), "InvalidInputError", "has no message"),
         (raises(InternalError("boom")), "InternalError", "boom"),
-        (raises(KeyError("k")), "KeyError", "no LensembleError"),
+        (raises(KeyError("k")), "KeyError", "not a LensembleError"),
     ],
 )
 def test_answers_are_judged(call, answer, wrong):
-    found, reason = bad.judged(Hostile("x", call), client=None)
-    assert found == answer
+    given, reason = judge_answer(HostileCall("x", call), client=None)
+    assert given == answer
     assert (reason is None) if wrong is None else (wrong in reason)

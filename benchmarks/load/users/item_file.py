@@ -33,7 +33,7 @@ def write_items(scenario: Scenario, file: Path) -> Path:
     Returns:
         Folder of the checkpoint.
     """
-    from benchmarks.common.workload import WORKLOADS
+    from benchmarks.common.workloads import WORKLOADS
 
     workload = WORKLOADS[scenario.workload]
     file.parent.mkdir(parents=True, exist_ok=True)

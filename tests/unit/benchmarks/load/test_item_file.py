@@ -1,6 +1,6 @@
 """The items that users send."""
 
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.workloads import WORKLOADS
 from benchmarks.load.users.item_file import INDEX, ItemCycle, read_items, write_items
 from lensemble_client import Item
 from tests.unit.benchmarks.load.scenarios import closed_loop

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.common.workload import MIXES, WORKLOADS
+from benchmarks.common.workloads import MIXES, WORKLOADS
 from benchmarks.load.scenario import FOLDER, load_scenario, parse_scenario
 from lensemble_contract.errors import InvalidInputError
 from tests.unit.benchmarks.load.scenarios import CLOSED_LOOP, closed_loop

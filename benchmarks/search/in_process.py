@@ -1,7 +1,7 @@
-"""Indexes inside this process: how they are built, and how fast and how well they search.
+"""Indexes inside this process: time to build, memory, speed and recall.
 
-Each is built with all cores and searched with one thread, as the server does it. A kind that keeps
-less than the whole vectors scores its candidates again by those, as the server does, too.
+Each is built with all cores and searched with one thread, as the server does it. A kind that stores
+compressed vectors rescores its candidates with the whole vectors, as the server does too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.measure import in_turn, ratio
-from benchmarks.search.data import Data, Pace
-from benchmarks.search.libraries import BUILDERS, Parameters, Search
+from benchmarks.common.timing import ratio, time_in_turn
+from benchmarks.search.corpora import CorpusWithQueries, MeasurementBudget
+from benchmarks.search.peer_libraries import BUILDERS, Parameters, Search
 from lensemble.index.snapshots import faiss_index, kinds
 from lensemble.index.snapshots.exact_search import select_top_k
 from lensemble.index.snapshots.ground_truth import K
@@ -33,18 +33,18 @@ _MAX_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """An index.
+class BuiltIndex:
+    """An index that was built in this process.
 
     Attributes:
         kind: A name in `KINDS` or in `PEERS`.
-        parameters: All of them.
-        efforts: The parameters from quick to thorough.
-        search: Searches it.
+        parameters: All parameters of the index.
+        efforts: Parameters from the quickest to the most thorough search.
+        search: Function that searches the index.
         index: The library's own object.
-        build_s: Seconds that it took, with all cores.
-        memory_mb: By its own account or by reckoning, in 10^6 bytes.
-        resident_mb: By how much this process grew.
+        build_s: Seconds of building, with all cores.
+        memory_mb: Memory that the library reports, or an estimate, in 10^6 bytes.
+        resident_mb: Memory by which this process grew, in 10^6 bytes.
     """
 
     kind: str
@@ -58,13 +58,13 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Calls one after another.
+class CallSpeed:
+    """Speed of calls that were made one after another.
 
     Attributes:
-        queries_per_s: Of all calls together.
-        p50_ms: Of a call.
-        p99_ms: Of a call.
+        queries_per_s: Queries per second over all calls.
+        p50_ms: Median milliseconds of a call.
+        p99_ms: 99th percentile of the milliseconds of a call.
     """
 
     queries_per_s: float
@@ -72,8 +72,8 @@ class Speed:
     p99_ms: float
 
     @classmethod
-    def of(cls, seconds: Sequence[float], batch: int) -> Speed:
-        """Sums up calls of `batch` queries, given the seconds that each took."""
+    def of(cls, seconds: Sequence[float], batch: int) -> CallSpeed:
+        """Summarizes the seconds of calls, each of `batch` queries."""
         p50, p99 = np.percentile(seconds, (50, 99))
         return cls(
             round(batch * len(seconds) / sum(seconds), 1),
@@ -83,20 +83,19 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One way to search one corpus, measured.
+class OperatingPoint:
+    """One index at one search effort, measured on one corpus.
 
     Attributes:
-        corpus: Its name.
+        corpus: Name of the corpus.
         kind: A name in `KINDS` or in `PEERS`.
-        parameters: All of them.
-        build_s: See `Built`.
-        memory_mb: See `Built`.
-        resident_mb: See `Built`.
-        recall_at_10: Share of the true ten nearest that were found, of queries that are not in the
-            corpus.
-        b1: One query per call.
-        b32: 32 queries per call.
+        parameters: All parameters of the index and the search.
+        build_s: See `BuiltIndex`.
+        memory_mb: See `BuiltIndex`.
+        resident_mb: See `BuiltIndex`.
+        recall_at_10: Share of the true ten nearest neighbours that were found.
+        b1: Speed with one query per call.
+        b32: Speed with 32 queries per call.
     """
 
     corpus: str
@@ -106,8 +105,8 @@ class Point:
     memory_mb: float
     resident_mb: float
     recall_at_10: float
-    b1: Speed
-    b32: Speed
+    b1: CallSpeed
+    b32: CallSpeed
 
     HEAD = (
         f"{'corpus':10} {'kind':8} {'effort':>6} {'build s':>8} {'MB':>7} {'grew MB':>8} "
@@ -126,29 +125,29 @@ class Point:
 
 
 def effort(kind: str, parameters: Parameters) -> int | None:
-    """How hard an index looks; None if it looks at everything.
+    """Returns the value of the parameter for search effort; None for exact search.
 
     Args:
         kind: A name in `KINDS` or in `PEERS`.
-        parameters: All of them.
+        parameters: All parameters.
     """
     return parameters.get(KINDS[kind].effort if kind in KINDS else kinds.HNSW.effort)
 
 
-def build(name: str, vectors: NDArray[np.float32]) -> Built:
+def build(name: str, vectors: NDArray[np.float32]) -> BuiltIndex:
     """Builds an index with all cores.
 
     Args:
-        name: In `KINDS` or in `PEERS`.
-        vectors: (N, D) float32.
+        name: A name in `KINDS` or in `PEERS`.
+        vectors: Vectors (N, D) float32.
 
     Raises:
-        ImportError: It is a peer that is not installed.
+        ImportError: A peer is not installed.
     """
     threads = len(os.sched_getaffinity(0))
-    made = BUILDERS.get(name)
+    build_peer = BUILDERS.get(name)
     before, began = _resident_bytes(), time.perf_counter()
-    if made is None:
+    if build_peer is None:
         kind = KINDS[name]
         parameters = kinds.complete_parameters(kind, {}, *vectors.shape)
         index = faiss_index.build_index(kind, vectors, parameters, threads)
@@ -157,16 +156,12 @@ def build(name: str, vectors: NDArray[np.float32]) -> Built:
     else:
         kind = kinds.HNSW
         parameters = kinds.complete_parameters(kind, {}, *vectors.shape)
-        index, search, size = made(vectors, parameters, threads)
+        index, search, size = build_peer(vectors, parameters, threads)
     seconds = time.perf_counter() - began
-    return Built(
+    return BuiltIndex(
         name,
         parameters,
-        [
-            one
-            for one in effort_steps(kind, parameters, {})
-            if (effort(name, one) or 0) <= _MAX_EFFORT
-        ],
+        [p for p in effort_steps(kind, parameters, {}) if (effort(name, p) or 0) <= _MAX_EFFORT],
         search,
         index,
         round(seconds, 2),
@@ -176,43 +171,45 @@ def build(name: str, vectors: NDArray[np.float32]) -> Built:
 
 
 def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search:
-    """FAISS called directly, with one thread.
+    """Returns a function that searches a FAISS index with one thread.
 
     Args:
-        kind: Of the index.
+        kind: Kind of the index.
         index: `faiss.Index` of the vectors.
-        vectors: (N, D) float32, the whole ones, for kinds that keep less.
+        vectors: Whole vectors (N, D) float32, for kinds that store compressed vectors.
     """
 
     def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
-        said, _kept = faiss_index.search_parameters(kind, parameters)
-        wanted = K * max(1, parameters.get("rerank", 1))
-        scores, at = index.search(queries, wanted, params=said)
+        faiss_parameters, _owners = faiss_index.search_parameters(kind, parameters)
+        count = K * max(1, parameters.get("rerank", 1))
+        scores, positions = index.search(queries, count, params=faiss_parameters)
         if kind.rerank:
-            for n, positions in enumerate(at):
-                scores[n] = np.where(positions >= 0, vectors[positions] @ queries[n], -np.inf)
-            scores, at = select_top_k(scores, at, K)
-        found: NDArray[np.int64] = at
-        return found
+            for n, row in enumerate(positions):
+                scores[n] = np.where(row >= 0, vectors[row] @ queries[n], -np.inf)
+            scores, positions = select_top_k(scores, positions, K)
+        nearest: NDArray[np.int64] = positions
+        return nearest
 
     return search
 
 
-def measure(data: Data, built: Built, pace: Pace) -> Iterator[Point]:
-    """Measures an index at every effort, until it finds enough.
+def measure(
+    data: CorpusWithQueries, built: BuiltIndex, budget: MeasurementBudget
+) -> Iterator[OperatingPoint]:
+    """Measures an index at rising efforts, until its recall is high enough.
 
     Args:
-        data: What it holds.
+        data: Corpus in the index.
         built: The index.
-        pace: How much to measure.
+        budget: How much to measure.
     """
     truth = data.truth
     for parameters in built.efforts:
         recall = truth.recall(built.search(truth.queries, parameters))
         b1, b32 = (
-            speed(built.search, parameters, truth.queries, n, pace.direct_s) for n in BATCHES
+            speed(built.search, parameters, truth.queries, n, budget.direct_s) for n in BATCHES
         )
-        yield Point(
+        yield OperatingPoint(
             data.corpus.name,
             built.kind,
             parameters,
@@ -223,7 +220,7 @@ def measure(data: Data, built: Built, pace: Pace) -> Iterator[Point]:
             b1,
             b32,
         )
-        if recall >= pace.enough:
+        if recall >= budget.enough:
             return
 
 
@@ -233,70 +230,70 @@ def speed(
     queries: NDArray[np.float32],
     batch: int,
     window_s: float,
-) -> Speed:
+) -> CallSpeed:
     """Times calls of one batch size for about `window_s`, longer if calls are slow.
 
     Args:
-        search: What to time.
-        parameters: For it.
-        queries: (Q, D) float32; each call takes the next ones.
-        batch: Queries per call.
-        window_s: Seconds.
+        search: Function to time.
+        parameters: Search parameters.
+        queries: Queries (Q, D) float32; each call takes the next ones.
+        batch: Number of queries per call.
+        window_s: Seconds to measure.
     """
     parts = batches(queries, batch)
     search(parts[0], parameters)
     seconds: list[float] = []
-    least = 100 if batch == 1 else 10
+    min_calls = 100 if batch == 1 else 10
     began = time.perf_counter()
-    while (spent := time.perf_counter() - began) < window_s or len(seconds) < least:
+    while (spent := time.perf_counter() - began) < window_s or len(seconds) < min_calls:
         if seconds and spent > _MAX_S:
             break
         part = parts[len(seconds) % len(parts)]
         called = time.perf_counter()
         search(part, parameters)
         seconds.append(time.perf_counter() - called)
-    return Speed.of(seconds, batch)
+    return CallSpeed.of(seconds, batch)
 
 
 def batches(queries: NDArray[np.float32], size: int) -> list[NDArray[np.float32]]:
-    """Queries (Q, D) in full batches; what is left over is left out."""
+    """Splits queries (Q, D) into full batches; the rest is left out."""
     return [queries[n : n + size] for n in range(0, len(queries) - size + 1, size)]
 
 
 def speedups(
-    exact: Built,
-    others: Mapping[str, tuple[Built, Parameters]],
+    exact: BuiltIndex,
+    others: Mapping[str, tuple[BuiltIndex, Parameters]],
     queries: NDArray[np.float32],
     rounds: int,
 ) -> dict[str, dict[str, Any]]:
-    """How many times faster than exact search others are at batch 32, by turns.
+    """Measures by turns how many times faster than exact search other indexes are at batch 32.
 
     Args:
-        exact: Exact search, with this project's settings of FAISS.
-        others: Kind -> index, and how hard it is to look.
-        queries: (Q, D) float32, for one turn.
-        rounds: Timed rounds.
+        exact: Exact index, with this project's settings of FAISS.
+        others: Kind -> index and its search parameters.
+        queries: Queries (Q, D) float32 of one turn.
+        rounds: Number of timed rounds.
 
     Returns:
         Kind -> `speedup_over_exact` and its spread.
     """
     parts = batches(queries, 32)
 
-    def through(built: Built, parameters: Parameters) -> Callable[[], object]:
+    def search_all(built: BuiltIndex, parameters: Parameters) -> Callable[[], object]:
         return lambda: [built.search(part, parameters) for part in parts]
 
-    turns = {exact.kind: through(exact, exact.parameters)}
-    turns |= {kind: through(built, parameters) for kind, (built, parameters) in others.items()}
-    seconds = in_turn(turns, rounds)
+    turns = {exact.kind: search_all(exact, exact.parameters)}
+    turns |= {kind: search_all(built, parameters) for kind, (built, parameters) in others.items()}
+    seconds = time_in_turn(turns, rounds)
     return {
         kind: ratio("speedup_over_exact", seconds[exact.kind], seconds[kind]) for kind in others
     }
 
 
 def _resident_bytes() -> int:
-    """Memory of this process that is no file's, after what can be given back was."""
+    """Returns this process's anonymous memory in bytes, after freed memory was released."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
-    said = next(line for line in lines if line.startswith("RssAnon"))
-    return 1024 * int(said.split()[1])
+    anonymous = next(line for line in lines if line.startswith("RssAnon"))
+    return 1024 * int(anonymous.split()[1])

@@ -1,4 +1,4 @@
-"""The mixed set that benchmarks share: texts to 200 tokens, pictures to 1024 patches."""
+"""A mixed set of items: texts of up to 200 tokens, pictures of up to 1,024 patches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WORDS = (
 
 
 def mixed_items(count: int, seed: int = 0) -> list[Item]:
-    """Half texts, half pictures (a third of those with a text), in random order.
+    """Makes half texts and half pictures (a third of them with a text), in random order.
 
     Args:
-        count: How many.
-        seed: The same seed gives the same items.
+        count: Number of items.
+        seed: Seed of the random choices; the same seed gives the same items.
     """
     rng = np.random.default_rng(seed)
     photos = [Image.open(io.BytesIO(read_photo(name))).convert("RGB") for name in PHOTOS]

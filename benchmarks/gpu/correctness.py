@@ -1,8 +1,8 @@
-"""Is it right? Packed encoding on the device against the unpacked reference in fp32.
+"""Compares packed encoding on the device with the unpacked reference in fp32.
 
-Cosine per item in bf16 and fp32; how far an item's vector moves when others stand beside it, and
-how far it moves when the boundaries are lost (it must be seen); how often a forward pass makes the
-CPU wait for the device.
+It measures the cosine per item in bf16 and fp32, how much an item's vector changes if others share
+its pass, how much it changes if the boundaries between pictures are removed (such a leak must
+show), and how often a forward pass makes the CPU wait for the device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.step import arguments, mixed_features
+from benchmarks.gpu.step import mixed_features, parse_arguments
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.packing import Packed, pack
 from lensemble.encoder.pytorch.torch_engine import Encoder
@@ -21,24 +21,30 @@ from lensemble.preprocess.features import Features
 from lensemble_export.onnx.reference import Reference
 
 
-def moved(encoder: Encoder, items: list[Features], damage: bool) -> float:
-    """Largest change of a component between an item alone and among the others."""
+def largest_change(encoder: Encoder, items: list[Features], leak: bool) -> float:
+    """Returns the largest change of a component between an item alone and among the others.
+
+    Args:
+        encoder: Encoder to check.
+        items: Items that share a pass.
+        leak: Whether to remove the boundaries between pictures in the shared pass.
+    """
     alone = [encoder.forward(pack([item], encoder.geometry)) for item in items]
     packed = pack(items, encoder.geometry)
-    together = encoder.forward(_one_picture(packed) if damage else packed)
+    together = encoder.forward(_without_boundaries(packed) if leak else packed)
     return float((torch.cat(alone) - together).abs().max())
 
 
-def _one_picture(packed: Packed) -> Packed:
-    """All pictures in one segment: a leak in the vision tower."""
+def _without_boundaries(packed: Packed) -> Packed:
+    """Puts all pictures into one segment, which makes the vision tower leak."""
     patches = len(packed.patches)
     return replace(
         packed, vision_cu_seqlens=packed.vision_cu_seqlens[[0, -1]], vision_max_seqlen=patches
     )
 
 
-def waits(encoder: Encoder, items: list[Features]) -> list[str]:
-    """Where a forward pass waits for the device, as PyTorch reports it; empty on CPUs."""
+def device_waits(encoder: Encoder, items: list[Features]) -> list[str]:
+    """Returns the lines at which a forward pass waits for the device; empty on CPUs."""
     packed = pack(items, encoder.geometry)
     encoder.forward(packed)
     if encoder.device.type == "cpu":
@@ -55,7 +61,7 @@ def waits(encoder: Encoder, items: list[Features]) -> list[str]:
 
 def main() -> None:
     """Runs the step."""
-    step = arguments(__doc__)
+    step = parse_arguments(__doc__)
     encoder = step.encoder("bf16")
     items = mixed_features(12 if step.dry else 24, encoder, 256 if step.dry else 1024)
     checkpoint = Checkpoint.open(step.checkpoint())
@@ -64,21 +70,24 @@ def main() -> None:
     results: dict[str, Any] = {
         "items": len(items),
         "bf16_min_cosine": float((in_bf16 * expected).sum(axis=1).min()),
-        "bf16_moved": moved(encoder, items[:12], damage=False),
-        "bf16_moved_by_a_leak": moved(encoder, items[:12], damage=True),
-        "waits": waits(encoder, items),
+        "bf16_moved": largest_change(encoder, items[:12], leak=False),
+        "bf16_moved_by_a_leak": largest_change(encoder, items[:12], leak=True),
+        "waits": device_waits(encoder, items),
     }
     del encoder
     exact = step.encoder("fp32")
     in_fp32 = exact.vectors(items)
     results |= {
         "fp32_min_cosine": float((in_fp32 * expected).sum(axis=1).min()),
-        "fp32_moved": moved(exact, items[:12], damage=False),
-        "fp32_moved_by_a_leak": moved(exact, items[:12], damage=True),
+        "fp32_moved": largest_change(exact, items[:12], leak=False),
+        "fp32_moved_by_a_leak": largest_change(exact, items[:12], leak=True),
     }
-    step.save("right", results)
+    step.save("correctness", results)
     if results["bf16_min_cosine"] < 0.999 or results["fp32_min_cosine"] < 0.99999:
-        raise SystemExit("the vectors are not those of the reference")
+        raise SystemExit(
+            "the cosine to the reference is too low; expected at least 0.999 in bf16 and 0.99999 "
+            "in fp32"
+        )
 
 
 if __name__ == "__main__":

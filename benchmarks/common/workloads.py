@@ -1,9 +1,9 @@
-"""What load tests send, to which checkpoint: two workloads, no item twice.
+"""Workloads: a checkpoint, and the items that are sent to it. No item is repeated.
 
-- `demo`: the emoji checkpoint with its own pictures and names. A small model, small pictures: what
-  is around the model decides.
+- `demo`: the emoji checkpoint with its own pictures and names. Model and pictures are small, so the
+  cost around the model dominates.
 - `small`: random weights, about 100 million parameters, with photographs of 300 to 600 pixels a
-  side and texts of 3 to 40 words: arithmetic decides.
+  side and texts of 3 to 40 words. The cost of the arithmetic dominates.
 """
 
 from __future__ import annotations
@@ -17,32 +17,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common.mixed import WORDS
+from benchmarks.common.mixed_items import WORDS
 from benchmarks.common.photos import PHOTOS, encoded, read_photo
 from lensemble_client import Item
 
 DATASET = Path("demo/dataset")
 LANGUAGES = ("en", "es", "fr", "de", "pt", "it")
+# Smallest and largest side of a photograph in pixels.
 SIDES = (300, 600)
-"""Least and most pixels of a photograph's sides."""
 
+# Mix -> kinds of items, which are repeated in this order. In `mixed`, half are texts and a sixth
+# have both a text and a picture.
 MIXES: dict[str, tuple[str, ...]] = {
     "text": ("text",),
     "picture": ("picture",),
     "fused": ("fused",),
     "mixed": ("text", "picture", "text", "picture", "text", "fused"),
 }
-"""Mix -> kinds of items, over and over: of a mixed load half are texts, a sixth has both."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A checkpoint and what is sent to it.
+    """A checkpoint and the items that are sent to it.
 
     Attributes:
-        checkpoint: Gives its folder, which is made if it is missing.
-        texts: Seed -> texts without an end, none twice.
-        pictures: Seed -> encoded pictures without an end, none twice in the first 500.
+        checkpoint: Function that returns its folder, which is made if it is missing.
+        texts: Function from a seed to an endless sequence of different texts.
+        pictures: Function from a seed to an endless sequence of encoded pictures, the first 500 of
+            which are different.
     """
 
     checkpoint: Callable[[], Path]
@@ -50,12 +52,12 @@ class Workload:
     pictures: Callable[[int], Iterator[bytes]]
 
     def items(self, mix: str, count: int, seed: int = 0) -> list[Item]:
-        """Items, the same for the same seed.
+        """Makes items; the same seed gives the same items.
 
         Args:
             mix: A key of `MIXES`.
-            count: How many.
-            seed: Of what is drawn.
+            count: Number of items.
+            seed: Seed of the random choices.
         """
         texts, pictures, kinds = self.texts(seed), self.pictures(seed), MIXES[mix]
         items = []
@@ -67,13 +69,13 @@ class Workload:
 
 
 def _names(seed: int) -> Iterator[str]:
-    """Names of emoji in six languages, then numbered."""
+    """Names of emoji in six languages; when they run out, the same names with a number."""
     names = sorted({str(line[language]) for line in _corpus() for language in LANGUAGES})
     order = np.random.default_rng(seed).permutation(len(names))
-    turn = 0
+    repetition = 0
     while True:
-        yield from (names[n] + (f" {turn}" if turn else "") for n in order)
-        turn += 1
+        yield from (names[n] + (f" {repetition}" if repetition else "") for n in order)
+        repetition += 1
 
 
 def _emoji(seed: int) -> Iterator[bytes]:
@@ -97,7 +99,7 @@ def _sentences(seed: int) -> Iterator[str]:
 
 
 def _photographs(seed: int) -> Iterator[bytes]:
-    """Cut-outs of real photographs at random places, as JPEG."""
+    """Random crops of real photographs, as JPEG."""
     rng = np.random.default_rng(seed)
     photos = [Image.open(io.BytesIO(read_photo(name))).convert("RGB") for name in PHOTOS]
     while True:
@@ -114,7 +116,9 @@ def _photographs(seed: int) -> Iterator[bytes]:
 
 
 def _small_checkpoint() -> Path:
-    from benchmarks.common.random_model import random_serving_checkpoint  # torch, seconds of import
+    from benchmarks.common.random_checkpoint import (
+        random_serving_checkpoint,  # imports torch: seconds
+    )
 
     return random_serving_checkpoint("small")
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL with random weights, in the shape that a benchmark asks for."""
+"""Serving checkpoints with random weights, in the shape that a benchmark asks for."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FOLDER = Path(".cache/random")
 
 
 def random_serving_checkpoint(shape: str = "tiny", folder: Path = FOLDER) -> Path:
-    """Path of its serving checkpoint; made if it is missing.
+    """Returns the folder of a serving checkpoint, which is made if it is missing.
 
     Args:
         shape: A key of `lensemble_export.model_shapes.SHAPES`.
-        folder: Where each shape has a folder.
+        folder: Folder that has one folder per shape.
     """
     serving = folder / shape / "checkpoint"
     if not (serving / "profile.json").is_file():

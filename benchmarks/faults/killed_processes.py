@@ -1,4 +1,4 @@
-"""Somebody is killed or stopped under load, over and over: how long until it serves again?"""
+"""Kills and stops processes of a server under load, and measures how long it is out of service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.workloads import WORKLOADS
 from lensemble.checkpoint import Checkpoint
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
@@ -27,8 +27,8 @@ from lensemble_contract.errors import LensembleError, NotFoundError
 
 VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
 NEVER = Retry(tries=1)
+# Number of the probe's item, which the writer never reaches.
 _PROBE = 2**32 - 1
-"""Number of the prober's item, which the writer does not come to."""
 _PROBE_S = 0.05
 _CALL_S = 2.0
 _GIVE_UP_S = 120.0
@@ -38,12 +38,12 @@ Figures = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Seen:
-    """What a prober saw of one fault.
+class Recovery:
+    """How a caller experienced one fault.
 
     Attributes:
-        recovery_s: From the signal until an embedding, a search and a write were answered again.
-        errors: Class of error -> how often.
+        recovery_s: Seconds from the signal until an embedding, a search and a write were answered.
+        errors: Class of error -> number of errors.
     """
 
     recovery_s: float = 0.0
@@ -51,10 +51,15 @@ class Seen:
 
 
 class Writer:
-    """A thread that stores an item with an id of its own again and again.
+    """A thread that keeps storing items, each under a new id.
+
+    Args:
+        url: URL of the server.
+        profile: Hash of the server's profile.
+        dimension: Length D of the vectors.
 
     Attributes:
-        acknowledged: Number of each item whose write was answered.
+        acknowledged: Numbers of the items whose write was acknowledged.
     """
 
     def __init__(self, url: str, profile: str, dimension: int) -> None:
@@ -82,14 +87,14 @@ class Writer:
                     )
                     self.acknowledged.append(number)
                 except LensembleError:
-                    pass  # it is there or not: nobody was told
+                    pass  # it may or may not be stored: it was not acknowledged
                 number += 1
 
     def lost(self, client: Client) -> int:
-        """How many acknowledged items are not there, or are others."""
-        return sum(not self._is_there(client, number) for number in self.acknowledged)
+        """Returns the number of acknowledged items that are missing or different."""
+        return sum(not self._is_stored(client, number) for number in self.acknowledged)
 
-    def _is_there(self, client: Client, number: int) -> bool:
+    def _is_stored(self, client: Client, number: int) -> bool:
         try:
             stored = client.get(f"w{number}")
         except NotFoundError:
@@ -101,81 +106,84 @@ class Writer:
 
 
 def vector_of(number: int, dimension: int) -> np.ndarray[Any, Any]:
-    """(1, D) float32, unit length, that of an item of the writer."""
-    made = np.random.default_rng(number).standard_normal((1, dimension))
-    vector: np.ndarray[Any, Any] = (made / np.linalg.norm(made)).astype(np.float32)
+    """Returns the vector of one of the writer's items: (1, D) float32, unit length."""
+    drawn = np.random.default_rng(number).standard_normal((1, dimension))
+    vector: np.ndarray[Any, Any] = (drawn / np.linalg.norm(drawn)).astype(np.float32)
     return vector
 
 
-def run(kills: int, folder: Path) -> Figures:
-    """Kills somebody so often, at random moments, and stops each kind of process once.
+def kill_processes(kills: int, folder: Path) -> Figures:
+    """Kills random processes at random moments, and stops each kind of process once.
 
     Args:
-        kills: How often somebody is killed.
-        folder: For the index; must not exist.
+        kills: Number of kills.
+        folder: Folder for the index; it must not exist.
 
     Returns:
-        `kills`, `lost_writes`, `acknowledged_writes`, `worst_recovery_s`, `left_behind` (shared
-        memory), and by fault what a caller sees.
+        `kills`, `lost_writes`, `acknowledged_writes`, `worst_recovery_s`, `left_behind` (shared-
+        memory segments), and `faults` (what a caller sees of each kind of fault).
     """
     draw = random.Random(0)
     checkpoint = WORKLOADS["demo"].checkpoint()
     profile = Checkpoint.open(checkpoint).profile
     settings = Settings(checkpoint=checkpoint, index=folder, writes="on")
-    plan = [(draw.choice(VICTIMS), signal.SIGKILL) for _ in range(kills)]
-    plan += [(name, signal.SIGSTOP) for name in VICTIMS]
-    faults: dict[str, list[Seen]] = {}
-    with Supervisor(TritonServer(settings)) as watching:
-        server = watching.server
+    faults_to_cause = [(draw.choice(VICTIMS), signal.SIGKILL) for _ in range(kills)]
+    faults_to_cause += [(name, signal.SIGSTOP) for name in VICTIMS]
+    faults: dict[str, list[Recovery]] = {}
+    with Supervisor(TritonServer(settings)) as supervisor:
+        server = supervisor.server
         with Writer(server.grpc_url, profile.hash, profile.dimension) as writer:
-            for turn, (name, number) in enumerate(plan):
+            for turn, (name, number) in enumerate(faults_to_cause):
                 time.sleep(draw.uniform(0, 1.5))
                 fault = f"{signal.Signals(number).name} {name}"
-                process = victim(server, name, draw)
+                process = choose_process(server, name, draw)
                 began = time.monotonic()
                 process.send_signal(number)
-                seen = probe(server.grpc_url, profile.hash, profile.dimension, began)
-                faults.setdefault(fault, []).append(seen)
+                recovery = wait_until_served(
+                    server.grpc_url, profile.hash, profile.dimension, began
+                )
+                faults.setdefault(fault, []).append(recovery)
                 print(
-                    f"{turn + 1} of {len(plan)}: {fault}, {seen.recovery_s:.1f} s", file=sys.stderr
+                    f"{turn + 1} of {len(faults_to_cause)}: {fault}, {recovery.recovery_s:.1f} s",
+                    file=sys.stderr,
                 )
         with Client(server.grpc_url) as client:
             lost = writer.lost(client)
-        restarts = dict(watching.state.restarts)
-    worst = max(one.recovery_s for every in faults.values() for one in every)
-    left = list(Path("/dev/shm").glob("lensemble_*"))
+        restarts = dict(supervisor.state.restarts)
+    worst = max(r.recovery_s for recoveries in faults.values() for r in recoveries)
+    left_behind = list(Path("/dev/shm").glob("lensemble_*"))
     return {
         "kills": kills,
         "lost_writes": lost,
         "acknowledged_writes": len(writer.acknowledged),
         "worst_recovery_s": round(worst, 2),
         "restarts": restarts,
-        "left_behind": len(left),
-        "faults": {fault: _summed(seen) for fault, seen in sorted(faults.items())},
+        "left_behind": len(left_behind),
+        "faults": {fault: _summarize(recoveries) for fault, recoveries in sorted(faults.items())},
     }
 
 
-def victim(server: TritonServer, name: str, draw: random.Random) -> psutil.Process:
-    """The process, or one of the processes, of a model; or tritonserver's."""
+def choose_process(server: TritonServer, name: str, draw: random.Random) -> psutil.Process:
+    """Returns a random process of a model, or the process of tritonserver."""
     if name == "tritonserver":
         return psutil.Process(server.pid)
     beats = [beat.pid for beat in heartbeat.read(server.heartbeats) if beat.model == name]
     return psutil.Process(draw.choice(beats))
 
 
-def probe(url: str, profile: str, dimension: int, began: float) -> Seen:
-    """Asks for an embedding, a search and a write until all are answered in one go.
+def wait_until_served(url: str, profile: str, dimension: int, began: float) -> Recovery:
+    """Sends an embedding, a search and a write until all three are answered one after the other.
 
     Args:
-        url: Of the server.
-        profile: Hash that the write is made under.
-        dimension: Of its vector.
-        began: `time.monotonic()` of the fault.
+        url: URL of the server.
+        profile: Hash of the server's profile.
+        dimension: Length D of the vectors.
+        began: `time.monotonic()` at the fault.
 
     Raises:
-        RuntimeError: It does not serve again.
+        RuntimeError: The server did not recover within `_GIVE_UP_S`.
     """
-    seen = Seen()
+    recovery = Recovery()
     text = "corazón rojo"
     failed = False
     while True:
@@ -185,23 +193,25 @@ def probe(url: str, profile: str, dimension: int, began: float) -> Seen:
                 client.search(text, top_k=1)
                 client.upsert(["probe"], vector_of(_PROBE, dimension), [{}], profile=profile)
             except LensembleError as error:
-                seen.errors[type(error).__name__] += 1
+                recovery.errors[type(error).__name__] += 1
                 failed = True
             else:
-                # The first answers may come from before the fault shows.
+                # The first answers may come before the fault has an effect.
                 if failed or time.monotonic() - began > _CALL_S:
-                    seen.recovery_s = time.monotonic() - began
-                    return seen
+                    recovery.recovery_s = time.monotonic() - began
+                    return recovery
         if time.monotonic() - began > _GIVE_UP_S:
-            raise RuntimeError(f"it does not serve again within {_GIVE_UP_S:g} s: {seen.errors}")
+            raise RuntimeError(
+                f"the server did not recover within {_GIVE_UP_S:g} s: {recovery.errors}"
+            )
         time.sleep(_PROBE_S)
 
 
-def _summed(every: list[Seen]) -> Figures:
-    seconds = [one.recovery_s for one in every]
-    errors: Counter[str] = sum((one.errors for one in every), Counter())
+def _summarize(recoveries: list[Recovery]) -> Figures:
+    seconds = [recovery.recovery_s for recovery in recoveries]
+    errors: Counter[str] = sum((recovery.errors for recovery in recoveries), Counter())
     return {
-        "times": len(every),
+        "times": len(recoveries),
         "recovery_s": round(statistics.median(seconds), 2),
         "recovery_s_most": round(max(seconds), 2),
         "errors": dict(errors.most_common()),

@@ -1,8 +1,9 @@
-"""Clustered vectors for search benchmarks: what embeddings look like, as far as indexes care.
+"""Clustered vectors for search benchmarks, which resemble embeddings in what matters to an index.
 
-A mixture of Gaussians, a few of them with most of the vectors, and more of the spread in some
-directions than in others. A query's nearest neighbour has a cosine of about 0.74. Real embeddings
-may need more effort than these (docs/performance.md), so no effort is taken over from here.
+They are a mixture of Gaussians. A few clusters have most of the vectors, and the spread is larger
+in some directions than in others. A query's nearest neighbour has a cosine of about 0.74. Real
+embeddings may need more search effort than these (docs/performance.md), so no default is derived
+from them.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from tqdm import tqdm
 
 from lensemble.index.snapshots.ground_truth import GroundTruth
 
+# Libraries that FAISS is compared with, by the names of their modules.
 PEERS = ("hnswlib", "usearch")
-"""Libraries that FAISS is compared with; both names are those of their modules."""
 
+# Name of the corpus of the demo's pictures (`demo_corpus.py`).
 DEMO = "demo"
-"""A corpus of its own kind (`search_demo`)."""
 
+# Streams: parts of one mixture that have no vector in common.
 VECTORS, QUERIES, WRITES = 1, 2, 3
-"""Streams: parts of one mixture that have no vector in common."""
 
 _CENTRES = 0
 _DECAY = 0.25  # direction j has a standard deviation of j^-0.25
@@ -32,15 +33,15 @@ _CHUNK = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
-    """One set of vectors.
+class VectorCorpus:
+    """Description of a set of clustered vectors.
 
     Attributes:
-        name: Word for it in options and results.
-        count: Of vectors.
-        dimension: Of each.
-        centres: Of clusters.
-        spread: Of a cluster, where the distance between clusters is 1.
+        name: Name in options and results.
+        count: Number of vectors.
+        dimension: Length D of the vectors.
+        centres: Number of clusters.
+        spread: Spread of a cluster, where the spread of the clusters' centres is 1.
     """
 
     name: str
@@ -56,36 +57,36 @@ class Corpus:
 CORPORA = {
     corpus.name: corpus
     for corpus in (
-        Corpus("10k", 10_000, 256, 400),
-        Corpus("100k", 100_000, 256, 1000),
-        Corpus("1m", 1_000_000, 256, 4000),
-        Corpus("2kx2048", 2000, 2048, 100, 0.65),
-        Corpus("100kx2048", 100_000, 2048, 1000, 0.65),
+        VectorCorpus("10k", 10_000, 256, 400),
+        VectorCorpus("100k", 100_000, 256, 1000),
+        VectorCorpus("1m", 1_000_000, 256, 4000),
+        VectorCorpus("2kx2048", 2000, 2048, 100, 0.65),
+        VectorCorpus("100kx2048", 100_000, 2048, 1000, 0.65),
     )
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """A corpus and questions to it.
+class CorpusWithQueries:
+    """A corpus of vectors, queries, and the true nearest neighbours.
 
     Attributes:
-        corpus: What it is.
-        vectors: (N, D) float32, unit length.
-        truth: Queries that are not in it, and what is nearest to them.
+        corpus: Description of the corpus.
+        vectors: Vectors (N, D) float32, unit length.
+        truth: Queries that are not in the corpus, and their nearest neighbours.
     """
 
-    corpus: Corpus
+    corpus: VectorCorpus
     vectors: NDArray[np.float32]
     truth: GroundTruth
 
     @classmethod
-    def of(cls, corpus: Corpus, queries: int) -> Self:
-        """Draws them, and searches exactly.
+    def of(cls, corpus: VectorCorpus, queries: int) -> Self:
+        """Draws vectors and queries, and searches exactly.
 
         Args:
-            corpus: What it is.
-            queries: How many.
+            corpus: Description of the corpus.
+            queries: Number of queries.
         """
         vectors = clustered(corpus, VECTORS, progress=True)
         return cls(
@@ -94,16 +95,16 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class MeasurementBudget:
     """How much is measured.
 
     Attributes:
-        queries: Per corpus.
-        rounds: Of everything that is measured by turns.
-        direct_s: Seconds for one speed.
+        queries: Number of queries per corpus.
+        rounds: Number of rounds of everything that is measured by turns.
+        direct_s: Seconds for measuring one speed in this process.
         turn_s: Seconds of one side's turn.
         writing_s: Seconds of a turn of writing.
-        enough: Recall at which more effort is of no interest.
+        enough: Recall above which no more search effort is tried.
     """
 
     queries: int = 1024
@@ -115,18 +116,18 @@ class Pace:
 
 
 def clustered(
-    corpus: Corpus, stream: int, count: int | None = None, progress: bool = False
+    corpus: VectorCorpus, stream: int, count: int | None = None, progress: bool = False
 ) -> NDArray[np.float32]:
     """Draws vectors of a corpus's mixture.
 
     Args:
-        corpus: Its mixture. The same corpus and stream give the same vectors.
+        corpus: Description of the mixture. The same corpus and stream give the same vectors.
         stream: `VECTORS`, `QUERIES` or `WRITES`.
-        count: How many; None takes the corpus's.
+        count: Number of vectors; None takes that of the corpus.
         progress: Whether to show a progress bar on standard error.
 
     Returns:
-        (N, D) float32, unit length.
+        Vectors (N, D) float32, unit length.
     """
     count = corpus.count if count is None else count
     scale = np.arange(1, corpus.dimension + 1, dtype=np.float32) ** -_DECAY

@@ -1,6 +1,6 @@
 """Callers of one way to the server, in a process of their own: so that its CPU time is theirs.
 
-python -m benchmarks.serving.gateway_load gateway http://127.0.0.1:8080 16 3
+python -m benchmarks.serving.gateway_callers gateway http://127.0.0.1:8080 16 3
 """
 
 from __future__ import annotations

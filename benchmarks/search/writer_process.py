@@ -1,9 +1,10 @@
-"""Writes to a server at full speed, in a process of its own: Python's lock would slow the searcher.
+"""Writes to a server at full speed, in a process of its own.
 
-    python -m benchmarks.search.writer URL PROFILE CORPUS
+    python -m benchmarks.search.writer_process URL PROFILE CORPUS
 
-For each line on standard input, a number of seconds, it writes for so long and prints how many
-items the server acknowledged, and the seconds that it took.
+Each line on standard input is a number of seconds. It writes for that long, and prints how many
+items the server acknowledged and the seconds that it took. In one process with the searcher,
+Python's global lock would slow the searches down.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.search.data import CORPORA, WRITES, Corpus, clustered
+from benchmarks.search.corpora import CORPORA, WRITES, VectorCorpus, clustered
 from lensemble_client import Client
 
 THREADS = 3
@@ -22,15 +23,15 @@ _VECTORS = 16_384
 
 
 class Writer:
-    """Writes items of a corpus's mixture: half are new, half replace what is there.
+    """Writes items of a corpus's mixture: half are new, half replace existing items.
 
     Args:
-        client: Of the server.
+        client: Client of the server.
         profile: Hash of the server's profile.
-        corpus: What the index held at first, under its positions as ids.
+        corpus: Corpus that the index held at first, with positions as ids.
     """
 
-    def __init__(self, client: Client, profile: str, corpus: Corpus) -> None:
+    def __init__(self, client: Client, profile: str, corpus: VectorCorpus) -> None:
         self._client, self._profile = client, profile
         self._vectors = clustered(corpus, WRITES, _VECTORS)
         self._count = corpus.count
@@ -40,20 +41,20 @@ class Writer:
         """Writes with all threads.
 
         Args:
-            seconds: How long; the last batches may take longer.
+            seconds: Seconds to write; the last batches may take longer.
 
         Returns:
-            Items acknowledged, and seconds.
+            Number of acknowledged items, and seconds that it took.
         """
         began = time.perf_counter()
         with ThreadPoolExecutor(THREADS) as pool:
-            counts = list(pool.map(self._thread, [began + seconds] * THREADS))
+            counts = list(pool.map(self._write_batches, [began + seconds] * THREADS))
         return sum(counts), time.perf_counter() - began
 
-    def _thread(self, end: float) -> int:
+    def _write_batches(self, end: float) -> int:
         written = 0
         while time.perf_counter() < end:
-            number = next(self._numbers)  # one step of the interpreter: threads do not share any
+            number = next(self._numbers)  # atomic, so that no two threads get the same number
             start = number * BATCH % _VECTORS
             vectors = self._vectors[start : start + BATCH]
             documents = [{"n": number}] * BATCH
@@ -63,11 +64,11 @@ class Writer:
 
 
 def batch_ids(number: int, count: int) -> list[str]:
-    """Ids of one batch: half are new, half stand in the index.
+    """Returns the ids of one batch: half are new, half are in the index.
 
     Args:
-        number: Of the batch.
-        count: Of the items that the index held at first.
+        number: Number of the batch.
+        count: Number of items that the index held at first.
     """
     half = BATCH // 2
     old = [str((number * half + n) % count) for n in range(half)]
@@ -75,7 +76,7 @@ def batch_ids(number: int, count: int) -> list[str]:
 
 
 def main() -> None:
-    """Reads seconds, writes, says what was acknowledged."""
+    """Reads seconds, writes, and prints what was acknowledged."""
     url, profile, name = sys.argv[1:]
     with Client(url) as client:
         writer = Writer(client, profile, CORPORA[name])

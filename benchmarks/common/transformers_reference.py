@@ -1,4 +1,4 @@
-"""What one compares with: Transformers' processor and model as they are, one item or padded."""
+"""The reference to compare with: Transformers' own processor and model, single items or padded."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Inputs = dict[str, torch.Tensor]
 
 
 class Reference:
-    """Processor and model as Transformers gives them, one item at a time.
+    """Transformers' own processor and model.
 
     Args:
-        checkpoint: Folder in Hugging Face format.
+        checkpoint: Folder of a checkpoint in Hugging Face's layout.
         dtype: Precision of weights and arithmetic.
     """
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype = torch.float32) -> None:
         self.model = Qwen3VLModel.from_pretrained(checkpoint, dtype=dtype).eval()
         self.processor = AutoProcessor.from_pretrained(checkpoint)
-        # The official embedder's limits, so that both servers see pictures of one size.
+        # The official embedder's limits, so that both servers encode pictures of the same size.
         self.size = {"shortest_edge": 4096, "longest_edge": 1_843_200}
 
     def inputs(self, text: str | None, image: Image.Image | None) -> Inputs:
-        """What the processor makes of one item."""
+        """Returns the processor's tensors for one item."""
         content: list[dict[str, Any]] = []
         if image is not None:
             content.append({"type": "image", "image": image})
@@ -54,16 +54,16 @@ class Reference:
 
     @torch.inference_mode()
     def embed(self, inputs: Inputs) -> torch.Tensor:
-        """Last-token vectors (B, D) of right-padded inputs."""
+        """Returns the last-token vectors of right-padded inputs: (B, D) float32, unit length."""
         hidden = self.model(**inputs, use_cache=False).last_hidden_state
         last = inputs["attention_mask"].sum(dim=1) - 1
-        # In fp32: lengths of what is normalised in bf16 are off by a thousandth.
+        # Normalise in fp32: lengths of vectors that were normalised in bf16 are off by 0.1 %.
         pooled = hidden[torch.arange(len(last)), last].float()
         return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 def padded(batch: Sequence[Inputs], pad_id: int) -> Inputs:
-    """Joins processed items into one right-padded batch, as the processor would."""
+    """Joins the tensors of items into one right-padded batch, as the processor would."""
     longest = max(item["input_ids"].shape[1] for item in batch)
     joined: Inputs = {}
     for name, fill in (("input_ids", pad_id), ("attention_mask", 0), ("mm_token_type_ids", 0)):

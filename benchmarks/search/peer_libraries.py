@@ -1,4 +1,4 @@
-"""Libraries that FAISS is compared with: graphs with as many links, searched as hard."""
+"""Libraries that FAISS is compared with: HNSW graphs with the same links and search effort."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from lensemble.index.snapshots.ground_truth import K
 
 Parameters = Mapping[str, int]
+# Function from queries (B, D) and parameters to the positions of the nearest vectors (B, 10).
 Search = Callable[[NDArray[np.float32], Parameters], NDArray[np.int64]]
-"""Queries (B, D) and parameters in, positions of the nearest (B, 10) out."""
 
 
 def _hnswlib(
@@ -54,6 +54,6 @@ def _usearch(
     return index, search, int(index.memory_usage)
 
 
+# Name in `PEERS` -> function from vectors, parameters of `kinds.HNSW` and threads to the index, a
+# function that searches it with one thread, and the bytes that the library reports.
 BUILDERS = {"hnswlib": _hnswlib, "usearch": _usearch}
-"""Name in `PEERS` -> what builds it: vectors, parameters of `kinds.HNSW` and threads in; the index,
-what searches it with one thread, and its bytes by its own account out."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
-from benchmarks.common.workload import WORKLOADS
+from benchmarks.common.workloads import WORKLOADS
 from lensemble.operations.tritonserver import GOMP_SPINCOUNT
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings

@@ -1,4 +1,4 @@
-"""Turns of all servers -> ratios and a table. A ratio above 1 means that Lensemble is faster."""
+"""Ratios and a table of the turns of all servers. Above 1, Lensemble is faster."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.measure import ratio
-from benchmarks.peers.load import Turn
+from benchmarks.common.timing import ratio
+from benchmarks.peers.load_generator import Turn
 
 SERVED, SERVED_FP32, SERVED_ONNX = "served", "served_fp32", "served_onnx"
 OURS = (SERVED, SERVED_FP32, SERVED_ONNX)
 
+# Name of a server -> its turns, one per round.
 Turns = Mapping[str, Sequence[Turn]]
-"""Name of a server -> its turns, one per round."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One workload.
+class Comparison:
+    """The comparison of all servers on one workload.
 
     Attributes:
         loaded: Turns with all callers.
-        alone: Turns with one.
-        dtypes: Name of a server -> the precision that it computed in.
-        cosines: Name of a server -> least cosine of its vectors to those of `served`.
+        alone: Turns with a single caller.
+        dtypes: Name of a server -> its precision.
+        cosines: Name of a server -> smallest cosine of its vectors to those of `served`.
     """
 
     loaded: Turns
@@ -37,15 +37,14 @@ class Measured:
     cosines: Mapping[str, float]
 
     def ratios(self) -> dict[str, Any]:
-        """Median of the rounds' own ratios, each with its spread, least and most.
+        """Returns ratios of items per second: medians over the rounds, with their spread.
 
-        `served_over_<peer>` has Lensemble in its default precision above it; `served_fp32_over_...`
-        in fp32, for peers that compute in that; `served_onnx_over_...` with ONNX Runtime in fp32,
-        for all; `served_over_best_peer` whichever peer was fastest in that round; `..._alone` the
-        same with one caller, so of latencies.
+        `served_over_<peer>` is Lensemble in its default precision over a peer. The others are
+        `served_fp32_over_<peer>` for peers in fp32, `served_onnx_over_<peer>` for Lensemble with
+        ONNX Runtime in fp32, `served_over_best_peer` for the fastest peer of each round, and
+        `..._alone` for a single caller, which compares latencies.
         """
-        found = _ratios(self.loaded, self.dtypes)
-        return found | {
+        return _ratios(self.loaded, self.dtypes) | {
             name.replace("_spread", "_alone_spread")
             if name.endswith("_spread")
             else f"{name}_alone": value
@@ -53,7 +52,7 @@ class Measured:
         }
 
     def content(self) -> dict[str, Any]:
-        """All of it, for the result file."""
+        """Returns everything, for the result file."""
         servers = {
             name: {
                 "dtype": self.dtypes[name],
@@ -66,29 +65,32 @@ class Measured:
         return {**self.ratios(), "servers": servers}
 
     def table(self) -> str:
-        """A line per server, medians of the rounds; Lensembles first."""
+        """Returns one line per server with medians over the rounds, Lensemble first."""
         lines = [
             f"{'':28}{'precision':>10}{'items/s':>9}{'least-most':>14}{'p50 ms':>8}{'p99 ms':>8}"
             f"{'alone: /s':>11}{'p50 ms':>8}{'p99 ms':>8}{'cosine':>11}"
         ]
         for name, turns in self.loaded.items():
             rates = [turn.items_per_s for turn in turns]
-            one = self.alone[name]
+            alone = self.alone[name]
             lines.append(
                 f"{name:28}{self.dtypes[name]:>10}{statistics.median(rates):9.1f}"
                 f"{f'{min(rates):.1f}-{max(rates):.1f}':>14}"
                 f"{_median(turns, 'p50_ms'):8.1f}{_median(turns, 'p99_ms'):8.1f}"
-                f"{_median(one, 'items_per_s'):11.1f}"
-                f"{_median(one, 'p50_ms'):8.1f}{_median(one, 'p99_ms'):8.1f}"
+                f"{_median(alone, 'items_per_s'):11.1f}"
+                f"{_median(alone, 'p50_ms'):8.1f}{_median(alone, 'p99_ms'):8.1f}"
                 f"{self.cosines[name]:11.7f}"
             )
         return "\n".join(lines)
 
 
-def least_cosine(some: NDArray[np.float32], others: NDArray[np.float32]) -> float:
-    """Of vectors (N, D) to others (N, D), row by row; of any lengths, as bf16 may leave them."""
-    lengths = np.linalg.norm(some, axis=1) * np.linalg.norm(others, axis=1)
-    return float(((some * others).sum(axis=1) / lengths).min())
+def smallest_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    """Returns the smallest cosine between rows of (N, D) vectors of any length.
+
+    The vectors are normalised here, because those of a peer in bf16 are not exactly of unit length.
+    """
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float(((left * right).sum(axis=1) / lengths).min())
 
 
 def _median(turns: Sequence[Turn], name: str) -> float:
@@ -96,14 +98,14 @@ def _median(turns: Sequence[Turn], name: str) -> float:
 
 
 def _ratios(turns: Turns, dtypes: Mapping[str, str]) -> dict[str, Any]:
-    per_item = {name: [1 / turn.items_per_s for turn in some] for name, some in turns.items()}
+    per_item = {name: [1 / turn.items_per_s for turn in rounds] for name, rounds in turns.items()}
     peers = [name for name in per_item if name not in OURS]
-    found: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for peer in peers:
-        found |= ratio(f"{SERVED}_over_{peer}", per_item[peer], per_item[SERVED])
+        ratios |= ratio(f"{SERVED}_over_{peer}", per_item[peer], per_item[SERVED])
         if SERVED_FP32 in per_item and dtypes[peer] == "fp32":
-            found |= ratio(f"{SERVED_FP32}_over_{peer}", per_item[peer], per_item[SERVED_FP32])
+            ratios |= ratio(f"{SERVED_FP32}_over_{peer}", per_item[peer], per_item[SERVED_FP32])
         if SERVED_ONNX in per_item:
-            found |= ratio(f"{SERVED_ONNX}_over_{peer}", per_item[peer], per_item[SERVED_ONNX])
+            ratios |= ratio(f"{SERVED_ONNX}_over_{peer}", per_item[peer], per_item[SERVED_ONNX])
     best = [min(seconds) for seconds in zip(*(per_item[peer] for peer in peers), strict=True)]
-    return found | ratio(f"{SERVED}_over_best_peer", best, per_item[SERVED])
+    return ratios | ratio(f"{SERVED}_over_best_peer", best, per_item[SERVED])

@@ -1,7 +1,7 @@
-"""Hostile input without an end: pictures, texts, vectors, filters, tensors nobody should send.
+"""An endless sequence of hostile pictures, texts, vectors, filters, parameters and tensors.
 
-Everything is drawn from one seed. What may be answered with a vector, such as a picture of which
-one bit is flipped, is here, too: an answer is then to be a sound vector.
+Everything is drawn from one seed. Some inputs, such as a picture with one flipped bit, may be
+answered with a vector: it must then be a valid one.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ Call = Callable[[Client], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Hostile:
-    """One call.
+class HostileCall:
+    """One hostile call.
 
     Attributes:
-        kind: Word for what is wrong with it.
-        call: Makes it; gives vectors, hits, or nothing.
+        kind: What is wrong with it, in a few words.
+        call: Function that makes the call and returns vectors, hits, or None.
     """
 
     kind: str
     call: Call
 
 
-def hostile(seed: int, dimension: int) -> Iterator[Hostile]:
-    """Calls without an end, of all kinds by turns.
+def hostile_calls(seed: int, dimension: int) -> Iterator[HostileCall]:
+    """Yields calls of all kinds by turns, without an end.
 
     Args:
-        seed: Of what is drawn.
-        dimension: Of the index's vectors.
+        seed: Seed of everything that is drawn.
+        dimension: Length D of the index's vectors.
     """
     rng = np.random.default_rng(seed)
-    sound = _pictures()
+    valid = _pictures()
     while True:
-        for kind, data in _damaged(rng, sound):
-            yield Hostile(f"picture, {kind}", _embed(Item(images=(data,))))
+        for kind, data in _damaged(rng, valid):
+            yield HostileCall(f"picture, {kind}", _embed(Item(images=(data,))))
         for kind, text in _texts(rng):
-            yield Hostile(f"text, {kind}", _embed(Item(text)))
+            yield HostileCall(f"text, {kind}", _embed(Item(text)))
         for kind, condition in _filters(rng):
-            yield Hostile(f"filter, {kind}", _filter(condition))
+            yield HostileCall(f"filter, {kind}", _filter(condition))
         for kind, vector in _vectors(rng, dimension):
-            yield Hostile(f"vector, {kind}", _search_vector(vector))
+            yield HostileCall(f"vector, {kind}", _search_vector(vector))
         for kind, parameters in _parameters(rng):
-            yield Hostile(f"parameter, {kind}", _raw(contract.EMBED, _row(b"x"), parameters))
+            yield HostileCall(f"parameter, {kind}", _raw(contract.EMBED, _row(b"x"), parameters))
         for kind, rows in _tensors(rng):
-            yield Hostile(f"tensor, {kind}", _raw(contract.QWEN3_VL, rows, {}))
+            yield HostileCall(f"tensor, {kind}", _raw(contract.QWEN3_VL, rows, {}))
 
 
 def _embed(item: Item) -> Call:
@@ -76,7 +76,7 @@ def _search_vector(vector: np.ndarray[Any, Any]) -> Call:
 
 
 def _raw(model: contract.Model, rows: Rows, parameters: dict[str, Any]) -> Call:
-    """Past the client's own checks."""
+    """A request that skips the client's own checks."""
     return lambda client: client._transport.infer(model, rows, parameters, 30)
 
 
@@ -85,10 +85,10 @@ def _row(text: bytes) -> Rows:
 
 
 def _pictures() -> dict[str, bytes]:
-    """Sound ones, one per format and mode."""
+    """Valid pictures, one per format and mode."""
     rng = np.random.default_rng(0)
     base = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
-    made: dict[str, bytes] = {}
+    pictures: dict[str, bytes] = {}
     for name, picture, kind in (
         ("png", base, "PNG"),
         ("jpeg", base, "JPEG"),
@@ -104,17 +104,17 @@ def _pictures() -> dict[str, bytes]:
     ):
         buffer = io.BytesIO()
         picture.save(buffer, kind)
-        made[name] = buffer.getvalue()
+        pictures[name] = buffer.getvalue()
     frames = io.BytesIO()
     base.save(frames, "GIF", save_all=True, append_images=[base.rotate(90)] * 5)
     broken = io.BytesIO()
     exif = b"Exif\0\0MM\0*\0\0\0\x08" + rng.bytes(64)
     base.save(broken, "JPEG", exif=exif, icc_profile=rng.bytes(600))
-    return {**made, "animated": frames.getvalue(), "broken exif and icc": broken.getvalue()}
+    return {**pictures, "animated": frames.getvalue(), "broken exif and icc": broken.getvalue()}
 
 
-def _damaged(rng: np.random.Generator, sound: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    for name, data in sound.items():
+def _damaged(rng: np.random.Generator, valid: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    for name, data in valid.items():
         yield f"{name} as it is", data
         yield f"{name} truncated", data[: int(rng.integers(0, len(data)))]
         flipped = bytearray(data)
@@ -129,8 +129,8 @@ def _damaged(rng: np.random.Generator, sound: dict[str, bytes]) -> Iterator[tupl
     yield "empty", b""
     yield "zeros", bytes(int(rng.integers(1, 4096)))
     yield "script", b"<svg onload=alert(1)>" + rng.bytes(32)
-    yield "archive", b"PK\x03\x04" + sound["png"]
-    yield "polyglot", sound["jpeg"] + b"PK\x05\x06" + bytes(18)
+    yield "archive", b"PK\x03\x04" + valid["png"]
+    yield "polyglot", valid["jpeg"] + b"PK\x05\x06" + bytes(18)
     width, height = (int(rng.integers(1, 2**31)) for _ in range(2))
     yield "png bomb", _png(width, height)
     yield "thin png", _png(1, int(rng.integers(300, 50_000)))
@@ -139,7 +139,7 @@ def _damaged(rng: np.random.Generator, sound: dict[str, bytes]) -> Iterator[tupl
 
 
 def _png(width: int, height: int, data: bytes = b"") -> bytes:
-    """Says how large it is; its pixels are not there, or too few."""
+    """A PNG whose header claims a size, with no or too few pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + body))
@@ -150,7 +150,7 @@ def _png(width: int, height: int, data: bytes = b"") -> bytes:
 
 
 def _tiff(width: int, height: int) -> bytes:
-    """A header with one directory, whose strip is not there."""
+    """A TIFF header with one directory, whose strip is missing."""
     tags = ((256, 4, width), (257, 4, height), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 9))
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -238,7 +238,7 @@ def _parameters(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
-    """Straight to the encoder: ids, patches and grids that do not fit."""
+    """Tensors for the encoder: ids, patches and grids that do not fit together."""
 
     def rows(ids: Any, patches: int, grid: Any, dtype: Any = np.int32) -> Rows:
         return {

@@ -1,7 +1,7 @@
-"""The `faiss` model of a real Triton, through gRPC, against FAISS called inside this process.
+"""The `faiss` model of a real Triton over gRPC against FAISS called inside this process.
 
-Both sides search the same vectors through FAISS's same index: the one that was trained here is put
-into the index folder as its snapshot.
+Both sides search the same FAISS index: the index that was trained here is written into the index
+folder as its snapshot.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.measure import in_turn, ratio
-from benchmarks.search.data import Data, Pace
-from benchmarks.search.direct import BATCHES, Built, Speed, batches, effort
+from benchmarks.common.timing import ratio, time_in_turn
+from benchmarks.search.corpora import CorpusWithQueries, MeasurementBudget
+from benchmarks.search.in_process import BATCHES, BuiltIndex, CallSpeed, batches, effort
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.snapshots.ground_truth import K
 from lensemble.index.snapshots.kinds import KINDS
@@ -35,26 +35,26 @@ from lensemble_contract import contract
 from lensemble_contract.items import Rows
 
 CALLERS = 3
-_LEAST_CALLS = 2 * CALLERS
-_MOST_CALLS = 5000
+_MIN_CALLS = 2 * CALLERS
+_MAX_CALLS = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """One kind of index, served and in this process, by turns.
+class ServedComparison:
+    """One kind of index, served and in this process, measured by turns.
 
     Attributes:
-        corpus: Its name.
+        corpus: Name of the corpus.
         kind: A name in `KINDS`.
-        parameters: All of them.
-        batch: Queries in one request, or in one call of FAISS.
-        callers: Requests under way at a time, for `queries_per_s`.
-        queries_per_s: Of the server, median of the rounds.
-        alone: The server asked by one caller.
-        in_process: FAISS called directly, by one thread.
-        served_over_inprocess: Median of the rounds' own ratios of queries per second.
-        spread: The least and the most of them.
-        recall_at_10: Of the server's answers.
+        parameters: All parameters of the index and the search.
+        batch: Number of queries in one request, or in one call of FAISS.
+        callers: Number of concurrent callers, for `queries_per_s`.
+        queries_per_s: Queries per second of the server, median over the rounds.
+        alone: Speed of the server with a single caller.
+        in_process: Speed of FAISS called directly, by one thread.
+        served_over_inprocess: Ratio of queries per second, median over the rounds.
+        spread: Smallest and largest ratio of a round.
+        recall_at_10: Recall of the server's answers.
     """
 
     corpus: str
@@ -63,8 +63,8 @@ class Served:
     batch: int
     callers: int
     queries_per_s: float
-    alone: Speed
-    in_process: Speed
+    alone: CallSpeed
+    in_process: CallSpeed
     served_over_inprocess: float
     spread: list[float]
     recall_at_10: float
@@ -87,16 +87,16 @@ class Served:
         )
 
 
-def write_corpus(folder: Path, profile: Profile, data: Data) -> float:
-    """Writes an index folder with short documents; ids are positions.
+def write_corpus(folder: Path, profile: Profile, data: CorpusWithQueries) -> float:
+    """Writes an index folder with short documents and positions as ids.
 
     Args:
-        folder: Where.
-        profile: Of the server's checkpoint.
-        data: What it is to hold.
+        folder: Folder to write.
+        profile: Profile of the server's checkpoint.
+        data: Corpus to write.
 
     Returns:
-        Seconds.
+        Seconds that it took.
     """
     began = time.perf_counter()
     count = len(data.vectors)
@@ -106,16 +106,18 @@ def write_corpus(folder: Path, profile: Profile, data: Data) -> float:
     return time.perf_counter() - began
 
 
-def put_snapshot(folder: Path, built: Built, parameters: dict[str, int], data: Data) -> None:
-    """Makes a FAISS index that is there already the snapshot that is served.
+def install_snapshot(
+    folder: Path, built: BuiltIndex, parameters: dict[str, int], data: CorpusWithQueries
+) -> None:
+    """Makes an existing FAISS index the snapshot that is served.
 
-    Compaction would train it a second time: minutes, for the same index.
+    Compaction would take minutes to train the same index a second time.
 
     Args:
-        folder: Of the index, as `write_corpus` left it.
-        built: An index of the same vectors in the same order.
-        parameters: How it is to be searched.
-        data: What it holds.
+        folder: Index folder that `write_corpus` wrote.
+        built: Index of the same vectors in the same order.
+        parameters: Parameters of the index and the search.
+        data: Corpus in the index.
     """
     kind = KINDS[built.kind]
     with Store.open(folder) as store:
@@ -134,72 +136,76 @@ def put_snapshot(folder: Path, built: Built, parameters: dict[str, int], data: D
 
 
 def compare(
-    data: Data, client: Client, built: Built, parameters: dict[str, int], pace: Pace
-) -> Iterator[Served]:
+    data: CorpusWithQueries,
+    client: Client,
+    built: BuiltIndex,
+    parameters: dict[str, int],
+    budget: MeasurementBudget,
+) -> Iterator[ServedComparison]:
     """Measures the server against the same index in this process, by turns.
 
     Args:
-        data: What is served.
-        client: Of the server.
-        built: The index that is served.
-        parameters: How it is searched, there and here.
-        pace: How much to measure.
+        data: Corpus in the index.
+        client: Client of the server.
+        built: Index that is served.
+        parameters: Parameters of the search, on both sides.
+        budget: How much to measure.
     """
     queries = data.truth.queries
-    recall = data.truth.recall(_found(client, queries))
+    recall = data.truth.recall(_search_server(client, queries))
     for batch in BATCHES:
         parts = batches(queries, batch)
-        direct = _Calls(lambda part: built.search(part, parameters), parts, pace.turn_s)
-        alone = _Calls(lambda part: ask(client, part), parts, pace.turn_s)
+        direct = _TimedCalls(lambda part: built.search(part, parameters), parts, budget.turn_s)
+        alone = _TimedCalls(lambda part: search_request(client, part), parts, budget.turn_s)
         with ThreadPoolExecutor(CALLERS) as pool:
-            together = _together(pool, client, alone.parts)
+            together = _call_concurrently(pool, client, alone.parts)
             turns: dict[str, Callable[[], object]] = {
                 "direct": direct,
                 "together": together,
                 "alone": alone,
             }
-            seconds = in_turn(turns, pace.rounds)
-        # The two sides' turns take as long, so they have other numbers of calls.
+            seconds = time_in_turn(turns, budget.rounds)
+        # The turns of both sides take the same time, so they have different numbers of calls.
         per_call = {
             "direct": [turn / len(direct.parts) for turn in seconds["direct"]],
             "together": [turn / len(alone.parts) for turn in seconds["together"]],
         }
         served: dict[str, Any] = ratio("ratio", per_call["direct"], per_call["together"])
-        yield Served(
+        yield ServedComparison(
             data.corpus.name,
             built.kind,
             parameters,
             batch,
             CALLERS,
             round(batch / float(np.median(per_call["together"])), 1),
-            Speed.of(alone.timed(pace.rounds), batch),
-            Speed.of(direct.timed(pace.rounds), batch),
+            CallSpeed.of(alone.timed(budget.rounds), batch),
+            CallSpeed.of(direct.timed(budget.rounds), batch),
             served["ratio"],
             served["ratio_spread"],
             round(recall, 4),
         )
 
 
-def ask(client: Client, queries: NDArray[np.float32]) -> Rows:
-    """One request to `faiss` with all of the queries (B, D)."""
+def search_request(client: Client, queries: NDArray[np.float32]) -> Rows:
+    """Sends one request to the `faiss` model with all queries (B, D)."""
     rows = {contract.EMBEDDING.name: queries}
     return client.infer(contract.FAISS, rows, {contract.TOP_K: K}, None)
 
 
-def _together(
+def _call_concurrently(
     pool: ThreadPoolExecutor, client: Client, parts: Sequence[NDArray[np.float32]]
 ) -> Callable[[], object]:
-    """What asks the server with all of the pool's threads."""
-    return lambda: list(pool.map(lambda part: ask(client, part), parts))
+    """Returns a function that sends one request per batch from the pool's threads."""
+    return lambda: list(pool.map(lambda part: search_request(client, part), parts))
 
 
-class _Calls:
-    """One side's turn: calls, one after another, for about some seconds.
+class _TimedCalls:
+    """One side's turn: calls one after another for about `turn_s` seconds.
 
     Args:
-        call: What is called with a batch of queries.
-        parts: Batches; taken again from the first where there are too few.
-        turn_s: Seconds.
+        call: Function that takes a batch of queries.
+        parts: Batches, which are repeated if there are too few.
+        turn_s: Seconds of one turn.
     """
 
     def __init__(
@@ -209,10 +215,10 @@ class _Calls:
         turn_s: float,
     ) -> None:
         self._call, self._seconds = call, list[float]()
-        self.parts: Sequence[NDArray[np.float32]] = parts[:_LEAST_CALLS]
+        self.parts: Sequence[NDArray[np.float32]] = parts[:_MIN_CALLS]
         self()
-        wanted = round(turn_s / float(np.median(self._seconds)))
-        count = min(max(wanted, _LEAST_CALLS), _MOST_CALLS)
+        fitting = round(turn_s / float(np.median(self._seconds)))
+        count = min(max(fitting, _MIN_CALLS), _MAX_CALLS)
         self.parts = list(itertools.islice(itertools.cycle(parts), count))
 
     def __call__(self) -> None:
@@ -222,11 +228,11 @@ class _Calls:
             self._seconds.append(time.perf_counter() - began)
 
     def timed(self, rounds: int) -> list[float]:
-        """Seconds of each call of the last rounds."""
+        """Returns the seconds of each call of the last rounds."""
         return self._seconds[-rounds * len(self.parts) :]
 
 
-def _found(client: Client, queries: NDArray[np.float32]) -> NDArray[np.int64]:
-    """What the server finds, as positions (Q, 10)."""
-    ids = [ask(client, part)[contract.IDS.name] for part in batches(queries, 32)]
+def _search_server(client: Client, queries: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Returns the positions that the server finds, (Q, 10) int64."""
+    ids = [search_request(client, part)[contract.IDS.name] for part in batches(queries, 32)]
     return np.concatenate(ids).astype(np.int64)
