@@ -111,8 +111,9 @@ def _add_embedder_option(parser: argparse.ArgumentParser) -> None:
 
 def _embed(args: argparse.Namespace) -> int:
     try:
-        from lensemble_corpus.embedding_folder import embed_source, read_failures
-        from lensemble_corpus.tables import Source
+        from lensemble_corpus.embedding_folder import embed_source
+        from lensemble_corpus.embeddings_manifest import read_failures
+        from lensemble_corpus.source import Source
 
         source = Source(
             args.source,

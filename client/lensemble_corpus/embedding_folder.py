@@ -1,13 +1,6 @@
-"""Rows -> a folder of embeddings: what `lensemble corpus embed` makes.
+"""`lensemble corpus embed`: embeds the rows of a source and writes a folder of embeddings.
 
-embeddings.npy      (N, D) float32, for `np.load(..., mmap_mode="r")`
-metadata.json       the N rows as they were, each with `embedding_index`, its row in that
-embeddings.parquet  in place of the two, if asked for: the rows' columns, `embedding_index`,
-                    `embedding`
-failed.json         rows that have no vector: where, id, path, error
-manifest.json       profile, dimension, count and the like; it is written last, so a folder without
-                    it is not finished
-work/               the journal (`journal`), for the next run
+`embeddings_manifest` describes the folder. Work that was interrupted continues where it stopped.
 """
 
 from __future__ import annotations
@@ -15,117 +8,47 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lensemble_client.calls import Embedding, Measured
 from lensemble_client.client import Client
 from lensemble_client.connection import IN_FLIGHT
 from lensemble_contract import contract
-from lensemble_contract.errors import (
-    InvalidInputError,
-    LensembleError,
-    NotFoundError,
-    NotReadyError,
-    StorageError,
+from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
+from lensemble_corpus.durable_files import flush_to_disk, move_into_place, write_file
+from lensemble_corpus.embedding_run import EmbeddingRun
+from lensemble_corpus.embeddings_manifest import (
+    FAILED,
+    MANIFEST,
+    METADATA,
+    NPY,
+    PARQUET,
+    WORK,
+    EmbeddingsManifest,
+    FileKind,
 )
-from lensemble_contract.items import Item
-from lensemble_corpus.journal import Journal, Making, put, sync, write_whole
-from lensemble_corpus.tables import INDEX_FIELD, Refused, Source, Wanted, check_size
+from lensemble_corpus.journal import Journal, VectorSettings
+from lensemble_corpus.source import INDEX_FIELD, EmbeddableRow, RefusedRow, Source
 
-FORMAT = 1
-NPY, METADATA, PARQUET = "embeddings.npy", "metadata.json", "embeddings.parquet"
-FAILED, MANIFEST, WORK = "failed.json", "manifest.json", "work"
 _ROWS = "rows.jsonl"
-_AT_A_TIME = 4096
-"""Rows that are looked at together: what is known of them is not held back by what is not."""
-
-_OF_ALL = ("dimensions", "embedder")
-"""Fields at fault in every request, if in one."""
-
-Result = Measured[Embedding] | LensembleError
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a finished folder is.
+class EmbeddingSummary:
+    """The result of `embed_source`.
 
     Attributes:
-        profile: Hash of the profile that all vectors were made under.
-        dimension: Their length.
-        asked: `dimensions` of the requests; None for the profile's full length.
-        embedder: Which one made them.
-        kind: `npy` or `parquet`.
-        count: Rows with a vector.
-        failed: Rows without one.
-        id_field: Where a row has its id.
-        content: SHA-256 over the rows, in order, and which vector each has.
-        format: Of the folder.
-    """
-
-    profile: str
-    dimension: int
-    asked: int | None
-    embedder: str
-    kind: Literal["npy", "parquet"]
-    count: int
-    failed: int
-    id_field: str
-    content: str
-    format: int = FORMAT
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Reads it.
-
-        Raises:
-            InvalidInputError: The folder is not finished, or of another format.
-        """
-        path = folder / MANIFEST
-        try:
-            made = cls(**json.loads(path.read_text("utf-8")))
-        except FileNotFoundError as error:
-            raise InvalidInputError(
-                f"no {MANIFEST} in {str(folder)!r}: not a finished folder of embeddings; run "
-                "`lensemble corpus embed` (again)",
-                field="source",
-            ) from error
-        except (OSError, TypeError, ValueError) as error:
-            raise InvalidInputError(
-                f"cannot read {str(path)!r}: {error}; embed again", field="source"
-            ) from error
-        if made.format != FORMAT:
-            raise InvalidInputError(
-                f"{str(path)!r} has format {made.format!r}, expected {FORMAT}; embed again",
-                field="source",
-            )
-        return made
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Those with the vectors and the rows."""
-        return (NPY, METADATA) if self.kind == "npy" else (PARQUET,)
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What `embed_source` did.
-
-    Attributes:
-        count: Rows with a vector.
-        failed: Rows without one; `failed.json` says why.
-        sent: Rows that the server was asked for, by this call.
-        dimension: Of the vectors; 0 if there are none.
-        unchanged: Whether the folder was finished before, and is as it was.
+        count: number of rows with a vector.
+        failed: number of rows without one; `failed.json` has the reasons.
+        sent: number of rows that this call sent to the server.
+        dimension: length of each vector; 0 if there are none.
+        unchanged: whether the folder was finished before and already had this content.
     """
 
     count: int
@@ -140,222 +63,134 @@ def embed_source(
     source: Source,
     out: Path,
     *,
-    kind: Literal["npy", "parquet"] = "npy",
+    kind: FileKind = "npy",
     dimensions: int | None = None,
     embedder: str = contract.NATIVE,
     concurrency: int = IN_FLIGHT,
     again: bool = False,
     progress: bool = False,
-) -> Made:
-    """Embeds what is not embedded yet, and writes all of it.
+) -> EmbeddingSummary:
+    """Embeds the rows that are not embedded yet, and writes all vectors.
 
-    A row that fails is left out and told in `failed.json`. One that the server refused is not sent
-    again until it changes; one that failed for another reason is, by the next call. A server that
-    goes away ends the call; what was made until then is kept.
+    A row that fails is left out and listed in `failed.json`. A row that the server refused is not
+    sent again until it changes; a row that failed for another reason is sent again by the next
+    call. A server that cannot be reached ends the call; the vectors made until then are kept.
 
     Args:
-        client: Of a running server.
-        source: What to embed.
-        out: Folder; missing, empty, or made by an earlier call.
-        kind: Of the files.
-        dimensions: Matryoshka length of the vectors; the profile's full one if None.
-        embedder: As in `Client.embed`.
-        concurrency: Requests under way at a time.
-        again: Whether to forget what an earlier call made.
-        progress: Whether to show a progress bar on standard error.
+        client: client of a running server.
+        source: rows to embed.
+        out: folder to write; missing, empty, or written by an earlier call.
+        kind: kind of the files.
+        dimensions: Matryoshka length of the vectors; None for the profile's full length.
+        embedder: name of the embedder, as in `Client.embed`.
+        concurrency: requests in flight at a time.
+        again: whether to discard the vectors of earlier calls.
+        progress: whether to show a progress bar on standard error.
 
     Raises:
-        InvalidInputError: `out` holds something else, or vectors of another profile, length or
-            embedder.
+        InvalidInputError: `out` holds something else, was begun by an earlier version, or holds
+            vectors of another profile, length or embedder.
         NotReadyError: The server cannot be reached.
-        StorageError: `out` cannot be written.
-        ImportError: PyArrow is needed, and not there.
+        StorageError: `out` cannot be written, or its journal is damaged.
+        ImportError: PyArrow is needed and not installed.
     """
     if kind == "parquet":
-        from lensemble_corpus import parquet  # noqa: F401  better now than after hours of work
+        # Fail now if PyArrow is missing, not after hours of work.
+        from lensemble_corpus import parquet_files  # noqa: F401
     _check_target(out)
-    with Journal(out / WORK) as journal:
-        if again:
-            journal.clear()
-        _check_making(journal.making, dimensions, embedder)
-        run = _Run(client, journal, dimensions, embedder, concurrency)
+    with Journal(out / WORK, start_over=again) as journal:
+        _check_settings(journal.settings, dimensions, embedder)
+        run = EmbeddingRun(client, journal, dimensions, embedder, concurrency)
         try:
-            return _written(run, source, out, kind, progress)
+            return _embed_and_write(run, source, out, kind, progress)
         except OSError as error:
             raise StorageError(f"cannot write {str(out)!r}: {error}", field="out") from error
 
 
-class _Run:
-    """One pass over a source: rows -> places in the journal, or errors."""
-
-    def __init__(
-        self,
-        client: Client,
-        journal: Journal,
-        dimensions: int | None,
-        embedder: str,
-        concurrency: int,
-    ) -> None:
-        self._client, self.journal = client, journal
-        self._dimensions, self._embedder = dimensions, embedder
-        self._concurrency = concurrency
-        self.sent = 0
-
-    def outcomes(self, source: Source) -> Generator[tuple[Wanted | Refused, int | LensembleError]]:
-        """Every row in order, with its vector's place or its error."""
-        rows = iter(source)
-        while some := list(islice(rows, _AT_A_TIME)):
-            known = {
-                row.digest: found
-                for row in some
-                if isinstance(row, Wanted) and (found := self.journal.find(row.digest)) is not None
-            }
-            new = [row for row in some if isinstance(row, Wanted) and row.digest not in known]
-            with closing(self._embedded(new)) as made:
-                for row in some:
-                    if isinstance(row, Refused):
-                        yield row, row.error
-                    elif row.digest in known:
-                        yield row, known[row.digest]
-                    else:
-                        yield row, self._kept(row, *next(made))
-
-    def _embedded(self, rows: Sequence[Wanted]) -> Generator[tuple[Result, bool]]:
-        """For each row in order the server's result, or why it was not sent; and whether it was."""
-        asked: deque[LensembleError | None] = deque()
-
-        def items() -> Iterator[Item]:
-            for row in rows:
-                try:
-                    check_size(row.entry)
-                    item = row.entry.item()
-                except LensembleError as error:
-                    asked.append(error)
-                except ValueError as error:  # a zero in a path
-                    asked.append(InvalidInputError(str(error)))
-                else:
-                    asked.append(None)
-                    yield item
-
-        with closing(
-            self._client.embed_stream(
-                items(),
-                dimensions=self._dimensions,
-                embedder=self._embedder,
-                concurrency=self._concurrency,
-            )
-        ) as results:
-            for result in results:
-                while (unread := asked.popleft()) is not None:
-                    yield unread, False
-                self.sent += 1
-                yield result, True
-        yield from ((unread, False) for unread in asked if unread is not None)
-
-    def _kept(self, row: Wanted, result: Result, was_sent: bool) -> int | LensembleError:
-        if isinstance(result, LensembleError):
-            if isinstance(result, NotReadyError | NotFoundError) or result.field in _OF_ALL:
-                raise result  # the next row would fare no better
-            # What cannot be read may be there next time, and its digest cannot tell.
-            if was_sent and isinstance(result, InvalidInputError) and _of_the_row(result):
-                self.journal.refuse(row.digest, result)
-            return result
-        made = Making(result.profile, len(result.result), self._dimensions, self._embedder)
-        if self.journal.making is None:
-            self.journal.begin(made)
-        elif made != self.journal.making:
-            raise InvalidInputError(
-                f"the server makes vectors of {made.dimension} dimensions under profile "
-                f"{made.profile}, those of before have {self.journal.making.dimension} under "
-                f"{self.journal.making.profile}; they cannot be compared: serve the checkpoint of "
-                "before, give another folder, or embed all of it again (--again)",
-                field="profile",
-            )
-        return self.journal.add(row.digest, result.result)
-
-
-def _written(
-    run: _Run, source: Source, out: Path, kind: Literal["npy", "parquet"], progress: bool
-) -> Made:
-    """Goes through a source and puts the files in their places."""
+def _embed_and_write(
+    run: EmbeddingRun, source: Source, out: Path, kind: FileKind, progress: bool
+) -> EmbeddingSummary:
     places = array("q")
     content = hashlib.sha256(f"{kind} {source.id_field}".encode())
-    lines, failures = out / WORK / f"{_ROWS}.part", out / f"{FAILED}.part"
+    rows_file, failures_file = out / WORK / f"{_ROWS}.part", out / f"{FAILED}.part"
     failed = 0
     with ExitStack() as stack:
-        kept = stack.enter_context(lines.open("w", encoding="utf-8"))
-        lost = stack.enter_context(failures.open("w", encoding="utf-8"))
+        rows = stack.enter_context(rows_file.open("w", encoding="utf-8"))
+        failures = stack.enter_context(failures_file.open("w", encoding="utf-8"))
         bar = stack.enter_context(
             tqdm(desc="embed", total=source.total, unit="row", disable=not progress)
         )
         outcomes = stack.enter_context(closing(run.outcomes(source)))
-        for row, found in outcomes:
-            if isinstance(found, LensembleError):
-                said = json.dumps(_failure(row, found))
-                lost.write(f"{',' if failed else '['}\n{said}")
+        for row, outcome in outcomes:
+            if isinstance(outcome, LensembleError):
+                line = json.dumps(_failure(row, outcome))
+                failures.write(f"{',' if failed else '['}\n{line}")
                 failed += 1
             else:
-                assert isinstance(row, Wanted)
-                said = f'{row.text[:-1]}, "{INDEX_FIELD}": {len(places)}}}'
-                kept.write(f"{said}\n")
-                places.append(found)
-            content.update(f"{found!r} {said}\n".encode())
+                assert isinstance(row, EmbeddableRow)
+                line = f'{row.text[:-1]}, "{INDEX_FIELD}": {len(places)}}}'
+                rows.write(f"{line}\n")
+                places.append(outcome)
+            content.update(f"{outcome!r} {line}\n".encode())
             bar.update(1)
-        lost.write("\n]\n" if failed else "[]\n")
-    run.journal.flush()
-    making = run.journal.making
-    if making is None or not places:
-        put(failures, out / FAILED)
-        return Made(0, failed, run.sent, 0, False)
-    content.update(json.dumps(asdict(making)).encode())
-    manifest = Manifest(
-        making.profile,
-        making.dimension,
-        making.asked,
-        making.embedder,
-        kind,
-        len(places),
-        failed,
-        source.id_field,
-        content.hexdigest(),
+        failures.write("\n]\n" if failed else "[]\n")
+    run.journal.commit()
+    settings = run.journal.settings
+    if settings is None or not places:
+        move_into_place(failures_file, out / FAILED)
+        return EmbeddingSummary(0, failed, run.sent, 0, False)
+    content.update(json.dumps(asdict(settings)).encode())
+    manifest = EmbeddingsManifest(
+        profile=settings.profile,
+        dimension=settings.dimension,
+        asked=settings.asked,
+        embedder=settings.embedder,
+        kind=kind,
+        count=len(places),
+        failed=failed,
+        id_field=source.id_field,
+        content=content.hexdigest(),
     )
-    unchanged = _is_there(out, manifest)
+    unchanged = _is_finished(out, manifest)
     if unchanged:
-        failures.unlink()
+        failures_file.unlink()
     else:
-        _finish(out, manifest, lines, run.journal, places)
-    lines.unlink()
-    return Made(len(places), failed, run.sent, making.dimension, unchanged)
+        _finish(out, manifest, rows_file, run.journal.read(places))
+    rows_file.unlink()
+    return EmbeddingSummary(len(places), failed, run.sent, settings.dimension, unchanged)
 
 
 def _finish(
-    out: Path, manifest: Manifest, lines: Path, journal: Journal, places: array[int]
+    out: Path,
+    manifest: EmbeddingsManifest,
+    rows_file: Path,
+    vectors: Iterator[NDArray[np.float32]],
 ) -> None:
-    """Writes the files; while they are being put in their places there is no manifest."""
-    vectors = journal.read(places)
+    """Writes all files under other names, then removes the manifest and moves them into place."""
     if manifest.kind == "parquet":
-        from lensemble_corpus import parquet
+        from lensemble_corpus import parquet_files
 
-        parquet.write(out / f"{PARQUET}.part", lines, vectors, manifest.dimension)
+        parquet_files.write(out / f"{PARQUET}.part", rows_file, vectors, manifest.dimension)
     else:
         _write_npy(out / f"{NPY}.part", vectors, (manifest.count, manifest.dimension))
         with (
-            lines.open(encoding="utf-8") as rows,
+            rows_file.open(encoding="utf-8") as rows,
             (out / f"{METADATA}.part").open("w", encoding="utf-8") as file,
         ):
-            for n, line in enumerate(rows):
-                file.write(f"{',' if n else '['}\n{line.rstrip()}")
+            for number, line in enumerate(rows):
+                file.write(f"{',' if number else '['}\n{line.rstrip()}")
             file.write("\n]\n")
     (out / MANIFEST).unlink(missing_ok=True)
-    sync(out)
+    flush_to_disk(out)
     for name in (*manifest.files, FAILED):
-        put(out / f"{name}.part", out / name)
+        move_into_place(out / f"{name}.part", out / name)
     for name in {NPY, METADATA, PARQUET} - set(manifest.files):
         (out / name).unlink(missing_ok=True)
-    write_whole(out / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+    write_file(out / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
 
 
 def _write_npy(path: Path, chunks: Iterator[NDArray[np.float32]], shape: tuple[int, int]) -> None:
+    """Writes an array of the shape (N, D) that is never in memory as a whole."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
@@ -363,62 +198,26 @@ def _write_npy(path: Path, chunks: Iterator[NDArray[np.float32]], shape: tuple[i
             file.write(chunk.astype("<f4", copy=False).tobytes())
 
 
-def read_rows(folder: Path, manifest: Manifest) -> Iterator[dict[str, Any]]:
-    """The rows of a finished folder, in the order of their vectors, without these.
+def _failure(row: EmbeddableRow | RefusedRow, error: LensembleError) -> dict[str, str]:
+    """A row of `failed.json`."""
+    if isinstance(row, EmbeddableRow):
+        id_, paths = row.entry.id, ", ".join(map(str, row.entry.images))
+    else:
+        id_, paths = row.id, ""
+    return {"where": row.where, "id": id_, "path": paths, "error": str(error)}
 
-    Raises:
-        InvalidInputError: They cannot be read.
-        ImportError: PyArrow is needed, and not there.
-    """
-    if manifest.kind == "parquet":
-        from lensemble_corpus import parquet
 
-        yield from parquet.metadata(folder / PARQUET)
-        return
-    path = folder / METADATA
+def _is_finished(out: Path, manifest: EmbeddingsManifest) -> bool:
+    """Whether the folder already has exactly this content."""
     try:
-        said = json.loads(path.read_text("utf-8"))
-        if not isinstance(said, list) or not all(isinstance(row, dict) for row in said):
-            raise ValueError("expected a list of objects")
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
-    yield from said
-
-
-def read_failures(folder: Path) -> list[dict[str, str]]:
-    """What `failed.json` says: where, id, path and error of each row without a vector.
-
-    Raises:
-        InvalidInputError: It cannot be read.
-    """
-    path = folder / FAILED
-    try:
-        said: list[dict[str, str]] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="out") from error
-    return said
-
-
-def _of_the_row(error: LensembleError) -> bool:
-    return error.field.split("[")[0] in ("text", "image", "instruction")
-
-
-def _failure(row: Wanted | Refused, error: LensembleError) -> dict[str, str]:
-    paths = row.entry.images if isinstance(row, Wanted) else ()
-    said = {"where": row.where, "id": row.entry.id if isinstance(row, Wanted) else row.id}
-    return {**said, "path": ", ".join(map(str, paths)), "error": str(error)}
-
-
-def _is_there(out: Path, manifest: Manifest) -> bool:
-    """Whether that very content is in its place already."""
-    try:
-        before = Manifest.load(out)
+        before = EmbeddingsManifest.load(out)
     except InvalidInputError:
         return False
     return before == manifest and all((out / name).is_file() for name in (*before.files, FAILED))
 
 
 def _check_target(out: Path) -> None:
+    """Checks that the folder is new, or was written by an earlier call."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -432,11 +231,12 @@ def _check_target(out: Path) -> None:
         )
 
 
-def _check_making(making: Making | None, dimensions: int | None, embedder: str) -> None:
-    if making is not None and (making.asked, making.embedder) != (dimensions, embedder):
+def _check_settings(settings: VectorSettings | None, dimensions: int | None, embedder: str) -> None:
+    """Checks that vectors made now can stand beside those of earlier calls."""
+    if settings is not None and (settings.asked, settings.embedder) != (dimensions, embedder):
         raise InvalidInputError(
-            f"the folder has vectors of embedder {making.embedder!r} with dimensions "
-            f"{making.asked or 'full'}, asked for are {embedder!r} and {dimensions or 'full'}; "
-            "give another folder, or embed all of it again (--again)",
+            f"the folder has vectors of embedder {settings.embedder!r} with dimensions "
+            f"{settings.asked or 'full'}, but the call is for {embedder!r} with dimensions "
+            f"{dimensions or 'full'}; give another folder, or embed all rows again (--again)",
             field="dimensions",
         )

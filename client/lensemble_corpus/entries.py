@@ -1,14 +1,16 @@
-"""Items on disk: one JSON object per line, pictures beside it (BEIR's layout, with pictures).
+"""Items on disk: `corpus.jsonl` with one JSON object per line, pictures beside it.
+
+This is BEIR's layout, with pictures.
 
     {"_id": "17", "title": "...", "text": "...", "image": "images/17.jpg", ...}
 
-An item has a text, a picture (or a list of them), or both; pictures' paths are inside the folder.
-`title` is put before `text`, as BEIR does, and `instruction` replaces the profile's. The line
-without `_id` and `instruction` is the item's document.
+An item has a text, a picture (or a list of pictures), or both; the paths of pictures lead to files
+inside the folder. `title` is put before `text`, as BEIR does, and `instruction` replaces the
+profile's instruction. The item's document is the line without `_id` and `instruction`.
 
-In a folder without `corpus.jsonl` each picture is one item: its id is its path inside the folder;
-its document is the JSON object in the file of the same name with `.json` in place of the picture's
-ending, or `{"file": <id>}`.
+In a folder without `corpus.jsonl` each picture is one item. Its id is its path inside the folder.
+Its document is the JSON object in `NAME.json` beside `NAME.jpg`, or `{"file": <id>}` if there is no
+such file.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ _NOT_IN_THE_DOCUMENT = ("_id", "instruction")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line.
+    """One item: a line of `corpus.jsonl`, or a picture file.
 
     Attributes:
-        id: `_id`.
-        text: Title and text; None if there is neither.
-        images: Paths of the pictures.
-        instruction: Replaces the profile's instruction; None keeps it.
-        document: The line, without `_id` and `instruction`.
+        id: the item's id.
+        text: title and text; None if there is neither.
+        images: paths of the pictures.
+        instruction: replaces the profile's instruction; None keeps it.
+        document: the item's document.
     """
 
     id: str
@@ -47,7 +49,7 @@ class Entry:
     document: dict[str, Any] = field(default_factory=dict)
 
     def item(self) -> Item:
-        """What is sent to the server.
+        """Reads the pictures, and returns the item as the client sends it.
 
         Raises:
             InvalidInputError: A picture cannot be read, or there is neither text nor picture.
@@ -55,7 +57,7 @@ class Entry:
         return Item.of(self.text, self.images or None, self.instruction)
 
     def record(self) -> Record:
-        """What is stored.
+        """Reads the pictures, and returns the item as it is stored.
 
         Raises:
             InvalidInputError: A picture cannot be read, or there is neither text nor picture.
@@ -64,20 +66,22 @@ class Entry:
 
 
 def find_entries(folder: Path) -> list[Entry]:
-    """The items of a folder: those of its `corpus.jsonl`, or its pictures, in subfolders too.
+    """Finds the items of a folder: the lines of its `corpus.jsonl`, or else its pictures.
+
+    Pictures are looked for in subfolders, too.
 
     Raises:
-        InvalidInputError: There are none, or a line or a description is wrong.
+        InvalidInputError: There are no items, or a line or a picture's JSON file is wrong.
     """
-    return load_entries(folder) if (folder / FILE_NAME).is_file() else _pictures(folder)
+    return load_entries(folder) if (folder / FILE_NAME).is_file() else _find_pictures(folder)
 
 
 def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
-    """Reads `corpus.jsonl`, or another file of such lines.
+    """Reads `corpus.jsonl`, or another file of the same form.
 
     Args:
-        folder: Of the file; pictures' paths are relative to it.
-        name: Of the file.
+        folder: folder of the file; the paths of pictures are relative to it.
+        name: name of the file.
 
     Raises:
         InvalidInputError: The file is missing or empty, or a line of it is wrong.
@@ -85,48 +89,48 @@ def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
     entries: dict[str, Entry] = {}
     for where, line in lines(folder / name):
         try:
-            entry = _entry(json.loads(line), folder)
+            entry = _parse_entry(json.loads(line), folder)
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(f"{where}: {error}", field=name) from error
         if entry.id in entries:
-            raise InvalidInputError(f"{where}: _id {entry.id!r} stands there twice", field=name)
+            raise InvalidInputError(f"{where}: _id {entry.id!r} is not unique", field=name)
         entries[entry.id] = entry
     if not entries:
         raise InvalidInputError(f"{str(folder / name)!r} is empty", field=name)
     return list(entries.values())
 
 
-def strings(said: dict[str, Any], name: str) -> tuple[str, ...]:
-    """A field that is a string or a list of strings; empty if it is not there.
+def strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The strings in a field that holds a string or a list of strings; empty without the field.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The field holds something else.
     """
-    value = said.get(name)
+    value = fields.get(name)
     if value is None:
         return ()
     listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+    if not isinstance(listed, list) or not all(isinstance(part, str) for part in listed):
         raise ValueError(f"{name!r} is {value!r}; expected a string or a list of strings")
     return tuple(listed)
 
 
-def _entry(said: Any, folder: Path) -> Entry:
-    if not isinstance(said, dict) or not isinstance(said.get("_id"), str) or not said["_id"]:
+def _parse_entry(fields: Any, folder: Path) -> Entry:
+    if not isinstance(fields, dict) or not isinstance(fields.get("_id"), str) or not fields["_id"]:
         raise ValueError('expected an object with a string "_id"')
     for name in ("title", "text", "instruction"):
-        if not isinstance(said.get(name), str | None):
-            raise ValueError(f"{name!r} is {said[name]!r}; expected a string")
-    text = " ".join(filter(None, (said.get("title"), said.get("text")))) or None
-    images = tuple(_inside(folder, image) for image in strings(said, "image"))
+        if not isinstance(fields.get(name), str | None):
+            raise ValueError(f"{name!r} is {fields[name]!r}; expected a string")
+    text = " ".join(filter(None, (fields.get("title"), fields.get("text")))) or None
+    images = tuple(_inside(folder, image) for image in strings(fields, "image"))
     if text is None and not images:
-        raise ValueError(f'{said["_id"]!r} has neither "text" nor "image"')
-    document = {key: value for key, value in said.items() if key not in _NOT_IN_THE_DOCUMENT}
-    return Entry(said["_id"], text, images, said.get("instruction"), document)
+        raise ValueError(f'{fields["_id"]!r} has neither "text" nor "image"')
+    document = {key: value for key, value in fields.items() if key not in _NOT_IN_THE_DOCUMENT}
+    return Entry(fields["_id"], text, images, fields.get("instruction"), document)
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A picture's path; a corpus from elsewhere must not reach other files."""
+    """A picture's path; a corpus from elsewhere must not reach files outside its folder."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"picture {name!r} is outside the folder")
@@ -134,10 +138,10 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not empty, each with where it stands.
+    """Reads the lines that are not blank, each with its place, such as `line 3`.
 
     Args:
-        path: UTF-8, with or without a byte order mark.
+        path: file in UTF-8, with or without a byte order mark.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -151,8 +155,7 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"line {number}", line.strip()
 
 
-def _pictures(folder: Path) -> list[Entry]:
-    """Every picture under a folder, as an item."""
+def _find_pictures(folder: Path) -> list[Entry]:
     paths = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()
     )
@@ -164,20 +167,22 @@ def _pictures(folder: Path) -> list[Entry]:
         )
     return [
         Entry(
-            id=path.relative_to(folder).as_posix(), images=(path,), document=_document(path, folder)
+            id=path.relative_to(folder).as_posix(),
+            images=(path,),
+            document=_load_document(path, folder),
         )
         for path in paths
     ]
 
 
-def _document(path: Path, folder: Path) -> dict[str, Any]:
+def _load_document(path: Path, folder: Path) -> dict[str, Any]:
     sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
         return {"file": path.relative_to(folder).as_posix()}
     try:
         document = json.loads(sidecar.read_text())
         if not isinstance(document, dict):
-            raise ValueError("not an object")
+            raise ValueError("expected a JSON object")
     except ValueError as error:
         raise InvalidInputError(f"{str(sidecar)!r}: {error}", field="source") from error
     return document

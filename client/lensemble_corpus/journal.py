@@ -1,49 +1,57 @@
-"""Vectors as they are made, on the disk, so that work that was broken off goes on where it was.
+"""The journal of embedded items, so that interrupted work continues where it stopped.
 
-vectors.f32     the vectors, (N, D) float32, one after another
-done.jsonl      a line for each, in the same order: digest of what it was made of, checksum; and
-                lines for what the server refused, with the reason
-settings.json   what all the vectors have in common
-lock            held while somebody writes
-
-Both of the first two are only added to, vectors first, each synced. What a killed process left of
-the last lines is cut off; a line without its whole vector counts for nothing.
+It is an SQLite database with the vector of each embedded item and the error of each item that the
+server refused, both found by the digest of the item. A transaction is committed, which flushes it
+to the disk, after some rows or seconds. A process that is killed loses the rows after the last
+commit and nothing else. A checksum protects each vector: a damaged one counts as missing, so its
+item is embedded again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
+import sqlite3
 import time
 import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError, from_wire
 
-VECTORS, DONE, SETTINGS, LOCK = "vectors.f32", "done.jsonl", "settings.json", "lock"
-_AT_A_TIME = 1024
-_SYNC_ROWS, _SYNC_S = 256, 2.0
-"""After so many rows, or seconds, what was added is synced."""
+FILE = "journal.sqlite"
+FORMAT = 2
+# Files of format 1, which was no database.
+_OLD_FILES = ("vectors.f32", "done.jsonl", "settings.json", "lock")
+_SCHEMA = """
+CREATE TABLE settings (json TEXT NOT NULL);
+CREATE TABLE vectors (
+    place INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL, crc INTEGER
+);
+CREATE TABLE refusals (digest BLOB PRIMARY KEY, error TEXT NOT NULL);
+"""
+_START_OVER = "embed all rows again (--again)"
+# A transaction is committed after this many rows, or this many seconds.
+_COMMIT_ROWS, _COMMIT_S = 256, 2.0
+# Vectors that `read` returns at a time.
+_READ_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class VectorSettings:
     """What all vectors of a journal have in common.
 
     Attributes:
-        profile: Hash of the profile that they were made under.
-        dimension: Their length.
+        profile: hash of the profile under which they were made.
+        dimension: length of each vector.
         asked: `dimensions` of the requests; None for the profile's full length.
-        embedder: Which one made them.
+        embedder: name of the embedder.
     """
 
     profile: str
@@ -53,44 +61,35 @@ class Making:
 
 
 class Journal:
-    """An open journal; one process at a time, a context manager.
+    """An open journal; a context manager. Only one process at a time can open it.
 
     Args:
-        folder: Of its files; made if missing.
+        folder: folder of the database; created if missing.
+        start_over: whether to remove what the folder holds, damaged or not.
 
     Attributes:
-        making: What the vectors have in common; None before the first.
+        settings: what the vectors have in common; None before the first vector.
 
     Raises:
-        InvalidInputError: Another process is at work on it, or it is of another format.
-        StorageError: The files cannot be read or written.
+        InvalidInputError: Another process has opened it, or it has another format.
+        StorageError: The database is damaged, or cannot be read or written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.making: Making | None = None
-        self._known: dict[bytes, int] = {}
-        self._refused: dict[bytes, str] = {}
-        self._count = 0
-        self._waiting: tuple[list[bytes], list[bytes]] = ([], [])
-        self._synced = time.monotonic()
-        self._files: list[IO[bytes]] = []
+    def __init__(self, folder: Path, *, start_over: bool = False) -> None:
+        self._path = folder / FILE
+        self._uncommitted = 0
+        self._committed_at = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / LOCK).open("wb")
-            self._files.append(lock)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._open()
-        except BlockingIOError as error:
-            self._close()
-            raise InvalidInputError(
-                f"another process is at work on {str(folder.parent)!r}; wait for it", field="out"
-            ) from error
+            _refuse_old_format(folder, start_over)
         except OSError as error:
-            self._close()
-            raise _fault(folder, error) from error
+            raise StorageError(f"cannot write {str(folder)!r}: {error}", field="out") from error
+        with self._translated_errors():
+            self._database = _connect(self._path, start_over)
+        try:
+            self.settings = self._load_settings()
         except BaseException:
-            self._close()
+            self._database.close()
             raise
 
     def __enter__(self) -> Self:
@@ -98,223 +97,218 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.flush()
+            self.commit()
         finally:
-            self._close()
+            self._database.close()
 
-    def clear(self) -> None:
-        """Forgets all of it.
+    def __len__(self) -> int:
+        """Number of vectors."""
+        with self._translated_errors():
+            (count,) = self._database.execute("SELECT count(*) FROM vectors").fetchone()
+        return int(count)
 
-        Raises:
-            StorageError: The files cannot be written.
-        """
-        try:
-            self._cut(0, 0)
-            (self._folder / SETTINGS).unlink(missing_ok=True)
-        except OSError as error:
-            raise _fault(self._folder, error) from error
-        self.making, self._count = None, 0
-        self._known.clear()
-        self._refused.clear()
-
-    def begin(self, making: Making) -> None:
-        """Says what the vectors will have in common, before the first.
+    def begin(self, settings: VectorSettings) -> None:
+        """Records what the vectors will have in common; call it before the first `add`.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The database cannot be written.
         """
-        try:
-            write_whole(self._folder / SETTINGS, json.dumps(asdict(making)) + "\n")
-        except OSError as error:
-            raise _fault(self._folder, error) from error
-        self.making = making
+        text = json.dumps(asdict(settings))
+        with self._translated_errors():
+            self._database.execute("DELETE FROM settings")
+            self._database.execute("INSERT INTO settings VALUES (?)", (text,))
+        self.settings = settings
 
     def find(self, digest: bytes) -> int | LensembleError | None:
-        """What is known of an item: its vector's place, why it was refused, or nothing.
+        """Looks an item up.
 
         Args:
-            digest: Of what it is made of, 16 bytes.
+            digest: digest of the item, 16 bytes.
+
+        Returns:
+            The place of its vector, the error with which the server refused it, or None if neither
+            is known.
+
+        Raises:
+            StorageError: The database is damaged, or cannot be read.
         """
-        if digest in self._refused:
-            return from_wire(None, self._refused[digest])
-        return self._known.get(digest)
+        with self._translated_errors():
+            vector = self._database.execute(
+                "SELECT place, vector, crc FROM vectors WHERE digest = ?", (digest,)
+            ).fetchone()
+            refusal = self._database.execute(
+                "SELECT error FROM refusals WHERE digest = ?", (digest,)
+            ).fetchone()
+        if refusal is not None:
+            return from_wire(None, refusal[0])
+        if vector is not None and zlib.crc32(digest + vector[1]) == vector[2]:
+            return int(vector[0])
+        return None
 
     def add(self, digest: bytes, vector: NDArray[np.float32]) -> int:
-        """Keeps a vector.
+        """Adds the vector of an item, or replaces it.
 
         Args:
-            digest: Of what it was made of, 16 bytes.
-            vector: (D,).
+            digest: digest of the item, 16 bytes.
+            vector: (D,) float32.
 
         Returns:
             Its place.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The database cannot be written.
         """
-        blob = np.ascontiguousarray(vector, np.float32).tobytes()
-        self._waiting[0].append(blob)
-        self._note({"digest": digest.hex(), "crc": zlib.crc32(blob)})
-        self._known[digest] = self._count
-        self._count += 1
-        return self._count - 1
+        blob = np.ascontiguousarray(vector, "<f4").tobytes()
+        with self._translated_errors():
+            ((place,),) = self._database.execute(
+                "INSERT INTO vectors (digest, vector, crc) VALUES (?, ?, ?) ON CONFLICT (digest) "
+                "DO UPDATE SET vector = excluded.vector, crc = excluded.crc RETURNING place",
+                (digest, blob, zlib.crc32(digest + blob)),
+            ).fetchall()
+        self._count_row()
+        return int(place)
 
     def refuse(self, digest: bytes, error: LensembleError) -> None:
-        """Keeps why an item has no vector, so that it is not sent again.
+        """Records why an item has no vector, so that it is not sent again.
 
         Args:
-            digest: Of what it is made of, 16 bytes.
-            error: Of the server.
+            digest: digest of the item, 16 bytes.
+            error: the server's error.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The database cannot be written.
         """
-        self._refused[digest] = error.to_wire()
-        self._note({"digest": digest.hex(), "error": error.to_wire()})
+        with self._translated_errors():
+            self._database.execute(
+                "INSERT OR REPLACE INTO refusals VALUES (?, ?)", (digest, error.to_wire())
+            )
+        self._count_row()
 
-    def flush(self) -> None:
-        """Waits until all that was added is on the disk.
+    def commit(self) -> None:
+        """Waits until everything that was added is on the disk.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: The database cannot be written; what was added since the last commit is
+                lost.
         """
-        blobs, lines = self._waiting
-        self._waiting = ([], [])  # written once or never: a second try would write a part twice
-        self._synced = time.monotonic()
-        try:
-            for file, parts in (
-                (self._vectors, blobs),
-                (self._done, lines),
-            ):
-                if parts:
-                    file.write(b"".join(parts))
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            raise _fault(self._folder, error) from error
+        if not self._database.in_transaction:
+            return  # an earlier error has ended the transaction
+        with self._translated_errors():
+            self._database.execute("COMMIT")
+            self._database.execute("BEGIN IMMEDIATE")
+        self._uncommitted, self._committed_at = 0, time.monotonic()
 
     def read(self, places: array[int]) -> Iterator[NDArray[np.float32]]:
-        """Vectors by their places.
+        """Reads vectors.
 
         Args:
-            places: N of them.
+            places: places of N vectors.
 
-        Returns:
-            (n, D) float32, some at a time, in the order of the places.
+        Yields:
+            (n, D) float32, some rows at a time, in the order of the places.
 
         Raises:
-            StorageError: They cannot be written.
+            StorageError: The database is damaged, or cannot be read.
         """
-        self.flush()
-        if self.making is None or not len(places):
-            return
-        shape = (self._count, self.making.dimension)
-        mapped = np.memmap(self._folder / VECTORS, np.float32, "r", shape=shape)
-        for start in range(0, len(places), _AT_A_TIME):
-            yield np.asarray(mapped[np.array(places[start : start + _AT_A_TIME])])
+        for start in range(0, len(places), _READ_ROWS):
+            with self._translated_errors():
+                blobs = [
+                    self._database.execute(
+                        "SELECT vector FROM vectors WHERE place = ?", (place,)
+                    ).fetchone()[0]
+                    for place in places[start : start + _READ_ROWS]
+                ]
+            yield np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), -1)
 
-    def _note(self, said: dict[str, Any]) -> None:
-        self._waiting[1].append(json.dumps(said).encode() + b"\n")
-        if len(self._waiting[1]) >= _SYNC_ROWS or time.monotonic() - self._synced > _SYNC_S:
-            self.flush()
+    def _count_row(self) -> None:
+        self._uncommitted += 1
+        age_s = time.monotonic() - self._committed_at
+        if self._uncommitted >= _COMMIT_ROWS or age_s > _COMMIT_S:
+            self.commit()
 
-    def _open(self) -> None:
-        # Kept open to the end: `__exit__` closes them.
-        self._vectors = (self._folder / VECTORS).open("ab+")
-        self._files.append(self._vectors)
-        self._done = (self._folder / DONE).open("ab+")
-        self._files.append(self._done)
-        path = self._folder / SETTINGS
-        if path.exists():
-            try:
-                self.making = Making(**json.loads(path.read_text()))
-            except (TypeError, ValueError) as error:
+    def _load_settings(self) -> VectorSettings | None:
+        with self._translated_errors():
+            row = self._database.execute(
+                "SELECT json FROM settings WHERE EXISTS (SELECT * FROM vectors)"
+            ).fetchone()
+        if row is None:
+            return None
+        try:
+            return VectorSettings(**json.loads(row[0]))
+        except (TypeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        """Raises errors of SQLite as those that the methods of this class document."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                folder = self._path.parent.parent
                 raise InvalidInputError(
-                    f"{str(path)!r} is of another format ({error}); remove {str(self._folder)!r}, "
-                    "and all is embedded again",
+                    f"another process is at work on {str(folder)!r}; wait until it ends",
                     field="out",
                 ) from error
-        good = self._recall()
-        self._cut(good, self._count * 4 * (self.making.dimension if self.making else 0))
-        if not self._count:
-            self.making = None
+            raise StorageError(f"cannot write {str(self._path)!r}: {error}", field="out") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
-    def _recall(self) -> int:
-        """Takes what the files hold; returns how many bytes of `done.jsonl` are sound."""
-        good = 0
-        size = 4 * self.making.dimension if self.making else 0
-        self._vectors.seek(0)
-        self._done.seek(0)
-        for line in self._done:
-            try:
-                said = json.loads(line)
-                digest = bytes.fromhex(said["digest"])
-                reason, check = said.get("error"), said.get("crc")
-            except (ValueError, TypeError, KeyError, AttributeError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            if reason is not None:
-                self._refused[digest] = reason
-            else:
-                blob = self._vectors.read(size)
-                if not size or len(blob) < size:
-                    break
-                # Damaged: as if it had never been made.
-                if zlib.crc32(blob) == check:
-                    self._known[digest] = self._count
-                self._count += 1
-            good += len(line)
-        return good
-
-    def _cut(self, done: int, vectors: int) -> None:
-        """Cuts both files to so many bytes; what is written next goes there."""
-        self._done.truncate(done)
-        self._vectors.truncate(vectors)
-        for file in (self._done, self._vectors):
-            os.fsync(file.fileno())
-
-    def _close(self) -> None:
-        for file in reversed(self._files):
-            with contextlib.suppress(OSError):  # `flush` has said it
-                file.close()
-        self._files = []
+    def _damaged(self, error: Exception) -> StorageError:
+        return StorageError(f"{str(self._path)!r} is damaged ({error}); {_START_OVER}", field="out")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file, all of it or nothing.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, "utf-8")
-    put(part, path)
-
-
-def put(part: Path, path: Path) -> None:
-    """Puts a finished file in its place in one step, and waits for the disk.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    sync(part)
-    part.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file or a folder is on the disk.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
+def _connect(path: Path, start_over: bool) -> sqlite3.Connection:
+    """Opens the database and locks it, with a transaction begun."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        database = _open(path)
+        if not start_over:
+            return database
+        database.close()
+    except sqlite3.OperationalError:  # locked, or no permission: removing it would do harm
+        raise
+    except (sqlite3.DatabaseError, InvalidInputError):  # damaged, or of another format
+        if not start_over:
+            raise
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    return _open(path)
 
 
-def _fault(folder: Path, error: OSError) -> StorageError:
-    return StorageError(f"cannot write {str(folder)!r}: {error}", field="out")
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        # The lock is held until the database is closed.
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        # Flush the log to the disk at every commit.
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute("BEGIN IMMEDIATE")
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if not tables:
+            for statement in _SCHEMA.split(";"):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {FORMAT}")
+            database.execute("COMMIT")
+            database.execute("BEGIN IMMEDIATE")
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found != FORMAT:
+            raise InvalidInputError(
+                f"{str(path)!r} has format {found}, expected {FORMAT}; {_START_OVER}", field="out"
+            )
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _refuse_old_format(folder: Path, start_over: bool) -> None:
+    old = [folder / name for name in _OLD_FILES if (folder / name).exists()]
+    if old and not start_over:
+        raise InvalidInputError(
+            f"{str(old[0])!r} was written by an earlier version of Lensemble, which this one does "
+            f"not read; {_START_OVER}, or give another folder",
+            field="out",
+        )
+    for path in old:
+        path.unlink()

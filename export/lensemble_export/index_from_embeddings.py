@@ -1,4 +1,4 @@
-"""A folder of embeddings that a server made -> an index; nothing is embedded again."""
+"""Builds an index from a folder of embeddings; nothing is embedded again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lensemble.index.maintenance.create import check_target, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import KnownProfile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
-from lensemble_corpus.embedding_folder import NPY, PARQUET, Manifest, read_rows
-from lensemble_corpus.tables import document_text
+from lensemble_corpus.embeddings_manifest import NPY, PARQUET, EmbeddingsManifest, read_rows
+from lensemble_corpus.source import document_text
 
 
 def index_embeddings(
@@ -28,44 +28,44 @@ def index_embeddings(
     plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
 ) -> int:
-    """Writes an index of a folder that `lensemble corpus embed` made.
+    """Writes an index of the vectors and rows that `lensemble corpus embed` wrote.
 
-    A hit's document is the row, `embedding_index` included. A server takes the index if its profile
-    is the one that the vectors were made under.
+    The document of an item is its row, `embedding_index` included. A server can load the index if
+    the vectors were made under the profile of its checkpoint.
 
     Args:
-        source: Folder of the embeddings.
-        out: Folder of the index; one that stands there is replaced.
-        id_field: Where a row has its id; the one that the folder names if None.
-        plan: How the index is to be searched; None goes by its size.
-        fields: Of documents, that get an index for filters.
+        source: folder of the embeddings.
+        out: folder of the index; replaced if it exists.
+        id_field: field with a row's id; None takes the one that the folder's manifest names.
+        plan: index plan; None chooses one by the number of items.
+        fields: document fields that get a database index, for filters.
 
     Returns:
-        How many items are in it.
+        Number of items in the index.
 
     Raises:
-        InvalidInputError: The folder is not finished or damaged, a row has no id or another row's,
-            or a document is too large.
+        InvalidInputError: The folder is not finished or is damaged, a row has no id or the id of
+            another row, or a document is too large.
         StorageError: The index cannot be written.
-        ImportError: PyArrow is needed, and not there.
+        ImportError: PyArrow is needed and not installed.
     """
     check_target(out.resolve())
-    manifest = Manifest.load(source)
+    manifest = EmbeddingsManifest.load(source)
     field = id_field or manifest.id_field
     ids: dict[str, int] = {}
     documents = []
     for number, row in enumerate(read_rows(source, manifest)):
-        id_ = _id(row, field, number)
+        id_ = _row_id(row, field, number)
         if id_ in ids:
             raise InvalidInputError(
-                f"{id_!r} stands twice, in rows {ids[id_]} and {number}; give a field that tells "
-                "rows apart (--id-field)",
+                f"{id_!r} is the id of rows {ids[id_]} and {number}; name a field whose values are "
+                "unique (--id-field)",
                 field=field,
             )
         ids[id_] = number
         documents.append(document_text(row))
-    with tempfile.TemporaryFile(dir=_parent(out)) as scratch:
-        vectors = _vectors(source, manifest, scratch)
+    with tempfile.TemporaryFile(dir=_make_parent(out)) as scratch:
+        vectors = _load_vectors(source, manifest, scratch)
         if len(vectors) != len(documents):
             raise InvalidInputError(
                 f"{len(vectors)} vectors and {len(documents)} rows in {str(source)!r}; embed again",
@@ -84,7 +84,7 @@ def index_embeddings(
     return len(documents)
 
 
-def _id(row: dict[str, Any], field: str, number: int) -> str:
+def _row_id(row: dict[str, Any], field: str, number: int) -> str:
     value = row.get(field)
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise InvalidInputError(
@@ -97,8 +97,8 @@ def _id(row: dict[str, Any], field: str, number: int) -> str:
     return str(value)
 
 
-def _parent(out: Path) -> Path:
-    """The folder that the index will be in, made if missing."""
+def _make_parent(out: Path) -> Path:
+    """Creates the parent folder of the index if it is missing, and returns it."""
     parent = out.resolve().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -107,21 +107,23 @@ def _parent(out: Path) -> Path:
     return parent
 
 
-def _vectors(source: Path, manifest: Manifest, scratch: IO[bytes]) -> NDArray[np.float32]:
-    """(N, D) float32, mapped from a file: memory holds what is looked at."""
+def _load_vectors(
+    source: Path, manifest: EmbeddingsManifest, scratch: IO[bytes]
+) -> NDArray[np.float32]:
+    """The vectors (N, D) float32, mapped from a file: memory holds only what is accessed."""
     if manifest.kind == "parquet":
-        from lensemble_corpus import parquet
+        from lensemble_corpus import parquet_files
 
-        for part in parquet.vectors(source / PARQUET):
-            scratch.write(part.tobytes())
+        for chunk in parquet_files.read_vectors(source / PARQUET):
+            scratch.write(chunk.tobytes())
         scratch.flush()
         return np.memmap(scratch, np.float32, "r").reshape(-1, manifest.dimension)
     try:
-        found: NDArray[np.float32] = np.load(source / NPY, mmap_mode="r")
-        if found.dtype != np.float32 or found.shape[1:] != (manifest.dimension,):
-            raise ValueError(f"{found.dtype} of shape {found.shape}")
+        vectors: NDArray[np.float32] = np.load(source / NPY, mmap_mode="r")
+        if vectors.dtype != np.float32 or vectors.shape[1:] != (manifest.dimension,):
+            raise ValueError(f"{vectors.dtype} of shape {vectors.shape}")
     except (OSError, ValueError) as error:
         raise InvalidInputError(
             f"cannot read {str(source / NPY)!r}: {error}; embed again", field="source"
         ) from error
-    return found
+    return vectors

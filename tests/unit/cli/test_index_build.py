@@ -76,7 +76,7 @@ def test_folder_without_pictures_is_refused(checkpoint, tmp_path):
 
 def test_bad_sidecar_is_named(pictures, checkpoint, tmp_path):
     (pictures / "a.json").write_text("[1]")
-    with pytest.raises(InvalidInputError, match=r"a.json': not an object"):
+    with pytest.raises(InvalidInputError, match=r"a.json': expected a JSON object"):
         build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
 
 

@@ -78,7 +78,7 @@ def test_byte_order_marks_and_windows_lines_are_read(tmp_path):
         ({"corpus": ["{no json"]}, "corpus.jsonl: line 1: "),
         ({"corpus": ["[" * 100_000]}, "corpus.jsonl: line 1: "),
         ({"corpus": [{"text": "no id"}]}, 'corpus.jsonl: line 1: .*string "_id"'),
-        ({"corpus": [CORPUS[0], CORPUS[0]]}, "corpus.jsonl: line 2: _id '1' stands there twice"),
+        ({"corpus": [CORPUS[0], CORPUS[0]]}, "corpus.jsonl: line 2: _id '1' is not unique"),
         ({"corpus": [{"_id": "1"}]}, '\'1\' has neither "text" nor "image"'),
         ({"corpus": [{"_id": "1", "text": 5}]}, "'text' is 5; expected a string"),
         ({"corpus": [{"_id": "1", "image": 7}]}, "'image' is 7; expected a string or a list"),

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lensemble_client import InvalidInputError
-from lensemble_corpus.tables import Refused, Source, Template, Wanted, document_text
+from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source, document_text
+from lensemble_corpus.text_template import TextTemplate
 from tests.pictures import encode, textured
 
 CSV = 'crop_path,damage_type,year\na.png,dent,2019\nsub/b.png,"scratch, deep",2020\n'
@@ -78,7 +79,9 @@ def test_folders_are_what_they_are_elsewhere(folder):
         ("2", "two"),
     ]
     assert [row.entry.text for row in Source(folder, text="<{_id}>")] == ["<1>", "<2>"]
-    with pytest.raises(InvalidInputError, match="is a folder, and says itself"):
+    with pytest.raises(
+        InvalidInputError, match="is a folder, which determines pictures and ids itself"
+    ):
         Source(folder, id_field="x")
 
 
@@ -90,14 +93,14 @@ def test_a_bad_row_is_refused_and_the_others_go_on(folder):
         '{"crop_path": ["a.png", "sub/b.png"], "id": 5}\n'
     )
     rows = list(Source(path, id_field="crop_path"))
-    said = {row.where: str(row.error) for row in rows if isinstance(row, Refused)}
+    said = {row.where: str(row.error) for row in rows if isinstance(row, RefusedRow)}
     assert list(said) == [f"line {n}" for n in (2, 3, 4, 5, 7, 8, 9)]
     assert "not JSON" in said["line 2"]
     assert said["line 3"] == "a JSON list; expected an object"
     assert said["line 4"] == "'crop_path' is 7; expected a string or a list of strings"
     assert said["line 5"] == "crop_path: None; expected a text or a number"
     assert said["line 8"] == "a text in the row is not valid Unicode"
-    assert isinstance(rows[5], Wanted), "a picture is looked for when its turn comes"
+    assert isinstance(rows[5], EmbeddableRow), "a picture is looked for when its turn comes"
     with pytest.raises(InvalidInputError, match="cannot read"):
         rows[5].entry.item()
     path.write_text('{"id": 5, "crop_path": ["a.png", "sub/b.png"]}\n')
@@ -165,7 +168,7 @@ def test_fields_are_guessed_or_named(folder):
         source({"picture": "a.png", "n": 1})
     with pytest.raises(InvalidInputError, match=r"'pic'; the first row has 'path'"):
         source({"path": "a.png"}, image_field="pic")
-    with pytest.raises(InvalidInputError, match=r"'nr'; say which .*has 'path'"):
+    with pytest.raises(InvalidInputError, match=r"'nr'; name a field .*has 'path'"):
         source({"path": "a.png"}, id_field="nr")
     with pytest.raises(InvalidInputError, match=r"no row has a picture.*--id-field.*has 't'"):
         source({"t": "x"}, text="{t}")
@@ -177,20 +180,20 @@ def test_an_index_from_before_is_not_kept(folder):
 
 
 def test_template():
-    assert Template("{a}: {b c} {{}}{a}").of({"a": None, "b c": 3}) == ": 3 {}"
-    assert Template("{a}").of({"a": "{b}"}) == "{b}"
+    assert TextTemplate("{a}: {b c} {{}}{a}").fill_in({"a": None, "b c": 3}) == ": 3 {}"
+    assert TextTemplate("{a}").fill_in({"a": "{b}"}) == "{b}"
     for wrong in ("{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a", "{a:{b}}", "}"):
         with pytest.raises(InvalidInputError, match=r"^text: "):
-            Template(wrong)
+            TextTemplate(wrong)
     with pytest.raises(InvalidInputError, match="the template names 'x'; the row has 'a', 'b'"):
-        Template("{a} {x}").of({"a": 1, "b": 2})
+        TextTemplate("{a} {x}").fill_in({"a": 1, "b": 2})
 
 
 def test_template_that_no_row_fits_is_said_at_once(folder):
     with pytest.raises(InvalidInputError, match="names 'damage'; the row has 'crop_path'"):
         Source(write(folder, "json"), text="{damage}")
     first, second = Source(write(folder, "json", [ROWS[0], {"crop_path": "a.png"}]), text="{year}")
-    assert isinstance(first, Wanted)
+    assert isinstance(first, EmbeddableRow)
     assert "names 'year'" in str(second.error)
 
 

@@ -1,0 +1,155 @@
+"""One pass over a source: each row becomes a vector in the journal, or an error."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from typing import TypeAlias
+
+from lensemble_client.calls import Embedding, Measured
+from lensemble_client.client import Client
+from lensemble_contract.errors import (
+    InvalidInputError,
+    LensembleError,
+    NotFoundError,
+    NotReadyError,
+)
+from lensemble_contract.items import Item
+from lensemble_corpus.journal import Journal, VectorSettings
+from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source, check_picture_sizes
+
+# Rows are looked up in the journal in blocks, so that known rows need not wait for the server's
+# answers to the unknown ones before them.
+_BLOCK_ROWS = 4096
+# An error in one of these fields is the same for every row.
+_FIELDS_OF_ALL_ROWS = ("dimensions", "embedder")
+# An error in one of these fields is the row's own.
+_FIELDS_OF_ONE_ROW = ("text", "image", "instruction")
+
+Result: TypeAlias = Measured[Embedding] | LensembleError
+
+
+class EmbeddingRun:
+    """Embeds the rows of a source that the journal does not know.
+
+    Args:
+        client: client of a running server.
+        journal: journal to look rows up in, and to add vectors to.
+        dimensions: Matryoshka length of the vectors; None for the profile's full length.
+        embedder: name of the embedder.
+        concurrency: requests in flight at a time.
+
+    Attributes:
+        journal: the journal.
+        sent: number of rows that were sent to the server.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        journal: Journal,
+        dimensions: int | None,
+        embedder: str,
+        concurrency: int,
+    ) -> None:
+        self._client, self.journal = client, journal
+        self._dimensions, self._embedder = dimensions, embedder
+        self._concurrency = concurrency
+        self.sent = 0
+
+    def outcomes(
+        self, source: Source
+    ) -> Generator[tuple[EmbeddableRow | RefusedRow, int | LensembleError]]:
+        """Yields every row in order, with the place of its vector in the journal or its error.
+
+        Raises:
+            LensembleError: An error that every further row would meet, such as a server that cannot
+                be reached.
+        """
+        rows = iter(source)
+        while block := list(islice(rows, _BLOCK_ROWS)):
+            known = {
+                row.digest: outcome
+                for row in block
+                if isinstance(row, EmbeddableRow)
+                and (outcome := self.journal.find(row.digest)) is not None
+            }
+            unknown = [
+                row for row in block if isinstance(row, EmbeddableRow) and row.digest not in known
+            ]
+            with closing(self._embed(unknown)) as results:
+                for row in block:
+                    if isinstance(row, RefusedRow):
+                        yield row, row.error
+                    elif row.digest in known:
+                        yield row, known[row.digest]
+                    else:
+                        yield row, self._record(row, *next(results))
+
+    def _embed(self, rows: Sequence[EmbeddableRow]) -> Generator[tuple[Result, bool]]:
+        """Yields the result of each row in order, and whether the row was sent to the server."""
+        # For each row that the client has taken and whose result is not yielded: the error for
+        # which it was not sent, or None.
+        unsent: deque[LensembleError | None] = deque()
+
+        def items() -> Iterator[Item]:
+            for row in rows:
+                try:
+                    check_picture_sizes(row.entry)
+                    item = row.entry.item()
+                except LensembleError as error:
+                    unsent.append(error)
+                except ValueError as error:  # a null character in a path
+                    unsent.append(InvalidInputError(str(error)))
+                else:
+                    unsent.append(None)
+                    yield item
+
+        with closing(
+            self._client.embed_stream(
+                items(),
+                dimensions=self._dimensions,
+                embedder=self._embedder,
+                concurrency=self._concurrency,
+            )
+        ) as results:
+            for result in results:
+                while (error := unsent.popleft()) is not None:
+                    yield error, False
+                self.sent += 1
+                yield result, True
+        yield from ((error, False) for error in unsent if error is not None)
+
+    def _record(self, row: EmbeddableRow, result: Result, was_sent: bool) -> int | LensembleError:
+        """Adds a result to the journal; returns the vector's place, or the row's error."""
+        if isinstance(result, LensembleError):
+            if isinstance(result, NotReadyError | NotFoundError) or (
+                result.field in _FIELDS_OF_ALL_ROWS
+            ):
+                raise result
+            # An error is remembered only if the server gave it for the row's content. A file that
+            # cannot be read now may be there next time, and the digest would not show it.
+            of_this_row = result.field.split("[")[0] in _FIELDS_OF_ONE_ROW
+            if was_sent and isinstance(result, InvalidInputError) and of_this_row:
+                self.journal.refuse(row.digest, result)
+            return result
+        settings = VectorSettings(
+            result.profile, len(result.result), self._dimensions, self._embedder
+        )
+        if self.journal.settings is None:
+            self.journal.begin(settings)
+        elif settings != self.journal.settings:
+            raise _incomparable(self.journal.settings, settings)
+        return self.journal.add(row.digest, result.result)
+
+
+def _incomparable(before: VectorSettings, now: VectorSettings) -> InvalidInputError:
+    return InvalidInputError(
+        f"the server makes vectors of {now.dimension} dimensions under profile {now.profile}, but "
+        f"the folder has vectors of {before.dimension} dimensions under profile {before.profile}, "
+        "and they cannot be compared: serve the earlier checkpoint, give another folder, or embed "
+        "all rows again (--again)",
+        field="profile",
+    )

@@ -1,0 +1,122 @@
+"""A finished folder of embeddings: its files, its manifest, its rows.
+
+embeddings.npy      (N, D) float32, for `np.load(..., mmap_mode="r")`
+metadata.json       the N rows as they were, each with `embedding_index`, the number of its vector
+embeddings.parquet  instead of the two, if chosen: the rows' columns, `embedding_index`, `embedding`
+failed.json         rows that have no vector: where, id, path, error
+manifest.json       profile, dimension, counts; written last, so a folder without it is not finished
+work/               the journal (`journal`), for the next run
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+from lensemble_contract.errors import InvalidInputError
+
+FORMAT = 1
+NPY, METADATA, PARQUET = "embeddings.npy", "metadata.json", "embeddings.parquet"
+FAILED, MANIFEST, WORK = "failed.json", "manifest.json", "work"
+
+FileKind: TypeAlias = Literal["npy", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingsManifest:
+    """Description of a finished folder of embeddings.
+
+    Attributes:
+        profile: hash of the profile under which all vectors were made.
+        dimension: length of each vector.
+        asked: `dimensions` of the requests; None for the profile's full length.
+        embedder: name of the embedder.
+        kind: kind of the files.
+        count: number of rows with a vector.
+        failed: number of rows without one.
+        id_field: field that holds a row's id.
+        content: SHA-256 over the rows, in order, and over the place of each vector in the journal.
+        format: version of the folder's layout.
+    """
+
+    profile: str
+    dimension: int
+    asked: int | None
+    embedder: str
+    kind: FileKind
+    count: int
+    failed: int
+    id_field: str
+    content: str
+    format: int = FORMAT
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads the manifest of a folder.
+
+        Raises:
+            InvalidInputError: The folder is not finished, or has another format.
+        """
+        path = folder / MANIFEST
+        try:
+            manifest = cls(**json.loads(path.read_text("utf-8")))
+        except FileNotFoundError as error:
+            raise InvalidInputError(
+                f"no {MANIFEST} in {str(folder)!r}: not a finished folder of embeddings; run "
+                "`lensemble corpus embed` (again)",
+                field="source",
+            ) from error
+        except (OSError, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"cannot read {str(path)!r}: {error}; embed again", field="source"
+            ) from error
+        if manifest.format != FORMAT:
+            raise InvalidInputError(
+                f"{str(path)!r} has format {manifest.format!r}, expected {FORMAT}; embed again",
+                field="source",
+            )
+        return manifest
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files with the vectors and the rows."""
+        return (NPY, METADATA) if self.kind == "npy" else (PARQUET,)
+
+
+def read_rows(folder: Path, manifest: EmbeddingsManifest) -> Iterator[dict[str, Any]]:
+    """Reads the rows of a finished folder, in the order of their vectors, without the vectors.
+
+    Raises:
+        InvalidInputError: The rows cannot be read.
+        ImportError: PyArrow is needed and not installed.
+    """
+    if manifest.kind == "parquet":
+        from lensemble_corpus import parquet_files
+
+        yield from parquet_files.read_metadata(folder / PARQUET)
+        return
+    path = folder / METADATA
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected a list of objects")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
+    yield from rows
+
+
+def read_failures(folder: Path) -> list[dict[str, str]]:
+    """Reads `failed.json`: `where`, `id`, `path` and `error` of each row without a vector.
+
+    Raises:
+        InvalidInputError: The file cannot be read.
+    """
+    path = folder / FAILED
+    try:
+        failures: list[dict[str, str]] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="out") from error
+    return failures

@@ -1,0 +1,281 @@
+"""The rows that `lensemble corpus embed` embeds, read from a table file or a folder.
+
+    [{"crop_path": "crops/17.jpg", "damage_type": "dent", ...}, ...]
+
+Paths of pictures are relative to the file. Pictures are read only when they are embedded. A row
+that cannot be embedded is returned as `RefusedRow`, and the rows after it follow; a fault of the
+file as a whole is an error before the first row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
+from lensemble_corpus.entries import Entry, find_entries, strings
+from lensemble_corpus.table_files import TableRow, open_table
+from lensemble_corpus.text_template import TextTemplate, list_fields
+
+# Fields that may hold a picture's path. If the caller names none, the first one that the first row
+# has is used.
+IMAGE_FIELDS = ("crop_path", "image", "image_path", "path", "file")
+# Field that rows get beside their vectors: the number of the vector.
+INDEX_FIELD = "embedding_index"
+# Field of the id: always in the rows of a folder, and used in those of a file if it is there.
+ID = "_id"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that cannot be embedded.
+
+    Attributes:
+        where: its place in the source, such as `line 3`.
+        id: id of the item; empty if it is not known.
+        error: what is wrong with the row.
+    """
+
+    where: str
+    id: str
+    error: InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddableRow:
+    """A row that can be embedded.
+
+    Attributes:
+        where: its place in the source, such as `line 3`.
+        entry: the item; its document is the whole row.
+        digest: digest of everything that the vector depends on, 16 bytes (`digest_of`).
+        text: the row as JSON (`document_text`), without an earlier `embedding_index`.
+    """
+
+    where: str
+    entry: Entry
+    digest: bytes
+    text: str
+
+
+class Source:
+    """The rows of a file or a folder; can be iterated repeatedly.
+
+    Args:
+        path: `.json` (a list of objects), `.jsonl`, `.csv`, `.parquet`; or a folder, as
+            `entries.find_entries` reads it.
+        image_field: field with the path of a row's picture, or a list of paths; None looks for one
+            of `IMAGE_FIELDS`, and an empty name means that rows have no pictures.
+        id_field: field with a row's id; None takes `_id`, or the picture's path.
+        text: template of the text; None embeds pictures alone, or the text that a folder's
+            `corpus.jsonl` has.
+        instruction: replaces the profile's instruction in rows that have none of their own.
+
+    Attributes:
+        id_field: field with the id in a row's document.
+        total: number of rows.
+
+    Raises:
+        InvalidInputError: The source cannot be read, is empty, or its first row lacks a field.
+        ImportError: PyArrow is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        image_field: str | None = None,
+        id_field: str | None = None,
+        text: str | None = None,
+        instruction: str | None = None,
+    ) -> None:
+        self._template = TextTemplate(text) if text is not None else None
+        self._instruction = instruction or None
+        self.id_field: str = ID
+        self._entries: list[Entry] | None = None
+        if path.is_dir():
+            if image_field is not None or id_field is not None:
+                raise InvalidInputError(
+                    f"{str(path)!r} is a folder, which determines pictures and ids itself; leave "
+                    "the option out, or give a file of rows",
+                    field="image_field" if image_field is not None else "id_field",
+                )
+            self._base = path
+            self._entries = find_entries(path)
+            self.total = len(self._entries)
+            first_row = _row_of(self._entries[0])
+        else:
+            self._base = path.parent
+            self._read_rows, self.total = open_table(path)
+            first_row = next((row.fields for row in self._read_rows() if not row.error), {})
+            if not first_row:
+                raise InvalidInputError(f"{str(path)!r} has no row to embed", field="source")
+            has_text = self._template is not None
+            self._image_field = _choose_image_field(first_row, image_field, has_text)
+            self.id_field = _choose_id_field(first_row, id_field, self._image_field)
+        if self._template is not None:
+            self._template.fill_in(first_row)
+
+    def __iter__(self) -> Iterator[EmbeddableRow | RefusedRow]:
+        if self._entries is not None:
+            for number, entry in enumerate(self._entries, start=1):
+                yield self._convert(TableRow(f"item {number}", _row_of(entry)), entry)
+        else:
+            for row in self._read_rows():
+                yield self._convert(row)
+
+    def _convert(self, row: TableRow, entry: Entry | None = None) -> EmbeddableRow | RefusedRow:
+        """Makes an item of a row; `entry` is the item of a folder's row."""
+        fields = row.fields
+        id_ = entry.id if entry is not None else _id_text(fields.get(self.id_field))
+        try:
+            if row.error:
+                raise InvalidInputError(row.error)
+            if INDEX_FIELD in fields:
+                fields = {name: value for name, value in fields.items() if name != INDEX_FIELD}
+            text = document_text(fields)
+            entry = replace(entry, document=fields) if entry else self._make_entry(fields, id_)
+            if self._template is not None:
+                entry = replace(entry, text=self._template.fill_in(fields) or None)
+            if entry.text is None and not entry.images:
+                raise InvalidInputError("the row has neither a text nor a picture")
+            if self._instruction and not entry.instruction:
+                entry = replace(entry, instruction=self._instruction)
+            return EmbeddableRow(row.where, entry, digest_of(entry, self._base), text)
+        except InvalidInputError as error:
+            return RefusedRow(row.where, id_, error)
+
+    def _make_entry(self, fields: dict[str, Any], id_: str) -> Entry:
+        if not id_:
+            raise InvalidInputError(
+                f"{fields.get(self.id_field)!r}; expected a text or a number", field=self.id_field
+            )
+        names: tuple[str, ...] = ()
+        if self._image_field:
+            try:
+                names = strings(fields, self._image_field)
+            except ValueError as error:
+                raise InvalidInputError(str(error)) from error
+        images = tuple(self._base / name for name in names if name)
+        return Entry(id_, images=images, document=fields)
+
+
+def document_text(fields: Mapping[str, Any]) -> str:
+    """A row as JSON text.
+
+    NaN and infinity become null; values of types that JSON does not have become texts.
+
+    Raises:
+        InvalidInputError: A text in the row is not valid Unicode.
+    """
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        text = json.dumps(_as_json_value(fields), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("a text in the row is not valid Unicode") from error
+    return text
+
+
+def digest_of(entry: Entry, base: Path) -> bytes:
+    """Digest that changes whenever a vector has to be made again, 16 bytes.
+
+    It covers the text, the instruction, and of each picture the path, the size and the time of the
+    last change. Pictures are not read for it.
+
+    Args:
+        entry: the item.
+        base: folder to which the paths of pictures are relative.
+    """
+    parts: list[Any] = [entry.text, entry.instruction]
+    for path in entry.images:
+        try:
+            status = path.stat()
+            version = [status.st_size, status.st_mtime_ns]
+        except (OSError, ValueError):  # missing, or a null character in the path
+            version = []
+        parts.append([os.path.relpath(path, base), *version])
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+
+
+def check_picture_sizes(entry: Entry) -> None:
+    """Refuses a picture that is too large for the server, before it is read.
+
+    Raises:
+        InvalidInputError: A picture has too many bytes.
+    """
+    for number, path in enumerate(entry.images):
+        try:
+            size = path.stat().st_size
+        except (OSError, ValueError):  # reading the picture will report the reason
+            continue
+        if size > contract.MAX_IMAGE_BYTES:
+            raise InvalidInputError(
+                f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}", field=f"image[{number}]"
+            )
+
+
+def _row_of(entry: Entry) -> dict[str, Any]:
+    """The row of an item of a folder: its document, with the id."""
+    return {ID: entry.id, **entry.document}
+
+
+def _choose_image_field(row: Mapping[str, Any], name: str | None, has_text: bool) -> str:
+    """The field with the picture's path: the given one, or a usual one in the first row."""
+    if name is not None:
+        if name and name not in row:
+            raise InvalidInputError(
+                f"{name!r}; the first row has {list_fields(row)}", field="image_field"
+            )
+        return name
+    usual = next((field for field in IMAGE_FIELDS if field in row), "")
+    if not usual and not has_text:
+        raise InvalidInputError(
+            f"none of {', '.join(IMAGE_FIELDS)} is in the first row, which has "
+            f"{list_fields(row)}; name the field with the picture's path (--image-field), or give "
+            "a text to embed (--text)",
+            field="image_field",
+        )
+    return usual
+
+
+def _choose_id_field(row: Mapping[str, Any], name: str | None, image_field: str) -> str:
+    """The field with the id: the given one, or a usual one in the first row."""
+    candidates = [name] if name is not None else [ID, image_field, "id"]
+    chosen = next((field for field in candidates if field and field in row), None)
+    if chosen is None:
+        reason = repr(name) if name is not None else "no row has a picture, `_id` or `id`"
+        raise InvalidInputError(
+            f"{reason}; name a field that identifies a row (--id-field): the first row has "
+            f"{list_fields(row)}",
+            field="id_field",
+        )
+    return chosen
+
+
+def _id_text(value: object) -> str:
+    """An id as text; empty if the value cannot be an id."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _as_json_value(value: object) -> object:
+    """A value without parts that JSON cannot represent."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_json_value(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json_value(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | None):
+        return value
+    return value.isoformat() if isinstance(value, datetime | date | time) else str(value)

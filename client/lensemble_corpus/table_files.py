@@ -1,0 +1,132 @@
+"""Readers of table files: JSON, JSON Lines, CSV and Parquet.
+
+Rows are read as they are asked for, except that a JSON list is read as a whole. A row that is wrong
+carries its error, and the rows after it are read; a fault of the file as a whole is an exception.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lensemble_contract.errors import InvalidInputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row of a file.
+
+    Attributes:
+        where: its place in the file, such as `line 3`.
+        fields: field name -> value.
+        error: what is wrong with the row; empty if nothing is.
+    """
+
+    where: str
+    fields: dict[str, Any]
+    error: str = ""
+
+
+def open_table(path: Path) -> tuple[Callable[[], Iterator[TableRow]], int]:
+    """Checks a file as a whole, and counts its rows.
+
+    Args:
+        path: `.json` (a list of objects), `.jsonl`, `.ndjson`, `.csv` or `.parquet`.
+
+    Returns:
+        A function that reads the rows from the beginning, and their number.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or its ending is not supported.
+        ImportError: PyArrow is needed and not installed.
+    """
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        from lensemble_corpus import parquet_files
+
+        return lambda: _number_rows(parquet_files.read_rows(path)), parquet_files.count_rows(path)
+    if ending == ".json":
+        rows = _read_json(path)
+        return lambda: iter(rows), len(rows)
+    if ending in (".jsonl", ".ndjson"):
+        return lambda: _read_file(path, _json_lines), _count(_read_file(path, _filled_lines))
+    if ending == ".csv":
+        return lambda: _read_file(path, _csv_rows), _count(_read_file(path, _csv_rows))
+    raise InvalidInputError(
+        f"{str(path)!r}; expected .json, .jsonl, .csv, .parquet, or a folder", field="source"
+    )
+
+
+def _read_file(path: Path, read: Callable[[Path], Iterator[T]]) -> Iterator[T]:
+    """Yields what a reader yields; a fault of the file becomes an error that names the file."""
+    try:
+        yield from read(path)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
+
+
+def _count(rows: Iterable[object]) -> int:
+    return sum(1 for _ in rows)
+
+
+def _number_rows(rows: Iterator[dict[str, Any]]) -> Iterator[TableRow]:
+    return (TableRow(f"row {number}", fields) for number, fields in enumerate(rows, start=1))
+
+
+def _read_json(path: Path) -> list[TableRow]:
+    try:
+        rows = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
+    if not isinstance(rows, list):
+        raise InvalidInputError(
+            f"{str(path)!r} holds a JSON {type(rows).__name__}; expected a list of objects",
+            field="source",
+        )
+    return [_object_row(f"row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers."""
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        yield from ((n, line) for n, line in enumerate(file, start=1) if not line.isspace())
+
+
+def _json_lines(path: Path) -> Iterator[TableRow]:
+    for number, line in _filled_lines(path):
+        where = f"line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield TableRow(where, {}, f"not JSON: {error}")
+        else:
+            yield _object_row(where, value)
+
+
+def _object_row(where: str, value: object) -> TableRow:
+    if isinstance(value, dict):
+        return TableRow(where, value)
+    return TableRow(where, {}, f"a JSON {type(value).__name__}; expected an object")
+
+
+def _csv_rows(path: Path) -> Iterator[TableRow]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        names = next(reader, [])
+        if not names or len(set(names)) < len(names) or "" in names:
+            raise ValueError(f"the first line is {names}; expected names of columns, each once")
+        try:
+            for values in reader:
+                where = f"line {reader.line_num}"
+                if len(values) == len(names):
+                    yield TableRow(where, dict(zip(names, values, strict=True)))
+                elif values:
+                    yield TableRow(where, {}, f"{len(values)} values; the header has {len(names)}")
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from error

@@ -1,0 +1,46 @@
+"""An index that is built from a folder of embeddings, without a server."""
+
+import numpy as np
+import pytest
+
+from lensemble_client import InvalidInputError
+from lensemble_export.index_from_embeddings import index_embeddings
+from tests.embedded_corpus import ROWS, D, EmbeddedCorpus
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return EmbeddedCorpus(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_every_row_becomes_an_item(corpus, tmp_path, kind):
+    corpus.run(kind=kind)
+    assert index_embeddings(corpus.out, tmp_path / "index") == 10
+
+
+def test_ids_must_be_unique(corpus, tmp_path):
+    corpus.write([*ROWS, {**ROWS[3], "text": "other", "plate": "x"}])
+    corpus.run()
+    with pytest.raises(InvalidInputError, match=r"^id: '3' is the id of rows 3 and 10"):
+        index_embeddings(corpus.out, tmp_path / "index")
+    with pytest.raises(InvalidInputError, match=r"^plate: row 0 has None"):
+        index_embeddings(corpus.out, tmp_path / "index", id_field="plate")
+    assert index_embeddings(corpus.out, tmp_path / "index", id_field="embedding_index") == 11
+
+
+def test_an_unfinished_folder_is_refused(corpus, tmp_path):
+    corpus.run()
+    (corpus.out / "manifest.json").unlink()
+    with pytest.raises(InvalidInputError, match="not a finished folder of embeddings"):
+        index_embeddings(corpus.out, tmp_path / "index")
+
+
+def test_vectors_that_do_not_fit_the_rows_are_refused(corpus, tmp_path):
+    corpus.run()
+    np.save(corpus.out / "embeddings.npy", np.ones((3, D), np.float32))
+    with pytest.raises(InvalidInputError, match="3 vectors and 10 rows"):
+        index_embeddings(corpus.out, tmp_path / "index")
+    np.save(corpus.out / "embeddings.npy", np.ones((10, D), np.float64))
+    with pytest.raises(InvalidInputError, match="float64"):
+        index_embeddings(corpus.out, tmp_path / "index")
