@@ -1,4 +1,4 @@
-"""`Qwen3VLEmbedder`: pictures with a context in words -> vectors, for code that wants just that."""
+"""`Qwen3VLEmbedder`: vectors of pictures and their contexts, for code that needs nothing else."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Qwen3VLEmbedder:
     """Embeds pictures with their context through a Lensemble server; a context manager.
 
     Args:
-        url: Of the server, `grpc://host:port` or `http://host:port`.
+        url: URL of the server, `grpc://host:port` or `http://host:port`.
         instruction: Replaces the profile's instruction.
-        dimensions: Matryoshka length of the vectors; the profile's full one if None.
-        client: Used instead of one made from `url`; it stays open.
-        options: Of `Client`, such as `timeout_s`.
+        dimensions: Matryoshka length of the vectors; None takes the profile's full length.
+        client: Used instead of one made from `url`; it is not closed.
+        options: Further arguments of `Client`, such as `timeout_s`.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Qwen3VLEmbedder:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the client, unless it was given."""
         if self._owned:
             self._client.close()
 
     def generate_embedding(
         self, image_path: Picture | None = None, text_context: str | None = None
     ) -> Embedding:
-        """One vector of a picture, of its context, or of both together.
+        """Embeds a picture, its context, or both together.
 
         Args:
-            image_path: Path to a picture; encoded bytes and Pillow images will do, too.
-            text_context: What is known about it.
+            image_path: Path of a picture; encoded bytes and Pillow images are accepted, too.
+            text_context: Text that describes the picture.
 
         Returns:
-            (D,) float32, unit length.
+            The vector (D,), float32, unit length.
 
         Raises:
             LensembleError: Any class of the tree in `errors`.
@@ -82,42 +82,43 @@ class Qwen3VLEmbedder:
         *,
         progress: bool = False,
     ) -> NDArray[np.float32]:
-        """The vectors of many, worked on side by side.
+        """Embeds many pictures, several requests at a time.
 
         Args:
             image_paths: N pictures; None where there is only a context.
-            text_contexts: N contexts; None gives none to any.
+            text_contexts: N contexts; None if there are none.
             progress: Whether to show a progress bar on standard error.
 
         Returns:
-            (N, D) float32, unit length, in the same order.
+            The vectors (N, D), float32, unit length, in the same order.
 
         Raises:
-            InvalidInputError: Lengths differ, or an item is at fault: its place is named. To keep
-                the others, use `Client.embed_many`.
+            InvalidInputError: The lengths differ, or an item is not valid; the error names its
+                position. `Client.embed_many` keeps the results of the other items.
             LensembleError: Any class of the tree in `errors`.
         """
         contexts = [None] * len(image_paths) if text_contexts is None else text_contexts
         if len(contexts) != len(image_paths):
             raise InvalidInputError(
-                f"{len(image_paths)} pictures, {len(contexts)} contexts", field="text_contexts"
+                f"{len(image_paths)} pictures, {len(contexts)} contexts; expected as many of each",
+                field="text_contexts",
             )
         items = []
         for n, (picture, text) in enumerate(zip(image_paths, contexts, strict=True)):
             try:
                 items.append(Item.of(text, picture, self._instruction))
             except LensembleError as error:
-                raise _placed(error, n) from error
-        found = self._client.embed_many(items, dimensions=self._dimensions, progress=progress)
+                raise _at_position(error, n) from error
+        results = self._client.embed_many(items, dimensions=self._dimensions, progress=progress)
         vectors = []
-        for n, result in enumerate(found):
+        for n, result in enumerate(results):
             if isinstance(result, LensembleError):
-                raise _placed(result, n) from result
+                raise _at_position(result, n) from result
             vectors.append(result)
         return np.stack(vectors) if vectors else np.empty((0, self._dimensions or 0), np.float32)
 
 
-def _placed(error: LensembleError, n: int) -> LensembleError:
-    """The same error, with the place of its item."""
+def _at_position(error: LensembleError, n: int) -> LensembleError:
+    """Returns the same error, whose field begins with the position of the item."""
     field = f"[{n}].{error.field}" if error.field else f"[{n}]"
     return type(error)(error.message, field=field)

@@ -1,4 +1,4 @@
-"""What goes with a call beside its tensors: whose it is, and where in a trace it stands."""
+"""Request id and trace context that clients send with every request."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
 
+# Id of the requests that the current context sends. The server's log names it if they fail there.
+# An empty id is not sent.
 request_id: ContextVar[str] = ContextVar("lensemble_request_id", default="")
-"""Of the calls that are made from here on: it stands in the server's log if they fail there. Empty
-leaves it out."""
 
 
 def headers() -> dict[str, str]:
-    """W3C trace context of the current span, which the server continues.
+    """Returns the W3C trace context of the current span, so that the server continues the trace.
 
-    Empty without a span, or if OpenTelemetry is not installed.
+    Empty if there is no span, or if OpenTelemetry is not installed.
     """
-    found: dict[str, str] = {}
+    context: dict[str, str] = {}
     if (inject := _injector()) is not None:
-        inject(found)
-    return found
+        inject(context)
+    return context
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is worth another try, and how long to wait before it."""
+"""Which failed calls are tried again, and how long to wait before that."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from lensemble_contract.errors import LensembleError, NotReadyError, OverloadedE
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Tries, with waits that grow and are drawn at random: callers do not come back all at once.
+    """Number of tries, and the waits between them.
 
-    "Full jitter": Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog.
+    Waits are random below a limit that doubles, so that callers do not all come back at the same
+    moment ("full jitter": Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog).
 
     Attributes:
-        tries: In all; 1 tries once. What a call that sends many items is refused for load is not
-            counted, and tried again until its timeout: most of the load may be its own.
-        first_s: Longest wait before the second try, in seconds; it doubles with each.
-        most_s: Longest wait.
+        tries: Number of tries, the first included; 1 never tries again. Overload refusals of calls
+            that send many items do not use up a try: such calls are tried again until their
+            timeout, because most of the load may be their own.
+        first_s: Longest wait before the second try, in seconds; it doubles with each further try.
+        most_s: Longest wait before any try, in seconds.
     """
 
     tries: int = 3
@@ -29,13 +31,13 @@ class Retry:
     most_s: float = 2.0
 
     def waits(self) -> Iterator[float]:
-        """Seconds to wait before each further try."""
+        """Yields the seconds to wait before each further try."""
         return itertools.islice(self._all_waits(), max(0, self.tries - 1))
 
     def patient_waits(self) -> Iterator[float]:
-        """Seconds to wait before each further try after a refusal for load; as many as one likes.
+        """Yields the seconds to wait before each further try after an overload refusal.
 
-        None if there is only one try.
+        There is no end to them, but there are none at all if `tries` is 1.
         """
         return self._all_waits() if self.tries > 1 else iter(())
 
@@ -47,14 +49,15 @@ class Retry:
 
     @staticmethod
     def worth(error: LensembleError, *, writes: bool) -> bool:
-        """Whether the same call may do better, and cannot do harm.
+        """Whether trying the call again may succeed and is safe.
 
-        A call that was refused for load did nothing. One that lost its server may have been done:
-        to read again is safe; to write again might undo what somebody else wrote since.
+        A call that was refused because of overload has done nothing. A call that lost its server
+        may have been carried out. To read again is safe; to write again might undo what somebody
+        else has written since.
 
         Args:
-            error: Of the call.
-            writes: Whether the call changes anything.
+            error: The error of the call.
+            writes: Whether the call changes the index.
         """
         return isinstance(error, OverloadedError) or (
             isinstance(error, NotReadyError) and not writes
@@ -62,12 +65,12 @@ class Retry:
 
 
 class Tries:
-    """The tries of one call: how long the next may take, and how long to wait before it.
+    """The tries of one call: how long the next one may take, and how long to wait before it.
 
     Args:
-        retry: How many, and with what waits.
-        timeout_s: Seconds for all of them together.
-        patient: Whether refusals for load are not counted: of calls that send many items.
+        retry: Number of tries, and the waits.
+        timeout_s: Seconds for all tries together.
+        patient: Whether overload refusals do not use up a try, as in calls that send many items.
 
     Attributes:
         left_s: Seconds that the next try may take.
@@ -80,17 +83,17 @@ class Tries:
         self._end = time.monotonic() + timeout_s
 
     def wait_after(self, error: LensembleError, *, writes: bool) -> float:
-        """Seconds to wait before the next try.
+        """Returns the seconds to wait before the next try.
 
         Args:
-            error: Of the last try.
-            writes: Whether the call changes anything.
+            error: The error of the last try.
+            writes: Whether the call changes the index.
 
         Raises:
-            LensembleError: That very error, if there is no next try.
+            LensembleError: The given error, if the call must not be tried again.
         """
-        refused = isinstance(error, OverloadedError)
-        wait = next(self._patient_waits if refused else self._waits, None)
+        waits = self._patient_waits if isinstance(error, OverloadedError) else self._waits
+        wait = next(waits, None)
         left_s = self._end - time.monotonic() - (wait or 0)
         if wait is None or left_s <= 0 or not self._retry.worth(error, writes=writes):
             raise error

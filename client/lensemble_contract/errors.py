@@ -1,18 +1,18 @@
-"""Everything that Lensemble raises, in one tree.
+"""All errors that Lensemble raises, as one tree of classes.
 
     LensembleError
-    ├── InvalidInputError       400  INVALID_ARGUMENT    the input is at fault: its field, the limit
-    ├── ReadOnlyError           403  PERMISSION_DENIED   writes are off
-    ├── NotFoundError           404  NOT_FOUND           no such model, or no such item
+    ├── InvalidInputError       400  INVALID_ARGUMENT    the input is not valid; names its field
+    ├── ReadOnlyError           403  PERMISSION_DENIED   the server accepts no writes
+    ├── NotFoundError           404  NOT_FOUND           there is no such model or item
     ├── OverloadedError         429  RESOURCE_EXHAUSTED  too much work; try again later
     ├── CancelledError          499  CANCELLED           the caller gave up
     ├── InternalError           500  INTERNAL            a fault of the service
-    ├── StorageError            507  DATA_LOSS           the index's files: full disk, damage
-    ├── NotReadyError           503  UNAVAILABLE         not started yet, gone, or no index loaded
+    ├── StorageError            507  DATA_LOSS           disk full, or an index file is damaged
+    ├── NotReadyError           503  UNAVAILABLE         starting, gone, or no index is loaded
     └── DeadlineExceededError   504  DEADLINE_EXCEEDED   the answer took longer than the timeout
 
-An error crosses the wire as `[code] field: message`, so that what the server raised is what the
-client raises, whichever protocol carried it and whatever an ensemble wrote in front of it.
+On the wire an error is the text `[code] field: message`. From it the client raises the same error
+as the server, for both protocols and whatever text an ensemble puts in front.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = [
 
 
 class LensembleError(Exception):
-    """Base of every error of this package.
+    """Base class of all errors that Lensemble raises.
 
     Attributes:
-        code: Word for the cause, also on the wire.
+        code: One word for the class of the error; part of the text on the wire.
         grpc_status: Name of the gRPC status code.
         http_status: HTTP status code.
-        message: What was wrong, what was expected, what to do.
-        field: The input at fault, such as `image[1]`; empty if none is.
-        reason: Word for what was wrong, of a few that metrics count by; not on the wire.
+        message: Text for people: the problem, what was expected, and what to do.
+        field: Name of the input that is not valid, such as `image[1]`; empty if there is none.
+        reason: Label under which metrics count the error; not on the wire.
     """
 
     code = "error"
@@ -56,48 +56,48 @@ class LensembleError(Exception):
         self.field, self.reason = field, reason
 
     def to_wire(self) -> str:
-        """Text that `from_wire` turns back into this error."""
+        """Returns the text from which `from_wire` makes this error again."""
         return f"[{self.code}] {self}"
 
 
 class InvalidInputError(LensembleError):
-    """The input is at fault; the same request fails again."""
+    """The input is not valid; the same request would fail again."""
 
     code, grpc_status, http_status = "invalid_input", "INVALID_ARGUMENT", 400
 
 
 class ReadOnlyError(LensembleError):
-    """The server takes no writes."""
+    """The server accepts no writes."""
 
     code, grpc_status, http_status = "read_only", "PERMISSION_DENIED", 403
 
 
 class NotFoundError(LensembleError):
-    """The server has no such model, or the index no such item."""
+    """The server has no such model, or the index has no such item."""
 
     code, grpc_status, http_status = "not_found", "NOT_FOUND", 404
 
 
 class OverloadedError(LensembleError):
-    """More work than the service takes; the request was refused before work was done on it."""
+    """The service has too much work; the request was refused before any work on it began."""
 
     code, grpc_status, http_status = "overloaded", "RESOURCE_EXHAUSTED", 429
 
 
 class CancelledError(LensembleError):
-    """The caller gave the request up."""
+    """The caller gave up the request."""
 
     code, grpc_status, http_status = "cancelled", "CANCELLED", 499
 
 
 class InternalError(LensembleError):
-    """A fault of the service, not of the input."""
+    """The service failed; the input is not the cause."""
 
     code, grpc_status, http_status = "internal", "INTERNAL", 500
 
 
 class StorageError(LensembleError):
-    """The index's files cannot be written or read: the disk is full, a file damaged or locked."""
+    """An index file cannot be read or written: the disk is full, the file is damaged or locked."""
 
     code, grpc_status, http_status = "storage", "DATA_LOSS", 507
 
@@ -109,7 +109,7 @@ class NotReadyError(LensembleError):
 
 
 class DeadlineExceededError(LensembleError):
-    """The answer did not come within the timeout."""
+    """There was no answer within the timeout."""
 
     code, grpc_status, http_status = "deadline_exceeded", "DEADLINE_EXCEEDED", 504
 
@@ -127,7 +127,7 @@ _CLASSES = (
 )
 _BY_CODE = {cls.code: cls for cls in _CLASSES}
 
-# Statuses that Triton or a proxy sets itself, without a code of ours in the text.
+# Statuses that Triton or a proxy sets itself, so that the text has no code of ours.
 _BY_STATUS: dict[str, type[LensembleError]] = {
     **{cls.grpc_status: cls for cls in _CLASSES},
     **{str(cls.http_status): cls for cls in _CLASSES},
@@ -139,26 +139,26 @@ _BY_STATUS: dict[str, type[LensembleError]] = {
     "UNAUTHENTICATED": InvalidInputError,
     "UNKNOWN": InternalError,
 }
-_DEAD = "is not healthy"
-"""Triton's word, with the status INTERNAL, for a model whose process has died."""
+# Triton's message, with the status INTERNAL, for a model whose process has died.
+_DEAD_PROCESS = "is not healthy"
 _TAGGED = re.compile(rf"\[({'|'.join(_BY_CODE)})\] (?:([a-z_]+(?:\[\d+\])?): )?(.*)", re.DOTALL)
 
 
 def from_wire(status: str | None, message: str) -> LensembleError:
-    """Turns a failed call's status and text into the error that it stands for.
+    """Returns the error that the status and the message of a failed call stand for.
 
     Args:
         status: gRPC status name, with or without `StatusCode.`, or HTTP status as text; None if the
             call did not reach a server.
-        message: The text that came with it.
+        message: The text that came with the status.
 
     Returns:
-        An instance of one class of the tree, never the base itself.
+        An instance of a class of the tree, never of `LensembleError` itself.
     """
     if tagged := _TAGGED.search(message):
         code, field, text = tagged.groups()
         return _BY_CODE[code](text, field=field or "")
-    if status is None or _DEAD in message:
+    if status is None or _DEAD_PROCESS in message:
         return NotReadyError(message)
     name = status.removeprefix("StatusCode.")
     if cls := _BY_STATUS.get(name):

@@ -1,6 +1,7 @@
-"""Items, and the rows of tensors that carry them: both directions, so that they cannot drift.
+"""Items, and how they are laid out as tensors.
 
-The client writes rows with `to_rows`, the `preprocess` model reads them with `from_rows`.
+The client writes tensors with `to_rows`, and the model `preprocess` reads them with `from_rows`.
+Both functions are in this module so that they stay consistent.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from PIL import Image
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
+# Encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF), a path to such a file, or a Pillow image.
 Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
-"""Encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF), a path to such a file, or a Pillow image."""
 
-_NUMBERS = {"INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "FP32": np.float32}
-
+# Tensor name -> array with leading batch dimension B.
 Rows: TypeAlias = dict[str, np.ndarray[Any, Any]]
-"""Tensor name -> array with leading batch dimension B."""
+
+_NUMPY_DTYPES = {"INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "FP32": np.float32}
+# Modes of Pillow that a PNG can hold. It has no CMYK, for instance.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What one vector is made of: a text, pictures, or both.
+    """The content that becomes one vector: a text, pictures, or both.
 
     Attributes:
         text: Text of the item; None or empty if there is none.
@@ -50,7 +53,7 @@ class Item:
         image: Picture | Sequence[Picture] | None = None,
         instruction: str | None = None,
     ) -> Item:
-        """Builds an item from whatever the caller has at hand.
+        """Returns an item from pictures in any form: bytes, paths, Pillow images.
 
         Args:
             text: Text of the item.
@@ -66,20 +69,20 @@ class Item:
             pictures = (image,)
         else:
             pictures = image
-        images = tuple(_encoded(picture, n) for n, picture in enumerate(pictures))
+        images = tuple(_encoded(picture, f"image[{n}]") for n, picture in enumerate(pictures))
         item = cls(text, images, instruction)
-        _check(item)
+        _check_not_empty(item)
         return item
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An item that is to be stored.
+    """An item with an id and a document, to be stored.
 
     Attributes:
-        id: The caller's own, 1 to 512 bytes of UTF-8.
-        item: What its vector is made of.
-        document: JSON object that hits carry, and that filters look at.
+        id: The caller's name for the item, 1 to 512 bytes of UTF-8.
+        item: The content that is embedded.
+        document: JSON object that comes with hits and that filters read.
     """
 
     id: str
@@ -87,7 +90,7 @@ class Record:
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """SHA-256 of the item and its document: whether it is what is stored already."""
+        """Returns the SHA-256 of item and document, to compare with that of the stored item."""
         item = self.item
         parts = [
             json.dumps(self.document, sort_keys=True).encode(),
@@ -95,14 +98,14 @@ class Record:
             (item.instruction or "").encode("utf-8", "surrogatepass"),
             *item.images,
         ]
-        found = hashlib.sha256()
-        for part in parts:  # lengths, so that no two lists of parts look alike
-            found.update(len(part).to_bytes(8, "little") + part)
-        return found.hexdigest()
+        digest = hashlib.sha256()
+        for part in parts:  # with its length, so that no two lists of parts give the same bytes
+            digest.update(len(part).to_bytes(8, "little") + part)
+        return digest.hexdigest()
 
 
-def _check(item: Item) -> None:
-    """Refuses what could not be told from filling on the wire."""
+def _check_not_empty(item: Item) -> None:
+    """Rejects empty items and pictures: on the wire, empty bytes mean padding."""
     if not item.text and not item.images:
         raise InvalidInputError("the item is empty; give a text, a picture, or both")
     for n, image in enumerate(item.images):
@@ -110,28 +113,27 @@ def _check(item: Item) -> None:
             raise InvalidInputError("0 bytes; expected a picture", field=f"image[{n}]")
 
 
-def _encoded(picture: Picture, n: int) -> bytes:
+def _encoded(picture: Picture, field: str) -> bytes:
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, Image.Image):
         buffer = io.BytesIO()
-        # Lossless: the vector is that of these very pixels. PNG has no CMYK and the like.
-        in_png = picture.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
-        (picture if in_png else picture.convert("RGB")).save(buffer, "PNG")
+        # PNG is lossless, so the vector is that of exactly these pixels.
+        (picture if picture.mode in _PNG_MODES else picture.convert("RGB")).save(buffer, "PNG")
         return buffer.getvalue()
     try:
         return Path(picture).read_bytes()
     except OSError as error:
         raise InvalidInputError(
-            f"cannot read {os.fspath(picture)!r}: {error.strerror}", field=f"image[{n}]"
+            f"cannot read {os.fspath(picture)!r}: {error.strerror}", field=field
         ) from error
 
 
 def to_rows(items: Sequence[Item]) -> Rows:
     """Lays items out as the inputs of one request.
 
-    An input that no item uses is left out; where only some items use it, the others carry empty
-    bytes there.
+    An input that no item uses is left out. If only some items use it, it is padded with empty bytes
+    for the others.
 
     Args:
         items: 1 to `contract.MAX_BATCH_SIZE` items.
@@ -140,10 +142,10 @@ def to_rows(items: Sequence[Item]) -> Rows:
         `text` and `instruction` (B, 1), `image` (B, n), object arrays of bytes.
 
     Raises:
-        InvalidInputError: An item is empty, or a picture of it is.
+        InvalidInputError: An item is empty, or one of its pictures is.
     """
     for item in items:
-        _check(item)
+        _check_not_empty(item)
     rows: Rows = {}
     for name, texts in (
         (contract.TEXT.name, [item.text for item in items]),
@@ -162,10 +164,10 @@ def to_rows(items: Sequence[Item]) -> Rows:
 
 
 def blank_rows(tensors: Sequence[contract.Tensor]) -> Rows:
-    """One row of zeros and empty strings for each tensor; what may have any length has none.
+    """Returns one row of zeros and empty strings for each tensor.
 
     Args:
-        tensors: Inputs or outputs of a model.
+        tensors: Inputs or outputs of a model; axes of any length get length 0.
     """
     rows: Rows = {}
     for tensor in tensors:
@@ -173,24 +175,24 @@ def blank_rows(tensors: Sequence[contract.Tensor]) -> Rows:
         if tensor.dtype == "STRING":
             rows[tensor.name] = np.full(shape, b"", np.object_)
         else:
-            rows[tensor.name] = np.zeros(shape, _NUMBERS[tensor.dtype])
+            rows[tensor.name] = np.zeros(shape, _NUMPY_DTYPES[tensor.dtype])
     return rows
 
 
 def from_rows(rows: Mapping[str, np.ndarray[Any, Any] | None]) -> list[Item | LensembleError]:
-    """Reads the items back: one result per row, an error where a row is at fault.
+    """Reads the items of one request: an item for each row, or an error if the row is not valid.
 
     Args:
-        rows: Inputs as `to_rows` lays them out; a missing or None input was not sent.
+        rows: Inputs as `to_rows` lays them out; a missing input, or None, was not sent.
 
     Returns:
         B items or errors, in order.
     """
-    sent = {name: array for name, array in rows.items() if array is not None}
-    if not sent:
+    arrays = {name: array for name, array in rows.items() if array is not None}
+    if not arrays:
         return [InvalidInputError("the item is empty; send `text`, `image`, or both")]
-    count = len(next(iter(sent.values())))
-    return [_item({name: array[row] for name, array in sent.items()}) for row in range(count)]
+    count = len(next(iter(arrays.values())))
+    return [_item({name: array[row] for name, array in arrays.items()}) for row in range(count)]
 
 
 def _item(row: Mapping[str, np.ndarray[Any, Any]]) -> Item | LensembleError:

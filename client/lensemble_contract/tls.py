@@ -1,8 +1,8 @@
-"""Certificates in a folder, with the names that Kubernetes gives a secret's files.
+"""Certificates in a folder, under the file names that Kubernetes gives to a TLS secret.
 
-- `ca.crt`: whom to trust; without it, whom the system trusts.
-- `tls.crt`, `tls.key`: one's own certificate, with what is between it and the authority's, and its
-  key; both or neither.
+- `ca.crt`: certificates of the authorities to trust; without it, those that the system trusts.
+- `tls.crt`, `tls.key`: the own certificate, followed by the intermediate ones, and its key. Either
+  both files are there or neither.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ AUTHORITY, CERTIFICATE, KEY = "ca.crt", "tls.crt", "tls.key"
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """One side's certificates.
+    """The certificates of one side of a connection.
 
     Attributes:
-        authority: File of certificates to trust; None trusts whom the system trusts.
-        certificate: File of the own certificate; None has none.
-        key: File of its key.
+        authority: File with the authorities to trust; None trusts those of the system.
+        certificate: File with the own certificate; None if there is none.
+        key: File with the key of the own certificate; None if there is none.
     """
 
     authority: Path | None
@@ -32,35 +32,40 @@ class Tls:
 
     @classmethod
     def of(cls, folder: Path | str | None) -> Tls:
-        """What a folder has.
+        """Returns the certificates in a folder.
 
         Args:
-            folder: None has nothing.
+            folder: The folder; None stands for no certificates at all.
 
         Raises:
-            InvalidInputError: It is no folder, it has nothing of this, or half of a pair.
+            InvalidInputError: The folder does not exist, has none of the three files, or has only
+                one of certificate and key.
         """
         if folder is None:
             return cls(None, None, None)
-        there = {
-            name: path if (path := Path(folder) / name).is_file() else None
+        authority, certificate, key = (
+            path if (path := Path(folder) / name).is_file() else None
             for name in (AUTHORITY, CERTIFICATE, KEY)
-        }
-        if not any(there.values()):
+        )
+        if authority is certificate is key is None:
             raise InvalidInputError(
                 f"no {AUTHORITY}, {CERTIFICATE} or {KEY} in {str(folder)!r}", field="tls"
             )
-        if (there[CERTIFICATE] is None) != (there[KEY] is None):
+        if (certificate is None) != (key is None):
             raise InvalidInputError(
-                f"one of {CERTIFICATE} and {KEY} is missing in {str(folder)!r}", field="tls"
+                f"one of {CERTIFICATE} and {KEY} is missing in {str(folder)!r}; expected both or "
+                "neither",
+                field="tls",
             )
-        return cls(there[AUTHORITY], there[CERTIFICATE], there[KEY])
+        return cls(authority, certificate, key)
 
     def for_client(self) -> ssl.SSLContext:
-        """Checks the server's certificate and name; shows the own certificate if there is one.
+        """Returns the context of a client, which checks the server's certificate and host name.
+
+        The client presents its own certificate if there is one.
 
         Raises:
-            InvalidInputError: A file cannot be used.
+            InvalidInputError: A file cannot be read, or certificate and key do not belong together.
         """
         try:
             context = ssl.create_default_context(cafile=self.authority)
@@ -71,7 +76,7 @@ class Tls:
         return context
 
     def grpc_options(self) -> dict[str, bool | str | None]:
-        """For tritonclient's gRPC clients."""
+        """Returns the TLS arguments of tritonclient's gRPC clients."""
         return {
             "ssl": True,
             "root_certificates": _text(self.authority),
@@ -80,21 +85,21 @@ class Tls:
         }
 
     def for_server(self, *, mutual: bool) -> Tls:
-        """These, if a server can use them.
+        """Checks that a server can use these certificates, and returns them.
 
         Args:
-            mutual: Whether callers must have a certificate of `authority`.
+            mutual: Whether callers must present a certificate that `authority` signed.
 
         Raises:
-            InvalidInputError: A file that it needs is missing or cannot be used.
+            InvalidInputError: A file that the server needs is missing or cannot be used.
         """
         if self.certificate is None:
             raise InvalidInputError(f"a server needs {CERTIFICATE} and {KEY}", field="tls")
         if mutual and self.authority is None:
             raise InvalidInputError(
-                f"mutual TLS needs {AUTHORITY}, whose certificates callers have", field="tls"
+                f"mutual TLS needs {AUTHORITY}, which signed the callers' certificates", field="tls"
             )
-        self.for_client()  # reads the files, and whether certificate and key belong together
+        self.for_client()  # checks the files, and that certificate and key belong together
         return self
 
 

@@ -1,1 +1,1 @@
-"""Ways to reach Triton: gRPC and HTTP, for threads and for asyncio."""
+"""The protocols over which clients reach a server: gRPC and HTTP, with threads and with asyncio."""

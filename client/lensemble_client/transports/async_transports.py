@@ -1,4 +1,7 @@
-"""The wire for asyncio: as `transport`, with calls that are awaited and can be cancelled."""
+"""`AsyncTransport`: what `AsyncClient` needs of a protocol; and its implementations.
+
+They differ from `sync_transports` in that calls are awaited and can be cancelled.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,23 @@ from lensemble_client.transports.wire import (
     Parameters,
     arrays,
     inputs,
+    message_of,
     outputs,
-    said,
-    sent,
     translated,
+    with_timeout,
 )
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, from_wire
 from lensemble_contract.items import Rows
 from lensemble_contract.tls import Tls
 
+# Header with the number of bytes of JSON before the binary tensors (KServe v2 protocol, "Binary
+# Tensor Data Extension").
 _JSON_SIZE = "Inference-Header-Content-Length"
-"""Header: bytes of JSON before the binary tensors (KServe, "Binary Tensor Data Extension")."""
 
 
 class AsyncTransport(Protocol):
-    """Carries calls to a Triton server, on one event loop."""
+    """Carries one call to a Triton server. It belongs to one event loop."""
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -52,7 +56,7 @@ class AsyncGrpcTransport:
 
     Args:
         address: `host:port`.
-        tls: Certificates; None is without TLS.
+        tls: Certificates; None does not use TLS.
     """
 
     def __init__(self, address: str, tls: Tls | None = None) -> None:
@@ -66,15 +70,15 @@ class AsyncGrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
+        tensors = inputs(self._triton, model, rows)
         try:
             result = await self._client().infer(
                 model.name,
-                made,
-                outputs=wanted,
+                tensors,
+                outputs=outputs(self._triton, model),
                 request_id=request_headers.request_id.get(),
                 headers=request_headers.headers(),
-                parameters=sent(parameters, timeout_s),
+                parameters=with_timeout(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
         except Exception as error:
@@ -102,7 +106,7 @@ class AsyncGrpcTransport:
             await self._opened.close()
 
     def _client(self) -> Any:
-        if self._opened is None:  # belongs to the loop that runs now
+        if self._opened is None:  # made here because it belongs to the running event loop
             self._opened = self._triton.InferenceServerClient(
                 self._address, channel_args=[*GRPC_CHANNEL], **self._options
             )
@@ -110,17 +114,17 @@ class AsyncGrpcTransport:
 
 
 class AsyncHttpTransport:
-    """The KServe v2 protocol over HTTP, tensors in binary.
+    """The KServe v2 protocol over HTTP, with tensors in binary.
 
-    tritonclient writes and reads the bodies; aiohttp carries them, as tritonclient's own client for
-    asyncio warns of every body beyond 1 MiB.
+    tritonclient writes and reads the bodies. aiohttp sends them, because tritonclient's own client
+    for asyncio logs a warning for every body above 1 MiB.
 
     Args:
         address: `host:port`, without scheme.
-        tls: Certificates; None is without TLS.
+        tls: Certificates; None does not use TLS.
 
     Raises:
-        InvalidInputError: They cannot be used.
+        InvalidInputError: The certificates cannot be used.
     """
 
     def __init__(self, address: str, tls: Tls | None = None) -> None:
@@ -140,7 +144,7 @@ class AsyncHttpTransport:
             inputs(self._triton, model, rows),
             outputs=outputs(self._triton, model),
             request_id=request_headers.request_id.get(),
-            parameters=sent(parameters, timeout_s),
+            parameters=with_timeout(parameters, timeout_s),
         )
         headers = request_headers.headers()
         if json_size is not None:
@@ -160,7 +164,7 @@ class AsyncHttpTransport:
         """See `Transport.ready`."""
         try:
             await self._call("GET", f"models/{model}/ready", timeout_s)
-        except InvalidInputError:  # Triton's word for "not now"
+        except InvalidInputError:  # Triton answers 400 if the model is not ready
             return False
         return True
 
@@ -186,13 +190,14 @@ class AsyncHttpTransport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[bytes, str | None]:
-        """One HTTP request: the answer's body, and how much of it is JSON.
+        """Sends one HTTP request; returns the answer's body and the header with its JSON size.
 
-        The timeout is for all of it; aiohttp's own are for each read and write, which a slow answer
-        in pieces passes. Callers say how many calls they want at a time.
+        The timeout covers the whole request. aiohttp's timeouts for single reads and writes would
+        not end an answer that comes slowly in small pieces.
         """
-        if self._session is None:  # belongs to the loop that runs now
+        if self._session is None:  # made here because it belongs to the running event loop
             self._session = self._aiohttp.ClientSession(
+                # No limit on connections: callers limit their calls themselves.
                 connector=self._aiohttp.TCPConnector(limit=0, ssl=self._context),
                 timeout=self._aiohttp.ClientTimeout(total=None),
             )
@@ -210,5 +215,5 @@ class AsyncHttpTransport:
         except Exception as error:
             raise translated(error, timeout_s) from error
         if response.status != HTTPStatus.OK:
-            raise from_wire(str(response.status), said(answer))
+            raise from_wire(str(response.status), message_of(answer))
         return answer, response.headers.get(_JSON_SIZE)

@@ -1,7 +1,6 @@
-"""The wire: one small interface over gRPC and over HTTP.
+"""`Transport`: what `Client` needs of a protocol; and its implementations for gRPC and HTTP.
 
-`Client` talks to a `Transport`; tests give it one of their own. Nothing of `tritonclient` is seen
-above this file and `aio_transport`.
+Only the modules of this folder use `tritonclient`.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from lensemble_client.transports.wire import (
     arrays,
     inputs,
     outputs,
-    sent,
     translated,
+    with_timeout,
 )
 from lensemble_contract import contract
 from lensemble_contract.errors import NotReadyError
@@ -42,7 +41,7 @@ class Transport(Protocol):
         """Runs a model.
 
         Args:
-            model: What to run; its outputs are all asked for.
+            model: The model to run; all its `outputs` are requested.
             rows: Input name -> array (B, ...).
             parameters: Request parameters.
             timeout_s: Seconds after which the call fails.
@@ -55,21 +54,29 @@ class Transport(Protocol):
         """
 
     def ready(self, model: str, timeout_s: float) -> bool:
-        """Whether the server says that it can serve this model now."""
+        """Whether the server reports that a model can serve now.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
 
     def version(self, timeout_s: float) -> str:
-        """Name and version of the server, such as `triton 2.51.0`."""
+        """Returns name and version of the server, such as `triton 2.51.0`.
+
+        Raises:
+            LensembleError: Any class of the tree in `errors`.
+        """
 
     def close(self) -> None:
         """Closes the connections."""
 
 
 class GrpcTransport:
-    """Triton's gRPC protocol: the faster of the two.
+    """Triton's gRPC protocol, the faster of the two.
 
     Args:
         address: `host:port`.
-        tls: Certificates; None is without TLS.
+        tls: Certificates; None does not use TLS.
     """
 
     def __init__(self, address: str, tls: Tls | None = None) -> None:
@@ -85,15 +92,15 @@ class GrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        made, wanted = inputs(self._triton, model, rows), outputs(self._triton, model)
+        tensors = inputs(self._triton, model, rows)
         try:
             result = self._client.infer(
                 model.name,
-                made,
-                outputs=wanted,
+                tensors,
+                outputs=outputs(self._triton, model),
                 request_id=request_headers.request_id.get(),
                 headers=request_headers.headers(),
-                parameters=sent(parameters, timeout_s),
+                parameters=with_timeout(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
         except Exception as error:
@@ -121,17 +128,17 @@ class GrpcTransport:
 
 
 class HttpTransport:
-    """The KServe v2 protocol over HTTP, tensors in binary.
+    """The KServe v2 protocol over HTTP, with tensors in binary.
 
-    All threads share one event loop, on a thread of its own: connections and what the system holds
-    for them are then as many as calls are under way, however many threads came and went.
+    All callers share one event loop in a background thread. So there are never more connections
+    than running calls, however many threads have used the transport before.
 
     Args:
         address: `host:port`, without scheme.
-        tls: Certificates; None is without TLS.
+        tls: Certificates; None does not use TLS.
 
     Raises:
-        InvalidInputError: They cannot be used.
+        InvalidInputError: The certificates cannot be used.
     """
 
     def __init__(self, address: str, tls: Tls | None = None) -> None:
@@ -139,7 +146,8 @@ class HttpTransport:
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
         thread.start()
-        self._end = weakref.finalize(self, _close, self._transport, self._loop, thread)
+        # Also stops the thread when the transport is garbage-collected without `close`.
+        self._finalizer = weakref.finalize(self, _close, self._transport, self._loop, thread)
 
     def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -157,15 +165,15 @@ class HttpTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self._end()
+        self._finalizer()
 
     def _await(self, call: Coroutine[None, None, _T]) -> _T:
-        """Runs a call on the loop.
+        """Runs a call on the event loop and waits for its result.
 
         Raises:
             NotReadyError: The transport was closed.
         """
-        if not self._end.alive:
+        if not self._finalizer.alive:
             call.close()
             raise NotReadyError("the connection was closed")
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
@@ -174,7 +182,7 @@ class HttpTransport:
         except asyncio.CancelledError as error:
             raise NotReadyError("the connection was closed") from error
         finally:
-            future.cancel()  # if the caller was interrupted
+            future.cancel()  # has an effect only if the caller was interrupted
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -188,13 +196,13 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def _close(
     transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop, thread: threading.Thread
 ) -> None:
-    """Ends calls under way, connections, loop and thread."""
-    asyncio.run_coroutine_threadsafe(_ended(transport, loop), loop)
-    if thread is not threading.current_thread():  # the collector may call from any thread
+    """Cancels running calls, closes the connections, and ends the loop and its thread."""
+    asyncio.run_coroutine_threadsafe(_shut_down(transport, loop), loop)
+    if thread is not threading.current_thread():  # the garbage collector may run in any thread
         thread.join()
 
 
-async def _ended(transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop) -> None:
+async def _shut_down(transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop) -> None:
     calls = asyncio.all_tasks() - {asyncio.current_task()}
     for call in calls:
         call.cancel()

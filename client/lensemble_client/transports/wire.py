@@ -1,10 +1,13 @@
-"""Rows to and from `tritonclient`, and its errors to ours; the same for all four of its clients."""
+"""Converts requests, answers and errors between Lensemble and `tritonclient`.
+
+All transports share these functions, because tritonclient's modules have the same classes.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,112 +22,107 @@ from lensemble_contract.errors import (
 )
 from lensemble_contract.items import Rows
 
-Parameters = Mapping[str, str | int | bool]
-"""Request parameters."""
+# Request parameters.
+Parameters: TypeAlias = Mapping[str, str | int | bool]
 
 
+# Options of gRPC channels: messages of any length, and quick reconnection to a restarted server.
 GRPC_CHANNEL = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # By default, who was refused some times looks for the server again after up to two minutes.
+    # By default gRPC waits up to two minutes between attempts to reconnect.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
-"""Options of gRPC channels: messages of any length, and a server that comes back is soon found."""
 
-_FOR_EVER_S = 1e6
-
-_TRITON_DTYPES = {
-    "STRING": "BYTES",
-    "INT32": "INT32",
-    "INT64": "INT64",
-    "UINT8": "UINT8",
-    "FP32": "FP32",
-}
+# A longer timeout, such as infinity, is not sent to the server.
+_MAX_TIMEOUT_S = 1e6
 
 
-def sent(parameters: Parameters, timeout_s: float) -> dict[str, str | int | bool]:
-    """Parameters of a request, with how long its caller waits.
+def with_timeout(parameters: Parameters, timeout_s: float) -> dict[str, str | int | bool]:
+    """Returns request parameters that also tell the server how long the caller waits.
 
     Args:
-        parameters: That the call has.
-        timeout_s: Seconds.
+        parameters: Request parameters of the call.
+        timeout_s: Seconds that the caller waits.
     """
-    if not timeout_s < _FOR_EVER_S:
+    if not timeout_s < _MAX_TIMEOUT_S:
         return dict(parameters)
     return {contract.TIMEOUT_MS: max(1, round(timeout_s * 1000)), **parameters}
 
 
 def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
-    """The rows as inputs of a request, in binary.
+    """Converts rows to the inputs of a request, in binary.
 
     Args:
-        triton: `tritonclient.grpc`, `.grpc.aio` or `.http`.
-        model: That is run.
-        rows: Input name -> array (B, ...); what the model does not take is left out.
+        triton: The module `tritonclient.grpc`, `.grpc.aio` or `.http`.
+        model: The model to run.
+        rows: Input name -> array (B, ...); arrays that are not inputs of the model are ignored.
 
     Returns:
-        `InferInput` of that module.
+        Objects of the module's class `InferInput`.
 
     Raises:
-        InvalidInputError: An array is of another dtype.
+        InvalidInputError: An array has the wrong dtype.
     """
-    made = []
+    converted = []
     for tensor in model.inputs:
         if tensor.name in rows:
             array = rows[tensor.name]
-            value = triton.InferInput(tensor.name, list(array.shape), _TRITON_DTYPES[tensor.dtype])
+            # config.pbtxt calls this type STRING, the protocol calls it BYTES.
+            dtype = "BYTES" if tensor.dtype == "STRING" else tensor.dtype
+            value = triton.InferInput(tensor.name, list(array.shape), dtype)
             _fill(value, array, tensor)
-            made.append(value)
-    return made
+            converted.append(value)
+    return converted
 
 
 def _fill(value: Any, array: NDArray[Any], tensor: contract.Tensor) -> None:
     try:
         value.set_data_from_numpy(array)
-    except Exception as error:  # tritonclient's only class
+    except Exception as error:  # the only class that tritonclient raises
         raise InvalidInputError(
             f"an array of {array.dtype}; expected {tensor.dtype}", field=tensor.name
         ) from error
 
 
 def outputs(triton: Any, model: contract.Model) -> list[Any]:
-    """The outputs of a model as those that a request asks for, over HTTP in binary.
+    """Returns the requested outputs of a request: all outputs of the model, in binary.
 
     Args:
-        triton: As of `inputs`.
-        model: That is run.
+        triton: As in `inputs`.
+        model: The model to run.
 
     Returns:
-        `InferRequestedOutput` of that module.
+        Objects of the module's class `InferRequestedOutput`.
     """
     return [triton.InferRequestedOutput(tensor.name) for tensor in model.outputs]
 
 
 def arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
-    """Reads an answer.
+    """Converts an answer to rows.
 
     Args:
         result: `InferResult` of any of tritonclient's modules.
-        outputs: That were asked for.
+        outputs: The outputs that were requested.
 
     Returns:
         Output name -> array (B, ...).
 
     Raises:
-        InternalError: One is missing.
+        InternalError: An output is missing in the answer.
     """
-    found: Rows = {}
+    rows: Rows = {}
     for tensor in outputs:
         array = result.as_numpy(tensor.name)
         if array is None:
             raise from_wire("INTERNAL", f"the answer has no output {tensor.name!r}")
-        found[tensor.name] = np.asarray(array)
-    return found
+        rows[tensor.name] = np.asarray(array)
+    return rows
 
 
-def said(answer: bytes) -> str:
-    """Triton's message in an HTTP answer that is none."""
+def message_of(answer: bytes) -> str:
+    """Returns Triton's message in the body of an HTTP answer with an error status."""
     try:
         return str(json.loads(answer)["error"])
     except (ValueError, KeyError, TypeError):
@@ -132,17 +130,24 @@ def said(answer: bytes) -> str:
 
 
 def translated(error: Exception, timeout_s: float) -> LensembleError:
-    """Maps what tritonclient and its libraries raise to the tree of `errors`."""
+    """Returns the error of Lensemble for an exception of tritonclient or its libraries.
+
+    Args:
+        error: The exception.
+        timeout_s: Timeout of the request, for the message.
+    """
     from tritonclient.utils import InferenceServerException
 
     if isinstance(error, InferenceServerException):
         mapped = from_wire(error.status(), error.message() or "no message")
-        ours = f"[{DeadlineExceededError.code}]" in (error.message() or "")
-        if isinstance(mapped, DeadlineExceededError) and not ours:
+        from_server = f"[{DeadlineExceededError.code}]" in (error.message() or "")
+        if isinstance(mapped, DeadlineExceededError) and not from_server:
             return DeadlineExceededError(f"no answer within {timeout_s:g} s")
         return mapped
     if isinstance(error, TimeoutError):
         return DeadlineExceededError(f"no answer within {timeout_s:g} s")
     if isinstance(error, OSError):
         return NotReadyError(f"cannot reach the server: {error}")
-    return NotReadyError(f"no Lensemble server answers there ({type(error).__name__}: {error})")
+    return NotReadyError(
+        f"no Lensemble server answers at this address ({type(error).__name__}: {error})"
+    )

@@ -37,7 +37,7 @@ def server():
 @pytest.fixture
 def client(server):
     made = fake_client(server, retry=AT_ONCE)
-    made.ingest_many(CARS)
+    made.ingest_many(CARS, concurrency=1)
     return made
 
 

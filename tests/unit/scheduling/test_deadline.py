@@ -7,7 +7,7 @@ from lensemble.scheduling import deadline
 from lensemble.scheduling.deadline import from_now, is_over
 from lensemble.stages.stage import deadline_of
 from lensemble_client import InvalidInputError
-from lensemble_client.transports.wire import sent
+from lensemble_client.transports.wire import with_timeout
 
 
 def test_point_in_time():
@@ -37,7 +37,7 @@ def test_other_timeouts_are_refused(bad):
 
 
 def test_clients_say_how_long_they_wait():
-    assert sent({"top_k": 3}, 2.5) == {"top_k": 3, "timeout_ms": 2500}
-    assert sent({}, 1e-9) == {"timeout_ms": 1}
-    assert sent({"timeout_ms": 7}, 2.5) == {"timeout_ms": 7}
-    assert sent({}, float("inf")) == {}
+    assert with_timeout({"top_k": 3}, 2.5) == {"top_k": 3, "timeout_ms": 2500}
+    assert with_timeout({}, 1e-9) == {"timeout_ms": 1}
+    assert with_timeout({"timeout_ms": 7}, 2.5) == {"timeout_ms": 7}
+    assert with_timeout({}, float("inf")) == {}
