@@ -62,6 +62,12 @@ def test_relative_links_lead_somewhere(page):
             assert anchor in anchors(name), f"{page} links {target}"
 
 
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {"README.md"}))
+def test_the_first_paragraph_says_for_whom_the_page_is(page):
+    first = prose(page).split("\n# ")[-1].lstrip("# ").split("\n\n")[1]
+    assert re.search(r"\b[Ff]or (everyone|.*\b(users|operators|contributors)\b)", first), first
+
+
 def paths_in(page: str) -> set[str]:
     """What looks like a path of the repository: it starts with a top-level folder.
 

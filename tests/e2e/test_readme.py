@@ -14,8 +14,6 @@ from benchmarks.common.photos import read_photo
 from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
-from lensemble.index import MAX_ID_BYTES
-from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client
@@ -96,20 +94,3 @@ def test_curl_answers(typed, tmp_path):
     out = run(["bash", "-ec", block], tmp_path)
     assert '"error"' not in out
     assert [name in out for name in ('"ids"', '"scores"', '"embedding"')] == [True] * 3
-
-
-def test_numbers_of_the_limits_are_those_of_the_contract():
-    from lensemble_contract import contract
-
-    limits = re.search(r"\*\*Limits:\*\*(.*?)\n\n", README, re.DOTALL).group(1)
-    for number in (
-        contract.MAX_BATCH_SIZE,
-        contract.MAX_IMAGES_PER_ITEM,
-        contract.MAX_IMAGE_BYTES // 2**20,
-        contract.MAX_IMAGE_PIXELS // 10**6,
-        contract.MAX_TEXT_BYTES // 2**20,
-        contract.MAX_TOP_K,
-        MAX_ID_BYTES,
-        MAX_DOCUMENT_BYTES // 2**10,
-    ):
-        assert re.search(rf"\b{number:,}\b", limits)
