@@ -7,12 +7,22 @@ import time
 import numpy as np
 import pytest
 
-from lensemble_client import Client, DeadlineExceededError, Hit, InvalidInputError, NotReadyError
+from lensemble_client import (
+    Client,
+    DeadlineExceededError,
+    Hit,
+    InvalidInputError,
+    NotReadyError,
+    Retry,
+)
 from lensemble_client.transports.sync_transports import Transport
 
+DEADLINE_S = 60
+AT_ONCE = Retry(tries=3, first_s=0.0)
 
-class FakeTransport:
-    """The vector of a text is its length; the hits are counted down."""
+
+class RecordingTransport:
+    """The vector of a text is its length; the scores of hits fall by 0.1."""
 
     def __init__(self):
         self.calls = []
@@ -48,7 +58,7 @@ class FakeTransport:
 
 @pytest.fixture
 def transport() -> Transport:
-    return FakeTransport()
+    return RecordingTransport()
 
 
 def test_embed_returns_one_vector(transport):
@@ -76,11 +86,11 @@ def test_status_asks_for_every_model(transport):
     assert [name for name, ready in status.models.items() if not ready] == ["search"]
 
 
-def test_model_whose_process_is_dead_is_not_ready_nor_what_is_made_of_it(transport):
+def test_model_with_a_dead_process_is_not_ready_nor_are_its_ensembles(transport):
     transport.dead = "preprocess"
     client = Client(transport=transport)
-    found = client.status().models
-    assert {name for name, ready in found.items() if not ready} == {
+    models = client.status().models
+    assert {name for name, ready in models.items() if not ready} == {
         "preprocess",
         "embed",
         "search",
@@ -101,31 +111,35 @@ def test_url_must_name_protocol_and_port(url):
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:9", "http://127.0.0.1:9"])
 def test_unreachable_server_is_not_ready(url):
-    with Client(url, timeout_s=2) as client, pytest.raises(NotReadyError):
+    with Client(url, retry=AT_ONCE) as client, pytest.raises(NotReadyError):
         client.embed("hello")
 
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:9", "http://127.0.0.1:9"])
-def test_closed_client_says_so(url):
-    client = Client(url, timeout_s=2)
+def test_closed_client_raises_not_ready(url):
+    client = Client(url, retry=AT_ONCE)
     client.close()
     client.close()
     with pytest.raises(NotReadyError, match="closed"):
         client.embed("hello")
 
 
-def test_forgotten_client_leaves_no_thread_behind():
+def test_client_that_is_not_closed_leaves_no_thread_behind():
+    before = set(threading.enumerate())
+    client = Client("http://127.0.0.1:9", retry=AT_ONCE)
+    with pytest.raises(NotReadyError):
+        client.embed("hello")
+    threads = set(threading.enumerate()) - before
+    assert threads
+    del client
     gc.collect()
-    before = threading.active_count()
-    for _ in range(3):
-        with pytest.raises(NotReadyError):
-            Client("http://127.0.0.1:9", timeout_s=2).embed("hello")
-    gc.collect()
-    assert threading.active_count() == before
+    for thread in threads:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
 
 
 def test_deadline_is_for_the_whole_answer_over_http():
-    """An answer that comes in pieces, each in time, is late all the same."""
+    """An answer that comes in small pieces, each in time, is too late as a whole."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def drip() -> None:
@@ -142,5 +156,5 @@ def test_deadline_is_for_the_whole_answer_over_http():
         with Client(f"http://127.0.0.1:{listening.getsockname()[1]}") as client:
             with pytest.raises(DeadlineExceededError, match=r"no answer within 0\.2 s"):
                 client.embed("hello", timeout_s=0.2)
-            dripping.join(10)
+            dripping.join(DEADLINE_S)
             assert not dripping.is_alive(), "the connection was dropped"

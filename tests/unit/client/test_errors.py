@@ -4,17 +4,17 @@ import pytest
 from lensemble_contract import errors
 from lensemble_contract.errors import LensembleError, NotReadyError, from_wire
 
-# The gateway has one of its own, which crosses no wire of ours.
+# Without the gateway's own class, which is never sent to a client of this package.
 CLASSES = [cls for cls in LensembleError.__subclasses__() if cls.__module__ == errors.__name__]
 
 
-def test_tree_in_docstring_names_every_class():
+def test_docstring_names_every_class():
     for cls in CLASSES:
         assert f"{cls.__name__} " in errors.__doc__
         assert f"{cls.http_status}  {cls.grpc_status}" in errors.__doc__
 
 
-def test_exported_names_are_the_tree():
+def test_all_classes_are_exported():
     assert sorted(errors.__all__) == sorted(
         [cls.__name__ for cls in CLASSES] + ["LensembleError", "from_wire"]
     )
@@ -45,16 +45,21 @@ def test_http_status_maps_to_its_class(status, expected):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_error_survives_the_wire_inside_an_ensemble(cls):
-    sent = cls("2000 pixels;\nat most 1000", field="image[3]")
-    got = from_wire("StatusCode.UNAVAILABLE", f"in ensemble 'embed', {sent.to_wire()}")
-    assert (type(got), got.field, got.message) == (cls, "image[3]", "2000 pixels;\nat most 1000")
-    assert str(got) == "image[3]: 2000 pixels;\nat most 1000"
+def test_error_is_the_same_after_the_wire_and_an_ensemble(cls):
+    message = "2000 pixels;\nat most 1000"
+    sent = cls(message, field="image[3]")
+    received = from_wire("StatusCode.UNAVAILABLE", f"in ensemble 'embed', {sent.to_wire()}")
+    assert (type(received), received.field, received.message) == (
+        cls,
+        "image[3]",
+        "2000 pixels;\nat most 1000",
+    )
+    assert str(received) == f"image[3]: {message}"
 
 
-def test_error_without_field_keeps_a_colon_in_its_text():
-    got = from_wire("500", errors.NotReadyError("No index: start one").to_wire())
-    assert (got.field, got.message) == ("", "No index: start one")
+def test_error_without_field_keeps_a_colon_in_its_message():
+    received = from_wire("500", errors.NotReadyError("No index: start one").to_wire())
+    assert (received.field, received.message) == ("", "No index: start one")
 
 
 def test_model_whose_process_died_is_not_ready():

@@ -17,7 +17,7 @@ ITEMS = st.builds(
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=5))
-def test_rows_bring_items_back(items):
+def test_items_survive_the_conversion_to_rows_and_back(items):
     assert from_rows(to_rows(items)) == items
 
 
@@ -26,14 +26,14 @@ def test_unused_inputs_are_left_out():
     assert list(to_rows([Item(images=(b"1",))])) == ["image"]
 
 
-def test_shorter_rows_are_filled_with_empty_bytes():
+def test_shorter_rows_are_padded_with_empty_bytes():
     rows = to_rows([Item("a", (b"1", b"2")), Item(None, (b"3",), "find")])
     assert rows["image"].tolist() == [[b"1", b"2"], [b"3", b""]]
     assert rows["text"].tolist() == [[b"a"], [b""]]
     assert rows["instruction"].tolist() == [[b""], [b"find"]]
 
 
-def test_a_bad_row_leaves_its_neighbours_alone():
+def test_bad_rows_do_not_affect_their_neighbours():
     rows = {"text": np.array([[b"ok"], [b"\xff\xfe"], [b""]], np.object_)}
     good, not_utf8, empty = from_rows(rows)
     assert good == Item("ok")
@@ -52,7 +52,7 @@ def test_lone_surrogate_is_refused_by_the_server_side():
     assert isinstance(error, InvalidInputError)
 
 
-def test_limits_are_named():
+def test_errors_name_the_limits():
     many = Item(images=(b"x",) * (contract.MAX_IMAGES_PER_ITEM + 1))
     (error,) = from_rows(to_rows([many]))
     assert str(error) == "image: 17 pictures in one item; at most 16"
@@ -60,7 +60,7 @@ def test_limits_are_named():
     assert str(error).startswith("text: 1048577 bytes of text")
 
 
-def test_pictures_come_as_bytes_path_or_pillow_image(tmp_path):
+def test_pictures_may_be_bytes_paths_or_pillow_images(tmp_path):
     picture = textured(20, 10)
     path = tmp_path / "picture.png"
     path.write_bytes(encode(picture))
@@ -73,7 +73,7 @@ def test_item_needs_text_or_picture():
         Item.of("", None)
 
 
-def test_empty_picture_is_refused_where_it_can_still_be_told_from_filling(tmp_path):
+def test_empty_picture_is_refused_before_it_becomes_padding(tmp_path):
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(InvalidInputError, match=r"image\[0\]: 0 bytes"):
         Item.of("a text", tmp_path / "empty.jpg")
@@ -87,6 +87,6 @@ def test_pillow_image_that_png_cannot_hold_is_sent_as_rgb():
     assert data.startswith(b"\x89PNG")
 
 
-def test_unreadable_path_is_named():
+def test_error_names_the_unreadable_path():
     with pytest.raises(InvalidInputError, match=r"image\[1\]: cannot read 'no/such.jpg'"):
         Item.of(image=[b"x", "no/such.jpg"])

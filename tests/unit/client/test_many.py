@@ -1,8 +1,8 @@
-"""Calls of both clients: what shares a request, what is tried again, what order comes back."""
+"""Calls of both clients: which items share a request, what is tried again, order of results."""
 
 import asyncio
 import threading
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ import pytest
 from lensemble_client import (
     AsyncClient,
     Client,
-    DeadlineExceededError,
     InvalidInputError,
     Item,
     LensembleError,
@@ -22,38 +21,39 @@ from lensemble_client import (
 )
 from lensemble_client.batches import TEXT_BYTES_PER_REQUEST, batches
 
+DEADLINE_S = 60
 AT_ONCE = Retry(tries=3, first_s=0.0)
 
 
-class Fake:
-    """The vector of an item is the length of its text; the text `bad` fails its request.
+class Requests:
+    """The vector of an item is the length of its text; a request with the text `bad` fails.
 
     Attributes:
-        requests: Model and texts of each.
-        fail: Errors of the next requests, in order.
-        most: Requests that were under way at a time.
+        requests: Model, texts and timeout of each request.
+        failures: Errors of the next requests, in order.
+        most: Largest number of requests that ran at the same time.
     """
 
     def __init__(self):
-        self.requests, self.fail, self.most = [], [], 0
-        self.pause_s = 0.0
-        self._lock, self._now = threading.Lock(), 0
+        self.requests, self.failures, self.most = [], [], 0
+        self.running = 0
+        self._lock = threading.Lock()
 
     def enter(self, model, rows, timeout_s):
         texts = [row[0].decode() for row in rows.get("text", [])]
         with self._lock:
             self.requests.append((model.name, texts, timeout_s))
-            self._now += 1
-            self.most = max(self.most, self._now)
-            if self.fail:
-                raise self.fail.pop(0)
+            self.running += 1
+            self.most = max(self.most, self.running)
+            if self.failures:
+                raise self.failures.pop(0)
         if "bad" in texts:
             raise InvalidInputError("bad text (row 1 of 9)", field="text")
         return texts
 
     def leave(self):
         with self._lock:
-            self._now -= 1
+            self.running -= 1
 
     def answer(self, model, rows, texts):
         count = len(next(iter(rows.values())))
@@ -69,31 +69,46 @@ class Fake:
         }
 
 
-class FakeTransport(Fake):
+class SyncTransport(Requests):
+    barrier = None
+
+    def wait_for_each_other(self, count):
+        """Answers requests only while so many of them run."""
+        self.barrier = threading.Barrier(count)
+
     def infer(self, model, rows, parameters, timeout_s):
         try:
             texts = self.enter(model, rows, timeout_s)
-            time.sleep(self.pause_s)
+            if self.barrier is not None:
+                self.barrier.wait(DEADLINE_S)
             return self.answer(model, rows, texts)
         finally:
             self.leave()
 
 
-class AsyncFakeTransport(Fake):
+class AsyncTransport(Requests):
+    barrier = None
+
+    def wait_for_each_other(self, count):
+        """Answers requests only while so many of them run."""
+        self.barrier = asyncio.Barrier(count)
+
     async def infer(self, model, rows, parameters, timeout_s):
         try:
             texts = self.enter(model, rows, timeout_s)
-            await asyncio.sleep(self.pause_s)
+            if self.barrier is not None:
+                async with asyncio.timeout(DEADLINE_S):
+                    await self.barrier.wait()
             return self.answer(model, rows, texts)
         finally:
             self.leave()
 
 
 class Caller:
-    """Either client, each call run to its end."""
+    """Either client; each call is run to its end."""
 
     def __init__(self, kind, **options):
-        self.transport = (FakeTransport if kind == "sync" else AsyncFakeTransport)()
+        self.transport = (SyncTransport if kind == "sync" else AsyncTransport)()
         make = Client if kind == "sync" else AsyncClient
         self._client = make(transport=self.transport, **options)
 
@@ -119,23 +134,23 @@ def sizes(caller):
     return sorted(len(texts) for _, texts, _ in caller.transport.requests)
 
 
-def test_texts_share_requests_and_order_is_kept(caller):
+def test_texts_share_requests_and_results_keep_their_order(caller):
     items = [Item("x" * n) for n in range(1, 71)]
-    found = caller.embed_many(items)
-    assert [vector[0] for vector in found] == list(range(1, 71))
+    results = caller.embed_many(items)
+    assert [vector[0] for vector in results] == list(range(1, 71))
     assert sizes(caller) == [6, 32, 32]
     hits = caller.search_many(iter(items), batch_size=7)
     assert [[hit.id for hit in row] for row in hits] == [[str(n)] for n in range(1, 71)]
 
 
-def test_pictures_go_alone_in_their_places(caller):
+def test_items_with_pictures_have_requests_of_their_own(caller):
     items = [Item("a"), Item("bb", (b"picture",)), Item("ccc"), Item(images=(b"picture",))]
-    found = caller.embed_many(items)
-    assert [vector[0] for vector in found] == [1, 2, 3, 0]
+    results = caller.embed_many(items)
+    assert [vector[0] for vector in results] == [1, 2, 3, 0]
     assert sorted(texts for _, texts, _ in caller.transport.requests) == [[], ["a", "ccc"], ["bb"]]
 
 
-def test_every_item_is_in_one_batch_and_none_is_too_large():
+def test_every_item_is_in_one_batch_and_batches_are_limited():
     long = "x" * (TEXT_BYTES_PER_REQUEST // 2)
     items = [Item(long), Item("a"), Item(long), Item(long + long + long), Item("b")]
     made = list(batches(items))
@@ -143,52 +158,52 @@ def test_every_item_is_in_one_batch_and_none_is_too_large():
     assert [[number for number, _ in batch] for batch in made] == [[0, 1], [2], [3], [4]]
 
 
-def test_one_bad_item_is_found_and_harms_no_other(caller):
+def test_one_bad_item_does_not_affect_the_others(caller):
     items = [Item("a"), Item("bad"), Item("ccc"), Item("")]
-    found = caller.embed_many(items)
-    assert [type(result) for result in found[:3]] == [np.ndarray, InvalidInputError, np.ndarray]
-    assert isinstance(found[3], InvalidInputError), "nothing to embed: it is not sent"
-    assert found[0][0] == 1
-    assert found[2][0] == 3
+    results = caller.embed_many(items)
+    assert [type(result) for result in results[:3]] == [np.ndarray, InvalidInputError, np.ndarray]
+    assert isinstance(results[3], InvalidInputError), "an empty item is not sent"
+    assert results[0][0] == 1
+    assert results[2][0] == 3
 
 
-def test_an_answer_for_fewer_items_is_a_fault_of_the_server(caller):
+def test_answer_with_too_few_results_is_an_internal_error(caller):
     answer = caller.transport.answer
     caller.transport.answer = lambda model, rows, texts: {
         name: array[:1] for name, array in answer(model, rows, texts).items()
     }
-    found = caller.embed_many([Item("a"), Item("bb")])
-    assert [vector[0] for vector in found] == [1, 2], "one by one there is one for each"
+    results = caller.embed_many([Item("a"), Item("bb")])
+    assert [vector[0] for vector in results] == [1, 2], "sent one by one, each has a result"
     caller.transport.answer = lambda model, rows, texts: {"embedding": np.empty((0, 4))}
     (error,) = caller.embed_many([Item("a")])
     assert error.message == "the server gave 0 results for 1 items"
 
 
-def test_a_server_that_is_gone_is_not_asked_for_every_item(caller):
-    caller.transport.fail = [NotReadyError("gone")] * 3
-    found = caller.embed_many([Item("a")] * 20)
-    assert [type(result) for result in found] == [NotReadyError] * 20
+def test_items_are_not_sent_one_by_one_to_a_server_that_is_gone(caller):
+    caller.transport.failures = [NotReadyError("gone")] * 3
+    results = caller.embed_many([Item("a")] * 20)
+    assert [type(result) for result in results] == [NotReadyError] * 20
     assert sizes(caller) == [20] * 3
 
 
-def test_items_are_read_as_there_is_room(kind):
+def test_items_are_read_while_there_is_room(kind):
     caller = Caller(kind)
-    caller.transport.pause_s = 0.01
     read = []
 
     def items():
-        for n in range(200):
+        for n in range(210):
             read.append(n)
-            done = len(caller.transport.requests) - caller.transport._now
-            assert n <= 10 * (done + 8), "it ran ahead"
+            done = len(caller.transport.requests) - caller.transport.running
+            # Twice as many requests as may run are held, and one is being filled.
+            assert n < 10 * (done + 2 * 3 + 1)
             yield Item("x")
 
-    found = caller.embed_many(items(), batch_size=10, concurrency=3)
-    assert (len(found), len(read)) == (200, 200)
-    assert caller.transport.most <= 3
+    caller.transport.wait_for_each_other(3)
+    results = caller.embed_many(items(), batch_size=10, concurrency=3)
+    assert (len(results), len(read), caller.transport.most) == (210, 210, 3)
 
 
-def test_an_error_of_the_callers_own_iterator_comes_through(caller):
+def test_error_of_the_callers_own_iterator_is_raised(caller):
     def items():
         yield Item("a")
         raise KeyError("mine")
@@ -200,9 +215,9 @@ def test_an_error_of_the_callers_own_iterator_comes_through(caller):
 
 @pytest.mark.parametrize("error", [OverloadedError("busy"), NotReadyError("starting")])
 def test_reads_are_tried_again(caller, error):
-    caller.transport.fail = [error, error]
+    caller.transport.failures = [error, error]
     assert caller.embed("abc")[0] == 3
-    caller.transport.fail = [error] * 3
+    caller.transport.failures = [error] * 3
     with pytest.raises(type(error)):
         caller.search("abc")
     assert [name for name, _, _ in caller.transport.requests] == ["embed"] * 3 + ["search"] * 3
@@ -212,11 +227,11 @@ def test_reads_are_tried_again(caller, error):
     ("error", "tries"),
     [(OverloadedError("busy"), 3), (NotReadyError("gone"), 1), (InvalidInputError("bad"), 1)],
 )
-def test_writes_are_tried_again_only_if_nothing_was_done(caller, error, tries):
-    caller.transport.fail = [error] * 3
+def test_writes_are_tried_again_only_after_overload(caller, error, tries):
+    caller.transport.failures = [error] * 3
     with pytest.raises(type(error)):
         caller.ingest("a", "x")
-    caller.transport.fail = [error] * 3
+    caller.transport.failures = [error] * 3
     with pytest.raises(type(error)):
         caller.upsert(["a"], np.ones((1, 4), np.float32), profile="p")
     assert len(caller.transport.requests) == 2 * tries
@@ -231,34 +246,43 @@ def test_writes_are_tried_again_only_if_nothing_was_done(caller, error, tries):
     ],
     ids=["embed", "search", "ingest"],
 )
-def test_calls_that_send_many_bear_refusals_until_the_timeout(kind, send):
-    """Most of the load may be their own; but a server that is gone has its tries."""
+def test_calls_with_many_items_are_tried_again_until_the_timeout(kind, send):
+    """Refusals because of overload are not counted; losing the server is."""
     caller = Caller(kind, retry=AT_ONCE)
-    caller.transport.fail = [OverloadedError("busy")] * 50
+    caller.transport.failures = [OverloadedError("busy")] * 50
     (result,) = send(caller)
     assert not isinstance(result, LensembleError)
     assert len(caller.transport.requests) == 51
-    caller.transport.fail = [OverloadedError("busy")] * 5 + [NotReadyError("gone")] * 3
+    caller.transport.failures = [OverloadedError("busy")] * 5 + [NotReadyError("gone")] * 3
     (result,) = send(caller)
     assert isinstance(result, NotReadyError)
     impatient = Caller(kind, retry=Retry(tries=1))
-    impatient.transport.fail = [OverloadedError("busy")]
+    impatient.transport.failures = [OverloadedError("busy")]
     (result,) = send(impatient)
     assert isinstance(result, OverloadedError)
 
 
-def test_tries_end_with_the_timeout(kind):
-    caller = Caller(kind, retry=Retry(tries=100, first_s=0.05, most_s=0.05))
-    caller.transport.fail = [OverloadedError("busy")] * 100
-    began = time.monotonic()
+def test_tries_end_with_the_timeout(kind, monkeypatch):
+    """With a clock that only the waits between tries advance."""
+    now = 1000.0
+
+    def pass_time(seconds):
+        nonlocal now
+        now += seconds
+
+    async def pass_time_async(seconds):
+        pass_time(seconds)
+
+    monkeypatch.setattr("lensemble_client.retry.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("lensemble_client.retry.random.uniform", lambda least, most: most)
+    monkeypatch.setattr("lensemble_client._sync.base.sleep", pass_time)
+    monkeypatch.setattr("lensemble_client._async.base.sleep", pass_time_async)
+    caller = Caller(kind, retry=Retry(tries=100, first_s=0.1, most_s=0.4))
+    caller.transport.failures = [OverloadedError("busy")] * 100
     with pytest.raises(OverloadedError):
-        caller.embed("x", timeout_s=0.3)
-    assert time.monotonic() - began < 2
-    left = [timeout_s for _, _, timeout_s in caller.transport.requests]
-    assert left[0] == 0.3
-    assert left == sorted(left, reverse=True)
-    assert left[-1] > 0
-    assert 2 < len(left) < 100
+        caller.embed("x", timeout_s=1.0)
+    timeouts = [timeout_s for _, _, timeout_s in caller.transport.requests]
+    assert timeouts == pytest.approx([1.0, 0.9, 0.7, 0.3])
 
 
 def test_waits_grow_and_differ():
@@ -269,32 +293,32 @@ def test_waits_grow_and_differ():
     assert list(Retry(tries=1).waits()) == []
 
 
-def test_cancelled_task_cancels_what_is_under_way():
-    async def cancelled():
-        transport = AsyncFakeTransport()
-        transport.pause_s = 60
+def test_cancelled_task_cancels_the_requests_that_run():
+    async def run():
+        transport = AsyncTransport()
+        transport.wait_for_each_other(17)  # one more than run: none is answered
         task = asyncio.create_task(
             AsyncClient(transport=transport).embed_many([Item("x")] * 99, batch_size=1)
         )
-        while transport._now < 16:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(DEADLINE_S):
+            while transport.barrier.n_waiting < 16:
+                await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return transport
+        assert (transport.running, len(transport.requests)) == (0, 16)
 
-    transport = asyncio.run(cancelled())
-    assert (transport._now, len(transport.requests)) == (0, 16)
+    asyncio.run(run())
 
 
-def test_embedder_keeps_order_and_names_the_place_of_a_bad_item():
-    transport = FakeTransport()
+def test_embedder_keeps_order_and_names_the_position_of_a_bad_item():
+    transport = SyncTransport()
     client = Client(transport=transport, retry=AT_ONCE)
     with Qwen3VLEmbedder(client=client, dimensions=4) as embedder:
         assert embedder.generate_embedding(text_context="four").tolist() == [4] * 4
         pictures = [b"p", None, b"q"]
-        found = embedder.generate_batch_embeddings(pictures, ["a", "bb", None])
-        assert found[:, 0].tolist() == [1, 2, 0]
+        results = embedder.generate_batch_embeddings(pictures, ["a", "bb", None])
+        assert results[:, 0].tolist() == [1, 2, 0]
         assert embedder.generate_batch_embeddings([]).shape == (0, 4)
         with pytest.raises(InvalidInputError, match=r"^\[1\]\.text: bad text"):
             embedder.generate_batch_embeddings([None] * 3, ["a", "bad", "c"])
@@ -305,19 +329,18 @@ def test_embedder_keeps_order_and_names_the_place_of_a_bad_item():
 
 
 @pytest.mark.parametrize("url", ["grpc://127.0.0.1:9", "http://127.0.0.1:9"])
-def test_nobody_there(url, kind):
-    """Both wires of both clients: the same error, and no health."""
+def test_server_that_does_not_exist_is_not_ready(url, kind):
+    """For both protocols of both clients."""
 
     async def ask():
-        async with AsyncClient(url, timeout_s=2, retry=AT_ONCE) as client:
+        async with AsyncClient(url, timeout_s=DEADLINE_S, retry=AT_ONCE) as client:
             assert not await client.health()
             await client.embed("x")
 
-    with pytest.raises(LensembleError) as caught:
+    with pytest.raises(NotReadyError):
         if kind == "asyncio":
             asyncio.run(ask())
         else:
-            with Client(url, timeout_s=2, retry=AT_ONCE) as client:
+            with Client(url, timeout_s=DEADLINE_S, retry=AT_ONCE) as client:
                 assert not client.health()
                 client.embed("x")
-    assert isinstance(caught.value, NotReadyError | DeadlineExceededError)

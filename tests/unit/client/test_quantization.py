@@ -6,7 +6,7 @@ from lensemble_client import InvalidInputError, quantize
 VECTORS = np.array([[0.5, -0.25, 0.0, 0.1], [0.0, 0.0, 0.0, 0.0]], np.float32)
 
 
-def test_by_hand():
+def test_values_computed_by_hand():
     assert quantize(VECTORS, "int8").tolist() == [[127, -64, 0, 25], [0, 0, 0, 0]]
     assert quantize(VECTORS, "int8").dtype == np.int8
     assert quantize(VECTORS, "ubinary").tolist() == [[0b10010000], [0]]
@@ -16,7 +16,7 @@ def test_by_hand():
         quantize(VECTORS, "int4")
 
 
-def test_cosines_stay():
+def test_int8_keeps_cosines():
     vectors = np.random.default_rng(0).normal(size=(50, 256)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     small = quantize(vectors, "int8").astype(np.float32)

@@ -1,5 +1,6 @@
-"""A server that comes back is found soon, however long it was away."""
+"""A gRPC client finds a server that was restarted, however long the server was away."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,12 +8,11 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from lensemble.operations.tritonserver import free_port
 from lensemble_client import NotReadyError
+from lensemble_client.transports.async_transports import AsyncGrpcTransport
 from lensemble_client.transports.sync_transports import GrpcTransport
 
-AWAY_S = 12
-"""By itself, gRPC would then look again some 4 s later, and ever more seldom."""
+DEADLINE_S = 60
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -20,21 +20,65 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ServerMetadataResponse(name="triton", version="0")
 
 
-def test_server_that_was_away_is_found_within_seconds():
-    port = free_port()
-    transport = GrpcTransport(f"127.0.0.1:{port}")
-    end = time.monotonic() + AWAY_S
-    while time.monotonic() < end:
-        with pytest.raises(NotReadyError):
-            transport.version(1)
-        time.sleep(0.2)
+def started(port):
+    """A server on a port, 0 for a free one; and the port."""
     server = grpc.server(ThreadPoolExecutor(1))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Service(), server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
+    return server, port
+
+
+def test_restarted_server_is_found():
+    server, port = started(0)
+    transport = GrpcTransport(f"127.0.0.1:{port}")
+    assert transport.version(DEADLINE_S) == "triton 0"
+    server.stop(0).wait()
+    with pytest.raises(NotReadyError):
+        transport.version(DEADLINE_S)
+    server, _ = started(port)
     try:
-        time.sleep(2.5)  # twice the longest wait
-        assert transport.version(1) == "triton 0"
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                assert transport.version(DEADLINE_S) == "triton 0"
+                break
+            except NotReadyError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
     finally:
         transport.close()
-        server.stop(0)
+        server.stop(0).wait()
+
+
+def noted_waits(monkeypatch, module):
+    """The longest waits between two attempts to connect, of the channels that a module opens."""
+    waits_ms = []
+    open_channel = module.insecure_channel
+
+    def opened(address, options):
+        waits_ms.append(dict(options)["grpc.max_reconnect_backoff_ms"])
+        return open_channel(address, options)
+
+    monkeypatch.setattr(module, "insecure_channel", opened)
+    return waits_ms
+
+
+def test_channels_try_to_reconnect_every_second(monkeypatch):
+    """By default the waits between two attempts grow to two minutes."""
+    waits_ms = noted_waits(monkeypatch, grpc)
+    GrpcTransport("127.0.0.1:9").close()
+    assert waits_ms == [1000]
+
+
+def test_channels_for_asyncio_try_to_reconnect_every_second(monkeypatch):
+    waits_ms = noted_waits(monkeypatch, grpc.aio)
+
+    async def ask():
+        transport = AsyncGrpcTransport("127.0.0.1:9")
+        with pytest.raises(NotReadyError):
+            await transport.version(DEADLINE_S)
+        await transport.close()
+
+    asyncio.run(ask())
+    assert waits_ms == [1000]

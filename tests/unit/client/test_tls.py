@@ -1,4 +1,4 @@
-"""Folders of certificates, and what a URL's scheme asks of them."""
+"""Folders of certificates, and the URL schemes that use them."""
 
 import pytest
 import trustme
@@ -25,11 +25,11 @@ def write(folder, authority, *names):
 
 
 def test_folder_is_read(tmp_path, authority):
-    found = Tls.of(write(tmp_path, authority, "ca.crt", "tls.crt", "tls.key"))
-    assert (found.authority, found.certificate) == (tmp_path / "ca.crt", tmp_path / "tls.crt")
-    assert found.for_client().get_ca_certs()
-    assert found.for_server(mutual=True) is found
-    assert set(found.grpc_options()) == {
+    tls = Tls.of(write(tmp_path, authority, "ca.crt", "tls.crt", "tls.key"))
+    assert (tls.authority, tls.certificate) == (tmp_path / "ca.crt", tmp_path / "tls.crt")
+    assert tls.for_client().get_ca_certs()
+    assert tls.for_server(mutual=True) is tls
+    assert set(tls.grpc_options()) == {
         "ssl",
         "root_certificates",
         "certificate_chain",
@@ -44,12 +44,12 @@ def test_folder_is_read(tmp_path, authority):
         (("ca.crt", "tls.crt"), "one of tls.crt and tls.key is missing"),
     ],
 )
-def test_folder_that_has_not_enough(tmp_path, authority, names, reason):
+def test_incomplete_folder_is_refused(tmp_path, authority, names, reason):
     with pytest.raises(InvalidInputError, match=reason):
         Tls.of(write(tmp_path, authority, *names))
 
 
-def test_server_needs_its_own_and_for_mutual_tls_an_authority(tmp_path, authority):
+def test_server_needs_a_certificate_and_for_mutual_tls_an_authority(tmp_path, authority):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     with pytest.raises(InvalidInputError, match=r"needs tls.crt and tls.key"):
@@ -60,7 +60,7 @@ def test_server_needs_its_own_and_for_mutual_tls_an_authority(tmp_path, authorit
         own.for_server(mutual=True)
 
 
-def test_key_of_another_certificate_is_found_at_the_start(tmp_path, authority):
+def test_key_of_another_certificate_is_refused(tmp_path, authority):
     write(tmp_path, authority, "tls.crt", "tls.key")
     authority.issue_cert("127.0.0.1").private_key_pem.write_to_path(tmp_path / "tls.key")
     with pytest.raises(InvalidInputError, match="KEY_VALUES_MISMATCH"):
@@ -72,4 +72,4 @@ def test_scheme_and_certificates_go_together(tmp_path, authority):
     with pytest.raises(InvalidInputError, match=r"grpc:// does not use .* expected grpcs://"):
         Client("grpc://127.0.0.1:9", tls=folder)
     Client("https://127.0.0.1:9", tls=folder).close()
-    Client("grpcs://127.0.0.1:9").close()  # whom the system trusts
+    Client("grpcs://127.0.0.1:9").close()  # trusts the authorities of the system
