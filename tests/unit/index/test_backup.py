@@ -1,6 +1,7 @@
-"""Backups: one moment of an index, put back whole, refused where damaged."""
+"""Backups: consistent copies of an index, restored completely, refused if they are damaged."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -19,39 +20,35 @@ from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_cli.main import main
-from lensemble_client import InvalidInputError
-from lensemble_contract.errors import StorageError
+from lensemble_contract.errors import InvalidInputError, StorageError
+from tests.paths import CHECKPOINT
 
+PROFILE = Profile.load(CHECKPOINT)
 N, D = 400, 16
 
 
 @pytest.fixture(scope="module")
-def profile(checkpoint):
-    return Profile.load(checkpoint)
-
-
-@pytest.fixture(scope="module")
 def vectors():
-    made = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    vectors = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture
-def folder(tmp_path, profile, vectors):
+def folder(tmp_path, vectors):
     documents = [json.dumps({"n": n, "ñ": "é"}) for n in range(N)]
     ids = [f"é{n}" for n in range(N)]
     plan = IndexPlan("ivf_sq8", recall=0.9)
-    write_index(tmp_path / "index", profile, vectors, ids, documents, plan=plan, fields=["n"])
+    write_index(tmp_path / "index", PROFILE, vectors, ids, documents, plan=plan, fields=["n"])
     return tmp_path / "index"
 
 
 def first(index, vector):
-    (matches,) = index.search(vector[None], 1)
-    return matches[0].id
+    (hits,) = index.search(vector[None], 1)
+    return hits[0].id
 
 
-def test_backup_is_one_moment_and_is_put_back(folder, tmp_path, vectors, profile):
-    with Store.open(folder) as store, LiveIndex.open(folder, profile_hash=profile.hash) as live:
+def test_restore_brings_back_the_moment_of_the_backup(folder, tmp_path, vectors):
+    with Store.open(folder) as store, LiveIndex.open(folder, profile_hash=PROFILE.hash) as live:
         store.write([Upsert("late", -vectors[0]), Delete("é1")])
         assert back_up(folder, tmp_path / "backup") == N
         store.write([Upsert("later", -vectors[1]), Delete("é2"), Upsert("é3", -vectors[3])])
@@ -61,7 +58,7 @@ def test_backup_is_one_moment_and_is_put_back(folder, tmp_path, vectors, profile
         assert first(live, vectors[2]) == "é2"
         assert first(live, vectors[3]) == "é3"
         assert first(live, -vectors[0]) == "late"
-        assert "é1" not in {match.id for match in live.search(vectors[1:2], N)[0]}
+        assert "é1" not in {hit.id for hit in live.search(vectors[1:2], N)[0]}
         assert live.manifest["kind"] == "ivf_sq8"
         assert store.is_replaced
     with Store.open(folder) as store:
@@ -75,10 +72,8 @@ def test_backup_is_one_moment_and_is_put_back(folder, tmp_path, vectors, profile
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "index"]
 
 
-def test_index_of_another_profile_in_its_place_is_refused(
-    folder, tmp_path, vectors, checkpoints, profile
-):
-    mean = Profile.load(checkpoints["qwen3-vl-mean"])
+def test_restored_index_of_another_profile_is_refused(folder, tmp_path, vectors):
+    mean = replace(PROFILE, name="qwen3-vl-mean", pooling="mean")
     write_index(tmp_path / "mean", mean, vectors[:3], ["a", "b", "c"], ["{}"] * 3)
     back_up(tmp_path / "mean", tmp_path / "backup")
     with Store.open(folder) as store:
@@ -92,11 +87,11 @@ def test_index_of_another_profile_in_its_place_is_refused(
             assert hash_ in str(caught.value)
             assert mean.hash in str(caught.value)
         assert len(psutil.Process().open_files()) == opened
-        write_index(folder, profile, vectors[:1], ["back"], ["{}"])
+        write_index(folder, PROFILE, vectors[:1], ["back"], ["{}"])
         assert first(live, vectors[0]) == "back"
 
 
-def test_backup_without_its_snapshot_is_enough(folder, tmp_path, vectors):
+def test_backup_without_its_snapshot_can_be_restored(folder, tmp_path, vectors):
     with Store.open(folder) as store:
         (folder / SNAPSHOTS / store.snapshot / "index.faiss").unlink()
         (folder / SNAPSHOTS / store.snapshot).rename(folder / SNAPSHOTS / "0-gone")
@@ -108,7 +103,7 @@ def test_backup_without_its_snapshot_is_enough(folder, tmp_path, vectors):
 
 
 @pytest.mark.parametrize("name", [STORE_FILE, "index.faiss", "vectors.npy", "manifest.json"])
-def test_damaged_backup_is_refused_and_the_index_stays(folder, tmp_path, vectors, name):
+def test_damaged_backup_is_refused_and_the_index_is_unchanged(folder, tmp_path, vectors, name):
     back_up(folder, tmp_path / "backup")
     (path,) = (tmp_path / "backup").rglob(name)
     data = bytearray(path.read_bytes())
@@ -121,7 +116,7 @@ def test_damaged_backup_is_refused_and_the_index_stays(folder, tmp_path, vectors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "index"]
 
 
-def test_what_is_no_backup_or_no_place_for_one_is_refused(folder, tmp_path):
+def test_folder_that_is_not_a_backup_or_not_empty_is_refused(folder, tmp_path):
     with pytest.raises(InvalidInputError, match=r"is not a backup.*lensemble index snapshot"):
         restore(folder, tmp_path / "x")
     (tmp_path / "full").mkdir()
@@ -139,7 +134,7 @@ def test_what_is_no_backup_or_no_place_for_one_is_refused(folder, tmp_path):
         restore(tmp_path / "backup", tmp_path / "x")
 
 
-def test_export_is_read_by_others(folder, tmp_path, vectors):
+def test_exported_files_have_all_vectors_and_documents(folder, tmp_path, vectors):
     assert export(folder, tmp_path / "out") == N
     assert np.array_equal(np.load(tmp_path / "out" / VECTORS_FILE), vectors)
     lines = (tmp_path / "out" / ITEMS_FILE).read_text("utf-8").splitlines()
@@ -148,41 +143,42 @@ def test_export_is_read_by_others(folder, tmp_path, vectors):
         export(folder, tmp_path / "out")
 
 
-def test_commands(folder, tmp_path, capsys):
+def test_index_commands(folder, tmp_path, capsys):
     index, backup = str(folder), str(tmp_path / "backup")
 
-    def ran(*arguments):
+    def run(*arguments):
         status = main(["index", *arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
-    assert ran("stats", index)[0] == 0
-    assert ran("verify", index)[1].startswith(f"{index}: store undamaged, 400 items in 400 rows")
-    assert ran("snapshot", index, backup) == (0, f"400 items -> {backup}\n", "")
-    status, out, _ = ran("compact", index, "--kind", "hnsw", "--set", "ef_search=99")
+    assert run("stats", index)[0] == 0
+    assert run("verify", index)[1].startswith(f"{index}: store undamaged, 400 items in 400 rows")
+    assert run("snapshot", index, backup) == (0, f"400 items -> {backup}\n", "")
+    status, out, _ = run("compact", index, "--kind", "hnsw", "--set", "ef_search=99")
     assert (status, "400 items, hnsw" in out, "'ef_search': 99" in out) == (0, True, True)
-    assert "recall@10 1.0000, through change 400" in ran("compact", index, "--kind", "exact")[1]
-    status, _, err = ran("compact", index, "--kind", "ivf", "--set", "ef_search=3")
+    assert "recall@10 1.0000, through change 400" in run("compact", index, "--kind", "exact")[1]
+    status, _, err = run("compact", index, "--kind", "ivf", "--set", "ef_search=3")
     assert (status, "not a parameter of kind 'ivf'" in err) == (1, True)
-    status, _, err = ran("compact", index, "--set", "nprobe=3")
+    status, _, err = run("compact", index, "--set", "nprobe=3")
     assert (status, "parameters need a kind" in err) == (1, True)
-    assert ran("restore", backup, index) == (0, f"400 items -> {index}\n", "")
-    status, out, _ = ran("stats", index)
+    assert run("restore", backup, index) == (0, f"400 items -> {index}\n", "")
+    status, out, _ = run("stats", index)
     stats = json.loads(out)
     assert stats["snapshot"]["kind"] == "ivf_sq8"
     assert (stats["count"], stats["fields"], stats["plan"]["recall"]) == (N, ["n"], 0.9)
     (vectors_file,) = folder.rglob("vectors.npy")
     vectors_file.write_bytes(b"")
-    status, out, err = ran("verify", index)
+    status, out, err = run("verify", index)
     assert (status, "store undamaged" in out) == (1, True)
     assert f"run `lensemble index compact {index}`" in err
-    assert ran("compact", index, "--fields", "n,ñ")[0] == 0
-    assert ran("verify", index)[0] == 0
-    assert ran("export", index, str(tmp_path / "out"))[0] == 0
-    assert ran("verify", str(tmp_path))[0] == 1
+    assert run("compact", index, "--fields", "n,ñ")[0] == 0
+    assert run("verify", index)[0] == 0
+    assert run("export", index, str(tmp_path / "out"))[0] == 0
+    assert run("verify", str(tmp_path))[0] == 1
 
 
-def test_tune_prints_and_draws(folder, tmp_path, capsys, vectors):
+def test_tune_prints_a_table_and_draws_a_plot(folder, tmp_path, capsys, vectors, monkeypatch):
+    monkeypatch.setattr("lensemble.index.snapshots.measure._MIN_SECONDS", 0)
     np.save(tmp_path / "queries.npy", vectors[:20])
     plot, figures = tmp_path / "plots" / "tune.png", tmp_path / "tune.json"
     arguments = ["index", "tune", str(folder), "--kinds", "exact,ivf,hnsw"]
@@ -203,16 +199,16 @@ def test_tune_prints_and_draws(folder, tmp_path, capsys, vectors):
     assert "expected (Q, 16)" in capsys.readouterr().err
 
 
-def test_an_empty_index_is_made_once(tmp_path, profile):
+def test_ensure_index_creates_an_empty_index_once(tmp_path):
     folder = tmp_path / "a" / "index"
-    ensure_index(folder, profile)
+    ensure_index(folder, PROFILE)
     with Store.open(folder) as store:
-        assert (len(store), store.dimension) == (0, profile.dimension)
-        store.write([Upsert("x", np.eye(profile.dimension, dtype=np.float32)[0])])
-        ensure_index(folder, profile)
+        assert (len(store), store.dimension) == (0, PROFILE.dimension)
+        store.write([Upsert("x", np.eye(PROFILE.dimension, dtype=np.float32)[0])])
+        ensure_index(folder, PROFILE)
         assert len(store) == 1
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["index"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     with pytest.raises(InvalidInputError, match="holds something else than an index"):
-        ensure_index(tmp_path / "other", profile)
+        ensure_index(tmp_path / "other", PROFILE)

@@ -1,4 +1,4 @@
-"""Compaction beside a serving process: when, by whom, and that a stop leaves nothing."""
+"""Background compaction: when it is due, that it runs, and that it ends when it is stopped."""
 
 import os
 import subprocess
@@ -22,30 +22,31 @@ PROFILE = Profile.load(CHECKPOINT)
 
 
 def unit(count, seed=0):
-    made = np.random.default_rng(seed).standard_normal((count, 8)).astype(np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    vectors = np.random.default_rng(seed).standard_normal((count, 8)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture
 def store(tmp_path):
-    with Store.create(tmp_path / "index", PROFILE, 8) as made:
-        yield made
+    with Store.create(tmp_path / "index", PROFILE, 8) as created:
+        yield created
 
 
 def wait_for(condition):
+    """Waits for a state; the deadline only ends a test that would hang."""
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "the state was not reached"
         time.sleep(0.02)
 
 
 def compactions(folder):
-    """Children of this process that work on the index."""
+    """Child processes that work on the index."""
     children = psutil.Process().children()
     return [child for child in children if str(folder) in child.cmdline()]
 
 
-def test_due_after_so_many_writes_or_removals_or_damage(store):
+def test_compaction_is_due_after_enough_writes_or_removals_or_damage(store):
     assert compaction_reason(store, 10) == ""
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(9))])
     assert compaction_reason(store, 10) == ""
@@ -59,7 +60,7 @@ def test_due_after_so_many_writes_or_removals_or_damage(store):
     assert compaction_reason(store, 100) == f"snapshot {store.snapshot} is damaged or missing"
 
 
-def test_due_when_a_fifth_is_gone(store):
+def test_compaction_is_due_when_a_fifth_of_the_rows_was_removed(store):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5000))])
     compact(store.folder)
     store.write([Delete(str(n)) for n in range(999)])
@@ -68,7 +69,7 @@ def test_due_when_a_fifth_is_gone(store):
     assert compaction_reason(store, 10**6) == "1000 of 5000 items were removed"
 
 
-def test_it_compacts_and_goes_on(store):
+def test_compactor_compacts_again_and_again(store):
     compactor = Compactor(store.folder, 20, interval_s=0.05)
     compactor.start()
     try:
@@ -81,7 +82,7 @@ def test_it_compacts_and_goes_on(store):
     assert not compactions(store.folder)
 
 
-def test_damaged_snapshot_is_made_again(store, caplog):
+def test_damaged_snapshot_is_built_again(store, caplog):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(50))])
     damaged = compact(store.folder).name
     path = store.folder / SNAPSHOTS / damaged / "index.faiss"
@@ -102,7 +103,7 @@ def test_damaged_snapshot_is_made_again(store, caplog):
         assert len(live) == 50
 
 
-def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
+def test_stop_kills_a_running_compaction(store, monkeypatch, tmp_path):
     slow = tmp_path / "slow"
     slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     slow.chmod(0o755)
@@ -116,7 +117,7 @@ def test_stop_ends_a_compaction_under_way(store, monkeypatch, tmp_path):
     assert snapshot_names(store.folder) == []
 
 
-def test_failure_is_logged_and_writing_goes_on(store, caplog):
+def test_failed_compaction_is_logged_and_writes_go_on(store, caplog):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
     store._connection.execute("UPDATE vectors SET vector = zeroblob(32) WHERE row = 3")
     compactor = Compactor(store.folder, 5, interval_s=0.05)
@@ -127,8 +128,8 @@ def test_failure_is_logged_and_writing_goes_on(store, caplog):
     assert store.write([Delete("2")])[0] == 6
 
 
-def test_compaction_ends_with_the_process_that_asked_for_it(store, tmp_path):
-    """A server that is killed leaves no compaction behind."""
+def test_compaction_ends_with_its_parent_process(store, tmp_path):
+    """A killed server leaves no compaction behind."""
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
     held = (store.folder / "compact.lock").open("w")
     script = (
@@ -148,10 +149,10 @@ def test_compaction_ends_with_the_process_that_asked_for_it(store, tmp_path):
     )
     child = psutil.Process(int(process.stdout.readline()))
     lower = min(19, os.nice(0) + 10)
-    wait_for(lambda: child.nice() == lower)  # set after the wish to end with its parent
+    wait_for(lambda: child.nice() == lower)  # set after the request to end with the parent
     process.kill()
     process.wait()
-    psutil.wait_procs([child], timeout=30)
+    psutil.wait_procs([child], timeout=60)
     assert not child.is_running()
     held.close()
     process.stdin.close()

@@ -1,19 +1,17 @@
-"""Filters: whatever the condition and the documents, the rows are those that Python finds."""
+"""Filters: their meaning, their errors, and a comparison with the same conditions in Python."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensemble.index.storage.changes import Upsert
+from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
-from lensemble_client import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 from tests.paths import CHECKPOINT
 
 PROFILE = Profile.load(CHECKPOINT)
@@ -32,14 +30,14 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with Store.create(tmp_path_factory.mktemp("filter") / "index", PROFILE, 4) as made:
+    with Store.create(tmp_path_factory.mktemp("filter") / "index", PROFILE, 4) as created:
         made.write([Upsert(str(n), AXIS, json.dumps(d)) for n, d in enumerate(DOCUMENTS)])
-        yield made
+        yield created
 
 
-def rows(store, condition):
-    found = store.rows_matching(Filter.parse(json.dumps(condition)))
-    return (found - 1).tolist()
+def matching_numbers(store, condition):
+    """Positions in `DOCUMENTS` that match."""
+    return (store.rows_matching(Filter.parse(json.dumps(condition))) - 1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +48,7 @@ def rows(store, condition):
         ({"make": {"$eq": "seat"}, "year": {"$gt": 2015}}, [2]),
         ({"make": {"$ne": "seat"}}, [0, 3, 4, 5, 6, 7]),
         ({"make": None}, [4]),
-        ({"make": '{"a":1}'}, [5]),  # not the object whose text that is
+        ({"make": '{"a":1}'}, [5]),  # not the object with the same text
         ({"year": 2015}, [1, 5]),
         ({"year": {"$in": [2015, "2015", True]}}, [1, 3, 5, 6]),
         ({"year": {"$nin": [2015, "2015", True]}}, [0, 2, 4, 7]),
@@ -81,12 +79,12 @@ def rows(store, condition):
         ({"make": {"$in": ["'); DROP TABLE items; --"]}}, []),
     ],
 )
-def test_meaning(store, condition, expected):
-    assert rows(store, condition) == expected
+def test_filter_matches_the_expected_documents(store, condition, expected):
+    assert matching_numbers(store, condition) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[]", "expected an object of fields"),
         ("{", "is not JSON"),
@@ -125,19 +123,19 @@ def test_meaning(store, condition, expected):
         ("[" * 60_000, "is not JSON"),
     ],
 )
-def test_what_is_no_filter_is_refused(text, said):
-    with pytest.raises(InvalidInputError, match=said) as caught:
+def test_invalid_filter_is_refused(text, message):
+    with pytest.raises(InvalidInputError, match=message) as caught:
         Filter.parse(text)
     assert caught.value.field == "filter"
     assert len(str(caught.value)) < 500
 
 
-def test_index_on_a_field_is_used_and_changes_nothing(store):
+def test_index_on_a_field_is_used_and_does_not_change_results(store):
     conditions = [{"make": "seat"}, {"year": {"$gt": 2015}}, {"owner.name": "Íñigo"}]
-    before = [rows(store, condition) for condition in conditions]
+    before = [matching_numbers(store, condition) for condition in conditions]
     store.set_fields(["make", "year", "owner.name"])
     assert store.fields == ["make", "owner.name", "year"]
-    assert [rows(store, condition) for condition in conditions] == before
+    assert [matching_numbers(store, condition) for condition in conditions] == before
     parsed = Filter.parse(json.dumps(conditions[2]))
     (plan,) = store._connection.execute(
         f"EXPLAIN QUERY PLAN SELECT row FROM items WHERE removed IS NULL AND  {parsed.sql}",
@@ -169,35 +167,35 @@ CONDITIONS = st.recursive(
     )
     | st.builds(lambda field, value: {field: value}, FIELDS, SCALARS),
     lambda inner: st.one_of(
-        st.builds(lambda one: {"$not": one}, inner),
+        st.builds(lambda condition: {"$not": condition}, inner),
         st.builds(
-            lambda name, some: {name: some},
+            lambda name, conditions: {name: conditions},
             st.sampled_from(["$and", "$or"]),
             st.lists(inner, min_size=1, max_size=3),
         ),
-        st.builds(lambda one, other: {**one, **other}, inner, inner),
+        st.builds(lambda left, right: {**left, **right}, inner, inner),
     ),
     max_leaves=8,
 )
 MISSING = object()
 
 
-def kind(value):
+def type_name(value):
     if isinstance(value, bool):
         return "boolean"
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
-def same(one, other):
-    return kind(one) == kind(other) and one == other
+def same(left, right):
+    return type_name(left) == type_name(right) and left == right
 
 
 def leaf(value, operator, operand):
-    """A condition on one value, from the words of docs/index.md alone."""
+    """Whether a value fits one condition, written after the table in docs/index.md alone."""
     if operator == "$eq":
         return value is not MISSING and not isinstance(value, list | dict) and same(value, operand)
     if operator == "$in":
-        return any(leaf(value, "$eq", one) for one in operand)
+        return any(leaf(value, "$eq", element) for element in operand)
     if operator == "$ne":
         return not leaf(value, "$eq", operand)
     if operator == "$nin":
@@ -205,8 +203,8 @@ def leaf(value, operator, operand):
     if operator == "$exists":
         return (value is not MISSING and value is not None) == operand
     if operator == "$contains":
-        return isinstance(value, list) and any(same(one, operand) for one in value)
-    if value is MISSING or kind(value) != kind(operand):
+        return isinstance(value, list) and any(same(element, operand) for element in value)
+    if value is MISSING or type_name(value) != type_name(operand):
         return False
     return {
         "$gt": value > operand, "$gte": value >= operand, "$lt": value < operand,
@@ -215,20 +213,42 @@ def leaf(value, operator, operand):
 
 
 def fits(document, condition):
-    for name, said in condition.items():
+    for name, operand in condition.items():
         if name == "$not":
-            true = not fits(document, said)
+            true = not fits(document, operand)
         elif name in ("$and", "$or"):
-            true = (all if name == "$and" else any)(fits(document, one) for one in said)
+            true = (all if name == "$and" else any)(fits(document, part) for part in operand)
         else:
             value = document
             for key in name.split("."):
                 value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
-            leaves = said.items() if isinstance(said, dict) else [("$eq", said)]
-            true = all(leaf(value, operator, operand) for operator, operand in leaves)
+            leaves = operand.items() if isinstance(operand, dict) else [("$eq", operand)]
+            true = all(leaf(value, operator, part) for operator, part in leaves)
         if not true:
             return False
     return True
+
+
+def write_documents(store, documents):
+    """Replaces all items of the store.
+
+    Returns:
+        Row numbers by position in `documents`, and the sequence number of each.
+    """
+    ids = [str(number) for number in range(len(documents))]
+    old = [item.id for item in store.live_items()]
+    store.write([Delete(id_) for id_ in old])
+    items = zip(ids, documents, strict=True)
+    sequences = store.write([Upsert(id_, AXIS, json.dumps(document)) for id_, document in items])
+    live = store.live_rows(ids)
+    return [live[id_] for id_ in ids], sequences
+
+
+@pytest.fixture(scope="module")
+def scratch_store(tmp_path_factory):
+    """A store for `write_documents`; one for all examples, as creating one takes several syncs."""
+    with Store.create(tmp_path_factory.mktemp("scratch") / "index", PROFILE, 4) as created:
+        yield created
 
 
 @settings(max_examples=150, deadline=None)
@@ -238,13 +258,14 @@ def fits(document, condition):
     ),
     conditions=st.lists(CONDITIONS, min_size=1, max_size=6),
 )
-def test_against_python(documents, conditions):
-    with tempfile.TemporaryDirectory() as folder:
-        with Store.create(Path(folder) / "index", PROFILE, 4) as store:
-            store.write([Upsert(str(n), AXIS, json.dumps(d)) for n, d in enumerate(documents)])
-            half = len(documents) // 2
-            for condition in conditions:
-                expected = [n for n, d in enumerate(documents) if fits(d, condition)]
-                assert rows(store, condition) == expected
-                newer = store.rows_matching(Filter.parse(json.dumps(condition)), after=half)
-                assert (newer - 1).tolist() == [n for n in expected if n >= half]
+def test_rows_equal_those_that_python_finds(scratch_store, documents, conditions):
+    rows, sequences = write_documents(scratch_store, documents)
+    half = len(documents) // 2
+    after = sequences[half - 1] if half else 0
+    for condition in conditions:
+        parsed = Filter.parse(json.dumps(condition))
+        matches = [number for number, one in enumerate(documents) if fits(one, condition)]
+        expected = [rows[number] for number in matches]
+        assert scratch_store.rows_matching(parsed).tolist() == expected
+        newer = scratch_store.rows_matching(parsed, after=after).tolist()
+        assert newer == [rows[number] for number in matches if number >= half]

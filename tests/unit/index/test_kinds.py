@@ -1,4 +1,6 @@
-"""Kinds of index: what the installed FAISS really does, and what each kind finds."""
+"""Kinds of index: what the installed FAISS does, and what each kind finds."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +21,10 @@ from lensemble.index.snapshots.kinds import (
     SQ8,
 )
 from lensemble.index.snapshots.snapshot import Snapshot
-from lensemble.index.snapshots.tune import build_for_plan
+from lensemble.index.snapshots.tune import TunedIndex, build_for_plan, exact_is_faster
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.read_results import StoreContents
-from lensemble_client import InvalidInputError
+from lensemble_contract.errors import InvalidInputError
 
 N, D = 3000, 32
 
@@ -38,7 +40,7 @@ VECTORS, QUERIES = clustered(N), clustered(40, seed=1)
 EXPECTED = np.argsort(-(QUERIES @ VECTORS.T), axis=1, kind="stable")
 
 
-def base_of(kind, vectors=VECTORS, device="cpu", **parameters):
+def snapshot_search(kind, vectors=VECTORS, device="cpu", **parameters):
     contents = StoreContents(1, len(vectors), np.arange(1, len(vectors) + 1), vectors)
     tuned = build_for_plan(IndexPlan(kind, parameters=parameters), vectors)
     snapshot = Snapshot.from_contents(contents, tuned, profile_name="p", profile_hash="h")
@@ -46,24 +48,24 @@ def base_of(kind, vectors=VECTORS, device="cpu", **parameters):
 
 
 @pytest.fixture(scope="module")
-def bases():
-    return {name: base_of(name) for name in KINDS}
+def searches():
+    return {name: snapshot_search(name) for name in KINDS}
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_recall_is_measured_and_reached(bases, name):
-    base = bases[name]
-    recall = base.snapshot.manifest.recall_at_10
-    _, rows = base.search(QUERIES, 10)
-    hit = (rows[:, :, None] == EXPECTED[:, None, :10] + 1).any(axis=2).mean()
-    assert hit == pytest.approx(recall, abs=0.03)
+def test_measured_recall_is_right_and_high_enough(searches, name):
+    search = searches[name]
+    recall = search.snapshot.manifest.recall_at_10
+    _, rows = search.search(QUERIES, 10)
+    recalled = (rows[:, :, None] == EXPECTED[:, None, :10] + 1).any(axis=2).mean()
+    assert recalled == pytest.approx(recall, abs=0.03)
     assert recall >= (0.9 if name == "ivf_pq" else 0.99)
     assert KINDS[name].exact == (recall == 1.0 and name == "exact")
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_scores_are_true_whatever_the_codes(bases, name):
-    scores, rows = bases[name].search(QUERIES, 10)
+def test_scores_come_from_the_whole_vectors(searches, name):
+    scores, rows = searches[name].search(QUERIES, 10)
     true = np.take_along_axis(QUERIES @ VECTORS.T, rows - 1, axis=1)
     assert np.allclose(scores, true, atol=1e-5)
     assert (np.diff(scores, axis=1) <= 1e-6).all()
@@ -71,10 +73,10 @@ def test_scores_are_true_whatever_the_codes(bases, name):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.005])
-def test_filtered_search_never_shows_others_and_never_comes_short(bases, name, share):
-    base = bases[name]
+def test_filtered_search_returns_only_allowed_rows_and_enough_of_them(searches, name, share):
+    search = searches[name]
     allowed = np.random.default_rng(2).random(N) < share
-    _, rows = base.search(QUERIES, 10, allowed)
+    _, rows = search.search(QUERIES, 10, allowed)
     assert rows.shape == (len(QUERIES), 10)
     assert allowed[rows - 1].all()
     order = np.where(allowed[EXPECTED], EXPECTED, -1)
@@ -84,42 +86,42 @@ def test_filtered_search_never_shows_others_and_never_comes_short(bases, name, s
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_one_allowed_row_is_found_however_far_away(bases, name):
+def test_single_allowed_row_is_found_even_if_it_is_the_farthest(searches, name):
     allowed = np.zeros(N, np.bool_)
     allowed[EXPECTED[0, -1]] = True
-    _, rows = bases[name].search(QUERIES[:1], 10, allowed)
+    _, rows = searches[name].search(QUERIES[:1], 10, allowed)
     assert rows.tolist() == [[EXPECTED[0, -1] + 1]]
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_all_of_a_large_answer_is_there(bases, name):
-    """More than an IVF's few lists hold, and more than HNSW looks at."""
-    _, rows = bases[name].search(QUERIES[:2], 1000)
+def test_large_top_k_is_answered_completely(searches, name):
+    """Top 1,000 is more than the few lists of an IVF contain, and more than HNSW visits."""
+    _, rows = searches[name].search(QUERIES[:2], 1000)
     assert (rows > 0).all()
     assert all(len(set(line)) == 1000 for line in rows.tolist())
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_removed_rows_are_not_shown(bases, name):
-    base = bases[name]
-    base.removed[:] = False
+def test_removed_rows_are_not_returned(searches, name):
+    search = searches[name]
+    search.removed[:] = False
     nearest = EXPECTED[:, :30]
-    base.remove(nearest.ravel() + 1)
-    base.remove(np.array([10**9]))  # not in it
-    assert base.live == N - len(np.unique(nearest))
-    _, rows = base.search(QUERIES, 10)
+    search.remove(nearest.ravel() + 1)
+    search.remove(np.array([10**9]))  # not in the snapshot
+    assert search.live == N - len(np.unique(nearest))
+    _, rows = search.search(QUERIES, 10)
     assert not set(rows.ravel()) & set(nearest.ravel() + 1)
     assert (rows > 0).all()
-    base.removed[:] = True
-    assert base.search(QUERIES, 10)[1].shape == (len(QUERIES), 0)
-    base.removed[:] = False
+    search.removed[:] = True
+    assert search.search(QUERIES, 10)[1].shape == (len(QUERIES), 0)
+    search.removed[:] = False
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 11, 50])
 @pytest.mark.parametrize("name", KINDS)
-def test_small_corpora(name, count):
-    base = base_of(name, VECTORS[:count])
-    _, rows = base.search(QUERIES, 10)
+def test_small_corpora_are_answered_completely(name, count):
+    search = snapshot_search(name, VECTORS[:count])
+    _, rows = search.search(QUERIES, 10)
     assert rows.shape == (len(QUERIES), min(10, count))
     assert all(len(set(line)) == min(10, count) for line in rows.tolist())
 
@@ -131,7 +133,7 @@ def test_blas_threshold_and_threads_are_set():
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_faiss_makes_is_what_memory_is_counted_for(name):
+def test_memory_estimate_equals_the_size_of_the_faiss_index(name):
     kind = KINDS[name]
     parameters = kinds.default_parameters(kind, N, D)
     index = faiss_index.build_index(kind, VECTORS, parameters)
@@ -145,7 +147,7 @@ def test_pq_is_trained_without_polysemous_codes():
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters", "said"),
+    ("kind", "parameters", "message"),
     [
         (
             EXACT,
@@ -157,12 +159,12 @@ def test_pq_is_trained_without_polysemous_codes():
         (IVF_PQ, {"m": 7}, "m = 7 does not fit 3000 vectors of 32"),
     ],
 )
-def test_parameters_that_do_not_fit_are_refused(kind, parameters, said):
-    with pytest.raises(InvalidInputError, match=said):
+def test_invalid_parameters_are_refused(kind, parameters, message):
+    with pytest.raises(InvalidInputError, match=message):
         kinds.complete_parameters(kind, parameters, N, D)
 
 
-def test_defaults_go_by_size():
+def test_default_parameters_depend_on_the_size_of_the_corpus():
     assert kinds.default_parameters(IVF, 1_000_000, 256)["nlist"] == 4096
     assert kinds.default_parameters(IVF, 100_000, 256)["nlist"] == 1024
     assert kinds.default_parameters(IVF, 100, 256)["nlist"] == 2
@@ -172,23 +174,23 @@ def test_defaults_go_by_size():
 
 
 def test_effort_is_the_least_that_reaches_the_target(monkeypatch):
-    asked = []
+    tried = []
 
-    def recall(self, found):
-        return 0.95 if asked[-1] >= 37 else 0.9
+    def recall(self, positions):
+        return 0.95 if tried[-1] >= 37 else 0.9
 
-    def spied(kind, index, vectors, truth, parameters):
-        asked.append(parameters["nprobe"])
+    def record_effort(kind, index, vectors, truth, parameters):
+        tried.append(parameters["nprobe"])
 
     monkeypatch.setattr(GroundTruth, "recall", recall)
-    monkeypatch.setattr("lensemble.index.snapshots.tune.search_index", spied)
+    monkeypatch.setattr("lensemble.index.snapshots.tune.search_index", record_effort)
     tuned = build_for_plan(IndexPlan("ivf", recall=0.95, parameters={"nlist": 70}), VECTORS)
     assert 37 <= tuned.parameters["nprobe"] <= 37 * 1.25
-    assert asked[:7] == [1, 2, 4, 8, 16, 32, 64]
+    assert tried[:7] == [1, 2, 4, 8, 16, 32, 64]
 
 
-def test_effort_of_one_bit_is_how_many_candidates_are_scored():
-    """A bit for each of 32 dimensions of noise says little: many must be looked at again."""
+def test_effort_of_binary_codes_is_the_number_of_rescored_candidates():
+    """One bit per dimension says little about 32 dimensions of noise, so many must be re-scored."""
     noise = np.random.default_rng(5).standard_normal((3000, 32)).astype(np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
     tuned = build_for_plan(IndexPlan("binary", recall=0.99), noise)
@@ -200,7 +202,7 @@ def test_effort_of_one_bit_is_how_many_candidates_are_scored():
     assert fixed.parameters == {"rerank": 3}
 
 
-def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
+def test_auto_chooses_by_size_recall_and_memory(monkeypatch):
     monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr("lensemble.index.snapshots.tune.exact_is_faster", lambda *_: False)
     assert build_for_plan(IndexPlan(), VECTORS[:1000]).kind is EXACT
@@ -208,22 +210,48 @@ def test_auto_takes_exact_for_few_and_lists_for_many(monkeypatch):
     assert (many.kind, many.recall >= 0.95) == (IVF, True)
     easier = build_for_plan(IndexPlan(recall=0.5), VECTORS)
     assert easier.parameters["nprobe"] < many.parameters["nprobe"]
-    # As much as SQ8 takes, but not the whole vectors.
-    some = kinds.memory_bytes(IVF_SQ8, kinds.default_parameters(IVF_SQ8, N, D), N, D)
-    assert build_for_plan(IndexPlan(memory_bytes=some), VECTORS).kind is IVF_SQ8
+    # Enough memory for SQ8, but not for the whole vectors.
+    enough = kinds.memory_bytes(IVF_SQ8, kinds.default_parameters(IVF_SQ8, N, D), N, D)
+    assert build_for_plan(IndexPlan(memory_bytes=enough), VECTORS).kind is IVF_SQ8
 
 
-def test_auto_takes_exact_where_enough_effort_costs_more(monkeypatch, caplog):
-    """Vectors without clusters: to find 0.99, IVF must look into nearly all of its lists."""
+def test_auto_chooses_exact_if_it_is_faster(monkeypatch, caplog):
     caplog.set_level("INFO")
-    noise = np.random.default_rng(5).standard_normal((30_000, 64)).astype(np.float32)
-    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    tuned = build_for_plan(IndexPlan(), noise)
-    assert tuned.kind is EXACT
+    monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
+    monkeypatch.setattr("lensemble.index.snapshots.tune.exact_is_faster", lambda *_: True)
+    assert build_for_plan(IndexPlan(recall=0.95), VECTORS).kind is EXACT
     assert "is faster than exact search" in caplog.text
 
 
-def test_auto_says_so_where_nothing_reaches_the_target(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("exact_s", "index_s", "faster"),
+    [
+        ((5, 1, 1), (2, 2, 2), True),
+        ((1, 3, 3), (2, 2, 2), False),
+        ((2, 2, 2), (2, 2, 2), False),
+    ],
+)
+def test_exact_is_faster_compares_median_times(monkeypatch, exact_s, index_s, faster):
+    ticks, now = [], 0
+    for exact, index in zip(exact_s, index_s, strict=True):
+        ticks += [now, now + exact, now + exact + index]  # read before, between and after
+        now += exact + index
+    clock = SimpleNamespace(perf_counter=iter(ticks).__next__)
+    monkeypatch.setattr("lensemble.index.snapshots.tune.time", clock)
+    tuned = TunedIndex(EXACT, {}, faiss_index.build_index(EXACT, VECTORS, {}))
+    assert exact_is_faster(tuned, VECTORS) == faster
+
+
+def test_ivf_must_search_most_lists_of_vectors_without_clusters():
+    """The reason why `auto` may choose exact search, as a count instead of a time."""
+    noise = np.random.default_rng(5).standard_normal((3000, 32)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    tuned = build_for_plan(IndexPlan("ivf"), noise)
+    assert tuned.recall >= 0.99
+    assert tuned.parameters["nprobe"] > tuned.parameters["nlist"] / 2
+
+
+def test_auto_warns_if_no_kind_reaches_the_recall(monkeypatch, caplog):
     monkeypatch.setattr("lensemble.index.snapshots.tune.EXACT_ROWS", 1000)
     monkeypatch.setattr(GroundTruth, "recall", lambda *_: 0.97)
     tuned = build_for_plan(IndexPlan(recall=0.98, memory_bytes=1), VECTORS)
@@ -231,10 +259,10 @@ def test_auto_says_so_where_nothing_reaches_the_target(monkeypatch, caplog):
     assert "no index within 1 bytes reaches a recall of 0.98; the index is ivf_pq" in caplog.text
 
 
-def test_plan_outside_its_limits_is_refused():
-    for wrong in (0, -0.1, 1.1, float("nan")):
+def test_index_plan_out_of_range_is_refused():
+    for recall in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(InvalidInputError, match="expected above 0, at most 1"):
-            IndexPlan(recall=wrong)
+            IndexPlan(recall=recall)
     with pytest.raises(InvalidInputError, match="-1 is negative"):
         IndexPlan(memory_bytes=-1)
     assert IndexPlan.from_json(IndexPlan("ivf", 0.9, 5, {"nprobe": 3}).to_json()).parameters == {
@@ -242,7 +270,7 @@ def test_plan_outside_its_limits_is_refused():
     }
 
 
-def test_a_vector_of_the_corpus_is_not_its_own_neighbour():
+def test_query_from_the_corpus_is_not_its_own_neighbour():
     truth = GroundTruth.compute(VECTORS)
     assert (truth.neighbours != truth.own[:, None]).all()
     assert truth.recall(truth.neighbours) == 1
@@ -255,34 +283,34 @@ def test_a_vector_of_the_corpus_is_not_its_own_neighbour():
 @pytest.mark.gpu
 @pytest.mark.skipif(not faiss_index.gpu_count(), reason="FAISS has no GPU here")
 @pytest.mark.parametrize("kind", [EXACT, FP16, IVF, IVF_SQ8])
-def test_on_a_gpu_as_on_the_cpu(bases, kind):
-    base = base_of(kind.name, device="cuda:0")
-    assert base._gpu
-    cpu = bases[kind.name]
+def test_gpu_search_equals_cpu_search(searches, kind):
+    search = snapshot_search(kind.name, device="cuda:0")
+    assert search._gpu
+    cpu = searches[kind.name]
     allowed = np.random.default_rng(3).random(N) < 0.3
     for mask in (None, allowed):
-        _, rows = base.search(QUERIES, 10, mask)
+        _, rows = search.search(QUERIES, 10, mask)
         _, expected = cpu.search(QUERIES, 10, mask)
         assert (rows == expected).mean() > 0.98
         assert mask is None or mask[rows - 1].all()
 
 
-def test_without_a_gpu_the_cpu_searches(caplog):
+def test_without_a_gpu_snapshots_are_searched_on_the_cpu(caplog):
     if faiss_index.gpu_count():
-        pytest.skip("there is one")
-    base = base_of("exact", device="cuda:0")
-    assert not base._gpu
-    assert base.search(QUERIES, 10)[1].tolist() == (EXPECTED[:, :10] + 1).tolist()
+        pytest.skip("FAISS has a GPU here")
+    search = snapshot_search("exact", device="cuda:0")
+    assert not search._gpu
+    assert search.search(QUERIES, 10)[1].tolist() == (EXPECTED[:, :10] + 1).tolist()
 
 
-def test_a_gpu_that_drops_selectors_shows_nothing_it_must_not(bases):
-    """Plain FAISS on GPUs ignores selectors: the same searches, with no selector ever given."""
+def test_search_without_selectors_returns_only_allowed_rows(searches):
+    """As on GPUs, where FAISS ignores selectors: no selector is used."""
     assert {kind for kind in KINDS.values() if not kind.on_gpu} == {SQ8, HNSW, BINARY, IVF_BINARY}
     for name in ("exact", "ivf", "ivf_sq8"):
-        base = SnapshotSearch(bases[name].snapshot)
-        base._gpu = True
+        search = SnapshotSearch(searches[name].snapshot)
+        search._gpu = True
         for share in (0.5, 0.1, 0.005):
             allowed = np.random.default_rng(4).random(N) < share
-            _, rows = base.search(QUERIES, 10, allowed)
+            _, rows = search.search(QUERIES, 10, allowed)
             assert allowed[rows - 1].all()
             assert (rows > 0).all()

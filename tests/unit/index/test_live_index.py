@@ -1,8 +1,7 @@
-"""The live index: every search sees every acknowledged write, whatever happens to snapshots."""
+"""The live index: every search finds every acknowledged write, whatever happens to snapshots."""
 
 import json
 import random
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,7 @@ from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
-from lensemble_client import OverloadedError
-from lensemble_contract.errors import StorageError
+from lensemble_contract.errors import OverloadedError, StorageError
 from tests.paths import CHECKPOINT
 
 PROFILE = Profile.load(CHECKPOINT)
@@ -40,8 +38,8 @@ def rng():
 
 @pytest.fixture
 def store(tmp_path):
-    with Store.create(tmp_path / "index", PROFILE, D) as made:
-        yield made
+    with Store.create(tmp_path / "index", PROFILE, D) as created:
+        yield created
 
 
 @pytest.fixture
@@ -51,18 +49,18 @@ def index(store):
 
 
 def ids(index, query, k=3):
-    return [match.id for match in index.search(query[None], k)[0]]
+    return [hit.id for hit in index.search(query[None], k)[0]]
 
 
 def settle(index):
-    """Waits until a snapshot that is being loaded has been taken in."""
+    """Waits until the index uses the current snapshot, which it loads in a thread."""
     index.refresh()
     while index._loading is not None:
-        time.sleep(0.01)
+        index._loading.result(60)
         index.refresh()
 
 
-def test_delta_moves_the_last_row_into_a_gap(rng):
+def test_delta_moves_the_last_row_to_the_position_of_a_removed_one(rng):
     vectors = unit(rng, 5)
     delta = Delta(D)
     delta.add(np.arange(10, 13), vectors[:3])
@@ -80,26 +78,26 @@ def test_delta_moves_the_last_row_into_a_gap(rng):
     assert delta.search(vectors[:2], 9)[1].shape == (2, 3)
 
 
-def test_nothing_is_nearest_to_anything_in_nothing(rng):
-    found = nearest_rows(unit(rng, 2), np.empty(0, np.int64), np.empty((0, D), np.float32), 5)
-    assert found[1].shape == (2, 0)
-    _, rows = merge_top_k([found, nearest_rows(unit(rng, 2), np.array([7]), unit(rng, 1), 5)], 3)
+def test_exact_search_without_vectors_returns_no_columns(rng):
+    empty = nearest_rows(unit(rng, 2), np.empty(0, np.int64), np.empty((0, D), np.float32), 5)
+    assert empty[1].shape == (2, 0)
+    _, rows = merge_top_k([empty, nearest_rows(unit(rng, 2), np.array([7]), unit(rng, 1), 5)], 3)
     assert rows.tolist() == [[7], [7]]
 
 
-def test_writes_are_found_at_once(store, index, rng):
+def test_writes_are_found_by_the_next_search(store, index, rng):
     a, b = unit(rng, 2)
     assert ids(index, a) == []
     store.write([Upsert("a", a), Upsert("b", b, '{"n": 1}')])
-    (matches,) = index.search(b[None], 1)
-    assert [(m.id, m.document) for m in matches] == [("b", '{"n": 1}')]
-    assert matches[0].score == pytest.approx(1, abs=1e-6)
+    (hits,) = index.search(b[None], 1)
+    assert [(hit.id, hit.document) for hit in hits] == [("b", '{"n": 1}')]
+    assert hits[0].score == pytest.approx(1, abs=1e-6)
     store.write([Delete("b"), Upsert("c", b)])
     assert ids(index, b) == ["c", "a"]
     assert index.manifest["count"] == 2
 
 
-def test_snapshot_changes_nothing_but_where_rows_are(store, index, rng):
+def test_snapshot_does_not_change_results(store, index, rng):
     vectors = unit(rng, 300)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     before = index.search(vectors[:20], 10)
@@ -107,14 +105,15 @@ def test_snapshot_changes_nothing_but_where_rows_are(store, index, rng):
     settle(index)
     assert (index.manifest["delta"], index.manifest["dead"]) == (0, 0)
     assert index.manifest["snapshot"] == snapshot_names(store.folder)[0] == store.snapshot
-    for found, expected in zip(index.search(vectors[:20], 10), before, strict=True):
-        assert [m.id for m in found] == [m.id for m in expected]
-        assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=1e-5)
+    for hits, expected in zip(index.search(vectors[:20], 10), before, strict=True):
+        assert [hit.id for hit in hits] == [hit.id for hit in expected]
+        scores = [hit.score for hit in expected]
+        assert [hit.score for hit in hits] == pytest.approx(scores, abs=1e-5)
 
 
 @pytest.mark.parametrize("removed", [1, 40, 290, 300])
-def test_removed_rows_of_a_snapshot_are_never_shown(store, index, rng, removed):
-    """All nearest ones are gone: more than are asked for in addition, so that FAISS must filter."""
+def test_removed_rows_of_a_snapshot_are_not_returned(store, index, rng, removed):
+    """So many of the nearest rows are removed that FAISS must search with a selector."""
     vectors = unit(rng, 300)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     compact(store.folder)
@@ -126,13 +125,13 @@ def test_removed_rows_of_a_snapshot_are_never_shown(store, index, rng, removed):
     assert index.manifest["count"] == 300 - removed
 
 
-def test_what_is_written_while_a_snapshot_is_made_is_kept(store, index, rng):
+def test_writes_during_a_compaction_are_kept(store, index, rng):
     vectors = unit(rng, 10)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     index.refresh()
     contents = store.read_contents()
     tuned = build_for_plan(IndexPlan(), contents.vectors)
-    # Between the reading of the store and the new snapshot.
+    # Written after the store was read, and before the snapshot becomes the current one.
     store.write([Delete("0"), Upsert("1", -vectors[1]), Upsert("new", vectors[0])])
     snapshot = Snapshot.from_contents(
         contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
@@ -148,13 +147,13 @@ def test_what_is_written_while_a_snapshot_is_made_is_kept(store, index, rng):
         assert ids(fresh, vectors[0], 10) == ids(index, vectors[0], 10)
 
 
-def test_snapshot_older_than_the_searcher_knows_its_removed_rows(store, rng):
-    """The searcher began, without any snapshot, after rows of this one had been removed."""
+def test_snapshot_older_than_the_searcher_does_not_bring_back_removed_rows(store, rng):
+    """The searcher started without a snapshot, after rows of this snapshot had been removed."""
     vectors = unit(rng, 10)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     snapshot = compact(store.folder)
     store.set_snapshot("")
-    store.set_snapshot("")  # nor is it the one before
+    store.set_snapshot("")  # twice, so that it is not the previous one either
     store.write([Delete("3")])
     hidden = (store.folder / SNAPSHOTS).rename(store.folder / "hidden")
     with LiveIndex.open(store.folder) as late:
@@ -178,7 +177,7 @@ def damage_length(path):
 
 @pytest.mark.parametrize("name", ["index.faiss", "rows.npy", "manifest.json"])
 @pytest.mark.parametrize("damage", [damage_byte, damage_length, Path.unlink])
-def test_damaged_snapshot_is_left_out(store, rng, name, damage, caplog):
+def test_damaged_snapshot_is_not_used(store, rng, name, damage, caplog):
     vectors = unit(rng, 50)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     snapshot = compact(store.folder)
@@ -195,7 +194,7 @@ def test_damaged_snapshot_is_left_out(store, rng, name, damage, caplog):
     assert snapshot.name in caplog.text
 
 
-def test_the_snapshot_before_serves_where_the_current_one_is_damaged(store, rng):
+def test_previous_snapshot_is_used_if_the_current_one_is_damaged(store, rng):
     vectors = unit(rng, 50)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     first = compact(store.folder)
@@ -212,21 +211,21 @@ def test_the_snapshot_before_serves_where_the_current_one_is_damaged(store, rng)
     assert len(snapshot_names(store.folder)) == 2
 
 
-def test_compaction_clears_up(store, index, rng):
+def test_compaction_deletes_old_snapshots_and_tombstones(store, index, rng):
     vectors = unit(rng, 4)
     for turn in range(4):
         store.write([Upsert(str(turn), vectors[turn]), Delete(str(turn - 1))])
         (store.folder / SNAPSHOTS / ".1-exact-x.part").mkdir(parents=True, exist_ok=True)
         compact(store.folder)
-    left = [path.name for path in (store.folder / SNAPSHOTS).iterdir()]
-    assert sorted(left) == sorted(snapshot_names(store.folder))
-    assert len(left) == 2
-    # Rows 1 and 2 were removed before the older of the two that are kept.
+    remaining = [path.name for path in (store.folder / SNAPSHOTS).iterdir()]
+    assert sorted(remaining) == sorted(snapshot_names(store.folder))
+    assert len(remaining) == 2
+    # Rows 1 and 2 were removed before the older one of the two remaining snapshots was made.
     assert store.ids_and_documents([1, 2, 3, 4]).keys() == {3, 4}
-    assert ids(index, vectors[3]) == ["3"]  # knew nothing of all that
+    assert ids(index, vectors[3]) == ["3"]  # the searcher had not seen any of this
 
 
-def test_one_compaction_at_a_time(store, rng):
+def test_second_compaction_at_the_same_time_is_refused(store, rng):
     import fcntl
 
     store.write([Upsert("a", unit(rng, 1)[0])])
@@ -237,7 +236,7 @@ def test_one_compaction_at_a_time(store, rng):
     compact(store.folder)
 
 
-def test_unwritable_snapshot_leaves_the_current_one(store, index, rng, monkeypatch):
+def test_failed_compaction_keeps_the_current_snapshot(store, index, rng, monkeypatch):
     store.write([Upsert("a", unit(rng, 1)[0])])
     first = compact(store.folder)
 
@@ -255,7 +254,7 @@ ODD = '{"turn": {"$in": [' + ", ".join(str(n) for n in range(1, 150, 2)) + "]}}"
 
 
 def brute_force(expected, query, turn):
-    """Ids of the nearest, from the dictionary alone."""
+    """Ids of the nearest items, from the dictionary alone."""
     fits = {
         "": lambda written: True,
         ODD: lambda written: written % 2 == 1,
@@ -269,10 +268,10 @@ def brute_force(expected, query, turn):
     return [id_ for id_ in best if scores[id_] >= query.min_score][: query.top_k]
 
 
-def test_against_a_dictionary(store, rng):
+def test_random_operations_equal_brute_force(store, rng):
     """Random writes, deletes, compactions and searches by two searchers, against brute force.
 
-    With filters, ids left out, a least score, and neighbours of stored items.
+    Queries have filters, excluded ids, a lowest score, or the id of a stored item.
     """
     random_ = random.Random(0)
     expected = {}
@@ -295,7 +294,7 @@ def test_against_a_dictionary(store, rng):
             searchers[1].close()
             searchers[1] = LiveIndex.open(store.folder)
         searcher = random_.choice(searchers)
-        asked = [
+        queries = [
             Query(
                 vector,
                 random_.randint(1, 20),
@@ -305,15 +304,15 @@ def test_against_a_dictionary(store, rng):
             )
             for vector in unit(rng, 5)
         ]
-        for query, found in zip(asked, searcher.answer(asked), strict=True):
-            assert [match.id for match in found] == brute_force(expected, query, turn)
-            for match in found:
-                assert json.loads(match.document)["turn"] == expected[match.id][1]
+        for query, hits in zip(queries, searcher.answer(queries), strict=True):
+            assert [hit.id for hit in hits] == brute_force(expected, query, turn)
+            for hit in hits:
+                assert json.loads(hit.document)["turn"] == expected[hit.id][1]
         if expected:
             id_, (vector, _) = random_.choice(list(expected.items()))
-            (found,) = searcher.answer([Query(None, 4, ODD, like=id_)])
-            same = Query(vector, 4, ODD, (id_,))
-            assert [match.id for match in found] == brute_force(expected, same, turn)
+            (hits,) = searcher.answer([Query(None, 4, ODD, like=id_)])
+            equal_query = Query(vector, 4, ODD, (id_,))
+            assert [hit.id for hit in hits] == brute_force(expected, equal_query, turn)
         assert len(searcher) == len(expected)
     for searcher in searchers:
         searcher.close()

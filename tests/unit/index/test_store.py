@@ -1,7 +1,8 @@
-"""The store: what was acknowledged is there, in order, for every reader, and damage is named."""
+"""The store: acknowledged changes are there, in order, for every reader; damage is reported."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -17,8 +18,7 @@ from lensemble.index.storage.reader import TombstonesPurgedError
 from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
-from lensemble_client import InvalidInputError
-from lensemble_contract.errors import StorageError
+from lensemble_contract.errors import InvalidInputError, StorageError
 from tests.paths import CHECKPOINT
 
 PROFILE = Profile.load(CHECKPOINT)
@@ -27,44 +27,44 @@ AXES = np.eye(4, dtype=np.float32)
 
 @pytest.fixture
 def store(tmp_path):
-    with Store.create(tmp_path / "index", PROFILE, 4) as made:
-        yield made
+    with Store.create(tmp_path / "index", PROFILE, 4) as created:
+        yield created
 
 
 def upsert(id_, axis=0, **document):
     return Upsert(id_, AXES[axis], json.dumps(document))
 
 
-def test_what_was_written_is_read_by_everybody(store):
+def test_writes_are_visible_to_other_connections(store):
     with Store.open(store.folder) as other:
         assert len(other) == 0
         before = other.data_version
         assert store.write([upsert("a", 0, colour="red"), upsert("b", 1)]) == [1, 2]
         assert other.data_version != before
         assert (len(other), other.sequence) == (2, 2)
-        a, nothing = other.get(["a", "c"])
-        assert nothing is None
+        a, missing = other.get(["a", "c"])
+        assert missing is None
         assert (a.id, json.loads(a.document)) == ("a", {"colour": "red"})
         assert np.array_equal(a.vector, AXES[0])
         assert other.ids_and_documents([a.row, 99]) == {a.row: ("a", '{"colour": "red"}')}
         assert (other.profile_hash, other.dimension) == (PROFILE.hash, 4)
 
 
-def test_upsert_is_a_new_row_and_a_tombstone(store):
+def test_upsert_of_an_existing_item_writes_a_new_row_and_a_tombstone(store):
     store.write([upsert("a", 0), upsert("b", 1)])
     old = store.get(["a"])[0].row
     known = store.sequence
     assert store.write([upsert("a", 2), Delete("b"), Delete("never there")]) == [3, 4, 0]
-    news = store.changes_since(known)
-    (new,) = news.rows
+    changes = store.changes_since(known)
+    (new,) = changes.rows
     assert new > old
-    assert np.array_equal(news.vectors, AXES[2:3])
-    assert news.removed.tolist() == [old, 2]
-    assert news.sequence == 4
+    assert np.array_equal(changes.vectors, AXES[2:3])
+    assert changes.removed.tolist() == [old, 2]
+    assert changes.sequence == 4
     assert len(store) == 1
 
 
-def test_the_same_again_changes_nothing(store):
+def test_equal_upsert_changes_nothing(store):
     assert store.write([upsert("a", 0, n=1)]) == [1]
     assert store.write([upsert("a", 0, n=1)]) == [1]
     assert store.write([upsert("a", 0, n=2)]) == [2]
@@ -72,7 +72,7 @@ def test_the_same_again_changes_nothing(store):
     assert store.sequence == 3
 
 
-def test_row_numbers_are_never_used_twice(store):
+def test_row_numbers_are_never_reused(store):
     store.write([upsert("a")])
     store.write([Delete("a")])
     assert store.purge(store.sequence) == 1
@@ -80,14 +80,14 @@ def test_row_numbers_are_never_used_twice(store):
     assert store.get(["b"])[0].row == 2
 
 
-def test_later_changes_of_one_call_win(store):
+def test_last_change_of_an_id_in_one_call_wins(store):
     store.write([upsert("a", 0), upsert("a", 1), Delete("a"), upsert("a", 2)])
     assert np.array_equal(store.get(["a"])[0].vector, AXES[2])
     assert store.changes_since(0).rows.tolist() == [3]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (upsert(""), "expected 1 to 512"),
         (upsert("x" * 513), "has 513 bytes"),
@@ -104,16 +104,16 @@ def test_later_changes_of_one_call_win(store):
         (Upsert("a", AXES[0], json.dumps({"d": "x" * 70_000})), "expected at most 65536"),
     ],
 )
-def test_bad_changes_are_refused_alone(store, change, said):
+def test_invalid_change_is_refused_and_others_are_written(store, change, message):
     first, refused, last = store.write([upsert("one"), change, upsert("two")])
     assert (first, last) == (1, 2)
     assert isinstance(refused, InvalidInputError)
-    with pytest.raises(InvalidInputError, match=said):
+    with pytest.raises(InvalidInputError, match=message):
         raise refused
     assert len(store) == 2
 
 
-def test_reader_behind_a_purge_is_told(store):
+def test_reader_that_missed_purged_tombstones_gets_an_error(store):
     store.write([upsert("a"), upsert("b")])
     store.write([Delete("a")])
     store.purge(3)
@@ -123,29 +123,30 @@ def test_reader_behind_a_purge_is_told(store):
     assert len(store) == 1
 
 
-def test_many_rows_come_in_order(store):
+def test_many_rows_are_returned_in_order(store):
     store.write([upsert(str(n), n % 4) for n in range(5000)])
-    news = store.changes_since(0)
-    assert news.rows.tolist() == list(range(1, 5001))
-    assert np.array_equal(news.vectors, AXES[np.arange(5000) % 4])
-    # More than SQLite takes in one question.
+    changes = store.changes_since(0)
+    assert changes.rows.tolist() == list(range(1, 5001))
+    assert np.array_equal(changes.vectors, AXES[np.arange(5000) % 4])
+    # More parameters than SQLite allows in one statement.
     assert len(store.ids_and_documents(list(range(70_000)))) == 5000
 
 
-def test_news_are_read_without_a_look_at_all_that_is_older(store):
-    """Measured in work, not in time: SQLite counts the steps of its virtual machine."""
+def test_reading_changes_does_not_scan_older_rows(store):
+    """Measured as steps of SQLite's virtual machine, in hundreds, not as time."""
     store.write([upsert(str(n), n % 4) for n in range(5000)])
 
     def steps(work):
-        counted = [0]
+        count = 0
 
-        def count():
-            counted[0] += 1
+        def progress():
+            nonlocal count
+            count += 1
 
-        store._connection.set_progress_handler(count, 100)
+        store._connection.set_progress_handler(progress, 100)
         work()
         store._connection.set_progress_handler(None, 0)
-        return counted[0]
+        return count
 
     known = store.sequence
     assert steps(lambda: store.changes_since(0)) > 200
@@ -155,7 +156,7 @@ def test_news_are_read_without_a_look_at_all_that_is_older(store):
     assert store.changes_since(known).rows.tolist() == [5001, 5002]
 
 
-def test_full_disk_keeps_what_was_before(store):
+def test_full_disk_keeps_earlier_changes(store):
     store.write([upsert("a")])
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -166,7 +167,7 @@ def test_full_disk_keeps_what_was_before(store):
     assert store.write([upsert("b")]) == [2]
 
 
-def test_locked_file_is_named(store, monkeypatch):
+def test_locked_file_is_reported(store):
     with Store.open(store.folder) as other:
         other._connection.execute("PRAGMA busy_timeout = 50")
         store._connection.execute("BEGIN IMMEDIATE")
@@ -176,7 +177,7 @@ def test_locked_file_is_named(store, monkeypatch):
         assert other.write([upsert("a")]) == [1]
 
 
-def test_flipped_bytes_are_found(store):
+def test_flipped_bytes_are_detected(store):
     store.write([upsert("a", 0, colour="red"), upsert("b", 1, colour="red")])
     store._connection.execute("UPDATE items SET document = '{\"colour\": \"rid\"}' WHERE id = 'a'")
     with pytest.raises(StorageError, match=r"store\.sqlite.*row 1 is damaged.*index restore"):
@@ -194,7 +195,7 @@ def test_flipped_bytes_are_found(store):
 @pytest.mark.parametrize(
     "damage", ["vectors SET vector = zeroblob(16)", "items SET item_check = 0"]
 )
-def test_writing_a_damaged_item_again_mends_it(store, damage):
+def test_upsert_of_a_damaged_item_repairs_it(store, damage):
     item = Upsert("a", AXES[0], "{}", "d")
     assert store.write([item]) == [1]
     assert store.write([item]) == [1]
@@ -205,23 +206,23 @@ def test_writing_a_damaged_item_again_mends_it(store, damage):
     assert np.array_equal(store.get(["a"])[0].vector, AXES[0])
 
 
-def test_damaged_file_is_named(store):
+def test_damaged_file_is_reported(store):
     store.write([upsert(str(n), n % 4) for n in range(200)])
     store.close()
     path = store.folder / STORE_FILE
-    whole = path.read_bytes()
-    path.write_bytes(b"SQLate" + whole[6:])
+    intact = path.read_bytes()
+    path.write_bytes(b"SQLate" + intact[6:])
     with pytest.raises(StorageError, match="not a database; it is damaged; put a backup"):
         Store.open(store.folder)
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(intact[: len(intact) // 2])
     with (
         pytest.raises(StorageError, match="malformed; it is damaged; put a backup"),
-        Store.open(store.folder) as cut,
+        Store.open(store.folder) as truncated,
     ):
-        cut.changes_since(0)
+        truncated.changes_since(0)
 
 
-def test_folder_without_or_with_another_store_is_refused(tmp_path, store):
+def test_missing_existing_or_unknown_store_is_refused(tmp_path, store):
     with pytest.raises(InvalidInputError, match=r"no store\.sqlite in .*lensemble index build"):
         Store.open(tmp_path)
     with pytest.raises(InvalidInputError, match="is there already"):
@@ -234,33 +235,43 @@ def test_folder_without_or_with_another_store_is_refused(tmp_path, store):
         Store.create(tmp_path / "file", PROFILE, 4)
 
 
-def add(folder, name, count):
-    with Store.open(folder) as store:
-        for n in range(count):
-            assert store.write([upsert("shared", n % 4), upsert(f"{name}-{n}", n % 4)])
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from lensemble.index.storage.changes import Upsert
+from lensemble.index.storage.store import Store
+
+folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+axes = np.eye(4, dtype=np.float32)
+with Store.open(folder) as store:
+    for n in range(count):
+        results = store.write([Upsert("shared", axes[n % 4]), Upsert(f"{name}-{n}", axes[n % 4])])
+        assert all(isinstance(result, int) for result in results), results
+"""
 
 
-def test_writers_in_processes_take_turns(store):
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=add, args=(store.folder, name, 40)) for name in "abc"]
-    for writer in writers:
-        writer.start()
-    follower, removed = set(), set()
+def test_processes_that_write_at_the_same_time_take_turns(store):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(store.folder), name, "40"])
+        for name in "abc"
+    ]
+    followed, removed = set(), set()
     known = 0
-    while any(writer.is_alive() for writer in writers):
-        news = store.changes_since(known)
-        follower |= set(news.rows.tolist())
-        removed |= set(news.removed.tolist())
-        known = news.sequence
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    news = store.changes_since(known)
-    live = (follower | set(news.rows.tolist())) - removed - set(news.removed.tolist())
+    running = True
+    while running:
+        running = any(writer.poll() is None for writer in writers)
+        changes = store.changes_since(known)  # once more after the last writer has ended
+        followed |= set(changes.rows.tolist())
+        removed |= set(changes.removed.tolist())
+        known = changes.sequence
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
     assert len(store) == 121
-    assert live == set(store.changes_since(0).rows.tolist())
+    assert followed - removed == set(store.changes_since(0).rows.tolist())
 
 
 class Replica(RuleBasedStateMachine):
-    """A store, a dictionary that says what must be in it, and a follower that lives on news."""
+    """A store, a dictionary with its expected contents, and a follower that applies changes."""
 
     def __init__(self):
         super().__init__()
@@ -280,8 +291,10 @@ class Replica(RuleBasedStateMachine):
 
     @rule(changes=st.lists(change, max_size=6))
     def write(self, changes):
-        made = [Delete(id_) if axis is None else upsert(id_, axis, n=n) for id_, axis, n in changes]
-        results = self.store.write(made)
+        to_write = [
+            Delete(id_) if axis is None else upsert(id_, axis, n=n) for id_, axis, n in changes
+        ]
+        results = self.store.write(to_write)
         for (id_, axis, n), result in zip(changes, results, strict=True):
             if axis is None:
                 assert (result == 0) == (id_ not in self.expected)
@@ -291,21 +304,21 @@ class Replica(RuleBasedStateMachine):
 
     @rule()
     def follow(self):
-        news = self.reader.changes_since(self.known)
-        for row in news.removed.tolist():
+        changes = self.reader.changes_since(self.known)
+        for row in changes.removed.tolist():
             self.follower.pop(row, None)
-        for row, vector in zip(news.rows.tolist(), news.vectors, strict=True):
+        for row, vector in zip(changes.rows.tolist(), changes.vectors, strict=True):
             self.follower[row] = int(vector.argmax())
-        self.known = news.sequence
+        self.known = changes.sequence
         names = self.reader.ids_and_documents(list(self.follower))
-        found = {
+        followed = {
             names[row][0]: (axis, json.loads(names[row][1])["n"])
             for row, axis in self.follower.items()
         }
-        assert found == self.expected
+        assert followed == self.expected
 
     @rule()
-    def purge_what_the_follower_knows(self):
+    def purge_up_to_the_follower(self):
         self.store.purge(self.known)
 
     @rule()
@@ -314,13 +327,13 @@ class Replica(RuleBasedStateMachine):
         self.store = Store.open(self.folder)
 
     @invariant()
-    def same(self):
+    def store_equals_the_dictionary(self):
         if hasattr(self, "store"):
             assert len(self.store) == len(self.expected)
-            for record, id_ in zip(self.store.get(list(self.expected)), self.expected, strict=True):
+            for item, id_ in zip(self.store.get(list(self.expected)), self.expected, strict=True):
                 axis, n = self.expected[id_]
-                assert (record.id, json.loads(record.document)["n"]) == (id_, n)
-                assert record.vector.argmax() == axis
+                assert (item.id, json.loads(item.document)["n"]) == (id_, n)
+                assert item.vector.argmax() == axis
 
     def teardown(self):
         if hasattr(self, "store"):
