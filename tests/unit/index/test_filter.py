@@ -31,7 +31,7 @@ DOCUMENTS = [
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     with Store.create(tmp_path_factory.mktemp("filter") / "index", PROFILE, 4) as created:
-        made.write([Upsert(str(n), AXIS, json.dumps(d)) for n, d in enumerate(DOCUMENTS)])
+        created.write([Upsert(str(n), AXIS, json.dumps(d)) for n, d in enumerate(DOCUMENTS)])
         yield created
 
 
