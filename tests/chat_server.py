@@ -189,7 +189,7 @@ def write_chat_checkpoint(folder: Path, *, seed: int = 0) -> None:
     from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(512, append_endoftext=False, corpus=_SENTENCES * 8)
+    tokenizer = train_tokenizer(512, append_endoftext=False, texts=_SENTENCES * 8)
     save_tokenizer(tokenizer, folder)
     ids = tokenizer.get_vocab()
     tiny = SHAPES["tiny"]

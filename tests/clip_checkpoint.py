@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 
 from tests.paths import ROOT
 
-CORPUS = ROOT / "export" / "lensemble_export" / "tokenizer_corpus.txt"
+CORPUS = ROOT / "export" / "lensemble_export" / "tokenizer_texts.txt"
 SIDE, PATCH, DIMENSION, MAX_TOKENS = 64, 16, 32, 77
 
 

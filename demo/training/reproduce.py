@@ -209,7 +209,7 @@ def _initial(run: Path, corpus: Sequence[str], seed: int) -> Path:
     if not (initial / "profile.json").is_file():
         shutil.rmtree(random_, ignore_errors=True)
         shutil.rmtree(initial, ignore_errors=True)
-        write_random_checkpoint(random_, SHAPE, seed=seed, corpus=corpus)
+        write_random_checkpoint(random_, SHAPE, seed=seed, texts=corpus)
         limit_pixels(random_)
         convert_checkpoint(str(random_), initial, min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
     return initial

@@ -1,6 +1,6 @@
-"""A corpus or a folder of pictures -> vectors -> an index.
+"""Builds an index from a corpus or a folder of pictures, which it embeds in this process.
 
-`lensemble_corpus.entries` says how a folder holds items.
+`lensemble_corpus.entries` describes how a folder holds items.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 from lensemble_corpus.entries import find_entries
 
-_AT_A_TIME = 16
+# Items that are encoded at a time.
+_BLOCK_ITEMS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """What `build_index` did.
+class IndexSummary:
+    """The result of `build_index`.
 
     Attributes:
-        count: Items in the index.
-        dimension: Length of its vectors.
-        failed: Id -> why it is not in the index.
+        count: number of items in the index.
+        dimension: length of its vectors.
+        failed: id of each item that was left out -> reason.
     """
 
     count: int
@@ -52,23 +53,23 @@ def build_index(
     fields: Sequence[str] = (),
     skip_bad: bool = False,
     progress: bool = False,
-) -> Built:
+) -> IndexSummary:
     """Embeds every item of a folder and writes an index.
 
     Args:
-        source: Folder with `corpus.jsonl`, or with JPEG, PNG, WebP, GIF, BMP and TIFF, searched
-            with its subfolders.
-        out: Folder of the index; one that stands there is replaced.
-        settings: Checkpoint, precision, device.
-        dimensions: Matryoshka length of the vectors; the profile's full one if None.
-        plan: How the index is to be searched; None goes by its size.
-        fields: Of documents, that get an index for filters.
-        skip_bad: Whether items that cannot be read are left out; otherwise they end the work
-            before anything is written.
-        progress: Whether to show a progress bar.
+        source: folder with `corpus.jsonl`, or with pictures (JPEG, PNG, WebP, GIF, BMP, TIFF), also
+            in its subfolders.
+        out: folder of the index; replaced if it exists.
+        settings: checkpoint, precision, device.
+        dimensions: Matryoshka length of the vectors; None for the profile's full length.
+        plan: index plan; None chooses one by the number of items.
+        fields: document fields that get a database index, for filters.
+        skip_bad: whether to leave out items that cannot be embedded; otherwise one such item is an
+            error, and nothing is written.
+        progress: whether to show a progress bar.
 
     Raises:
-        InvalidInputError: There are no items, or some cannot be read.
+        InvalidInputError: There are no items, or some cannot be embedded.
     """
     check_target(out.resolve())
     entries = find_entries(source)
@@ -79,10 +80,10 @@ def build_index(
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
     with tqdm(desc="embed", total=len(entries), unit="item", disable=not progress) as bar:
-        for start in range(0, len(entries), _AT_A_TIME):
-            group = entries[start : start + _AT_A_TIME]
+        for start in range(0, len(entries), _BLOCK_ITEMS):
+            block = entries[start : start + _BLOCK_ITEMS]
             items: dict[str, Item] = {}
-            for entry in group:
+            for entry in block:
                 try:
                     check_id(entry.id)
                     record = entry.record()
@@ -95,16 +96,16 @@ def build_index(
                     failed[id_] = str(result)
                 else:
                     vectors[id_] = result
-            bar.update(len(group))
+            bar.update(len(block))
     if failed and not skip_bad:
-        lines = "\n".join(f"  {name!a}: {why}" for name, why in failed.items())
+        lines = "\n".join(f"  {id_!a}: {reason}" for id_, reason in failed.items())
         raise InvalidInputError(
             f"{len(failed)} of {len(entries)} items cannot be embedded; repair or remove them, or "
-            f"skip them (--skip-bad):\n{lines}",
+            f"leave them out (--skip-bad):\n{lines}",
             field="source",
         )
     if not vectors:
-        raise InvalidInputError("no item can be read", field="source")
+        raise InvalidInputError("no item can be embedded", field="source")
     documents = {entry.id: entry.document for entry in entries}
     write_index(
         out,
@@ -112,10 +113,10 @@ def build_index(
         np.stack(list(vectors.values())),
         list(vectors),
         [json.dumps(documents[id_]) for id_ in vectors],
-        # As `ingest` would send them: what is stored already is then not sent again.
+        # The digests that `ingest` computes, so that it does not send these items again.
         digests=[digests[id_] for id_ in vectors],
         plan=plan,
         fields=fields,
         threads=len(os.sched_getaffinity(0)),
     )
-    return Built(len(vectors), length, failed)
+    return IndexSummary(len(vectors), length, failed)

@@ -1,19 +1,19 @@
-"""Shapes of Qwen3-VL by name: the published ones and three small ones.
+"""Shapes of Qwen3-VL models by name: the published ones and three small ones.
 
-`tiny` is for tests; `emoji` is what `lensemble_training` trains; `small`, of about 100 million
-parameters, is for benchmarks on CPUs: arithmetic decides there, not what is around it.
+`tiny` is for tests. `emoji` is the shape of the demo's checkpoint. `small`, with about 100 million
+parameters, is for benchmarks on CPUs: it is large enough that arithmetic takes most of the time.
 
-The numbers of 2B, 4B and 8B are those of the published `config.json` files of
-Qwen3-VL-{2B,4B,8B}-Instruct; the Embedding checkpoints share them. Without the weights they allow
-speed and memory to be studied.
+The numbers of 2B, 4B and 8B come from the published `config.json` files of
+Qwen3-VL-{2B,4B,8B}-Instruct; the Embedding checkpoints have the same. With random weights these
+shapes are enough to measure speed and memory.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+# Rows of the published token embedding: the tokenizer's 151,669 ids, rounded up.
 QWEN_VOCAB_SIZE = 151_936
-"""Rows of the published token embedding: the tokenizer's 151,669 ids, rounded up."""
 
 _TEXT_COMMON: dict[str, Any] = {
     "head_dim": 128,
@@ -30,7 +30,7 @@ _TEXT_COMMON: dict[str, Any] = {
 _ROPE_64: dict[str, Any] = {
     "rope_type": "default",
     "rope_theta": 5_000_000,
-    "mrope_section": [12, 10, 10],  # half of a head of 64
+    "mrope_section": [12, 10, 10],  # adds up to half the head dimension
     "mrope_interleaved": True,
 }
 _VISION_SMALL: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""A checkpoint with the real architecture and random weights, in Hugging Face format.
+"""Writes a checkpoint with the real architecture and random weights, in Hugging Face format.
 
-Weights are drawn and written one tensor at a time, so that the memory needed is that of one file,
-not of the model: an 8B checkpoint can be made on a small machine.
+Weights are drawn one tensor at a time and written one file at a time. Memory holds one file and not
+the model, so a small machine can make an 8B checkpoint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 
 MAX_FILE_BYTES = 2 * 1024**3
 
-# The published Instruct checkpoints' image processor; areas in pixels, despite the names.
+# Image processor of the published Instruct checkpoints. The sizes are areas in pixels, despite the
+# names of their keys.
 PREPROCESSOR_CONFIG: dict[str, Any] = {
     "image_processor_type": "Qwen2VLImageProcessorFast",
     "processor_class": "Qwen3VLProcessor",
@@ -49,28 +50,28 @@ def write_random_checkpoint(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     append_endoftext: bool = True,
-    corpus: Iterable[str] | None = None,
+    texts: Iterable[str] | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> None:
     """Writes a checkpoint with random weights.
 
-    Matrices are drawn with standard deviation 1/sqrt(inputs), so that what goes in reaches the
-    vector at every depth; norms are 1 and biases small. Vectors of such a model tell pictures
-    apart by their looks and know nothing of what is in them.
+    Matrices are drawn with standard deviation 1/sqrt(inputs), so that the input influences the
+    vector at every depth; norms are 1 and biases small. The vectors of such a model distinguish
+    pictures by their pixels, not by their content.
 
     Args:
-        folder: Where to write; made if it is missing.
-        shape: A name in `shapes.SHAPES`.
-        seed: The same seed gives the same weights.
-        dtype: Of the weights; float32 for `tiny`, else bfloat16.
-        append_endoftext: See `tokenizer.train_tokenizer`.
-        corpus: Likewise.
-        device: Where the numbers are drawn; a GPU is faster and gives other ones.
-        progress: Whether to show a progress bar.
+        folder: folder to write; created if missing.
+        shape: name in `model_shapes.SHAPES`.
+        seed: seed of the weights; the same seed gives the same weights.
+        dtype: precision of the weights; None is float32 for `tiny` and bfloat16 for the others.
+        append_endoftext: as for `tokenizer.train_tokenizer`.
+        texts: as for `tokenizer.train_tokenizer`.
+        device: device that draws the numbers; a GPU is faster and gives other numbers.
+        progress: whether to show a progress bar.
 
     Raises:
-        InvalidInputError: There is no such shape, or the folder is not empty.
+        InvalidInputError: The shape is unknown, or the folder is not empty.
     """
     if shape not in SHAPES:
         raise InvalidInputError(f"{shape!r} is not one of {', '.join(SHAPES)}", field="shape")
@@ -80,11 +81,11 @@ def write_random_checkpoint(
     tokenizer = train_tokenizer(
         min(SHAPES[shape]["text"]["vocab_size"], 8192),
         append_endoftext=append_endoftext,
-        corpus=corpus,
+        texts=texts,
     )
     save_tokenizer(tokenizer, folder)
     ids = tokenizer.get_vocab()
-    config = _config(shape, ids)
+    config = make_config(shape, ids)
     if dtype is None:
         dtype = torch.float32 if shape == "tiny" else torch.bfloat16
     config.dtype = dtype
@@ -98,7 +99,13 @@ def write_random_checkpoint(
     _write_weights(folder, config, generator, dtype, progress)
 
 
-def _config(shape: str, ids: dict[str, int]) -> Qwen3VLConfig:
+def make_config(shape: str, ids: dict[str, int]) -> Qwen3VLConfig:
+    """The configuration of a shape.
+
+    Args:
+        shape: name in `model_shapes.SHAPES`.
+        ids: special token -> id.
+    """
     numbers = SHAPES[shape]
     config = Qwen3VLConfig(
         text_config={**numbers["text"], "tie_word_embeddings": numbers["tie_word_embeddings"]},
@@ -120,39 +127,39 @@ def _write_weights(
     dtype: torch.dtype,
     progress: bool,
 ) -> None:
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes alone, without memory for the weights
         shapes = Qwen3VLForConditionalGeneration(config).state_dict()
     if config.tie_word_embeddings:
         del shapes["lm_head.weight"]
-    files: list[dict[str, torch.Tensor]] = [{}]
-    names: list[list[str]] = []
-    size = 0
-
-    def close_file() -> None:
-        path = folder / f"model-{len(names) + 1:05d}.safetensors"
-        save_file(files[0], path, metadata={"format": "pt"})
-        path.chmod(0o644)  # a server may run as another user
-        names.append(list(files[0]))
-        files[0] = {}
-
     total_bytes = sum(tensor.numel() for tensor in shapes.values()) * dtype.itemsize
+    files: list[list[str]] = []  # names of the tensors in each file written
+    pending: dict[str, torch.Tensor] = {}
+
+    def write_pending() -> None:
+        path = folder / f"model-{len(files) + 1:05d}.safetensors"
+        save_file(pending, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # a server may run as another user
+        files.append(list(pending))
+        pending.clear()
+
+    pending_bytes = 0
     with tqdm(
         desc=folder.name, total=total_bytes, unit="B", unit_scale=True, disable=not progress
     ) as bar:
         for name, meta in shapes.items():
             tensor = _draw(name, meta.shape, generator).to(dtype).cpu()
-            if files[0] and size + tensor.nbytes > MAX_FILE_BYTES:
-                close_file()
-                size = 0
-            files[0][name] = tensor
-            size += tensor.nbytes
+            if pending and pending_bytes + tensor.nbytes > MAX_FILE_BYTES:
+                write_pending()
+                pending_bytes = 0
+            pending[name] = tensor
+            pending_bytes += tensor.nbytes
             bar.update(tensor.nbytes)
-    close_file()
+    write_pending()
     weight_map: dict[str, str] = {}
-    for n, held in enumerate(names, start=1):
-        final = f"model-{n:05d}-of-{len(names):05d}.safetensors"
-        (folder / f"model-{n:05d}.safetensors").rename(folder / final)
-        weight_map |= dict.fromkeys(held, final)
+    for number, names in enumerate(files, start=1):
+        final_name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        (folder / f"model-{number:05d}.safetensors").rename(folder / final_name)
+        weight_map |= dict.fromkeys(names, final_name)
     index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
@@ -169,6 +176,6 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
         return tensor * 0.05
     tensor /= math.sqrt(math.prod(shape[1:]))
     if "patch_embed" in name:
-        # Filters that hardly see a constant: else brightness drowns what is in the picture.
+        # Nearly remove the mean of each filter: otherwise a picture's brightness dominates.
         tensor -= 0.9 * tensor.mean(dim=(1, 2, 3, 4), keepdim=True)
     return tensor

@@ -1,8 +1,8 @@
-"""A real byte-level BPE tokenizer with Qwen's special tokens, trained on the spot.
+"""Trains a byte-level BPE tokenizer with Qwen's special tokens, for checkpoints without weights.
 
-It has Qwen2's normaliser, splitting rule and special tokens in Qwen's order, and a vocabulary as
-large as asked for; the merges come from a short English and Spanish corpus and the Python language
-reference that every CPython carries.
+It has Qwen2's normalizer and splitting rule, Qwen's special tokens in Qwen's order, and a
+vocabulary of any size. It learns its merges from a short English and Spanish text and from the
+Python language reference, which is part of CPython.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from lensemble.preprocess.prompt import ENDOFTEXT, IM_END
 
+# In the order of the published checkpoints, where the first has the id 151,643.
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -44,7 +45,6 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-"""In Qwen's order; there they begin at id 151,643."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -69,18 +69,18 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(
-    vocab_size: int, *, append_endoftext: bool, corpus: Iterable[str] | None = None
+    vocab_size: int, *, append_endoftext: bool, texts: Iterable[str] | None = None
 ) -> Tokenizer:
     """Trains a tokenizer.
 
     Args:
-        vocab_size: Ids in all, special tokens included.
-        append_endoftext: Whether it ends every text with `<|endoftext|>`, as the published
-            Embedding checkpoints' tokenizers are said to do.
-        corpus: What to learn the merges from; None is the built-in one.
+        vocab_size: number of ids, including special tokens.
+        append_endoftext: whether the tokenizer ends every text with `<|endoftext|>`, as the
+            tokenizers of the published Embedding checkpoints are said to do.
+        texts: texts to learn the merges from; None takes the built-in ones.
 
     Returns:
-        The tokenizer; special tokens hold its last ids.
+        The tokenizer; its last ids are the special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -96,7 +96,7 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_built_in_corpus() if corpus is None else corpus, trainer)
+    tokenizer.train_from_iterator(_built_in_texts() if texts is None else texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     byte_level = processors.ByteLevel(trim_offsets=False)
     if append_endoftext:
@@ -112,13 +112,13 @@ def train_tokenizer(
     return tokenizer
 
 
-def _built_in_corpus() -> list[str]:
-    lines = (resources.files(__package__) / "tokenizer_corpus.txt").read_text("utf-8").splitlines()
+def _built_in_texts() -> list[str]:
+    lines = (resources.files(__package__) / "tokenizer_texts.txt").read_text("utf-8").splitlines()
     return [*lines * 8, *pydoc_data.topics.topics.values()]
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the tokenizer and chat template as Transformers' `AutoProcessor` reads them."""
+    """Writes the tokenizer and a chat template in the files that `AutoProcessor` reads."""
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     (folder / "tokenizer_config.json").write_text(

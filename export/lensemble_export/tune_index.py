@@ -1,4 +1,4 @@
-"""`lensemble index tune`: kinds of index, measured on an index's own vectors."""
+"""`lensemble index tune`: measures kinds of index on an index's own vectors."""
 
 from __future__ import annotations
 
@@ -19,53 +19,55 @@ from lensemble_contract.errors import InvalidInputError
 def measure_index(
     folder: Path, kinds: Sequence[str] | None = None, queries: Path | None = None
 ) -> Iterator[SearchMeasurement]:
-    """Measures kinds of index; the index itself stays as it is.
+    """Measures kinds of index; the index itself does not change.
 
     Args:
-        folder: Of the index.
-        kinds: Names; None takes all.
-        queries: `.npy` of (Q, D) float32 vectors such as are asked: texts search pictures otherwise
-            than pictures do. None takes a sample of the items.
+        folder: folder of the index.
+        kinds: names of the kinds; None takes all.
+        queries: `.npy` file with (Q, D) float32 vectors of typical queries. They matter because the
+            vectors of texts are distributed differently from those of pictures. None takes a sample
+            of the items.
 
     Yields:
-        One point per kind and effort, as they are measured.
+        One measurement per kind and search effort, as soon as it is taken.
 
     Raises:
-        InvalidInputError: There is no index, no item, or no such kind, or the queries do not fit.
+        InvalidInputError: There is no index, it has less than two items, a kind is unknown, or the
+            queries do not fit.
         StorageError: The store is damaged.
     """
     chosen = [KINDS[check_kind_name(name)] for name in (kinds or KINDS)]
     with Store.open(folder) as store:
         vectors = store.read_contents().vectors
-        asked = None if queries is None else _queries(queries, store.dimension)
+        query_vectors = None if queries is None else _load_queries(queries, store.dimension)
     if len(vectors) < 2:
         raise InvalidInputError(f"{len(vectors)} items; expected 2 or more", field="index")
-    yield from measure_kinds(vectors, chosen, asked, threads=len(os.sched_getaffinity(0)))
+    yield from measure_kinds(vectors, chosen, query_vectors, threads=len(os.sched_getaffinity(0)))
 
 
 def plot_measurements(points: Sequence[SearchMeasurement], path: Path) -> Path:
     """Draws recall against speed, and against memory.
 
     Args:
-        points: Measured.
-        path: PNG to write.
+        points: measurements to draw.
+        path: PNG file to write.
 
     Returns:
         The same path.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     speed, memory = figure.subplots(1, 2, sharey=True)
     for kind in dict.fromkeys(point.kind for point in points):
-        some = [point for point in points if point.kind == kind]
-        recalls = [point.recall_at_10 for point in some]
-        speed.plot([32_000 / point.ms_32 for point in some], recalls, "o-", label=kind)
-        memory.plot([point.memory_bytes / 2**20 for point in some], recalls, "o", label=kind)
-    speed.set(xlabel="queries per second, 32 in a call, one thread", ylabel="recall@10")
+        of_kind = [point for point in points if point.kind == kind]
+        recalls = [point.recall_at_10 for point in of_kind]
+        speed.plot([32_000 / point.ms_32 for point in of_kind], recalls, "o-", label=kind)
+        memory.plot([point.memory_bytes / 2**20 for point in of_kind], recalls, "o", label=kind)
+    speed.set(xlabel="queries per second, 32 per call, one thread", ylabel="recall@10")
     memory.set(xlabel="memory of the index in MiB")
     for axes in (speed, memory):
         axes.set_xscale("log")
@@ -76,14 +78,16 @@ def plot_measurements(points: Sequence[SearchMeasurement], path: Path) -> Path:
     return path
 
 
-def _queries(path: Path, dimension: int) -> NDArray[np.float32]:
+def _load_queries(path: Path, dimension: int) -> NDArray[np.float32]:
     try:
-        found = np.load(path, allow_pickle=False)
+        vectors = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="queries") from error
-    if found.ndim != 2 or not len(found):
-        raise InvalidInputError(f"shape {found.shape}; expected (Q, {dimension})", field="queries")
-    for vector in found:
+    if vectors.ndim != 2 or not len(vectors):
+        raise InvalidInputError(
+            f"shape {vectors.shape}; expected (Q, {dimension})", field="queries"
+        )
+    for vector in vectors:
         check_query(dimension, vector)
-    queries: NDArray[np.float32] = np.ascontiguousarray(found, np.float32)
+    queries: NDArray[np.float32] = np.ascontiguousarray(vectors, np.float32)
     return queries

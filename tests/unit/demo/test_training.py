@@ -75,7 +75,7 @@ def rendered(pictures):
 @pytest.fixture(scope="module")
 def initial(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
-    write_random_checkpoint(folder / "random", "emoji", corpus=[*COLOURS, *SHAPES])
+    write_random_checkpoint(folder / "random", "emoji", texts=[*COLOURS, *SHAPES])
     convert_checkpoint(
         str(folder / "random"), folder / "initial", min_pixels=4096, max_pixels=16384
     )

@@ -1,21 +1,19 @@
+"""The conversion of a Hugging Face checkpoint: its profile, its checks, its refusals."""
+
 import json
 import shutil
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from transformers import Qwen3VLModel
 
 from lensemble.checkpoint import Checkpoint
 from lensemble_client import InvalidInputError
-from lensemble_export.__main__ import main
 from lensemble_export.convert_checkpoint import PROFILES, convert_checkpoint
+from tests.unit.export.source_checkpoint import write_source_checkpoint
 
 
 @pytest.fixture
-def source(sources, tmp_path):
-    return shutil.copytree(sources["qwen3-vl-embedding"], tmp_path / "source")
+def source(tmp_path):
+    return write_source_checkpoint(tmp_path / "source", tokenizer_appends_endoftext=True)
 
 
 def edit(path, change):
@@ -24,18 +22,16 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-def test_serving_checkpoint_is_whole_and_loads_in_transformers(source, tmp_path):
+def test_a_serving_checkpoint_is_complete_and_its_checks_are_reported(source, tmp_path):
     lines = []
     profile = convert_checkpoint(str(source), tmp_path / "out", report=lines.append)
     assert Checkpoint.open(tmp_path / "out", full=True).profile == profile
     assert profile.dimension == 256
-    model = Qwen3VLModel.from_pretrained(tmp_path / "out", use_safetensors=True)
-    assert model.config.text_config.hidden_size == 256
-    said = "\n".join(lines)
-    assert "special tokens: not the published ids, but consistent" in said
-    assert "<|endoftext|>: the tokenizer appends it, and so does this profile" in said
-    assert "pictures: 4096 to 1843200 pixels (the official embedder's)" in said
-    assert "the checkpoint's image processor says 65536 to 16777216" in said
+    report = "\n".join(lines)
+    assert "special tokens: not the published ids, but consistent" in report
+    assert "<|endoftext|>: the tokenizer appends it, and so does this profile" in report
+    assert "pictures: 4096 to 1843200 pixels (the official embedder's)" in report
+    assert "the checkpoint's image processor says 65536 to 16777216" in report
 
 
 def test_same_source_gives_the_same_hash(source, tmp_path):
@@ -49,28 +45,31 @@ def test_same_source_gives_the_same_hash(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "name", "asked", "appended", "said"),
+    ("tokenizer_appends", "name", "option", "appended", "message"),
     [
-        ("qwen3-vl-embedding", "qwen3-vl-embedding", None, True, "so does this profile"),
-        ("qwen3-vl-mean", "qwen3-vl-embedding", None, True, "does NOT append it; this profile"),
-        ("qwen3-vl-mean", "qwen3-vl-embedding", False, False, "neither"),
-        ("qwen3-vl-mean", "qwen3-vl-mean", None, False, "neither"),
-        ("qwen3-vl-embedding", "qwen3-vl-mean", None, False, "this profile does NOT"),
+        (True, "qwen3-vl-embedding", None, True, "so does this profile"),
+        (False, "qwen3-vl-embedding", None, True, "does NOT append it; this profile"),
+        (False, "qwen3-vl-embedding", False, False, "neither"),
+        (False, "qwen3-vl-mean", None, False, "neither"),
+        (True, "qwen3-vl-mean", None, False, "this profile does NOT"),
     ],
 )
-def test_trailing_endoftext_is_decided_and_said(
-    sources, tmp_path, tokenizer, name, asked, appended, said
+def test_the_profile_decides_on_endoftext_and_the_report_says_so(
+    tmp_path, tokenizer_appends, name, option, appended, message
 ):
+    source = write_source_checkpoint(
+        tmp_path / "source", tokenizer_appends_endoftext=tokenizer_appends
+    )
     lines = []
     profile = convert_checkpoint(
-        str(sources[tokenizer]), tmp_path / "out", name, append_endoftext=asked, report=lines.append
+        str(source), tmp_path / "out", name, append_endoftext=option, report=lines.append
     )
     assert profile.prompt.append_endoftext is appended
-    assert any(line.startswith("<|endoftext|>") and said in line for line in lines)
+    assert any(line.startswith("<|endoftext|>") and message in line for line in lines)
 
 
-def test_pixel_limits_of_the_mean_profile_are_the_checkpoints_with_a_cap(sources, tmp_path):
-    profile = convert_checkpoint(str(sources["qwen3-vl-mean"]), tmp_path / "out", "qwen3-vl-mean")
+def test_pixel_limits_of_the_mean_profile_are_the_checkpoints_with_a_cap(source, tmp_path):
+    profile = convert_checkpoint(str(source), tmp_path / "out", "qwen3-vl-mean")
     assert (profile.image.min_pixels, profile.image.max_pixels) == (65_536, 1_843_200)
 
 
@@ -123,7 +122,7 @@ def unmark_image_pad(source):
         ),
     ],
 )
-def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, reason):
+def test_a_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, reason):
     damage(source)
     with pytest.raises(InvalidInputError, match=reason):
         convert_checkpoint(str(source), tmp_path / "out")
@@ -131,7 +130,7 @@ def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, re
 
 
 @pytest.mark.parametrize(
-    ("profile", "wanted", "said"),
+    ("profile", "requested", "message"),
     [
         ("qwen3-vl-embedding", -5, "min_dimension: -5; expected 1 to 256"),
         ("qwen3-vl-embedding", 0, "min_dimension: 0; expected 1 to 256"),
@@ -143,9 +142,9 @@ def test_source_that_would_embed_wrongly_is_refused(source, tmp_path, damage, re
         ),
     ],
 )
-def test_shortest_vector_must_be_possible(source, tmp_path, profile, wanted, said):
-    with pytest.raises(InvalidInputError, match=said):
-        convert_checkpoint(str(source), tmp_path / "out", profile, min_dimension=wanted)
+def test_the_smallest_dimension_must_be_supported(source, tmp_path, profile, requested, message):
+    with pytest.raises(InvalidInputError, match=message):
+        convert_checkpoint(str(source), tmp_path / "out", profile, min_dimension=requested)
     assert not (tmp_path / "out").exists()
 
 
@@ -155,14 +154,14 @@ def test_output_must_be_empty(source, tmp_path):
         convert_checkpoint(str(source), tmp_path)
 
 
-@pytest.mark.parametrize("given", ["no/such/folder", "nowhere", "./x/y"])
-def test_source_that_is_neither_folder_nor_hub_id_is_refused(given, tmp_path):
+@pytest.mark.parametrize("name", ["no/such/folder", "nowhere", "./x/y"])
+def test_source_that_is_neither_folder_nor_hub_id_is_refused(name, tmp_path):
     with pytest.raises(InvalidInputError, match="no folder"):
-        convert_checkpoint(given, tmp_path / "out")
+        convert_checkpoint(name, tmp_path / "out")
 
 
 def test_hub_id_is_taken_from_the_hubs_cache(source, tmp_path, monkeypatch):
-    """The real hub client, on a cache laid out as it lays one out."""
+    """The real hub client reads a cache in its own layout, without the network."""
     import huggingface_hub.constants as hub
 
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
@@ -180,33 +179,3 @@ def test_hub_id_is_taken_from_the_hubs_cache(source, tmp_path, monkeypatch):
 
 def test_profiles_are_documented_by_their_names():
     assert list(PROFILES) == ["qwen3-vl-embedding", "qwen3-vl-mean"]
-
-
-def test_command_line_makes_and_verifies(tmp_path, capsys):
-    raw, serving = str(tmp_path / "raw"), str(tmp_path / "serving")
-    assert main(["random", raw, "--seed", "3"]) == 0
-    assert main(["checkpoint", raw, serving, "--profile", "qwen3-vl-embedding"]) == 0
-    assert main(["verify", serving]) == 0
-    assert "undamaged; qwen3-vl-embedding, 256 dimensions" in capsys.readouterr().out
-    assert main(["random", raw]) == 1
-    assert "is not an empty folder" in capsys.readouterr().err
-    assert main(["random", str(tmp_path / "x"), "--shape", "70b"]) == 1
-
-
-def test_random_weights_follow_their_seed(sources, tmp_path):
-    assert main(["random", str(tmp_path / "same")]) == 0
-    assert main(["random", str(tmp_path / "other"), "--seed", "1"]) == 0
-    names = ["model-00001-of-00001.safetensors"]
-    first, same, other = (
-        load_file(folder / names[0])["model.visual.patch_embed.proj.weight"]
-        for folder in (sources["qwen3-vl-embedding"], tmp_path / "same", tmp_path / "other")
-    )
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-
-
-def test_tokenizer_is_byte_level_and_lossless(sources):
-    tokenizer = Tokenizer.from_file(str(sources["qwen3-vl-mean"] / "tokenizer.json"))
-    for text in ("parachoques dañado", "日本語 🚗\n\t", "a\x00b"):
-        assert tokenizer.decode(tokenizer.encode(text).ids) == text
-    assert len(tokenizer.encode("el parachoques delantero está roto").ids) < 12
