@@ -15,7 +15,7 @@ from lensemble.gateway.inputs.item_reader import ItemReader
 from lensemble.gateway.inputs.request_schemas import RagRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import json_response
-from lensemble.gateway.routes.rag_sources import Source, picture_part, read_picture
+from lensemble.gateway.routes.rag_sources import RagSource, picture_part, read_picture
 from lensemble.gateway.routes.search import search_options
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import calls
@@ -35,7 +35,7 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
     """The route of this module."""
     routes = APIRouter(tags=["chat"])
 
-    async def find_sources(body: RagRequest, request: Request, question: Item) -> list[Source]:
+    async def find_sources(body: RagRequest, request: Request, question: Item) -> list[RagSource]:
         search = backends.run(
             [question],
             lambda some: calls.search(some, search_options(body), None),
@@ -44,7 +44,7 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
         (result,) = await cancel_on_disconnect(request, search)
         assert isinstance(result, Measured)  # the error of a single item is raised
         return [
-            Source(
+            RagSource(
                 n, hit, read_picture(hit.document.get(settings.picture_field), settings.pictures)
             )
             for n, hit in enumerate(result.result, start=1)
@@ -81,7 +81,7 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
     return routes
 
 
-def _chat_request(body: RagRequest, question: Item, sources: list[Source]) -> dict[str, Any]:
+def _chat_request(body: RagRequest, question: Item, sources: list[RagSource]) -> dict[str, Any]:
     """The body of the request to the chat server: the sources, then the question."""
     parts = [part for source in sources for part in source.content_parts()]
     parts.append({"type": "text", "text": f"Question: {question.text or 'What is this?'}"})

@@ -25,7 +25,7 @@ _SUBTYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RagSource:
     """A hit that the chat server may cite.
 
     Attributes:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lensemble_client.quantization import quantize
+from lensemble_contract import contract
 from lensemble_contract.errors import InternalError, NotReadyError, OverloadedError
 from lensemble_contract.items import Item
 from tests.gateway import DATA_URL, PICTURE, FakeTriton, gateway, vector_of
@@ -212,11 +213,12 @@ def test_error_for_token_ids_says_how_to_send_text():
     assert "check_embedding_ctx_length=False" in message
 
 
-def test_picture_that_is_too_large_is_refused():
-    url = "data:image/png;base64," + "A" * (28 * 1024 * 1024)
+def test_picture_that_is_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr(contract, "MAX_IMAGE_BYTES", 999)
+    url = f"data:image/png;base64,{base64.b64encode(b'x' * 1000).decode()}"
     response = post("/v1/embeddings", {"input": {"image": url}})
     assert response.status_code == 400
-    assert "at most 20971520" in response.json()["error"]["message"]
+    assert "at most 999" in response.json()["error"]["message"]
 
 
 def test_qwen3_embeddings_takes_one_text_with_a_picture_or_texts():
