@@ -45,6 +45,7 @@ class FakeTriton:
         error: raised by every call.
         errors: raised by the next calls, one each.
         stored: id -> document.
+        documents: documents in the order in which they were stored.
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,7 @@ class FakeTriton:
         self.error: Exception | None = None
         self.errors: list[LensembleError] = []
         self.stored: dict[str, dict[str, Any]] = {}
+        self.documents: list[dict[str, Any]] = []
         self._called = asyncio.Condition()
 
     async def wait_for_calls(self, count: int) -> None:
@@ -104,7 +106,9 @@ class FakeTriton:
         }
         if model.name == "ingest":
             for row in range(len(items)):
-                self.stored[rows["id"][row, 0].decode()] = json.loads(rows["document"][row, 0])
+                document = json.loads(rows["document"][row, 0])
+                self.stored[rows["id"][row, 0].decode()] = document
+                self.documents.append(document)
             outputs["sequence"] = np.array([[len(self.stored)]] * len(items))
         return outputs
 

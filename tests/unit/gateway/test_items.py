@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from lensemble_contract.errors import OverloadedError
 from lensemble_contract.items import Item
 from tests.gateway import DATA_URL, PICTURE, FakeTriton, gateway
 
@@ -57,10 +58,15 @@ def test_stored_item_is_read_and_removed():
 
 
 def test_the_last_of_several_items_with_one_id_is_stored():
+    """Even if the first write is refused and tried again: the later ones must not overtake it."""
     triton = FakeTriton()
+    triton.errors = [OverloadedError("x"), OverloadedError("x")]
     items = [{"id": "a", "text": "x", "document": {"n": n}} for n in range(30)]
-    assert post_items(triton, json={"items": items}).status_code == 200
+    response = post_items(triton, settings={"tries": 3}, json={"items": items})
+    assert response.status_code == 200
+    assert all(entry["sequence"] for entry in response.json()["data"])
     assert triton.stored == {"a": {"n": 29}}
+    assert triton.documents == [item["document"] for item in items]
 
 
 def test_body_in_pieces_is_read_whole():
