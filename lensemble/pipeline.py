@@ -1,4 +1,7 @@
-"""The served way in one process, without Triton: for building indexes, and as its reference."""
+"""Preprocessing and encoding in one process, without Triton.
+
+Index builds, training and benchmarks use it, and tests compare the served vectors with it.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,25 @@ from collections.abc import Sequence
 import torch
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import choose_engine
-from lensemble.encoder.engine import Embedding
+from lensemble.encoder.choose_engine import load_engine
 from lensemble.preprocess.features import Features
 from lensemble.preprocess.preprocessor import Preprocessor
 from lensemble.settings import Settings
+from lensemble.vectors import Vector
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item
 
 
 class Pipeline:
-    """Items in, vectors out.
+    """Turns items into vectors.
 
     Args:
-        settings: Checkpoint, engine, precision, device, budgets.
+        settings: checkpoint, engine, precision, device and budgets.
+
+    Attributes:
+        checkpoint: the serving checkpoint.
+        preprocess: preprocessor under the checkpoint's profile.
+        encoder: engine with the checkpoint's weights.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -29,26 +37,28 @@ class Pipeline:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.checkpoint = Checkpoint.open(settings.checkpoint)
         self.preprocess = Preprocessor(self.checkpoint, scaled=settings.jpeg == "scaled")
-        self.encoder = choose_engine.load(self.checkpoint, settings, device)
+        self.encoder = load_engine(self.checkpoint, settings, device)
 
     def embed(
         self, items: Sequence[Item], dimensions: int | None = None
-    ) -> list[Embedding | LensembleError]:
+    ) -> list[Vector | LensembleError]:
         """Embeds items.
 
         Args:
-            items: What to embed.
-            dimensions: Matryoshka length of the vectors; the profile's full one if None.
+            items: items to embed.
+            dimensions: Matryoshka length of the vectors; None is the profile's full length.
 
         Returns:
             For each item, in order, its vector (D,), float32, unit length, or its own error.
         """
-        features: list[Features | LensembleError] = []
+        results: list[Features | LensembleError] = []
         for item in items:
             try:
-                features.append(self.preprocess(item))
+                results.append(self.preprocess(item))
             except LensembleError as error:
-                features.append(error)
-        sound = [f for f in features if not isinstance(f, LensembleError)]
-        vectors = iter(self.encoder.encode(sound, [dimensions] * len(sound)))
-        return [f if isinstance(f, LensembleError) else next(vectors) for f in features]
+                results.append(error)
+        features = [result for result in results if not isinstance(result, LensembleError)]
+        vectors = iter(self.encoder.encode(features, [dimensions] * len(features)))
+        return [
+            result if isinstance(result, LensembleError) else next(vectors) for result in results
+        ]

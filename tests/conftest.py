@@ -17,7 +17,7 @@ from lensemble.settings import PREFIX, Settings
 # Every test file loads this module, and PyTorch and Transformers take seconds to import: what needs
 # them is imported by the fixtures that need it.
 if TYPE_CHECKING:
-    from lensemble.encoder.pytorch.torch_engine import Encoder
+    from lensemble.encoder.pytorch.torch_engine import TorchEngine
     from lensemble.operations.tritonserver import TritonServer
     from lensemble.pipeline import Pipeline
     from lensemble_client import Client
@@ -83,12 +83,12 @@ def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def plain_encoder(pipeline: Pipeline) -> Encoder:
+def plain_encoder(pipeline: Pipeline) -> TorchEngine:
     """With Transformers' own layers, fp32, on the weights of `pipeline`."""
-    from lensemble.encoder.pytorch.torch_engine import Encoder
+    from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
     settings = Settings(checkpoint=pipeline.checkpoint.folder, dtype="fp32")
-    return Encoder.load(pipeline.checkpoint, settings, fused=False)
+    return TorchEngine.load(pipeline.checkpoint, settings, fused=False)
 
 
 @pytest.fixture(scope="session")

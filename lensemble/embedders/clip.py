@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from lensemble.embedders import model_files
 from lensemble.embedders.clip_preprocess import FIELD, ClipFeatures, image_processor
-from lensemble.encoder import batching, precision
+from lensemble.encoder.micro_batches import encode_with_halving, split_by_padded_cost
 from lensemble.encoder.pooling import normalize
+from lensemble.encoder.precision import precisions_to_try
 from lensemble.settings import Settings
+from lensemble.vectors import Vector
 from lensemble_contract import contract
 from lensemble_contract.errors import InternalError, InvalidInputError, LensembleError
 
@@ -29,8 +31,7 @@ logger = logging.getLogger(__name__)
 BUDGETS = {"cpu": 4096, "cuda": 65_536}
 """Tokens of one forward pass of either tower, filling included."""
 
-Embedding = NDArray[np.float32]
-Found = list[Embedding | LensembleError]
+Found = list[Vector | LensembleError]
 
 
 class ClipEncoder:
@@ -58,7 +59,7 @@ class ClipEncoder:
         ) != "clip":
             raise InvalidInputError(f"a model of type {kind!r}; expected 'clip'", field=FIELD)
         self.device = torch.device(device)
-        self.dtype = precision.candidates(settings.dtype, self.device)[-1]
+        self.dtype = precisions_to_try(settings.dtype, self.device)[-1]
         model, found = CLIPModel.from_pretrained(  # nosec B615
             folder,
             dtype=self.dtype,
@@ -102,7 +103,7 @@ class ClipEncoder:
                 f"{item.pixels.shape}; expected (n, {side}, {side}, 3)", field=contract.PIXELS.name
             )
 
-    def encode(self, items: Sequence[ClipFeatures]) -> list[Embedding | LensembleError]:
+    def encode(self, items: Sequence[ClipFeatures]) -> list[Vector | LensembleError]:
         """Encodes items: all texts in one pass, all pictures in another, within the budgets.
 
         Args:
@@ -126,7 +127,7 @@ class ClipEncoder:
         return [_fused(vectors) for vectors in found]
 
     @torch.inference_mode()
-    def _texts(self, texts: Sequence[NDArray[np.int32]]) -> Embedding:
+    def _texts(self, texts: Sequence[NDArray[np.int32]]) -> Vector:
         """Ids (T,) each -> (N, D) float32, unit length."""
         longest = max(map(len, texts))
         # Filled with each text's last token: the model looks for the first that ends a text.
@@ -139,7 +140,7 @@ class ClipEncoder:
         return normalize(out.pooler_output.float()).cpu().numpy()
 
     @torch.inference_mode()
-    def _seen(self, pictures: Sequence[NDArray[np.uint8]]) -> Embedding:
+    def _seen(self, pictures: Sequence[NDArray[np.uint8]]) -> Vector:
         """Pixels (H, W, 3) uint8 each -> (N, D) float32, unit length."""
         pixels = torch.from_numpy(np.stack(pictures)).to(self.device)
         scaled = pixels.float() * self._scale - self._shift
@@ -161,15 +162,15 @@ def _in_batches(
     rows: Sequence[Any],
     costs: Sequence[int],
     budget: int,
-    tower: Callable[[Sequence[Any]], Embedding],
+    tower: Callable[[Sequence[Any]], Vector],
 ) -> Found:
-    results: dict[int, Embedding | LensembleError] = {}
-    for part in batching.batches(costs, budget):
-        results.update(zip(part, batching.each([rows[n] for n in part], tower), strict=True))
+    results: dict[int, Vector | LensembleError] = {}
+    for part in split_by_padded_cost(costs, budget):
+        results.update(zip(part, encode_with_halving([rows[n] for n in part], tower), strict=True))
     return [results[n] for n in range(len(rows))]
 
 
-def _fused(vectors: Found) -> Embedding | LensembleError:
+def _fused(vectors: Found) -> Vector | LensembleError:
     """Mean of unit vectors at unit length; the first error, if there is one."""
     sound = []
     for vector in vectors:
@@ -182,5 +183,5 @@ def _fused(vectors: Found) -> Embedding | LensembleError:
     length = np.linalg.norm(mean)
     if not length:
         return InternalError("its vectors cancel each other out")
-    fused: Embedding = mean / length
+    fused: Vector = mean / length
     return fused

@@ -14,19 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lensemble.embedders import jpegs, model_files
-from lensemble.encoder import batching, precision
+from lensemble.encoder.micro_batches import encode_with_halving
+from lensemble.encoder.precision import precisions_to_try
 from lensemble.settings import Settings
+from lensemble.vectors import Vector
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
 logger = logging.getLogger(__name__)
 
 FIELD = "LENSEMBLE_SENTENCE"
-
-Embedding = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Made:
         tokens: Of the text that was embedded, and of its description.
     """
 
-    vector: Embedding
+    vector: Vector
     tokens: int
 
 
@@ -80,7 +79,7 @@ class SentenceEncoder:
         assert settings.sentence is not None
         folder = model_files.find(settings.sentence, FIELD)
         self.device = torch.device(device)
-        self.dtype = precision.candidates(settings.dtype, self.device)[-1]
+        self.dtype = precisions_to_try(settings.dtype, self.device)[-1]
         self._model: Any = SentenceTransformer(
             str(folder),
             device=str(device),
@@ -125,7 +124,7 @@ class SentenceEncoder:
             else:
                 sound.append((n, whole, min(tokens, self.max_tokens) + item.chat_tokens))
         if sound:
-            vectors = batching.each([text for _, text, _ in sound], self._vectors)
+            vectors = encode_with_halving([text for _, text, _ in sound], self._vectors)
             for (n, _, tokens), vector in zip(sound, vectors, strict=True):
                 results[n] = vector if isinstance(vector, LensembleError) else Made(vector, tokens)
         return [results[n] for n in range(len(items))]
@@ -135,9 +134,9 @@ class SentenceEncoder:
         found = self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"]
         return len(found) if text else 0
 
-    def _vectors(self, texts: Sequence[str]) -> Embedding:
+    def _vectors(self, texts: Sequence[str]) -> Vector:
         """Texts -> (N, D) float32, unit length."""
-        made: Embedding = self._model.encode(
+        made: Vector = self._model.encode(
             list(texts), normalize_embeddings=True, show_progress_bar=False
         )
         return np.asarray(made, np.float32)

@@ -1,7 +1,8 @@
-"""Which engine computes the vectors of a checkpoint.
+"""Chooses the engine of a checkpoint: PyTorch or ONNX Runtime.
 
-On CPUs none is best for all: ONNX Runtime costs less for each call, PyTorch multiplies in bf16
-(docs/export.md has what was measured). So where graphs lie ready, `auto` tries both.
+On CPUs neither is always faster: ONNX Runtime has less overhead per call, and PyTorch multiplies in
+bf16 (docs/export.md has the measurements). So where a checkpoint has exported graphs, the setting
+`auto` times both.
 """
 
 from __future__ import annotations
@@ -12,113 +13,118 @@ import time
 from collections.abc import Sequence
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import synthetic_items
-from lensemble.encoder.engine import Encoding
-from lensemble.encoder.onnx.graph_files import Graphs
-from lensemble.encoder.packing import Geometry
-from lensemble.encoder.precision import agree
+from lensemble.encoder.engine import Engine
+from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.onnx.graph_files import ExportedGraphs
+from lensemble.encoder.precision import vectors_agree
+from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
+# How many times as fast as PyTorch ONNX Runtime must be; smaller gains are within timing noise.
 MIN_GAIN = 1.1
-"""How many times as fast as PyTorch ONNX Runtime must be: less is within what timing is worth."""
 
-_ENOUGH_S = 2.0
-"""Seconds of trials after which no other round is begun."""
-
-_ROUNDS = (2, 6)
-"""Rounds at least, and at most."""
+# After this many seconds of trials, no further round begins.
+_TRIAL_S = 2.0
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 6
 
 
-def load(checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Encoding:
-    """The engine that the settings ask for, with its weights.
+def load_engine(checkpoint: Checkpoint, settings: Settings, device: str = "cpu") -> Engine:
+    """Loads the engine that the settings ask for, with its weights.
 
     Args:
-        checkpoint: The serving checkpoint.
-        settings: Engine, precision, threads, budgets.
-        device: A torch device, such as `cpu` or `cuda:0`.
+        checkpoint: the serving checkpoint.
+        settings: engine, precision, threads and budgets.
+        device: a torch device, such as `cpu` or `cuda:0`.
 
     Raises:
-        InvalidInputError: The graphs are damaged or another checkpoint's, or ONNX Runtime is not
-            installed.
+        InvalidInputError: The graphs are damaged or belong to another checkpoint, or ONNX Runtime
+            is not installed.
     """
     if settings.engine == "onnx":
-        return _onnx(checkpoint, settings, device)
-    from lensemble.encoder.pytorch.torch_engine import Encoder
+        return _load_onnx(checkpoint, settings, device)
+    from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
-    encoder = Encoder.load(checkpoint, settings, device)
-    if settings.engine == "torch" or encoder.device.type != "cpu":
-        return encoder
-    chosen = _faster(encoder, checkpoint, settings)
-    del encoder
-    chosen.rest()  # gives back what the other one held
+    torch_engine = TorchEngine.load(checkpoint, settings, device)
+    if settings.engine == "torch" or torch_engine.device.type != "cpu":
+        return torch_engine
+    chosen = _faster_engine(torch_engine, checkpoint, settings)
+    del torch_engine
+    chosen.trim_memory()  # returns what the other engine held
     return chosen
 
 
-def _onnx(checkpoint: Checkpoint, settings: Settings, device: str) -> Encoding:
+def _load_onnx(checkpoint: Checkpoint, settings: Settings, device: str) -> Engine:
     try:
-        from lensemble.encoder.onnx.onnx_engine import OnnxEncoder
+        from lensemble.encoder.onnx.onnx_engine import OnnxEngine
     except ImportError as error:
         raise InvalidInputError(
             f"{error}; LENSEMBLE_ENGINE=onnx needs `pip install 'lensemble[onnx]'`",
             field="LENSEMBLE_ENGINE",
         ) from None
-    return OnnxEncoder(checkpoint, Graphs.open(settings.graphs, checkpoint), settings, device)
+    return OnnxEngine(checkpoint, ExportedGraphs.open(settings.graphs, checkpoint), settings, device)
 
 
-def _faster(encoder: Encoding, checkpoint: Checkpoint, settings: Settings) -> Encoding:
-    """PyTorch's, or ONNX Runtime's if it gives the same vectors sooner."""
+def _faster_engine(torch_engine: Engine, checkpoint: Checkpoint, settings: Settings) -> Engine:
+    """Returns ONNX Runtime's engine if it gives the same vectors faster, and else PyTorch's."""
     if settings.onnx is None and not settings.graphs.is_dir():
-        return encoder
+        return torch_engine
     try:
-        other = _onnx(checkpoint, settings, "cpu")
+        onnx_engine = _load_onnx(checkpoint, settings, "cpu")
     except InvalidInputError as error:
-        if settings.onnx is not None:  # somebody has asked for these graphs
+        if settings.onnx is not None:  # these graphs were asked for
             raise
-        logger.warning("without ONNX Runtime: %s", error)
-        return encoder
-    if not agree(other.sound, encoder.sound, encoder.geometry, "ONNX Runtime against PyTorch"):
-        return encoder
-    ratio = gain(other, encoder)
+        logger.warning("ONNX Runtime is not used: %s", error)
+        return torch_engine
+    if not vectors_agree(
+        onnx_engine.encode,
+        torch_engine.encode,
+        torch_engine.input_spec,
+        "ONNX Runtime against PyTorch",
+    ):
+        return torch_engine
+    ratio = speed_ratio(onnx_engine, torch_engine)
     logger.info("ONNX Runtime is %.2f times as fast as PyTorch", ratio)
-    return other if ratio >= MIN_GAIN else encoder
+    return onnx_engine if ratio >= MIN_GAIN else torch_engine
 
 
-def gain(encoder: Encoding, base: Encoding) -> float:
-    """How many times as fast as another an encoder is: alone and with much to do, alike in weight.
+def speed_ratio(engine: Engine, base: Engine) -> float:
+    """Measures how many times as fast as another engine an engine is.
+
+    A single question and a full batch count equally.
 
     Args:
-        encoder: To be judged.
-        base: The other one.
+        engine: engine to judge.
+        base: engine to compare with.
 
     Returns:
-        The geometric mean of both ratios of seconds, of the fastest pass each.
+        The geometric mean of both ratios; each is taken from the fastest passes.
     """
     ratios = []
-    for items in _trials(encoder.geometry):
-        least = [math.inf, math.inf]
-        began = time.perf_counter()
-        for turn in range(_ROUNDS[1]):
-            if turn >= _ROUNDS[0] and time.perf_counter() - began > _ENOUGH_S:
+    for items in _trial_batches(engine.input_spec):
+        fastest = {engine: math.inf, base: math.inf}
+        start = time.perf_counter()
+        for round_number in range(_MAX_ROUNDS):
+            if round_number >= _MIN_ROUNDS and time.perf_counter() - start > _TRIAL_S:
                 break
-            for n, one in enumerate((encoder, base)):
-                # The least of several: what disturbs only ever slows them down.
-                least[n] = min(least[n], _seconds(one, items))
-        ratios.append(least[1] / least[0])
+            for candidate in fastest:
+                # The minimum of several rounds, because disturbances only slow a round down.
+                fastest[candidate] = min(fastest[candidate], _encode_seconds(candidate, items))
+        ratios.append(fastest[base] / fastest[engine])
     return math.prod(ratios) ** (1 / len(ratios))
 
 
-def _trials(geometry: Geometry) -> tuple[list[Features], ...]:
-    """A question alone, and what many callers send at a time."""
-    question = synthetic_items.texts([12], geometry)
-    picture = synthetic_items.picture(8 * geometry.merge_size, geometry)
-    return question, [*synthetic_items.texts([16] * 12, geometry), *[picture] * 4]
+def _trial_batches(spec: InputSpec) -> tuple[list[Features], ...]:
+    """Makes a single question, and a batch as many callers at a time fill it."""
+    question = synthetic_texts([12], spec)
+    picture = synthetic_picture(8 * spec.merge_size, spec)
+    return question, [*synthetic_texts([16] * 12, spec), *[picture] * 4]
 
 
-def _seconds(encoder: Encoding, items: Sequence[Features]) -> float:
-    began = time.perf_counter()
-    encoder.sound(items)
-    return time.perf_counter() - began
+def _encode_seconds(engine: Engine, items: Sequence[Features]) -> float:
+    start = time.perf_counter()
+    engine.encode(items)
+    return time.perf_counter() - start

@@ -1,73 +1,71 @@
-"""What every engine that turns features into vectors shares: micro-batches, and each item's error.
+"""What all engines share: micro-batches, deadlines, and an error for each item that fails.
 
-An engine computes one micro-batch (`Encoding.compute`). What fails together is halved and tried
-again, so that only the item at fault fails.
+An engine runs one micro-batch at a time (`Engine.run_pass`).
 """
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from lensemble.encoder import memory, packing, synthetic_items
-from lensemble.encoder.batching import is_out_of_memory
-from lensemble.encoder.pass_statistics import Work
-from lensemble.encoder.pooling import normalize
+from lensemble.encoder.freed_memory import return_freed_memory
+from lensemble.encoder.input_spec import InputSpec, check_features
+from lensemble.encoder.micro_batches import encode_with_halving, split_by_budgets
+from lensemble.encoder.packing import PackedBatch, pack
+from lensemble.encoder.pass_statistics import PassStatistics
+from lensemble.encoder.pooling import cut_vector
+from lensemble.encoder.shared_prefix import common_prefix_length, share_prefix
+from lensemble.encoder.synthetic_items import synthetic_mix, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
 from lensemble.scheduling.deadline import is_over, too_late
+from lensemble.vectors import Vector
 from lensemble_contract import contract
-from lensemble_contract.errors import InternalError, LensembleError, OverloadedError
+from lensemble_contract.errors import LensembleError, OverloadedError
 
-logger = logging.getLogger(__name__)
-
-Embedding = NDArray[np.float32]
-
+# Device type -> tokens and patches of a micro-batch. On CPUs larger micro-batches do not fit into
+# the cache; docs/decisions.md has the measurements.
 BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
-"""Tokens and patches of a micro-batch. On CPUs more only falls out of the cache; see
-docs/decisions.md."""
 
-_PING_TOKENS = 4
+_SELF_TEST_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """What became of one micro-batch.
+class PassResult:
+    """The result of one pass.
 
     Attributes:
         vectors: (S, D) float32.
-        tokens: That the text tower computed.
-        patches: That the vision tower computed.
-        towers_s: Seconds in the vision and the text tower, as far as they are known.
+        tokens: number of tokens that the text tower computed.
+        patches: number of patches that the vision tower computed.
+        tower_seconds: seconds in the vision tower and in the text tower, if they were measured.
     """
 
-    vectors: Embedding
+    vectors: Vector
     tokens: int
     patches: int
-    towers_s: Sequence[float] = ()
+    tower_seconds: Sequence[float] = ()
 
 
-class Encoding(ABC):
+class Engine(ABC):
     """Encodes features with the model of one serving checkpoint.
 
     Args:
-        profile: Of the checkpoint.
-        geometry: Its model's numbers.
-        batch_tokens: Tokens in one micro-batch.
-        batch_patches: Patches in one micro-batch.
+        profile: profile of the checkpoint.
+        input_spec: input specification of its model.
+        batch_tokens: largest number of tokens in one micro-batch.
+        batch_patches: largest number of patches in one micro-batch.
 
     Attributes:
-        profile: Of the checkpoint.
-        geometry: Its model's numbers.
-        work: What was done so far.
-        engine: Its name, as of `Settings.engine`.
+        profile: profile of the checkpoint.
+        input_spec: input specification of its model.
+        statistics: sums over all passes so far.
+        engine: name of the engine, as in `Settings.engine`.
     """
 
     engine: str
@@ -75,112 +73,35 @@ class Encoding(ABC):
     def __init__(
         self,
         profile: Profile,
-        geometry: packing.Geometry,
+        input_spec: InputSpec,
         *,
         batch_tokens: int,
         batch_patches: int,
     ) -> None:
-        self.profile, self.geometry = profile, geometry
+        self.profile, self.input_spec = profile, input_spec
         self._batch_tokens, self._batch_patches = batch_tokens, batch_patches
-        self.work = Work()
+        self.statistics = PassStatistics()
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
 
     @property
     @abstractmethod
     def precision(self) -> str:
-        """Of the weights, such as `float32`."""
+        """Precision of the weights, such as `float32`."""
 
     @abstractmethod
-    def compute(self, items: list[Features]) -> Pass:
-        """One micro-batch.
+    def run_pass(self, items: Sequence[Features]) -> PassResult:
+        """Encodes one micro-batch.
 
         Args:
-            items: At least one, that `packing.check` has passed.
+            items: at least one item that `check_features` has accepted.
 
         Raises:
-            Exception: It does not fit into memory, or fails.
+            Exception: The micro-batch does not fit into memory, or fails in another way.
         """
-
-    def pack(self, items: Sequence[Features]) -> packing.Packed:
-        """Packs items the way that costs this device least.
-
-        On CPUs the prompt's beginning, the same in all items, is computed once: of a short text's
-        tokens it is more than half.
-
-        Args:
-            items: At least one, that `packing.check` has passed.
-        """
-        packed = packing.pack(items, self.geometry)
-        if len(items) == 1 or self.device.type != "cpu" or self.profile.pooling != "last_token":
-            return packed
-        return packing.share_prefix(packed, packing.common_prefix(items, self.geometry))
-
-    def release(self) -> None:
-        """Lets go of what a failed pass may have left in memory."""
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def rest(self) -> None:
-        """Gives memory back that passes have left, while there is nothing to do."""
-        if self.device.type == "cpu":
-            memory.give_back()
-
-    def warm_up(self) -> None:
-        """Encodes what takes longer the first time: texts and a picture, alone and together."""
-        first = synthetic_items.probe(self.geometry)
-        for items in (first[:1], first):
-            self.encode(items)
-
-    def check(self) -> None:
-        """Encodes a text of a few tokens.
-
-        Raises:
-            LensembleError: That failed.
-        """
-        (result,) = self.encode(synthetic_items.texts([_PING_TOKENS], self.geometry))
-        if isinstance(result, LensembleError):
-            raise result
-
-    def costs(self, item: Features) -> tuple[float, float]:
-        """Parts of a micro-batch's budgets that an item takes: of tokens, of patches."""
-        return (
-            len(item.input_ids) / self._batch_tokens,
-            len(item.patches) / self._batch_patches,
-        )
-
-    def sound(self, items: Sequence[Features]) -> list[Embedding]:
-        """Encodes made-up items, of which none should fail.
-
-        Args:
-            items: Any number.
-
-        Returns:
-            Vectors (D,) float32, unit length, in order, without those that failed.
-        """
-        return [result for result in self.encode(items) if not isinstance(result, LensembleError)]
-
-    def vectors(self, items: Sequence[Features]) -> Embedding:
-        """Encodes items that are to succeed, all of them.
-
-        Args:
-            items: At least one.
-
-        Returns:
-            (S, D) float32, unit length.
-
-        Raises:
-            LensembleError: Of the first item that has one.
-        """
-        found = []
-        for result in self.encode(items):
-            if isinstance(result, LensembleError):
-                raise result
-            found.append(result)
-        return np.stack(found)
 
     def encode(
         self,
@@ -188,80 +109,126 @@ class Encoding(ABC):
         dimensions: Sequence[int | None] | None = None,
         *,
         deadlines: Sequence[int] | None = None,
-    ) -> list[Embedding | LensembleError]:
-        """Encodes items; each result is a vector or that item's own error.
+    ) -> list[Vector | LensembleError]:
+        """Encodes any number of items of any size.
 
         Args:
-            items: Any number of items of any size.
-            dimensions: Per item, the Matryoshka length; None is the profile's full one.
-            deadlines: Per item, as of `contract.DEADLINE`; looked at before each micro-batch.
+            items: features of the items.
+            dimensions: Matryoshka length of each item's vector; None is the profile's full length.
+            deadlines: deadline of each item, as in `contract.DEADLINE`; they are checked before
+                each micro-batch.
 
         Returns:
-            For each item, in order: its vector (D,), float32, unit length, or its error.
+            For each item, in order, its vector (D,), float32, unit length, or its own error.
         """
-        wanted = dimensions if dimensions is not None else [None] * len(items)
-        results: list[Embedding | LensembleError | None] = [None] * len(items)
-        sound: list[int] = []
+        lengths = dimensions if dimensions is not None else [None] * len(items)
+        results: list[Vector | LensembleError | None] = [None] * len(items)
+        valid: list[int] = []
         for n, item in enumerate(items):
             try:
-                self.profile.check_dimensions(wanted[n])
-                packing.check(item, self.geometry)
-                sound.append(n)
+                self.profile.check_dimensions(lengths[n])
+                check_features(item, self.input_spec)
+                valid.append(n)
             except LensembleError as error:
                 results[n] = error
-        parts = packing.micro_batches(
-            [items[n] for n in sound], self._batch_tokens, self._batch_patches
+        micro_batches = split_by_budgets(
+            [items[n] for n in valid], self._batch_tokens, self._batch_patches
         )
-        for part in parts:
-            indices = [sound[m] for m in part]
-            late = [n for n in indices if deadlines is not None and is_over(deadlines[n])]
-            for n in late:
-                results[n] = too_late(contract.QWEN3_VL.name)
-            indices = [n for n in indices if n not in late]
-            encoded = self._encode_part([items[n] for n in indices]) if indices else []
-            for n, result in zip(indices, encoded, strict=True):
-                results[n] = cut(result, wanted[n])
-        return cast(list[Embedding | LensembleError], results)  # every place is filled by now
-
-    def _encode_part(self, items: list[Features]) -> list[Embedding | LensembleError]:
-        """One micro-batch; halved and tried again if it does not fit or fails."""
-        try:
-            done = self.compute(items)
-            self.work.add(
-                passes=1,
-                items=len(items),
-                tokens=done.tokens,
-                patches=done.patches,
-                budget=max(done.tokens / self._batch_tokens, done.patches / self._batch_patches),
-                **dict(zip(("vision_s", "text_s"), done.towers_s, strict=False)),
+        for micro_batch in micro_batches:
+            indices = []
+            for n in (valid[m] for m in micro_batch):
+                if deadlines is not None and is_over(deadlines[n]):
+                    results[n] = too_late(contract.QWEN3_VL.name)
+                else:
+                    indices.append(n)
+            if not indices:
+                continue
+            encoded = encode_with_halving(
+                [items[n] for n in indices], self._run_counted_pass, _too_large
             )
-            return [
-                vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
-                for vector in done.vectors
-            ]
-        except Exception as error:
-            if len(items) == 1:
-                return [_failed_alone(items[0], error)]
-            logger.warning("%d items failed together, halving: %s", len(items), str(error))
-        # Outside of the `except`: inside, the error would hold on to the failed pass's tensors.
-        self.release()
-        half = len(items) // 2
-        return self._encode_part(items[:half]) + self._encode_part(items[half:])
+            for n, result in zip(indices, encoded, strict=True):
+                results[n] = (
+                    result
+                    if isinstance(result, LensembleError)
+                    else cut_vector(result, lengths[n])
+                )
+        return cast(list[Vector | LensembleError], results)  # no entry is None any more
 
+    def vectors(self, items: Sequence[Features]) -> Vector:
+        """Encodes items of which none may fail.
 
-def cut(result: Embedding | LensembleError, dimensions: int | None) -> Any:
-    """A full vector (D,) cut to its first `dimensions` and normalised again; errors pass."""
-    if isinstance(result, LensembleError) or dimensions in (None, len(result)):
-        return result
-    return normalize(torch.from_numpy(result[None, :dimensions].copy()))[0].numpy()
+        Args:
+            items: features of at least one item.
 
+        Returns:
+            (S, D) float32, unit length.
 
-def _failed_alone(item: Features, error: Exception) -> LensembleError:
-    if is_out_of_memory(error):
-        return OverloadedError(
-            f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
-            "fit into memory, even alone; send a smaller picture",
-            field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
+        Raises:
+            LensembleError: An item failed; this is the error of the first such item.
+        """
+        vectors = []
+        for result in self.encode(items):
+            if isinstance(result, LensembleError):
+                raise result
+            vectors.append(result)
+        return np.stack(vectors)
+
+    def pack(self, items: Sequence[Features]) -> PackedBatch:
+        """Packs items the way that is cheapest on this device.
+
+        On CPUs the common prefix of all items is computed once: it is more than half of a short
+        text's tokens.
+
+        Args:
+            items: at least one item that `check_features` has accepted.
+        """
+        packed = pack(items, self.input_spec)
+        if len(items) == 1 or self.device.type != "cpu" or self.profile.pooling != "last_token":
+            return packed
+        return share_prefix(packed, common_prefix_length(items, self.input_spec))
+
+    def budget_shares(self, item: Features) -> tuple[float, float]:
+        """Returns the shares of the token budget and of the patch budget that an item uses."""
+        return (
+            len(item.input_ids) / self._batch_tokens,
+            len(item.patches) / self._batch_patches,
         )
-    logger.error("an item failed alone", exc_info=error)
-    return InternalError(f"encoding failed: {type(error).__name__}")
+
+    def warm_up(self) -> None:
+        """Encodes texts and a picture, alone and together, because the first time is slower."""
+        items = synthetic_mix(self.input_spec)
+        self.encode(items[:1])
+        self.encode(items)
+
+    def self_test(self) -> None:
+        """Encodes a text of a few tokens.
+
+        Raises:
+            LensembleError: Encoding failed.
+        """
+        self.vectors(synthetic_texts([_SELF_TEST_TOKENS], self.input_spec))
+
+    def trim_memory(self) -> None:
+        """Returns memory that passes have freed to the kernel; to be called while idle."""
+        if self.device.type == "cpu":
+            return_freed_memory()
+
+    def _run_counted_pass(self, items: Sequence[Features]) -> Vector:
+        result = self.run_pass(items)
+        self.statistics.add(
+            passes=1,
+            items=len(items),
+            tokens=result.tokens,
+            patches=result.patches,
+            budget=max(result.tokens / self._batch_tokens, result.patches / self._batch_patches),
+            **dict(zip(("vision_s", "text_s"), result.tower_seconds, strict=False)),
+        )
+        return result.vectors
+
+
+def _too_large(item: Features) -> OverloadedError:
+    return OverloadedError(
+        f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
+        "fit into memory, even alone; send a smaller picture",
+        field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
+    )

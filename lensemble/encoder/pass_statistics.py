@@ -1,4 +1,4 @@
-"""What the encoder has done so far: passes, tokens, patches, and how long each tower took."""
+"""Counts what the encoder has done: passes, tokens, patches, and the time in each tower."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-_MARKS = 3
-"""Of one pass: around the vision tower, and after the text tower."""
+# Marks in one pass: before the vision tower, between the towers, and after the text tower.
+_MARKS_PER_PASS = 3
 
 
 @dataclass(slots=True)
-class Work:
-    """Sums since the encoder was loaded.
+class PassStatistics:
+    """Sums over all passes since the encoder was loaded.
 
     Attributes:
-        passes: Micro-batches.
-        items: In them.
-        tokens: That the text tower computed; a beginning that all items share counts once.
-        patches: That the vision tower computed.
-        budget: Parts of the token or patch budget that passes used, whichever was larger: divided
-            by `passes`, how full they were.
-        vision_s: Seconds in the vision tower.
-        text_s: Seconds in the text tower.
+        passes: number of passes, one per micro-batch.
+        items: number of items in them.
+        tokens: tokens that the text tower computed; a shared prefix counts once per pass.
+        patches: patches that the vision tower computed.
+        budget: sum of the share of the token budget or of the patch budget that each pass used,
+            whichever was larger. Divided by `passes`, it says how full passes were.
+        vision_s: seconds in the vision tower.
+        text_s: seconds in the text tower.
     """
 
     passes: int = 0
@@ -38,29 +38,32 @@ class Work:
     vision_s: float = 0.0
     text_s: float = 0.0
 
-    def add(self, **more: float) -> None:
-        """Adds to each sum that is named."""
-        for name, value in more.items():
-            setattr(self, name, getattr(self, name) + value)
+    def add(self, **increments: float) -> None:
+        """Adds to the sums that are named."""
+        for name, increment in increments.items():
+            setattr(self, name, getattr(self, name) + increment)
 
     def sums(self) -> dict[str, float]:
-        """Name -> sum."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        """Returns the sums by name."""
+        return asdict(self)
 
 
-class Stopwatch:
-    """Times between marks in one pass: on GPUs by events, which make nobody wait.
+class TowerTimer:
+    """Measures the seconds between marks in one pass.
+
+    On GPUs the marks are CUDA events, so that marking does not wait for the device.
 
     Args:
-        device: Where the pass runs.
+        device: device that runs the pass.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
-        self._marks: deque[Any] = deque(maxlen=_MARKS)  # training never asks
+        # Bounded, because training marks passes but never reads the times.
+        self._marks: deque[Any] = deque(maxlen=_MARKS_PER_PASS)
 
     def mark(self) -> None:
-        """Here one part ends and the next begins."""
+        """Marks the end of one part of the pass and the beginning of the next."""
         if self._on_gpu:
             event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()
@@ -69,10 +72,10 @@ class Stopwatch:
             self._marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Between each two marks; after the pass's results were waited for."""
-        between: Callable[[Any, Any], float] = (
-            (lambda one, other: one.elapsed_time(other) / 1000)
+        """Returns the seconds between neighbouring marks; call it once the results are there."""
+        difference: Callable[[Any, Any], float] = (
+            (lambda start, end: start.elapsed_time(end) / 1000)
             if self._on_gpu
-            else (lambda one, other: other - one)
+            else (lambda start, end: end - start)
         )
-        return [between(one, other) for one, other in itertools.pairwise(self._marks)]
+        return [difference(start, end) for start, end in itertools.pairwise(self._marks)]

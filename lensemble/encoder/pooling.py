@@ -1,19 +1,21 @@
-"""Hidden states of packed items -> one unit vector per item."""
+"""Pooling: the hidden states of each item become one unit vector."""
 
 from __future__ import annotations
 
 import torch
 
 from lensemble.profile import Pooling
+from lensemble.vectors import Vector
 
 
 def pool(hidden: torch.Tensor, cu_seqlens: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Pools each item's hidden states.
+    """Pools the hidden states of each item.
 
     Args:
-        hidden: (L, H), after the final norm.
-        cu_seqlens: (S + 1,) int32, where each item begins, and L.
-        pooling: `last_token` takes each item's last one; `mean` averages all of them in float32.
+        hidden: (L, H), hidden states after the final norm.
+        cu_seqlens: (S + 1,) int32, the first row of each item, and L.
+        pooling: `last_token` takes the last row of each item; `mean` averages all its rows in
+            float32.
 
     Returns:
         (S, H) float32.
@@ -21,7 +23,7 @@ def pool(hidden: torch.Tensor, cu_seqlens: torch.Tensor, pooling: Pooling) -> to
     ends = cu_seqlens[1:].long()
     if pooling == "last_token":
         return hidden[ends - 1].float()
-    # Each token's item: how many items have ended at or before it.
+    # The item of each token is the number of items that end at or before it.
     tokens = torch.arange(len(hidden), device=hidden.device)
     segment = torch.searchsorted(ends, tokens, right=True)
     sums = torch.zeros(len(ends), hidden.shape[1], device=hidden.device)
@@ -32,10 +34,26 @@ def pool(hidden: torch.Tensor, cu_seqlens: torch.Tensor, pooling: Pooling) -> to
 def normalize(vectors: torch.Tensor) -> torch.Tensor:
     """Divides each vector by its Euclidean length.
 
-    A Matryoshka vector is a prefix normalised again, and a prefix of the normalised vector gives
-    the same result as one of the raw vector.
+    Cutting a normalized vector and normalizing it again gives the same result as cutting the raw
+    vector. So the full vector is computed once, and cut later (`cut_vector`).
 
     Args:
         vectors: (S, D) float32.
     """
     return torch.nn.functional.normalize(vectors, p=2.0, dim=-1)
+
+
+def cut_vector(vector: Vector, dimensions: int | None) -> Vector:
+    """Cuts a vector to its first numbers and normalizes it again (Matryoshka, arXiv:2205.13147).
+
+    Args:
+        vector: (D,) float32, unit length.
+        dimensions: length of the result; None keeps the full length.
+
+    Returns:
+        (dimensions,) float32, unit length.
+    """
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    short: Vector = normalize(torch.from_numpy(vector[None, :dimensions].copy()))[0].numpy()
+    return short

@@ -1,8 +1,8 @@
-"""Which precision the weights are held in, and whether a CPU's bf16 may be trusted with them.
+"""Chooses the precision of the weights: bf16 or fp32.
 
-GPUs compute in bf16. Of CPUs with bf16 instructions some are twice as fast in it as in fp32, others
-half as fast, so a product is timed. Where bf16 pays, it is taken only if this very checkpoint gives
-the same vectors in both.
+GPUs compute in bf16. Among CPUs with bf16 instructions, some are twice as fast in bf16 as in fp32
+and others half as fast, so a matrix product is timed. Where bf16 is faster, it is used only if this
+checkpoint gives the same vectors in both precisions.
 """
 
 from __future__ import annotations
@@ -12,80 +12,83 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from lensemble.encoder.packing import Geometry
-from lensemble.encoder.synthetic_items import probe
+from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.synthetic_items import synthetic_mix
 from lensemble.preprocess.features import Features
+from lensemble.vectors import Vector
+from lensemble_contract.errors import LensembleError
 
 logger = logging.getLogger(__name__)
 
+# Smallest cosine between the vectors of two encoders of one checkpoint, on `synthetic_mix`, at
+# which the faster one may replace the trusted one.
 MIN_COSINE = 0.999
-"""Between the vectors of `probe.probe` of two ways; below it a CPU stays with the known one."""
 
+# How many times as fast as fp32 bf16 must be on a CPU; docs/decisions.md has the measurements.
 MIN_GAIN = 1.25
-"""How many times as fast as fp32 a CPU must be in bf16; docs/decisions.md has what was measured."""
 
-_PRODUCT = (512, 1024, 1024)
+_PRODUCT_SHAPE = (512, 1024, 1024)  # rows, inner dimension, columns
 _ROUNDS = 8
 
 
-def candidates(wanted: str, device: torch.device) -> tuple[torch.dtype, ...]:
-    """Precisions to try, best first; the last one needs no comparison.
+def precisions_to_try(setting: str, device: torch.device) -> tuple[torch.dtype, ...]:
+    """Returns the precisions to try, the fastest one first, the one to trust last.
 
     Args:
-        wanted: `fp32`, `bf16`, or `auto`.
-        device: Where the weights will lie.
+        setting: `fp32`, `bf16`, or `auto`.
+        device: device of the weights.
     """
-    if wanted == "fp32":
+    if setting == "fp32":
         return (torch.float32,)
-    if wanted == "bf16" or device.type == "cuda":
+    if setting == "bf16" or device.type == "cuda":
         return (torch.bfloat16,)
-    return (torch.bfloat16, torch.float32) if bf16_pays() else (torch.float32,)
+    return (torch.bfloat16, torch.float32) if bf16_is_faster() else (torch.float32,)
 
 
 @functools.cache
-def bf16_pays() -> bool:
-    """Whether this CPU, with the threads that PyTorch has now, multiplies faster in bf16."""
-    seconds = {dtype: _fastest(dtype) for dtype in (torch.bfloat16, torch.float32)}
+def bf16_is_faster() -> bool:
+    """Measures whether this CPU multiplies faster in bf16, with PyTorch's present threads."""
+    seconds = {dtype: _fastest_product(dtype) for dtype in (torch.bfloat16, torch.float32)}
     gain = seconds[torch.float32] / seconds[torch.bfloat16]
     logger.info("bf16 on this CPU is %.2f times as fast as fp32", gain)
     return gain >= MIN_GAIN
 
 
-def _fastest(dtype: torch.dtype) -> float:
-    """Seconds of the fastest of several products: what disturbs only ever slows them down."""
-    rows, inner, columns = _PRODUCT
+def _fastest_product(dtype: torch.dtype) -> float:
+    """Returns the seconds of the fastest of several products; disturbances only slow one down."""
+    rows, inner, columns = _PRODUCT_SHAPE
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(columns, inner, dtype=dtype)
-    taken = []
+    seconds = []
     for _ in range(_ROUNDS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         torch.nn.functional.linear(left, right)
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
-def agree(
-    encode: Callable[[Sequence[Features]], Sequence[NDArray[np.float32]]],
-    reference: Callable[[Sequence[Features]], Sequence[NDArray[np.float32]]],
-    geometry: Geometry,
-    what: str,
-) -> bool:
-    """Whether two encoders of one checkpoint give the same vectors on `probe`.
+Encode = Callable[[Sequence[Features]], Sequence[Vector | LensembleError]]
+
+
+def vectors_agree(encode: Encode, trusted: Encode, spec: InputSpec, comparison: str) -> bool:
+    """Compares the vectors of two encoders of one checkpoint on synthetic items.
 
     Args:
-        encode: Features in, unit vectors (D,) out, without those that are not finite.
-        reference: The same, to be trusted.
-        geometry: Numbers of the model.
-        what: Of the two, for the log.
+        encode: encoder to test; it returns a vector (D,) of unit length, or an error, per item.
+        trusted: encoder to compare with.
+        spec: input specification of the model.
+        comparison: description of the two for the log, such as `bf16 against fp32`.
+
+    Returns:
+        Whether all vectors are finite and every cosine is at least `MIN_COSINE`.
     """
-    items = probe(geometry)
-    found, expected = encode(items), reference(items)
-    if len(found) != len(expected):
-        logger.warning("%s on this CPU: a vector is not finite", what)
-        return False
-    least = min(float(one @ other) for one, other in zip(found, expected, strict=True))
-    logger.info("%s on this CPU: cosine at least %.6f", what, least)
-    return least >= MIN_COSINE
+    items = synthetic_mix(spec)
+    cosines = []
+    for vector, expected in zip(encode(items), trusted(items), strict=True):
+        if isinstance(vector, LensembleError) or isinstance(expected, LensembleError):
+            logger.warning("%s on this CPU: a vector is not finite", comparison)
+            return False
+        cosines.append(float(vector @ expected))
+    logger.info("%s on this CPU: cosine at least %.6f", comparison, min(cosines))
+    return min(cosines) >= MIN_COSINE

@@ -1,40 +1,40 @@
-"""The same content is encoded once: within a batch, and for as long as a cache remembers it.
+"""Encodes equal items once: within one batch, and for as long as the cache remembers them.
 
-A vector depends on nothing but the features: token ids (text and instruction are in them), patches
-and grids. So they are the key, and no height, length, or file name is. `dimensions` cut the full
-vector afterwards, and the profile is one per process.
+A vector depends only on an item's features: its token ids (which contain text and instruction), its
+patches and its grids. So these are hashed, and nothing else such as a file's name. The cache holds
+full vectors; callers cut them to `dimensions`. One process serves one profile.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from cachetools import LRUCache
 
 from lensemble.preprocess.features import Features
+from lensemble.vectors import Vector
 from lensemble_contract.errors import LensembleError
 
-Embedding = NDArray[np.float32]
-Encode = Callable[[Sequence[Features], Sequence[int]], list[Embedding | LensembleError]]
+Encode = Callable[[Sequence[Features], Sequence[int]], list[Vector | LensembleError]]
 
-_SAMPLE = 16
-"""Patch rows that tell most pictures of one size apart."""
+# Number of patch rows that are compared first; they tell most pictures of one size apart.
+_SAMPLED_ROWS = 16
+# Memory of a cached vector besides its numbers: key, array object, dictionary entries; rounded up.
 _ENTRY_BYTES = 256
-"""Of a remembered vector beside its numbers: key, array, places in the dictionary; rounded up."""
 
 
 @dataclass(slots=True)
-class Counts:
-    """Items so far, by where their vector came from.
+class VectorCounts:
+    """Numbers of items by the source of their vector.
 
     Attributes:
-        encoded: The model.
-        repeated: An equal item of the same batch.
-        cached: The cache.
+        encoded: items that the model encoded.
+        repeated: items equal to another one of the same batch.
+        cached: items whose vector was in the cache.
     """
 
     encoded: int = 0
@@ -42,90 +42,90 @@ class Counts:
     cached: int = 0
 
 
-class Repeats:
-    """Encodes each content once, and remembers vectors, least recently used ones go first.
+class CachingEncoder:
+    """Encodes equal items once, and caches vectors; the least recently used are dropped first.
 
-    Errors are not remembered.
+    Errors are not cached. Not safe for calls from several threads at once.
 
     Args:
-        encode: Features and deadlines -> for each its full vector (D,) or its error.
-        capacity: Bytes of memory for vectors; 0 remembers none.
+        encode: function that returns, for features and deadlines, each item's full vector (D,) or
+            its error.
+        capacity: bytes of memory for vectors; 0 caches none.
+
+    Attributes:
+        counts: numbers of items by the source of their vector.
     """
 
     def __init__(self, encode: Encode, capacity: int = 0) -> None:
-        self._encode, self._capacity = encode, capacity
-        self._known: OrderedDict[bytes, Embedding] = OrderedDict()
-        self._used = 0
-        self.counts = Counts()
+        self._encode = encode
+        self._cache: LRUCache[bytes, Vector] = LRUCache(
+            capacity, getsizeof=lambda vector: vector.nbytes + _ENTRY_BYTES
+        )
+        self.counts = VectorCounts()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of memory that cached vectors take."""
+        return int(self._cache.currsize)
 
     def __call__(
         self, items: Sequence[Features], deadlines: Sequence[int] | None = None
-    ) -> list[Embedding | LensembleError]:
-        """For each item, in order, its full vector (D,), float32, unit length, or its error.
+    ) -> list[Vector | LensembleError]:
+        """Encodes items.
 
         Args:
-            items: To encode.
-            deadlines: Of each, as of `contract.DEADLINE`; of equal items the last one counts.
+            items: features of the items.
+            deadlines: deadline of each item, as in `contract.DEADLINE`; for equal items the latest
+                one counts.
+
+        Returns:
+            For each item, in order, its full vector (D,), float32, unit length, or its error.
         """
-        keys = keys_of(items, exact=self._capacity > 0)
-        found: dict[bytes, Embedding | LensembleError] = {
-            key: self._known[key] for key in keys if key in self._known
+        keys = content_keys(items, valid_beyond_batch=self._cache.maxsize > 0)
+        results: dict[bytes, Vector | LensembleError] = {
+            key: self._cache[key] for key in keys if key in self._cache
         }
-        wanted = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
-        self.counts.cached += sum(key in found for key in keys)
-        self.counts.repeated += sum(key not in found for key in keys) - len(wanted)
-        if wanted:
-            until = _latest(keys, deadlines or [0] * len(keys))
-            vectors = self._encode(list(wanted.values()), [until[key] for key in wanted])
-            found.update(zip(wanted, vectors, strict=True))
-            self.counts.encoded += sum(not isinstance(one, LensembleError) for one in vectors)
-        if self._capacity:
-            self._remember(found)
-        return [found[key] for key in keys]
+        missing = {key: item for key, item in zip(keys, items, strict=True) if key not in results}
+        self.counts.cached += sum(key in results for key in keys)
+        self.counts.repeated += sum(key not in results for key in keys) - len(missing)
+        if missing:
+            latest = _latest_deadlines(keys, deadlines or [0] * len(keys))
+            encoded = self._encode(list(missing.values()), [latest[key] for key in missing])
+            for key, result in zip(missing, encoded, strict=True):
+                results[key] = result
+                if not isinstance(result, LensembleError):
+                    self.counts.encoded += 1
+                    self._remember(key, result)
+        return [results[key] for key in keys]
 
-    def _remember(self, found: dict[bytes, Embedding | LensembleError]) -> None:
-        for key, vector in found.items():
-            if key in self._known:
-                self._known.move_to_end(key)
-            elif not isinstance(vector, LensembleError):
-                kept = vector.copy()  # a row would hold on to its whole batch
-                kept.flags.writeable = False
-                self._known[key] = kept
-                self._used += vector.nbytes + _ENTRY_BYTES
-        while self._used > self._capacity:
-            _, vector = self._known.popitem(last=False)
-            self._used -= vector.nbytes + _ENTRY_BYTES
+    def _remember(self, key: bytes, vector: Vector) -> None:
+        if vector.nbytes + _ENTRY_BYTES > self._cache.maxsize:
+            return
+        copy = vector.copy()  # a row of a batch would keep the whole batch in memory
+        copy.flags.writeable = False
+        self._cache[key] = copy
 
 
-def _latest(keys: Sequence[bytes], deadlines: Sequence[int]) -> dict[bytes, int]:
-    """Key -> the last deadline of its items; 0, never, is later than all others."""
-    until: dict[bytes, int] = {}
-    for key, deadline in zip(keys, deadlines, strict=True):
-        before = until.setdefault(key, deadline)
-        until[key] = max(before, deadline) if before and deadline else 0
-    return until
-
-
-def keys_of(items: Sequence[Features], *, exact: bool) -> list[bytes]:
-    """Keys that are equal where the content is.
+def content_keys(items: Sequence[Features], *, valid_beyond_batch: bool) -> list[bytes]:
+    """Returns keys that are equal exactly if the content is.
 
     Args:
-        items: Of one batch.
-        exact: Whether keys must hold beyond these items. If not, only items that might be equal
-            are hashed as a whole.
+        items: features of one batch.
+        valid_beyond_batch: whether the keys will be compared with those of other batches. If not,
+            the whole content is hashed only where a cheaper key is not unique.
     """
-    if exact:
-        return [content(item) for item in items]
-    outlines = [_outline(item) for item in items]
-    often = Counter(outlines)
+    if valid_beyond_batch:
+        return [content_hash(item) for item in items]
+    cheap_keys = [_cheap_key(item) for item in items]
+    occurrences = Counter(cheap_keys)
     return [
-        content(item) if item.patches.size and often[outline] > 1 else outline
-        for item, outline in zip(items, outlines, strict=True)
+        content_hash(item) if item.patches.size and occurrences[cheap_key] > 1 else cheap_key
+        for item, cheap_key in zip(items, cheap_keys, strict=True)
     ]
 
 
-def content(item: Features) -> bytes:
-    """SHA-256 of all that an item's vector depends on."""
+def content_hash(item: Features) -> bytes:
+    """Returns the SHA-256 of everything that an item's vector depends on."""
     digest = hashlib.sha256()
     for array in (item.input_ids, item.image_grid_thw, item.patches):
         digest.update(array.size.to_bytes(8, "little"))
@@ -133,7 +133,17 @@ def content(item: Features) -> bytes:
     return digest.digest()
 
 
-def _outline(item: Features) -> bytes:
-    rows = item.patches[:: max(1, len(item.patches) // _SAMPLE)]
+def _cheap_key(item: Features) -> bytes:
+    """Returns everything but the patches, of which only some rows are taken."""
+    rows = item.patches[:: max(1, len(item.patches) // _SAMPLED_ROWS)]
     sizes = len(item.input_ids).to_bytes(8, "little") + len(item.patches).to_bytes(8, "little")
     return sizes + item.input_ids.tobytes() + item.image_grid_thw.tobytes() + rows.tobytes()
+
+
+def _latest_deadlines(keys: Sequence[bytes], deadlines: Sequence[int]) -> dict[bytes, int]:
+    """Returns the latest deadline for each key; 0 means never, which is later than all others."""
+    latest: dict[bytes, int] = {}
+    for key, deadline in zip(keys, deadlines, strict=True):
+        before = latest.setdefault(key, deadline)
+        latest[key] = max(before, deadline) if before and deadline else 0
+    return latest

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import mixed_batch
 
@@ -12,7 +12,7 @@ from tests.parity.cases import mixed_batch
 @pytest.mark.parametrize("budgets", [(16_384, 32_768), (300, 1000)])
 def test_vector_alone_equals_vector_in_a_batch_of_32(pipelines, monkeypatch, profile, budgets):
     pipeline = pipelines[profile]
-    encoder: Encoder = pipeline.encoder
+    encoder: TorchEngine = pipeline.encoder
     monkeypatch.setattr(encoder, "_batch_tokens", budgets[0])
     monkeypatch.setattr(encoder, "_batch_patches", budgets[1])
     items = mixed_batch()

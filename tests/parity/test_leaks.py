@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import Qwen3VLModel
 
-from lensemble.encoder.packing import Packed, pack
+from lensemble.encoder.packing import PackedBatch, pack
 from lensemble_client import Item
 from tests.pictures import encode, textured
 
@@ -29,7 +29,7 @@ PICTURES = [
 def leak(forward, pipeline, items) -> float:
     """How far an item's vector moves when others stand beside it."""
     features = [pipeline.preprocess(item) for item in items]
-    geometry = pipeline.encoder.geometry
+    geometry = pipeline.encoder.input_spec
     alone = [forward(pack([item], geometry)) for item in features]
     together = forward(pack(features, geometry))
     return float((torch.cat(alone) - together).abs().max())
@@ -51,7 +51,7 @@ def transformers_packing(model, **change):
     """Transformers' own way to pack texts: restarting positions, no mask, no cache."""
 
     @torch.inference_mode()
-    def forward(packed: Packed) -> torch.Tensor:
+    def forward(packed: PackedBatch) -> torch.Tensor:
         given = {
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,
@@ -107,7 +107,7 @@ def test_encoder_is_not_moved_by_the_near_misses(pipeline, monkeypatch, change):
     assert leak(pipeline.encoder.forward, pipeline, TEXTS + PICTURES) <= TOLERANCE
 
 
-def one_segment(packed: Packed) -> Packed:
+def one_segment(packed: PackedBatch) -> PackedBatch:
     """Text boundaries lost: everything is one item to the attention."""
     return replace(
         packed, cu_seqlens=packed.cu_seqlens[[0, -1]], max_seqlen=packed.input_ids.numel()
@@ -134,7 +134,7 @@ def one_segment(packed: Packed) -> Packed:
     ids=["text boundary off by one", "pictures in one segment"],
 )
 def test_wrong_boundaries_are_seen_to_leak(pipeline, items, damage):
-    def forward(packed: Packed) -> torch.Tensor:
+    def forward(packed: PackedBatch) -> torch.Tensor:
         alone = len(packed.cu_seqlens) == 2
         return pipeline.encoder.forward(packed if alone else damage(packed))
 
@@ -164,9 +164,9 @@ def test_filling_is_never_computed(pipeline):
     shapes = [f.patches.shape for f in features]
     for row, shape in enumerate(shapes):
         rows["patches"][row, shape[0] :] = 255
-    packed = pack(unpad(rows), pipeline.encoder.geometry)
+    packed = pack(unpad(rows), pipeline.encoder.input_spec)
     assert packed.patches.shape[0] == sum(shape[0] for shape in shapes)
     np.testing.assert_array_equal(
         pipeline.encoder.forward(packed),
-        pipeline.encoder.forward(pack(features, pipeline.encoder.geometry)),
+        pipeline.encoder.forward(pack(features, pipeline.encoder.input_spec)),
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch.torch_engine import PatchLinear
+from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from tests.conftest import EMBEDDING, MEAN
@@ -78,7 +78,7 @@ def test_patch_linear_equals_conv3d_on_the_processors_pixels(references, pipelin
     embed = model.visual.patch_embed
     with torch.inference_mode():
         expected = embed(pixels.expand(-1, 3, 2, 256).reshape(-1, 1536))
-        found = PatchLinear(embed.proj, image)(patches)
+        found = PatchEmbedding(embed.proj, image)(patches)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_packed_towers_equal_the_model_on_the_same_patches(pipeline, references)
     """Without the resize, whose few levels hide smaller faults: only the packing differs."""
     names = ("picture_portrait", "text", "several_pictures_and_text", "picture_tiny")
     features = [pipeline.preprocess(CASES[name]) for name in names]
-    vectors = pipeline.encoder.forward(pack(features, pipeline.encoder.geometry)).numpy()
+    vectors = pipeline.encoder.forward(pack(features, pipeline.encoder.input_spec)).numpy()
     reference: Reference = references[EMBEDDING]
     for vector, item in zip(vectors, features, strict=True):
         ids = torch.from_numpy(item.input_ids.astype(np.int64))[None]
@@ -108,16 +108,16 @@ def test_wrong_normalisation_would_be_seen(checkpoint, expected, pipeline, monke
     """CLIP's mean and deviation, which a processor made by hand has, must fail the parity test."""
     from dataclasses import replace
 
-    from lensemble.encoder.pytorch import torch_engine
+    from lensemble.encoder.pytorch import patch_embedding
 
     clip = replace(
         pipeline.checkpoint.profile.image,
         mean=(0.48145466, 0.4578275, 0.40821073),
         std=(0.26862954, 0.26130258, 0.27577711),
     )
-    init = PatchLinear.__init__
+    init = PatchEmbedding.__init__
     monkeypatch.setattr(
-        torch_engine.PatchLinear, "__init__", lambda s, conv, _: init(s, conv, clip)
+        patch_embedding.PatchEmbedding, "__init__", lambda s, conv, _: init(s, conv, clip)
     )
     wrong = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
     (vector,) = wrong.embed([CASES["picture_photo_png"]])

@@ -1,1 +1,1 @@
-"""The encoder on ONNX Runtime."""
+"""The encoder's engine on ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""The folder that `python -m lensemble_export onnx` writes: two graphs, and whose they are."""
+"""The folder that `python -m lensemble_export onnx` writes: two graphs, and what they belong to."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ VISION, TEXT = "vision.onnx", "text.onnx"
 
 
 @dataclass(frozen=True, slots=True)
-class Graphs:
-    """Graphs that were found whole.
+class ExportedGraphs:
+    """The exported graphs of one checkpoint; `open` checks that they are complete.
 
     Attributes:
-        folder: Where they lie.
-        profile: Hash of the profile of the checkpoint that they were made of.
-        precision: Of the weights: `float32`, `float16`, `bfloat16` or `int8`.
-        opset: Of ONNX's own operators.
-        files: Name -> SHA-256 and size of each file.
-        versions: Package -> version that made them.
+        folder: folder of the files.
+        profile: hash of the profile of the checkpoint from which they were exported.
+        precision: precision of the weights: `float32`, `float16`, `bfloat16` or `int8`.
+        opset: version of ONNX's operators.
+        files: name -> SHA-256 and size in bytes of each file.
+        versions: package -> version with which they were exported.
     """
 
     folder: Path
@@ -37,35 +37,39 @@ class Graphs:
 
     @property
     def vision(self) -> Path:
-        """Graph of the vision tower."""
+        """Path of the vision tower's graph."""
         return self.folder / VISION
 
     @property
     def text(self) -> Path:
-        """Graph of the text tower, pooling and normalisation."""
+        """Path of the graph of the text tower, pooling and normalization."""
         return self.folder / TEXT
 
     @classmethod
     def open(cls, folder: Path, checkpoint: Checkpoint, *, full: bool = False) -> Self:
-        """Opens a folder and checks it.
+        """Opens a folder and checks its files.
 
         Args:
-            folder: What the export wrote.
-            checkpoint: That serves.
-            full: Whether to hash the weights too; otherwise their size is compared.
+            folder: a folder that the export wrote.
+            checkpoint: the checkpoint that is served.
+            full: whether to hash the weights too; otherwise only their size is compared.
 
         Raises:
-            InvalidInputError: A file is missing or changed, or another checkpoint's.
+            InvalidInputError: A file is missing or was changed, or the graphs belong to another
+                checkpoint.
         """
         try:
-            said: Any = json.loads((folder / FILE).read_text())
-            found = cls(
+            description: Any = json.loads((folder / FILE).read_text())
+            graphs = cls(
                 folder,
-                said["profile"],
-                said["precision"],
-                said["opset"],
-                {name: (str(sha256), int(size)) for name, (sha256, size) in said["files"].items()},
-                said["versions"],
+                description["profile"],
+                description["precision"],
+                description["opset"],
+                {
+                    name: (str(sha256), int(size))
+                    for name, (sha256, size) in description["files"].items()
+                },
+                description["versions"],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidInputError(
@@ -73,29 +77,29 @@ class Graphs:
                 "`python -m lensemble_export onnx` writes",
                 field="onnx",
             ) from None
-        if found.profile != checkpoint.profile.hash:
+        if graphs.profile != checkpoint.profile.hash:
             raise InvalidInputError(
-                f"the graphs in {str(folder)!r} were made of profile {found.profile}, the "
-                f"checkpoint has {checkpoint.profile.hash}; export them again",
+                f"the graphs in {str(folder)!r} were exported from profile {graphs.profile}, but "
+                f"the checkpoint has {checkpoint.profile.hash}; export them again",
                 field="onnx",
             )
-        for name in {VISION, TEXT} - found.files.keys():
+        for name in {VISION, TEXT} - graphs.files.keys():
             raise InvalidInputError(
                 f"{FILE} in {str(folder)!r} does not list {name!r}; export it again", field="onnx"
             )
-        for name, (sha256, size) in found.files.items():
+        for name, (sha256, expected_size) in graphs.files.items():
             path = folder / name
-            there = path.stat().st_size if path.is_file() else None
-            light = path.suffix == ".onnx"
-            if there != size or ((full or light) and sha256_of(path) != sha256):
+            size = path.stat().st_size if path.is_file() else None
+            is_small = path.suffix == ".onnx"
+            if size != expected_size or ((full or is_small) and sha256_of(path) != sha256):
                 raise InvalidInputError(
                     f"{str(path)!r} is not the file that was exported; export it again",
                     field="onnx",
                 )
-        return found
+        return graphs
 
     def write(self) -> None:
-        """Writes what is known of the graphs beside them."""
-        said = asdict(self)
-        del said["folder"]
-        (self.folder / FILE).write_text(json.dumps(said, indent=2) + "\n")
+        """Writes the description of the graphs into their folder."""
+        description = asdict(self)
+        del description["folder"]
+        (self.folder / FILE).write_text(json.dumps(description, indent=2) + "\n")

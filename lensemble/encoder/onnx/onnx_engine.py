@@ -1,6 +1,6 @@
-"""Features -> unit vectors by ONNX Runtime: the graphs that `python -m lensemble_export onnx` made.
+"""The engine on ONNX Runtime, with the graphs that `python -m lensemble_export onnx` wrote.
 
-The same packing, micro-batches and errors as with PyTorch; only the towers are computed elsewhere.
+Packing, micro-batches and errors are the same as with PyTorch; only the towers differ.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import packing
-from lensemble.encoder.attention_graph import alike
-from lensemble.encoder.engine import BUDGETS, Encoding, Pass
-from lensemble.encoder.onnx import graph_files, graph_inputs
+from lensemble.encoder.attention_table import group_by_length
+from lensemble.encoder.engine import BUDGETS, Engine, PassResult
+from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.onnx.graph_files import ExportedGraphs
+from lensemble.encoder.onnx.graph_inputs import text_inputs, vision_inputs, visual_token_indices
+from lensemble.encoder.packing import PackedBatch
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
@@ -28,17 +30,17 @@ from lensemble_contract.errors import InvalidInputError
 logger = logging.getLogger(__name__)
 
 
-class OnnxEncoder(Encoding):
+class OnnxEngine(Engine):
     """Encodes features with ONNX Runtime.
 
     Args:
-        checkpoint: The serving checkpoint that the graphs were made of.
-        made: The graphs.
-        settings: Threads and budgets.
-        device: A torch device, such as `cpu` or `cuda:0`.
+        checkpoint: the serving checkpoint from which the graphs were exported.
+        graphs: the graphs.
+        settings: threads and budgets.
+        device: a torch device, such as `cpu` or `cuda:0`.
 
     Raises:
-        InvalidInputError: The graphs are damaged, or another checkpoint's.
+        InvalidInputError: ONNX Runtime cannot run the graphs on this device.
     """
 
     engine = "onnx"
@@ -46,7 +48,7 @@ class OnnxEncoder(Encoding):
     def __init__(
         self,
         checkpoint: Checkpoint,
-        made: graph_files.Graphs,
+        graphs: ExportedGraphs,
         settings: Settings,
         device: str = "cpu",
     ) -> None:
@@ -54,13 +56,14 @@ class OnnxEncoder(Encoding):
         tokens, patches = BUDGETS[self._device.type]
         super().__init__(
             checkpoint.profile,
-            packing.Geometry.open(checkpoint.folder),
+            InputSpec.from_folder(checkpoint.folder),
             batch_tokens=settings.batch_tokens or tokens,
             batch_patches=settings.batch_patches or patches,
         )
-        self._precision = made.precision
+        self._precision = graphs.precision
         self._vision, self._text = (
-            session(path, self._device, settings.cpu_threads) for path in (made.vision, made.text)
+            open_session(path, self._device, settings.cpu_threads)
+            for path in (graphs.vision, graphs.text)
         )
         visual, deepstack = self._vision.get_outputs()
         self._no_visual = np.zeros((0, visual.shape[1]), np.float32)
@@ -69,108 +72,108 @@ class OnnxEncoder(Encoding):
 
     @property
     def device(self) -> torch.device:
-        """See `Encoding.device`."""
+        """See `Engine.device`."""
         return self._device
 
     @property
     def precision(self) -> str:
-        """See `Encoding.precision`."""
+        """See `Engine.precision`."""
         return self._precision
 
-    def compute(self, items: list[Features]) -> Pass:
-        """See `Encoding.compute`: items of like length together, as attention is filled up."""
+    def run_pass(self, items: Sequence[Features]) -> PassResult:
+        """See `Engine.run_pass`. Items of similar length share a call, because attention pads."""
         vectors = np.empty((len(items), self.profile.dimension), np.float32)
         tokens = patches = 0
-        towers_s = [0.0, 0.0]
-        for group in alike([len(item.input_ids) for item in items]):
+        tower_seconds = [0.0, 0.0]
+        for group in group_by_length([len(item.input_ids) for item in items]):
             packed = self.pack([items[n] for n in group])
-            began = time.perf_counter()
-            seen = self._see(packed)
+            start = time.perf_counter()
+            visual, deepstack = self._run_vision(packed)
             between = time.perf_counter()
-            feeds = graph_inputs.of_text(packed, self.profile, *seen)
-            (vectors[group],) = self._text.run(None, feeds)
-            towers_s[0] += between - began
-            towers_s[1] += time.perf_counter() - between
+            inputs = text_inputs(packed, self.profile, visual, deepstack)
+            (vectors[group],) = self._text.run(None, inputs)
+            tower_seconds[0] += between - start
+            tower_seconds[1] += time.perf_counter() - between
             tokens += packed.input_ids.numel()
             patches += len(packed.patches)
-        return Pass(vectors, tokens, patches, towers_s)
+        return PassResult(vectors, tokens, patches, tower_seconds)
 
-    def _see(self, packed: packing.Packed) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Visual embeddings and DeepStack features of all pictures."""
+    def _run_vision(self, packed: PackedBatch) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Computes the visual embeddings and DeepStack features of all pictures."""
         if not len(packed.patches):
             return self._no_visual, self._no_deepstack
         count = len(packed.visual_positions)
         visual = np.empty((count, *self._no_visual.shape[1:]), np.float32)
         deepstack = np.empty((len(self._no_deepstack), *visual.shape), np.float32)
-        for group in alike(packed.vision_cu_seqlens.diff().tolist()):
-            rows = graph_inputs.visual_rows(packed, group, self.geometry.merge_size)
-            feeds = graph_inputs.of_vision(packed, group)
-            visual[rows], deepstack[:, rows] = self._vision.run(None, feeds)
+        for group in group_by_length(packed.vision_cu_seqlens.diff().tolist()):
+            rows = visual_token_indices(packed, group, self.input_spec.merge_size)
+            inputs = vision_inputs(packed, group)
+            visual[rows], deepstack[:, rows] = self._vision.run(None, inputs)
         return visual, deepstack
 
 
-def session(path: Path, device: torch.device, threads: int) -> onnxruntime.InferenceSession:
-    """A graph, ready to run.
+def open_session(path: Path, device: torch.device, threads: int) -> onnxruntime.InferenceSession:
+    """Loads a graph for running it.
 
     Args:
-        path: Of the `.onnx` file.
-        device: Where to run it.
-        threads: CPU threads.
+        path: path of the `.onnx` file.
+        device: device to run it on.
+        threads: number of CPU threads.
 
     Raises:
-        InvalidInputError: The installed ONNX Runtime has nothing for that device, or cannot run the
-            graph there.
+        InvalidInputError: The installed ONNX Runtime does not support the device, or cannot run
+            the graph on it.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that wait by spinning take the cores from preprocessing.
+    # Threads that spin while they wait take the cores from preprocessing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    there = onnxruntime.get_available_providers()
-    wanted = providers(device, path.parent, there)
+    providers = choose_providers(device, path.parent, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=wanted)
-    except Exception as error:  # its classes have only Exception in common
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no other base class
         raise InvalidInputError(
             f"ONNX Runtime cannot run {str(path)!r} on {device}: {str(error).splitlines()[0]}",
             field="onnx",
         ) from None
 
 
-def providers(
-    device: torch.device, folder: Path, there: Sequence[str]
+def choose_providers(
+    device: torch.device, folder: Path, available: Sequence[str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """Who computes, best first: TensorRT where it is installed, CUDA, the CPU.
+    """Returns the execution providers for a device with their options, the fastest first.
 
     Args:
-        device: Where to run.
-        folder: Of the graphs; TensorRT keeps its engines in it, which take minutes to build.
-        there: Of the installed ONNX Runtime.
+        device: device to run on.
+        folder: folder of the graphs. TensorRT keeps its engines there, because building them takes
+            minutes.
+        available: names of the providers of the installed ONNX Runtime.
 
     Raises:
-        InvalidInputError: There is none for a GPU.
+        InvalidInputError: The device is a GPU, and no available provider supports it.
     """
     cpu: list[tuple[str, dict[str, str]]] = [("CPUExecutionProvider", {})]
     if device.type == "cpu":
         return cpu
     number = str(device.index or 0)
-    wanted = {
+    gpu_providers = {
         "TensorrtExecutionProvider": {
             "device_id": number,
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(folder / "tensorrt"),
             "trt_timing_cache_enable": "1",
-            # Vectors that must equal the reference's: no precision but that of the graph.
+            # The vectors must equal the reference's, so only the graph's own precision is used.
             "trt_fp16_enable": "0",
         },
-        # As in PyTorch: sizes change with every call, and the arena must not double for each.
+        # Sizes change with every call; the default strategy would double the arena each time.
         "CUDAExecutionProvider": {"device_id": number, "arena_extend_strategy": "kSameAsRequested"},
     }
-    found = [(name, options) for name, options in wanted.items() if name in there]
-    if not found:
+    chosen = [(name, options) for name, options in gpu_providers.items() if name in available]
+    if not chosen:
         raise InvalidInputError(
-            f"ONNX Runtime has {', '.join(there)}; expected one of {', '.join(wanted)} for "
-            f"{device}: install onnxruntime-gpu, or set LENSEMBLE_DEVICE=cpu",
+            f"ONNX Runtime has {', '.join(available)}; expected one of {', '.join(gpu_providers)} "
+            f"for {device}: install onnxruntime-gpu, or set LENSEMBLE_DEVICE=cpu",
             field="LENSEMBLE_ENGINE",
         )
-    return found + cpu
+    return chosen + cpu

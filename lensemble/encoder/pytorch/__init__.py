@@ -1,1 +1,1 @@
-"""The encoder on PyTorch."""
+"""The encoder's engine on PyTorch."""

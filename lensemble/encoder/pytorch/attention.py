@@ -1,10 +1,10 @@
-"""Attention over packed items: each item sees itself and nothing else.
+"""Attention over packed items: each item attends to itself and to nothing else.
 
-Transformers' towers stay as they are; they call an attention function by name. Registered under a
-name that contains "flash", one function serves both: the vision tower then hands over all pictures
-in one call per layer with their boundaries, instead of splitting per picture, and the text tower
-passes on the boundaries that the encoder gives it. This is private ground of Transformers, so it
-is kept here, and tests count the calls and put leaks in.
+Transformers' towers call an attention function by its name. One function is registered here for
+both towers, under a name that contains "flash". Because of that word the vision tower hands over
+all pictures with their boundaries in one call per layer, instead of splitting them, and the text
+tower passes the encoder's boundaries on. Transformers does not document this, so all of it is in
+this module, and tests count the calls and check that deliberate leaks are detected.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from lensemble.encoder.attention_graph import Blocks
-from lensemble.encoder.pytorch.attention_cpu import per_segment
+from lensemble.encoder.attention_table import AttentionTable
+from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
 
 NAME = "packed_flash"
 
@@ -26,10 +26,10 @@ _VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 
 
 def use_packed_attention(model: nn.Module) -> None:
-    """Switches a `Qwen3VLModel` to packed attention, for good.
+    """Switches a `Qwen3VLModel` to packed attention permanently.
 
     Args:
-        model: The model; afterwards both towers need the boundaries of what they are given.
+        model: the model; afterwards both towers require the boundaries of their segments.
     """
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, _no_mask)
@@ -47,71 +47,76 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     is_causal: bool | None = None,
-    cu_seq_lens_q: torch.Tensor | Blocks | None = None,
+    cu_seq_lens_q: torch.Tensor | AttentionTable | None = None,
     max_length_q: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention within each segment of one row; the signature is Transformers'.
+    """Computes attention within each segment of one row; Transformers defines the signature.
 
     Args:
-        module: The attention layer that calls.
+        module: the attention layer that calls.
         query: (1, heads, L, head_dim).
         key: (1, key heads, L, head_dim).
         value: (1, key heads, L, head_dim).
-        attention_mask: None; boundaries take its place.
-        scaling: Factor on the scores.
-        is_causal: Whether a token sees only what stands before it; None asks the layer.
-        cu_seq_lens_q: (S + 1,) int32, where each segment begins, and L. Tokens before the first
-            segment are the beginning of every segment (causal, not on the varlen kernel). In
-            graphs `Blocks`, which say all that there is to say.
-        max_length_q: Length of the longest segment.
+        attention_mask: always None; the boundaries replace it.
+        scaling: factor on the scores.
+        is_causal: whether a token sees only itself and what precedes it; None takes the layer's
+            attribute.
+        cu_seq_lens_q: (S + 1,) int32, the first token of each segment, and L. Tokens before the
+            first segment are the shared prefix of all segments (only in causal attention, and not
+            on the varlen kernel). In ONNX graphs an `AttentionTable`, which needs no other
+            argument.
+        max_length_q: length of the longest segment.
 
     Returns:
         (1, L, heads, head_dim), and None for the weights.
 
     Raises:
-        ValueError: A mask, more than one row, or no boundaries: each would mix items up silently.
+        ValueError: There is a mask, more than one row, or no boundaries. Each would mix items up
+            without an error.
     """
     if attention_mask is not None or query.shape[0] != 1:
         raise ValueError("packed attention takes one row and no mask")
-    if isinstance(cu_seq_lens_q, Blocks):
+    if isinstance(cu_seq_lens_q, AttentionTable):
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         return cu_seq_lens_q.attend(q, k, v, scaling or query.shape[-1] ** -0.5)[None], None
     if cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention needs the boundaries of the items (cu_seq_lens_q)")
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     if query.is_cuda and query.dtype in _VARLEN_DTYPES:
-        return _varlen(query, key, value, cu_seq_lens_q, max_length_q, scaling, causal), None
-    return per_segment(query, key, value, cu_seq_lens_q, scaling, causal), None
+        return _varlen_attention(
+            query, key, value, cu_seq_lens_q, max_length_q, scaling, causal
+        ), None
+    return attend_per_segment(query, key, value, cu_seq_lens_q, scaling, causal), None
 
 
-def _varlen(
+def _varlen_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     boundaries: torch.Tensor,
-    longest: int,
+    max_length: int,
     scaling: float | None,
     causal: bool,
 ) -> torch.Tensor:
-    """One variable-length kernel for all segments (CUDA)."""
+    """Calls PyTorch's variable-length CUDA kernel once for all segments."""
     from torch.nn.attention.varlen import varlen_attn
 
-    grouped = query.shape[1] != key.shape[1]
+    shares_keys = query.shape[1] != key.shape[1]
     options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0) if causal else (-1, -1)}
-    if grouped and "enable_gqa" in inspect.signature(varlen_attn).parameters:
+    if shares_keys and "enable_gqa" in inspect.signature(varlen_attn).parameters:
         options["enable_gqa"] = True
-    elif grouped:  # PyTorch 2.11 and 2.12
+    elif shares_keys:  # PyTorch 2.11 and 2.12
         key, value = (
             tensor.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
             for tensor in (key, value)
         )
     # (1, heads, L, head_dim) -> (L, heads, head_dim)
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    out: Any = varlen_attn(q, k, v, boundaries, boundaries, longest, longest, **options)
+    out: Any = varlen_attn(q, k, v, boundaries, boundaries, max_length, max_length, **options)
     attended: torch.Tensor = out[None]
     return attended
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """The boundaries say what a mask would."""
+    """Makes no mask, because the boundaries contain the same information."""

@@ -1,7 +1,7 @@
-"""Attention by segments where there is no variable-length kernel: on CPUs, and in fp32.
+"""Attention by segments without a variable-length kernel: on CPUs, and in fp32.
 
-One call for segments of like length, as a call costs more than a few tokens. Which belong together
-is the same in all layers of a pass, so it is worked out once.
+Segments of similar length share one call, because a call costs more than a few tokens of padding.
+The grouping is the same in all layers of a pass, so it is computed once and cached.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import nn
 
-_STEP = 16
-"""Tokens by which the lengths of texts in one call differ at most."""
+# Lengths of texts in one call differ by less than this many tokens.
+_LENGTH_STEP = 16
 
-_KEPT = 32
-_LONGEST_KEPT = 512
-"""Of a mask that is kept for the next layer: 1 MB and more."""
+_CACHE_SIZE = 32
+# Longer masks take 1 MB and more, and are not cached for the next layer.
+_LONGEST_CACHED_MASK = 512
 
 
-def per_segment(
+def attend_per_segment(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -31,27 +31,28 @@ def per_segment(
     scaling: float | None,
     causal: bool,
 ) -> torch.Tensor:
-    """Attends within each segment.
+    """Computes attention within each segment.
 
     Args:
         query: (1, heads, L, head_dim).
         key: (1, key heads, L, head_dim).
         value: (1, key heads, L, head_dim).
-        boundaries: (S + 1,) int32, where each segment begins, and L. Tokens before the first are
-            the beginning of every segment, if it is causal.
-        scaling: Factor on the scores; None is 1 / sqrt(head_dim).
-        causal: Whether a token sees only what stands before it.
+        boundaries: (S + 1,) int32, the first token of each segment, and L. Tokens before the first
+            segment are the shared prefix of all segments, in causal attention only.
+        scaling: factor on the scores; None is 1 / sqrt(head_dim).
+        causal: whether a token sees only itself and what precedes it.
 
     Returns:
         (1, L, heads, head_dim).
 
     Raises:
-        ValueError: A shared beginning, and not causal.
+        ValueError: There is a shared prefix and attention is not causal.
     """
-    plan = (_alike if causal else _runs)(tuple(boundaries.tolist()), query.device)
-    # What stands before the first segment is the beginning of every segment.
-    shared = int(boundaries[0])
-    if shared and not causal:
+    plan = (_plan_by_similar_length if causal else _plan_neighbours)(
+        tuple(boundaries.tolist()), query.device
+    )
+    prefix = int(boundaries[0])
+    if prefix and not causal:
         raise ValueError("a shared prefix is for causal attention: it must not see what follows")
     attend: Any = functools.partial(
         nn.functional.scaled_dot_product_attention,
@@ -59,34 +60,36 @@ def per_segment(
         enable_gqa=query.shape[1] != key.shape[1],
     )
     parts = []
-    first, *before = (tensor[:, :, :shared] for tensor in (query, key, value))
-    if shared:
-        parts.append(attend(first, *before, is_causal=True)[0].transpose(0, 1))
+    prefix_q, *prefix_kv = (tensor[:, :, :prefix] for tensor in (query, key, value))
+    if prefix:
+        parts.append(attend(prefix_q, *prefix_kv, is_causal=True)[0].transpose(0, 1))
     for group in plan.groups:
-        q, k, v = (group.of(tensor) for tensor in (query, key, value))
-        if shared:
+        q, k, v = (group.gather(tensor) for tensor in (query, key, value))
+        if prefix:
             k, v = (
-                torch.cat([one.expand(group.count, -1, -1, -1), own], dim=2)
-                for one, own in zip(before, (k, v), strict=True)
+                torch.cat([shared.expand(group.count, -1, -1, -1), own], dim=2)
+                for shared, own in zip(prefix_kv, (k, v), strict=True)
             )
-            out = attend(q, k, v, attn_mask=_mask(group.length, shared, q.dtype, q.device))
+            out = attend(q, k, v, attn_mask=_prefix_mask(group.length, prefix, q.dtype, q.device))
         else:
             out = attend(q, k, v, is_causal=causal)
         parts.append(out.transpose(1, 2).flatten(0, 1))  # (count * length, heads, head_dim)
-    together = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return (together if plan.back is None else together.index_select(0, plan.back))[None]
+    results = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if plan.result_places is not None:
+        results = results.index_select(0, plan.result_places)
+    return results[None]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Segments that one call attends to.
+class SegmentGroup:
+    """Segments that share one call.
 
     Attributes:
-        count: How many.
-        length: Of the longest; shorter ones are filled up at their end, which in causal attention
-            nothing before it sees.
-        start: Where they begin, if they stand in one piece and are of one length.
-        rows: (count * length,) int64, their tokens' places, if not.
+        count: number of segments.
+        length: length of the longest one. Shorter ones are padded at their end, which no earlier
+            token sees in causal attention.
+        start: first token of the group, if its segments have one length and follow one another.
+        rows: (count * length,) int64, the rows of all tokens, otherwise.
     """
 
     count: int
@@ -94,74 +97,85 @@ class Group:
     start: int = 0
     rows: torch.Tensor | None = None
 
-    def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(1, heads, L, head_dim) -> (count, heads, length, head_dim)."""
-        heads, width = tensor.shape[1], tensor.shape[3]
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Takes the group's rows: (1, heads, L, head_dim) -> (count, heads, length, head_dim)."""
+        heads, head_dim = tensor.shape[1], tensor.shape[3]
         if self.rows is None:
-            chosen = tensor[0, :, self.start : self.start + self.count * self.length]
+            rows = tensor[0, :, self.start : self.start + self.count * self.length]
         else:
-            chosen = tensor[0].index_select(1, self.rows)
-        return chosen.reshape(heads, self.count, self.length, width).transpose(0, 1)
+            rows = tensor[0].index_select(1, self.rows)
+        return rows.reshape(heads, self.count, self.length, head_dim).transpose(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How one row is attended to.
+class SegmentPlan:
+    """How the segments of one row are divided into calls.
 
     Attributes:
-        groups: All its segments.
-        back: (L,) int64, where each token is among the groups' results; None if they are in order.
+        groups: groups that together contain all segments.
+        result_places: (L,) int64, the place of each token among the results of the groups; None if
+            they are in order.
     """
 
-    groups: tuple[Group, ...]
-    back: torch.Tensor | None = None
+    groups: tuple[SegmentGroup, ...]
+    result_places: torch.Tensor | None = None
 
 
-@functools.lru_cache(maxsize=_KEPT)
-def _runs(boundaries: tuple[int, ...], device: torch.device) -> Plan:
-    """Neighbours of exactly one length together: a copy of pictures would cost more than a call."""
+@functools.lru_cache(maxsize=_CACHE_SIZE)
+def _plan_neighbours(boundaries: tuple[int, ...], device: torch.device) -> SegmentPlan:
+    """Groups neighbours of exactly one length.
+
+    This is for pictures: copying their rows would cost more than the calls that it saves.
+    """
     groups, start = [], boundaries[0]
     lengths = (end - begin for begin, end in itertools.pairwise(boundaries))
     for length, run in itertools.groupby(lengths):
         count = len(list(run))
-        groups.append(Group(count, length, start))
+        groups.append(SegmentGroup(count, length, start))
         start += count * length
-    return Plan(tuple(groups))
+    return SegmentPlan(tuple(groups))
 
 
-@functools.lru_cache(maxsize=_KEPT)
-@torch.inference_mode(False)  # training may meet what is kept
-def _alike(boundaries: tuple[int, ...], device: torch.device) -> Plan:
-    """Segments whose lengths differ by less than `_STEP` together, wherever they stand."""
+@functools.lru_cache(maxsize=_CACHE_SIZE)
+@torch.inference_mode(False)  # training may use cached tensors
+def _plan_by_similar_length(boundaries: tuple[int, ...], device: torch.device) -> SegmentPlan:
+    """Groups segments whose lengths differ by less than `_LENGTH_STEP`, wherever they are."""
     if len(boundaries) == 2:
-        return _runs(boundaries, device)
+        return _plan_neighbours(boundaries, device)
     starts, lengths = np.array(boundaries[:-1]), np.diff(boundaries)
-    steps = -(-lengths // _STEP)
-    back = np.arange(boundaries[-1])  # right for what stands before the first segment
+    steps = -(-lengths // _LENGTH_STEP)
+    result_places = np.arange(boundaries[-1])  # already right for the prefix
     groups, done = [], int(starts[0])
     for step in np.unique(steps):
-        chosen = np.flatnonzero(steps == step)
-        length = int(lengths[chosen].max())
-        within = np.arange(length)
-        real = within < lengths[chosen, None]
-        # What fills up is the segment's first token again: any would do.
-        rows = starts[chosen, None] + np.where(real, within, 0)
-        back[rows[real]] = done + np.flatnonzero(real)
+        members = np.flatnonzero(steps == step)
+        length = int(lengths[members].max())
+        offsets = np.arange(length)
+        is_real = offsets < lengths[members, None]
+        # Padding repeats the first token of the segment; any token would do.
+        rows = starts[members, None] + np.where(is_real, offsets, 0)
+        result_places[rows[is_real]] = done + np.flatnonzero(is_real)
         groups.append(
-            Group(len(chosen), length, rows=torch.from_numpy(rows.reshape(-1)).to(device))
+            SegmentGroup(len(members), length, rows=torch.from_numpy(rows.reshape(-1)).to(device))
         )
-        done += real.size
-    return Plan(tuple(groups), torch.from_numpy(back).to(device))
+        done += is_real.size
+    return SegmentPlan(tuple(groups), torch.from_numpy(result_places).to(device))
 
 
-def _mask(length: int, shared: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """(length, shared + length) to add to scores: each token sees what is shared, and up to it."""
-    make = _kept_mask if length <= _LONGEST_KEPT else _kept_mask.__wrapped__
-    return make(length, shared, dtype, device)
+def _prefix_mask(
+    length: int, prefix: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Makes the mask (length, prefix + length) to add to scores.
+
+    Each token sees the prefix, and its segment up to itself.
+    """
+    make = _cached_mask if length <= _LONGEST_CACHED_MASK else _cached_mask.__wrapped__
+    return make(length, prefix, dtype, device)
 
 
-@functools.lru_cache(maxsize=_KEPT)
-@torch.inference_mode(False)
-def _kept_mask(length: int, shared: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    hidden = torch.full((length, shared + length), -torch.inf, dtype=dtype, device=device)
-    return hidden.triu(diagonal=shared + 1)
+@functools.lru_cache(maxsize=_CACHE_SIZE)
+@torch.inference_mode(False)  # training may use cached tensors
+def _cached_mask(
+    length: int, prefix: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    mask = torch.full((length, prefix + length), -torch.inf, dtype=dtype, device=device)
+    return mask.triu(diagonal=prefix + 1)

@@ -1,11 +1,12 @@
-"""The towers' layers with fewer and larger operations, from the same weights.
+"""The layers of both towers with fewer and larger operations, made from the same weights.
 
-Small batches are bound by the number of operations, not by arithmetic. So queries, keys and values
-are one product instead of three, gate and up one instead of two, queries and keys are normalised
-and rotated together, and residuals are added by the product before them. In fp32 the vectors differ
-from those of Transformers' layers in the last bit; tests compare both.
+The number of operations limits small batches, not their arithmetic. So one product computes
+queries, keys and values instead of three; one product computes gate and up instead of two; queries
+and keys are normalized and rotated together; and the product before a residual adds it. In fp32 the
+vectors differ from those of Transformers' layers in the last bit; tests compare both.
 
-For serving only: the weights lie differently than in the checkpoint, and sums are written in place.
+These layers are for serving only: the weights are laid out differently than in the checkpoint, and
+sums are computed in place.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from torch.nn import functional as F
 from transformers import Qwen3VLModel
 from transformers.activations import GELUTanh
 
-from lensemble.encoder.attention_graph import Blocks
+from lensemble.encoder.attention_table import AttentionTable
 from lensemble.encoder.pytorch.attention import packed_attention
-from lensemble.encoder.pytorch.onednn_linear import Gelu, Product
+from lensemble.encoder.pytorch.onednn_linear import Gelu, OneDnnLinear
 
+# Cosines, and sines of which the first half is negated; both (L, 1, head_dim).
 Rotation = tuple[torch.Tensor, torch.Tensor]
-"""Cosines, and sines of which the first half is negated, both (L, 1, head_dim)."""
 
 
-def fuse(model: Qwen3VLModel) -> None:
-    """Replaces the layers of both towers, for good.
+def fuse_layers(model: Qwen3VLModel) -> None:
+    """Replaces the layers of both towers permanently.
 
     Args:
-        model: As loaded; one layer at a time is in memory twice.
+        model: a model as loaded; only one layer at a time is in memory twice.
 
     Raises:
-        ValueError: A layer has biases or an activation that Qwen3-VL's have not.
+        ValueError: A layer has biases or an activation that the layers of Qwen3-VL do not have.
     """
     towers: Any = model
     text, vision = towers.language_model, towers.visual
@@ -49,7 +50,11 @@ def fuse(model: Qwen3VLModel) -> None:
 
 
 class RMSNorm(nn.Module):
-    """`Qwen3VLTextRMSNorm` as one operation."""
+    """Replaces `Qwen3VLTextRMSNorm` by one operation.
+
+    Args:
+        norm: Transformers' layer, whose weights are used.
+    """
 
     def __init__(self, norm: Any) -> None:
         super().__init__()
@@ -61,11 +66,11 @@ class RMSNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """A tower's rotary embedding, ready for `rotated`.
+    """Computes the rotary embedding of a tower in the form that `rotate` takes.
 
     Args:
-        rotary: Transformers' own: of the text tower in the model's dtype, of the vision tower
-            float32.
+        rotary: Transformers' module; the text tower's returns the model's dtype, the vision
+            tower's float32.
     """
 
     def __init__(self, rotary: nn.Module) -> None:
@@ -73,26 +78,26 @@ class Rotary(nn.Module):
         self.rotary = rotary
 
     def forward(self, hidden: torch.Tensor, position_ids: torch.Tensor) -> Rotation:
-        """Hidden states and positions of L tokens or patches -> cosines, sines."""
+        """Hidden states and positions of L tokens or patches -> cosines and sines."""
         cos, sin = (table.flatten(0, -2)[:, None] for table in self.rotary(hidden, position_ids))
         half = sin.shape[-1] // 2
         return cos, torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
-def rotated(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """Rotary position embedding (arXiv:2104.09864) of (L, heads, head_dim)."""
+def rotate(heads: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+    """Applies the rotary position embedding (arXiv:2104.09864) to (L, heads, head_dim)."""
     cos, sin = rotation
     return torch.addcmul(heads * cos, heads.roll(heads.shape[-1] // 2, dims=-1), sin)
 
 
 class TextLayer(nn.Module):
-    """`Qwen3VLTextDecoderLayer`; H hidden, `queries` and `keys` heads.
+    """Replaces `Qwen3VLTextDecoderLayer`; H is the hidden size.
 
     Args:
-        layer: Transformers' own, whose weights it takes.
+        layer: Transformers' layer, whose weights are used.
 
     Raises:
-        ValueError: It is no layer of a Qwen3-VL: it has biases.
+        ValueError: The layer has biases, which the layers of Qwen3-VL do not have.
     """
 
     is_causal = True
@@ -101,21 +106,21 @@ class TextLayer(nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        own, mlp = layer.self_attn, layer.mlp
-        if any(p.bias is not None for p in (own.q_proj, own.k_proj, own.v_proj, own.o_proj)):
+        attn, mlp = layer.self_attn, layer.mlp
+        if any(p.bias is not None for p in (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj)):
             raise ValueError("attention_bias is true; expected Qwen3-VL's false")
-        self.head_dim, self.scaling = own.head_dim, own.scaling
-        self.queries = len(own.q_proj.weight) // self.head_dim
-        self.keys = len(own.k_proj.weight) // self.head_dim
-        self.qkv = Product(torch.cat([own.q_proj.weight, own.k_proj.weight, own.v_proj.weight]))
-        of_heads = (
-            own.q_norm.weight.expand(self.queries, -1),
-            own.k_norm.weight.expand(self.keys, -1),
+        self.head_dim, self.scaling = attn.head_dim, attn.scaling
+        self.query_heads = len(attn.q_proj.weight) // self.head_dim
+        self.key_heads = len(attn.k_proj.weight) // self.head_dim
+        self.qkv = OneDnnLinear(torch.cat([attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight]))
+        norms = (
+            attn.q_norm.weight.expand(self.query_heads, -1),
+            attn.k_norm.weight.expand(self.key_heads, -1),
         )
-        self.register_buffer("norm_heads", torch.cat(of_heads).detach())  # (heads, head_dim)
-        self.out = Product(own.o_proj.weight)
-        self.gate_up = Product(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
-        self.down, self.act = Product(mlp.down_proj.weight), mlp.act_fn
+        self.register_buffer("norm_heads", torch.cat(norms).detach())  # (heads, head_dim)
+        self.out = OneDnnLinear(attn.o_proj.weight)
+        self.gate_up = OneDnnLinear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+        self.down, self.act = OneDnnLinear(mlp.down_proj.weight), mlp.act_fn
         self.norm_in, self.norm_mid = (
             RMSNorm(norm) for norm in (layer.input_layernorm, layer.post_attention_layernorm)
         )
@@ -124,21 +129,21 @@ class TextLayer(nn.Module):
         self,
         hidden_states: torch.Tensor,
         position_embeddings: Rotation,
-        cu_seq_lens_q: torch.Tensor | Blocks | None = None,
+        cu_seq_lens_q: torch.Tensor | AttentionTable | None = None,
         max_length_q: int | None = None,
         **_: Any,
     ) -> torch.Tensor:
-        """(1, L, H) -> (1, L, H); the arguments' names are Transformers'."""
+        """(1, L, H) -> (1, L, H); Transformers defines the arguments' names."""
         hidden = hidden_states[0]
-        rows, both = hidden.shape[0], self.queries + self.keys
+        rows, rotated = hidden.shape[0], self.query_heads + self.key_heads
         heads = self.qkv(self.norm_in(hidden)).view(rows, -1, self.head_dim)
-        seen = F.rms_norm(heads[:, :both], (self.head_dim,), None, self.norm_in.eps)
-        seen = rotated(seen * self.norm_heads, position_embeddings).transpose(0, 1)[None]
+        qk = F.rms_norm(heads[:, :rotated], (self.head_dim,), None, self.norm_in.eps)
+        qk = rotate(qk * self.norm_heads, position_embeddings).transpose(0, 1)[None]
         attended, _weights = packed_attention(
             self,
-            seen[:, : self.queries],
-            seen[:, self.queries :],
-            heads[:, both:].transpose(0, 1)[None],
+            qk[:, : self.query_heads],
+            qk[:, self.query_heads :],
+            heads[:, rotated:].transpose(0, 1)[None],
             None,
             scaling=self.scaling,
             cu_seq_lens_q=cu_seq_lens_q,
@@ -150,10 +155,10 @@ class TextLayer(nn.Module):
 
 
 class VisionBlock(nn.Module):
-    """`Qwen3VLVisionBlock`; P patches, D hidden.
+    """Replaces `Qwen3VLVisionBlock`; P patches, hidden size D.
 
     Args:
-        block: Transformers' own, whose weights it takes.
+        block: Transformers' block, whose weights are used.
     """
 
     is_causal = False
@@ -161,29 +166,29 @@ class VisionBlock(nn.Module):
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.norm1, self.norm2 = block.norm1, block.norm2
-        self.qkv, self.proj = (product(part) for part in (block.attn.qkv, block.attn.proj))
-        self.up = product(block.mlp.linear_fc1, block.mlp.act_fn)
-        self.down = product(block.mlp.linear_fc2)
+        self.qkv, self.proj = (linear(part) for part in (block.attn.qkv, block.attn.proj))
+        self.up = linear(block.mlp.linear_fc1, block.mlp.act_fn)
+        self.down = linear(block.mlp.linear_fc2)
         self.heads, self.scaling = block.attn.num_heads, block.attn.scaling
 
     def forward(
         self,
         hidden_states: torch.Tensor,
-        cu_seqlens: torch.Tensor | Blocks,
+        cu_seqlens: torch.Tensor | AttentionTable,
         position_embeddings: Rotation,
         max_seqlen: int | None = None,
         **_: Any,
     ) -> torch.Tensor:
-        """(P, D) -> (P, D); the arguments' names are Transformers'."""
-        rows, both = hidden_states.shape[0], 2 * self.heads
-        heads = self.qkv(self.norm1(hidden_states)).view(rows, both + self.heads, -1)
-        seen = rotated(heads[:, :both].float(), position_embeddings).to(heads.dtype)
-        seen = seen.transpose(0, 1)[None]
+        """(P, D) -> (P, D); Transformers defines the arguments' names."""
+        rows, rotated = hidden_states.shape[0], 2 * self.heads
+        heads = self.qkv(self.norm1(hidden_states)).view(rows, rotated + self.heads, -1)
+        qk = rotate(heads[:, :rotated].float(), position_embeddings).to(heads.dtype)
+        qk = qk.transpose(0, 1)[None]
         attended, _weights = packed_attention(
             self,
-            seen[:, : self.heads],
-            seen[:, self.heads :],
-            heads[:, both:].transpose(0, 1)[None],
+            qk[:, : self.heads],
+            qk[:, self.heads :],
+            heads[:, rotated:].transpose(0, 1)[None],
             None,
             scaling=self.scaling,
             cu_seq_lens_q=cu_seqlens,
@@ -194,18 +199,18 @@ class VisionBlock(nn.Module):
 
 
 class Merger(nn.Module):
-    """`Qwen3VLVisionPatchMerger`; four patches of width D become one token of width H.
+    """Replaces `Qwen3VLVisionPatchMerger`; four patches of width D become one token of width H.
 
     Args:
-        merger: Transformers' own, whose weights it takes.
+        merger: Transformers' merger, whose weights are used.
     """
 
     def __init__(self, merger: Any) -> None:
         super().__init__()
         self.norm, self.width = merger.norm, merger.hidden_size
         self.norm_first = not merger.use_postshuffle_norm
-        self.up = product(merger.linear_fc1, merger.act_fn)
-        self.down = product(merger.linear_fc2)
+        self.up = linear(merger.linear_fc1, merger.act_fn)
+        self.down = linear(merger.linear_fc2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(P, D) -> (P / 4, H)."""
@@ -217,16 +222,16 @@ class Merger(nn.Module):
         return tokens
 
 
-def product(linear: nn.Linear, act: nn.Module | None = None) -> Product:
-    """A Linear and the GELU behind it as one product.
+def linear(layer: nn.Linear, act: nn.Module | None = None) -> OneDnnLinear:
+    """Makes one operation of a linear layer and the GELU that follows it, if any.
 
     Raises:
-        ValueError: It is another activation than Qwen3-VL's.
+        ValueError: The activation is not GELU.
     """
     if act is None:
-        return Product(linear.weight, linear.bias)
+        return OneDnnLinear(layer.weight, layer.bias)
     if isinstance(act, GELUTanh):
-        return Product(linear.weight, linear.bias, "tanh")
+        return OneDnnLinear(layer.weight, layer.bias, "tanh")
     if isinstance(act, nn.GELU):
-        return Product(linear.weight, linear.bias, cast(Gelu, act.approximate))
+        return OneDnnLinear(layer.weight, layer.bias, cast(Gelu, act.approximate))
     raise ValueError(f"the vision tower's activation is {act}; expected GELU")

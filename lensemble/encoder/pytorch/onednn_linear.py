@@ -1,8 +1,8 @@
-"""Matrix products of the towers' layers, with weights laid out for oneDNN on CPUs.
+"""Linear layers whose weights are laid out for oneDNN on CPUs.
 
-PyTorch hands a weight to the library as it lies, which is arranged anew in every call: with few
-rows that takes half of the time. And oneDNN computes GELU on what it has just multiplied, before
-it leaves the cache. `torch.compile` takes the same two operations when it freezes a model.
+PyTorch hands a weight to oneDNN in its normal layout, and oneDNN reorders it in every call. With few
+rows that takes half of the time. oneDNN also computes GELU on the product before it leaves the CPU's
+cache. `torch.compile` uses the same two operations when it freezes a model.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+# Values of `approximate` of `torch.nn.functional.gelu`.
 Gelu = Literal["none", "tanh"]
-"""Of `torch.nn.functional.gelu`'s `approximate`."""
 
-_MIN_NUMBERS = 1 << 18
-"""In a weight. Smaller ones are in the cache either way; docs/decisions.md has the times."""
+# Numbers in a weight. Smaller weights stay in the cache anyway; docs/decisions.md has the times.
+_MIN_WEIGHT_NUMBERS = 1 << 18
 
-_ROWS = 2048
-"""That the layout is for; with 30 rows it is as fast as one made for them."""
+# Number of input rows that the layout is optimized for. With 30 rows it is as fast as a layout for
+# 30 rows.
+_LAYOUT_ROWS = 2048
 
 
-class Product(nn.Module):
-    """x W^T + b, and GELU if wanted, in the dtype of the weight: float32 or bfloat16.
+class OneDnnLinear(nn.Module):
+    """x W^T + b, optionally followed by GELU, in the weight's dtype: float32 or bfloat16.
 
     Args:
         weight: (N, K).
-        bias: (N,), or none.
-        gelu: Which, of what comes out.
+        bias: (N,), or None.
+        gelu: variant of GELU that follows, or None.
     """
 
     weight: torch.Tensor
@@ -42,48 +43,50 @@ class Product(nn.Module):
         self.register_buffer("weight", weight.detach())
         self.register_buffer("bias", None if bias is None else bias.detach())
         self.gelu: Gelu | None = gelu
-        self._packed: torch.Tensor | None = None
+        self._reordered: torch.Tensor | None = None
 
-    def pack(self) -> None:
-        """Lays the weight out for oneDNN, in place of the one that was given, where that pays.
+    def reorder(self) -> None:
+        """Replaces the weight by one in oneDNN's layout, if that makes this layer faster.
 
-        For good: the weight cannot be moved or read afterwards.
+        This is permanent: the weight can then be neither moved nor read.
         """
-        small = self.weight.numel() < _MIN_NUMBERS
+        small = self.weight.numel() < _MIN_WEIGHT_NUMBERS
         if (small and self.gelu is None) or self.weight.device.type != "cpu":
             return
         mkldnn: Any = torch.ops.mkldnn
         if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return
-        self._packed = mkldnn._reorder_linear_weight(self.weight, _ROWS)
+        self._reordered = mkldnn._reorder_linear_weight(self.weight, _LAYOUT_ROWS)
         self.weight = torch.empty(0, self.weight.shape[1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(R, K) -> (R, N)."""
-        if self._packed is not None:
-            after: tuple[Any, ...] = (
+        if self._reordered is not None:
+            activation: tuple[Any, ...] = (
                 ("none", [], "") if self.gelu is None else ("gelu", [], self.gelu)
             )
             mkldnn: Any = torch.ops.mkldnn
-            result: torch.Tensor = mkldnn._linear_pointwise(x, self._packed, self.bias, *after)
+            result: torch.Tensor = mkldnn._linear_pointwise(
+                x, self._reordered, self.bias, *activation
+            )
             return result
         y = F.linear(x, self.weight, self.bias)
         return y if self.gelu is None else F.gelu(y, approximate=self.gelu)
 
-    def added_to(self, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-        """(R, K) and (R, N) -> (R, N): `rest` and the product together; without GELU."""
-        if self._packed is None and self.bias is None:
-            return torch.addmm(rest, x, self.weight.t())
-        own: torch.Tensor = self(x)
-        return own.add_(rest)
+    def added_to(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Adds the product of (R, K) to a residual (R, N); for layers without GELU."""
+        if self._reordered is None and self.bias is None:
+            return torch.addmm(residual, x, self.weight.t())
+        product: torch.Tensor = self(x)
+        return product.add_(residual)
 
 
-def pack(model: nn.Module) -> None:
-    """Lays out all products of a model on a CPU.
+def reorder_weights(model: nn.Module) -> None:
+    """Reorders the weights of all `OneDnnLinear` layers of a model on a CPU.
 
     Args:
-        model: Loaded, fused, and where it stays.
+        model: a fused model, on the device where it stays.
     """
     for module in model.modules():
-        if isinstance(module, Product):
-            module.pack()
+        if isinstance(module, OneDnnLinear):
+            module.reorder()

@@ -102,7 +102,7 @@ def test_one_call_per_layer_in_both_towers(layers, pipeline, plain_encoder, monk
         Item("more words", (encode(textured(64, 64)),)),
     ]
     features = [pipeline.preprocess(item) for item in items]
-    encoder.forward(pack(features, encoder.geometry))
+    encoder.forward(pack(features, encoder.input_spec))
     tokens = sum(len(f.input_ids) for f in features)
     patches = sum(len(f.patches) for f in features)
     config = encoder.model.config

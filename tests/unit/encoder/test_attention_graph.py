@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lensemble.encoder import attention_graph
-from lensemble.encoder.attention_graph import Blocks, alike
+from lensemble.encoder.attention_table import Blocks, alike
 from lensemble.encoder.onnx.graph_inputs import pooled
 from lensemble.encoder.pytorch.attention_cpu import per_segment
 

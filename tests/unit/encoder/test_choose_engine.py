@@ -25,7 +25,7 @@ def with_graphs(checkpoint, tmp_path_factory):
 
 
 def engine(folder, **settings):
-    return choose_engine.load(
+    return choose_engine.load_engine(
         Checkpoint.open(folder), Settings(checkpoint=folder, **settings)
     ).engine
 
@@ -64,7 +64,7 @@ class Timed:
     """Takes so many seconds alone and for many, by a clock that it moves."""
 
     def __init__(self, geometry, clock, alone, together):
-        self.geometry, self.clock = geometry, clock
+        self.input_spec, self.clock = geometry, clock
         self.alone, self.together = alone, together
 
     def sound(self, items):
@@ -75,6 +75,6 @@ class Timed:
 def test_gain_weighs_a_lone_question_and_many_alike(pipeline, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    geometry = pipeline.encoder.geometry
+    geometry = pipeline.encoder.input_spec
     one, base = Timed(geometry, clock, 0.1, 1.0), Timed(geometry, clock, 0.2, 8.0)
     assert choose_engine.gain(one, base) == pytest.approx(4)  # the root of 2 * 8

@@ -9,7 +9,7 @@ import torch
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.pytorch.fused_layers import RMSNorm, TextLayer, fuse
 from lensemble.encoder.pytorch.torch_engine import Encoder
-from lensemble.encoder.synthetic_items import probe
+from lensemble.encoder.synthetic_items import synthetic_mix
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def fused(encoder: Encoder) -> Encoder:
 
 def vectors(encoder: Encoder) -> np.ndarray:
     """Of texts and a picture, packed with their prefix shared."""
-    packed = encoder.pack(probe(encoder.geometry))
+    packed = encoder.pack(probe(encoder.input_spec))
     with torch.inference_mode():
         return encoder.forward(packed).numpy()
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from lensemble.encoder.pytorch.onednn_linear import Product, pack
+from lensemble.encoder.pytorch.onednn_linear import OneDnnLinear, pack
 
 
 def packed(product: Product) -> Product:

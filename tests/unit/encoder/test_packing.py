@@ -7,7 +7,7 @@ from lensemble.encoder.pytorch.attention_cpu import per_segment
 from lensemble.preprocess.features import Features
 from lensemble_client import InvalidInputError
 
-GEOMETRY = packing.Geometry(vocab_size=100, image_token_id=99, merge_size=2, num_grid_per_side=48)
+GEOMETRY = packing.InputSpec(vocab_size=100, image_token_id=99, merge_size=2, num_grid_per_side=48)
 
 
 def item(*parts: int | tuple[int, int]) -> Features:

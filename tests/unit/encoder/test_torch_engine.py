@@ -144,7 +144,7 @@ def test_nothing_gives_nothing(pipeline):
 def test_what_all_prompts_begin_with_is_computed_once(pipeline):
     encoder, items = pipeline.encoder, mixed_batch()
     features = [pipeline.preprocess(item) for item in items if item.instruction is None]
-    apart = packing.pack(features, encoder.geometry)
+    apart = packing.pack(features, encoder.input_spec)
     shared = encoder.pack(features)
     count = int(shared.cu_seqlens[0])
     # At least system message and user's header.

@@ -1,0 +1,119 @@
+"""Forms the batches of the encoder, and halves a batch that fails.
+
+Items that are encoded together must not fail together. So a batch that fails is halved and tried
+again, until only the items that caused the failure have an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from lensemble.preprocess.features import Features
+from lensemble.vectors import Vector
+from lensemble_contract.errors import InternalError, LensembleError, OverloadedError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def split_by_budgets(
+    items: Sequence[Features], max_tokens: int, max_patches: int
+) -> list[list[int]]:
+    """Splits items, in order, into micro-batches that stay within both budgets.
+
+    Args:
+        items: features of the items.
+        max_tokens: largest number of tokens of one micro-batch.
+        max_patches: largest number of patches of one micro-batch.
+
+    Returns:
+        Indices into `items`, one list per micro-batch. An item that exceeds a budget is alone.
+    """
+    batches: list[list[int]] = []
+    tokens = patches = 0
+    for n, item in enumerate(items):
+        tokens += len(item.input_ids)
+        patches += len(item.patches)
+        if not batches or tokens > max_tokens or patches > max_patches:
+            batches.append([])
+            tokens, patches = len(item.input_ids), len(item.patches)
+        batches[-1].append(n)
+    return batches
+
+
+def split_by_padded_cost(costs: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Sorts items by cost and splits them into batches, for models that pad.
+
+    Padding makes every item of a batch cost as much as the most expensive one.
+
+    Args:
+        costs: cost of each item, such as its number of tokens.
+        budget: largest cost of a batch with its padding.
+
+    Yields:
+        Indices into `costs`, cheap items first. An item that exceeds the budget is alone.
+    """
+    batch: list[int] = []
+    for n in sorted(range(len(costs)), key=costs.__getitem__):
+        if batch and (len(batch) + 1) * costs[n] > budget:
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
+
+
+def _too_large(_: object) -> OverloadedError:
+    return OverloadedError("the item does not fit into memory, even alone; try again later")
+
+
+def encode_with_halving(
+    items: Sequence[T],
+    encode: Callable[[Sequence[T]], Vector],
+    too_large: Callable[[T], LensembleError] = _too_large,
+) -> list[Vector | LensembleError]:
+    """Encodes items together; if that fails, encodes each half by itself, and so on.
+
+    Args:
+        items: at least one item.
+        encode: function that returns the vectors (N, D) of N items, or raises any exception.
+        too_large: function that returns the error of an item that does not fit into memory alone.
+
+    Returns:
+        For each item, in order, its vector (D,) float32 or its own error.
+    """
+    try:
+        return [
+            vector if np.isfinite(vector).all() else InternalError("the vector is not finite")
+            for vector in encode(items)
+        ]
+    except Exception as error:
+        if len(items) == 1:
+            if is_out_of_memory(error):
+                return [too_large(items[0])]
+            logger.error("an item failed alone", exc_info=error)
+            return [InternalError(f"encoding failed: {type(error).__name__}")]
+        logger.warning("%d items failed together, halving: %s", len(items), str(error))
+    # This stands outside of the `except` block, where the exception's traceback would keep the
+    # tensors of the failed pass in memory.
+    torch.cuda.empty_cache()  # does nothing if CUDA is not in use
+    half = len(items) // 2
+    return [
+        result
+        for part in (items[:half], items[half:])
+        for result in encode_with_halving(part, encode, too_large)
+    ]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tells whether PyTorch failed because memory ran out."""
+    # On CPUs PyTorch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
