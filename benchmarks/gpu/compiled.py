@@ -30,7 +30,7 @@ def main() -> None:
             tower.forward = torch.compile(tower.forward, mode=mode, dynamic=False)
         for batch in BATCHES[: 1 if step.dry else None]:
             item = text_features(TOKENS, encoder)
-            packed = pack([item] * batch, encoder.geometry)
+            packed = pack([item] * batch, encoder.input_spec)
             row: dict[str, object] = {"mode": mode or "eager", "batch": batch, "tokens": TOKENS}
             try:
                 began = time.perf_counter()

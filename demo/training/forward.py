@@ -8,20 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lensemble.encoder.precision import bf16_pays
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.precision import bf16_is_faster
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 
 
-def has_bf16(encoder: Encoder) -> bool:
+def has_bf16(encoder: TorchEngine) -> bool:
     """Whether training computes in bfloat16 where the encoder is.
 
     A CPU without such instructions multiplies bfloat16 matrices a hundred times slower.
     """
-    return encoder.device.type == "cuda" or bf16_pays()
+    return encoder.device.type == "cuda" or bf16_is_faster()
 
 
-def vectors(encoder: Encoder, items: Sequence[Features]) -> torch.Tensor:
+def vectors(encoder: TorchEngine, items: Sequence[Features]) -> torch.Tensor:
     """Vectors of items, with the graph that made them.
 
     Args:
@@ -38,4 +38,4 @@ def vectors(encoder: Encoder, items: Sequence[Features]) -> torch.Tensor:
         kernel = sdpa_kernel(SDPBackend.MATH)
     enabled = has_bf16(encoder)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=enabled), kernel:
-        return encoder.differentiable(packed).float()
+        return encoder.forward_with_gradients(packed).float()

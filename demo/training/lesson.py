@@ -13,7 +13,7 @@ from demo.emoji.write_dataset import SAME_THING
 from demo.training.batches import Batch, Batches
 from demo.training.forward import vectors
 from demo.training.objective import Objective, apart, variants
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 
 class Instances(nn.Module):
@@ -26,7 +26,7 @@ class Instances(nn.Module):
     """
 
     def __init__(
-        self, encoder: Encoder, batches: Callable[[int], Batch], dimensions: Sequence[int]
+        self, encoder: TorchEngine, batches: Callable[[int], Batch], dimensions: Sequence[int]
     ) -> None:
         super().__init__()
         self._encoder, self._batches = encoder, batches
@@ -62,8 +62,8 @@ class Variants(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
-        teacher: Encoder,
+        encoder: TorchEngine,
+        teacher: TorchEngine,
         batches: Batches,
         documents: torch.Tensor,
         concepts: Sequence[str],

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lensemble.encoder.pytorch.torch_engine import Encoder, PatchLinear
+from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.profile import FILE_NAME as PROFILE_FILE
 from lensemble.profile import Profile
 from lensemble_contract.errors import InvalidInputError
@@ -23,7 +24,7 @@ DTYPE = torch.float16
 """Half the bytes of float32, and eight times as fine as bfloat16 at these weights' sizes."""
 
 
-def publish(encoder: Encoder, initial: Path, out: Path, min_dimension: int) -> Profile:
+def publish(encoder: TorchEngine, initial: Path, out: Path, min_dimension: int) -> Profile:
     """Writes the checkpoint.
 
     Args:
@@ -76,11 +77,11 @@ def limit_pixels(folder: Path) -> None:
     path.write_text(json.dumps(processor, indent=2) + "\n")
 
 
-def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+def weights(encoder: TorchEngine) -> dict[str, torch.Tensor]:
     """The encoder's weights under the names of `Qwen3VLForConditionalGeneration`."""
     named = dict(encoder.model.state_dict())
     patch = encoder.model.visual.patch_embed
-    assert isinstance(patch, PatchLinear)
+    assert isinstance(patch, PatchEmbedding)
     del named["visual.patch_embed.weight"], named["visual.patch_embed.bias"]
     # The Linear is the kernel summed over two equal frames; each gets half.
     side = encoder.profile.image.patch_size

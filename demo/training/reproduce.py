@@ -32,7 +32,7 @@ from demo.training.publish import MAX_PIXELS, MIN_PIXELS, limit_pixels, publish
 from demo.training.train import Trainer
 from demo.training.watch import clean, embed, recall
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.preprocess.preprocessor import Preprocessor
 from lensemble.profile import Profile
@@ -48,7 +48,7 @@ from lensemble_export.random_checkpoint import write_random_checkpoint
 
 SHAPE = "emoji"
 FACTS_FILE = "training.json"
-Watch = Callable[[Encoder, Checkpoint], str]
+Watch = Callable[[TorchEngine, Checkpoint], str]
 
 
 def train(data: Data, plan: Plan, work: Path, device: str, out: Path) -> str:
@@ -73,7 +73,7 @@ def train(data: Data, plan: Plan, work: Path, device: str, out: Path) -> str:
     run = work / f"run-{fingerprint(data, plan, chosen)}"
     groups = {"trained": random.Random(plan.seed).sample(chosen, 300), "kept back": watched}
 
-    def watch(encoder: Encoder, checkpoint: Checkpoint) -> str:
+    def watch(encoder: TorchEngine, checkpoint: Checkpoint) -> str:
         return ", ".join(
             f"{name} {recall(encoder, checkpoint, group, data.rendered)}"
             for name, group in groups.items()
@@ -122,7 +122,7 @@ def _first_lesson(
 
 def _second_lesson(
     data: Data, plan: Plan, chosen: Sequence[Picture], run: Path, device: str, watch: Watch
-) -> tuple[Encoder, float]:
+) -> tuple[TorchEngine, float]:
     """From `run / first` to what is published; the encoder, and the seconds that it took."""
     checkpoint = Checkpoint.open(run / "first")
     encoder, teacher = _encoder(checkpoint, device), _encoder(checkpoint, device)
@@ -152,8 +152,8 @@ def _second_lesson(
     return encoder, trainer.seconds
 
 
-def _encoder(checkpoint: Checkpoint, device: str) -> Encoder:
-    return Encoder.load(
+def _encoder(checkpoint: Checkpoint, device: str) -> TorchEngine:
+    return TorchEngine.load(
         checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), device, fused=False
     )
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from demo.training.forward import has_bf16
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 STATE_FILE = "state.pt"
 TABLES = (
@@ -85,7 +85,7 @@ class Trainer:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TorchEngine,
         lesson: nn.Module,
         recipe: Recipe,
         folder: Path | None = None,

@@ -11,16 +11,18 @@ from demo.emoji.concepts import Picture
 from demo.emoji.render import on_white
 from demo.emoji.write_dataset import SAME_THING, SIZE
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.engine import Embedding
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.preprocessor import Preprocessor
+from lensemble.vectors import Vector
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item
 
 LANGUAGES = ("en", "es")
 
 
-def embed(encoder: Encoder, preprocess: Preprocessor, items: Sequence[Item]) -> NDArray[np.float32]:
+def embed(
+    encoder: TorchEngine, preprocess: Preprocessor, items: Sequence[Item]
+) -> NDArray[np.float32]:
     """Vectors of items.
 
     Returns:
@@ -45,7 +47,7 @@ def clean(
 
 
 def recall(
-    encoder: Encoder,
+    encoder: TorchEngine,
     checkpoint: Checkpoint,
     pictures: Sequence[Picture],
     rendered: Mapping[str, NDArray[np.uint8]],
@@ -85,7 +87,7 @@ def _variants(scores: NDArray[np.float32], pictures: Sequence[Picture], k: int) 
     return float((hits[counts > 0] / np.minimum(counts[counts > 0], k)).mean())
 
 
-def _sound(results: Sequence[Embedding | LensembleError]) -> list[Embedding]:
+def _sound(results: Sequence[Vector | LensembleError]) -> list[Vector]:
     for result in results:
         if isinstance(result, LensembleError):
             raise result

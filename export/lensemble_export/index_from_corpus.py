@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lensemble.encoder.engine import Embedding
 from lensemble.index import check_id
 from lensemble.index.maintenance.create import check_target, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
+from lensemble.vectors import Vector
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 from lensemble_corpus.entries import find_entries
@@ -76,7 +76,7 @@ def build_index(
     pipeline = Pipeline(settings)
     profile = pipeline.checkpoint.profile
     length = profile.check_dimensions(dimensions)
-    vectors: dict[str, Embedding] = {}
+    vectors: dict[str, Vector] = {}
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
     with tqdm(desc="embed", total=len(entries), unit="item", disable=not progress) as bar:

@@ -1,4 +1,4 @@
-"""Attention within segments by tables of indices, for ONNX graphs, which can neither branch nor loop.
+"""Attention within segments by tables of indices: for ONNX graphs, which cannot branch or loop.
 
 One row of a table is one segment: its queries, and the keys that they may see, padded to the
 longest segment. `pytorch/attention_cpu.py` computes the same attention with a loop over segments.

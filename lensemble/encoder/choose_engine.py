@@ -65,7 +65,9 @@ def _load_onnx(checkpoint: Checkpoint, settings: Settings, device: str) -> Engin
             f"{error}; LENSEMBLE_ENGINE=onnx needs `pip install 'lensemble[onnx]'`",
             field="LENSEMBLE_ENGINE",
         ) from None
-    return OnnxEngine(checkpoint, ExportedGraphs.open(settings.graphs, checkpoint), settings, device)
+    return OnnxEngine(
+        checkpoint, ExportedGraphs.open(settings.graphs, checkpoint), settings, device
+    )
 
 
 def _faster_engine(torch_engine: Engine, checkpoint: Checkpoint, settings: Settings) -> Engine:

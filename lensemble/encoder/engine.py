@@ -148,9 +148,7 @@ class Engine(ABC):
             )
             for n, result in zip(indices, encoded, strict=True):
                 results[n] = (
-                    result
-                    if isinstance(result, LensembleError)
-                    else cut_vector(result, lengths[n])
+                    result if isinstance(result, LensembleError) else cut_vector(result, lengths[n])
                 )
         return cast(list[Vector | LensembleError], results)  # no entry is None any more
 

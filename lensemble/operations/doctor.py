@@ -172,9 +172,9 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     if settings.engine != "onnx" and settings.onnx is None and not settings.graphs.is_dir():
         return
     from lensemble.checkpoint import Checkpoint
-    from lensemble.encoder.onnx.graph_files import Graphs
+    from lensemble.encoder.onnx.graph_files import ExportedGraphs
 
-    graphs = Graphs.open(settings.graphs, Checkpoint.open(settings.checkpoint), full=True)
+    graphs = ExportedGraphs.open(settings.graphs, Checkpoint.open(settings.checkpoint), full=True)
     if importlib.util.find_spec("onnxruntime") is None:
         yield Finding(
             FAULT if settings.engine == "onnx" or settings.onnx else WARNING,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.vector_cache import Repeats
+from lensemble.encoder.vector_cache import CachingEncoder
 from lensemble.preprocess.features import Features, unpad
 from lensemble.scheduling.admission import lane_of
 from lensemble.settings import Settings
@@ -20,7 +20,7 @@ from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
 
 if TYPE_CHECKING:
-    from lensemble.encoder.engine import Encoding
+    from lensemble.encoder.engine import Engine
 
 _VECTORS = ("lensemble_vectors_total", "Vectors made: by the model, or known from an equal item.")
 _TOWERS = ("lensemble_tower_seconds_total", "Seconds in each tower.")
@@ -31,7 +31,7 @@ _WORK = {
     "patches": ("lensemble_pass_patches_total", "Patches in them."),
     "budget": ("lensemble_pass_budget_total", "Parts of the budget that they used, summed up."),
 }
-"""Sum of `Work` -> its metric."""
+"""Sum of `PassStatistics` -> its metric."""
 
 EncodeRow = tuple[Features, int | None, int]
 """Features, dimensions asked for, deadline."""
@@ -46,15 +46,15 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         import torch
         from transformers.utils import logging as transformers_logging
 
-        from lensemble.encoder import choose_engine
-        from lensemble.encoder.engine import cut
+        from lensemble.encoder.choose_engine import load_engine
+        from lensemble.encoder.pooling import cut_vector
 
         transformers_logging.disable_progress_bar()  # it has no place in a server's log
         torch.set_num_threads(settings.cpu_threads)
-        self._encoder = choose_engine.load(Checkpoint.open(settings.checkpoint), settings, device)
+        self._encoder = load_engine(Checkpoint.open(settings.checkpoint), settings, device)
         self._encoder.warm_up()
-        self._cut = cut
-        self._encode = Repeats(
+        self._cut = cut_vector
+        self._encode = CachingEncoder(
             lambda items, deadlines: self._encoder.encode(items, deadlines=deadlines),
             settings.cache_mib * 1024**2,
         )
@@ -76,7 +76,10 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
             return []
         items, dimensions, deadlines = (list(column) for column in zip(*rows, strict=True))
         vectors = self._encode(items, deadlines)
-        return [self._cut(vector, asked) for vector, asked in zip(vectors, dimensions, strict=True)]
+        return [
+            vector if isinstance(vector, LensembleError) else self._cut(vector, length)
+            for vector, length in zip(vectors, dimensions, strict=True)
+        ]
 
     def lane(self, rows: Sequence[EncodeRow]) -> str:
         """See `LaneStage.lane`."""
@@ -84,11 +87,11 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
 
     def costs(self, row: EncodeRow) -> tuple[float, ...]:
         """See `LaneStage.costs`."""
-        return self._encoder.costs(row[0])
+        return self._encoder.budget_shares(row[0])
 
     def rest(self) -> None:
         """See `LaneStage.rest`."""
-        self._encoder.rest()
+        self._encoder.trim_memory()
 
     def detached(self, row: EncodeRow) -> EncodeRow:
         """See `LaneStage.detached`."""
@@ -97,12 +100,12 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
 
     def check(self) -> None:
         """See `Stage.check`: on a GPU whose context is lost, every pass fails from then on."""
-        self._encoder.check()
+        self._encoder.self_test()
 
     def counters(self) -> Sequence[Counter]:
         """See `Stage.counters`."""
         counts = self._encode.counts
-        work = self._encoder.work.sums()
+        work = self._encoder.statistics.sums()
         towers = {"vision": work.pop("vision_s"), "text": work.pop("text_s")}
         return [
             *(Counter(*_VECTORS, {"source": key}, count) for key, count in asdict(counts).items()),
@@ -119,7 +122,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         }
 
 
-def describe(encoder: Encoding) -> dict[str, str]:
+def describe(encoder: Engine) -> dict[str, str]:
     """What an operator wants to know of an encoder."""
     import torch
 

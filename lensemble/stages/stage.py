@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.scheduling import deadline
+from lensemble.vectors import cut_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Rows
@@ -138,13 +139,6 @@ def check_parameters(parameters: Parameters) -> None:
             )
 
 
-def normalized(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors (B, D) at unit length; zeros and what is not finite stay for `check_query`."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = vectors / np.where(lengths > 0, lengths, 1)
-    return unit
-
-
 def cut_to(
     length: int, full: int, vectors: NDArray[np.float32], parameters: Parameters
 ) -> NDArray[np.float32]:
@@ -157,7 +151,7 @@ def cut_to(
         parameters: Of the request.
     """
     if whole_number(parameters, contract.DIMENSIONS) is None and vectors.shape[1] == full > length:
-        return normalized(vectors[:, :length])  # Matryoshka, as the index's vectors were
+        return cut_rows(vectors, length)  # Matryoshka, as the index's vectors were
     return vectors
 
 

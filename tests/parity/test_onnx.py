@@ -11,7 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder import attention_graph, choose_engine
-from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, Graphs
+from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, ExportedGraphs
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
@@ -84,8 +84,8 @@ def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
     assert found["passed"] and found["precision"] == "int8"
     assert found["min_cosine"] > 0.98  # random weights; retrieval is judged in benchmarks
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=small.folder)
-    encoder = choose_engine.load(opened, settings)
-    together = make_cases(encoder.geometry)["all together"]
+    encoder = choose_engine.load_engine(opened, settings)
+    together = make_cases(encoder.input_spec)["all together"]
     alone = np.concatenate([encoder.vectors([item]) for item in together])
     np.testing.assert_allclose(encoder.vectors(together), alone, atol=1e-3)
 
@@ -104,7 +104,7 @@ def test_graphs_say_whose_they_are(exported, checkpoints):
     assert about["version_torch"] == graphs.versions["torch"]
     assert {(one.domain, one.version) for one in model.opset_import} == {("", exporter.OPSET)}
     with pytest.raises(InvalidInputError, match="were made of profile sha256:"):
-        Graphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
+        ExportedGraphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
 
 
 @pytest.mark.parametrize(("model", "graph"), [("qwen3_vl_vision", VISION), ("qwen3_vl_text", TEXT)])
@@ -130,7 +130,7 @@ def test_tritons_configuration_is_that_of_the_graph(exported, model, graph):
 def test_a_changed_graph_is_refused(exported, checkpoint, tmp_path):
     opened = Checkpoint.open(checkpoint)
     with pytest.raises(InvalidInputError, match=r"has no export\.json"):
-        Graphs.open(tmp_path, opened)
+        ExportedGraphs.open(tmp_path, opened)
     graphs = replace(exported[EMBEDDING], folder=tmp_path)
     for name in (VISION, TEXT):
         for path in (
@@ -139,17 +139,17 @@ def test_a_changed_graph_is_refused(exported, checkpoint, tmp_path):
         ):
             (tmp_path / path.name).write_bytes(path.read_bytes())
     graphs.write()
-    assert Graphs.open(tmp_path, opened, full=True) == graphs
+    assert ExportedGraphs.open(tmp_path, opened, full=True) == graphs
     weights = tmp_path / f"{TEXT}.data"
     weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
     with pytest.raises(InvalidInputError, match=r"text\.onnx\.data' is not the file"):
-        Graphs.open(tmp_path, opened, full=True)
+        ExportedGraphs.open(tmp_path, opened, full=True)
     replace(graphs, files={VISION: graphs.files[VISION]}).write()
     with pytest.raises(InvalidInputError, match=r"does not list 'text\.onnx'"):
-        Graphs.open(tmp_path, opened)
+        ExportedGraphs.open(tmp_path, opened)
     (tmp_path / FILE).write_text("{")
     with pytest.raises(InvalidInputError, match="expected what"):
-        Graphs.open(tmp_path, opened)
+        ExportedGraphs.open(tmp_path, opened)
 
 
 def test_command_line(exported, checkpoint, tmp_path, capsys):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lensemble.encoder.pytorch.onednn_linear import Product
+from lensemble.encoder.pytorch.onednn_linear import OneDnnLinear
 
 
 class Columns(nn.Module):
-    """A `Product` without bias and GELU whose weight lies in columns.
+    """A `OneDnnLinear` without bias and GELU whose weight lies in columns.
 
     Args:
         product: Whose weight it takes; not to be used afterwards.
@@ -21,7 +21,7 @@ class Columns(nn.Module):
 
     weight: torch.Tensor
 
-    def __init__(self, product: Product) -> None:
+    def __init__(self, product: OneDnnLinear) -> None:
         super().__init__()
         self.register_buffer("weight", product.weight.t().contiguous())  # (K, N)
         product.weight = torch.empty(0)
@@ -43,5 +43,5 @@ def transpose_weights(model: nn.Module) -> None:
     """
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:
-            if isinstance(child, Product) and child.bias is None and child.gelu is None:
+            if isinstance(child, OneDnnLinear) and child.bias is None and child.gelu is None:
                 setattr(module, name, Columns(child))

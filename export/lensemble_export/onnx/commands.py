@@ -69,13 +69,13 @@ def verify(given: argparse.Namespace) -> None:
         InternalError: They give other vectors.
     """
     from lensemble.checkpoint import Checkpoint
-    from lensemble.encoder.onnx.graph_files import Graphs
+    from lensemble.encoder.onnx.graph_files import ExportedGraphs
     from lensemble.settings import Settings
     from lensemble_export.onnx.verify import MIN_COSINE, verify_graphs
 
     checkpoint = Checkpoint.open(given.checkpoint, full=True)
     folder = Settings(checkpoint=given.checkpoint, onnx=given.graphs).graphs
-    graphs = Graphs.open(folder, checkpoint, full=True)
+    graphs = ExportedGraphs.open(folder, checkpoint, full=True)
     found = verify_graphs(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
     print(json.dumps(found, separators=(",", ":")))
     sys.stdout.flush()

@@ -21,9 +21,9 @@ from torch.export import Dim
 
 from lensemble.checkpoint import Checkpoint, sha256_of
 from lensemble.encoder.onnx import graph_inputs
-from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, Graphs
-from lensemble.encoder.pytorch.torch_engine import Encoder
-from lensemble.encoder.synthetic_items import probe
+from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, ExportedGraphs
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
+from lensemble.encoder.synthetic_items import synthetic_mix
 from lensemble_contract.errors import InvalidInputError
 from lensemble_export.onnx.column_weights import transpose_weights
 from lensemble_export.onnx.towers import TextGraph, VisionGraph
@@ -40,7 +40,7 @@ _PATCHES = 4
 """That make a token. A factor of the example only: the graph takes the model's own."""
 
 
-def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Graphs:
+def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> ExportedGraphs:
     """Exports both towers. Holds the weights once, and one of them twice.
 
     Args:
@@ -55,13 +55,13 @@ def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Gra
         raise InvalidInputError(f"{dtype!r}; expected one of {', '.join(DTYPES)}", field="dtype")
     check_target(out)
     out.mkdir(parents=True, exist_ok=True)
-    encoder = Encoder.for_graphs(checkpoint, DTYPES[dtype])
+    encoder = TorchEngine.load_for_export(checkpoint, DTYPES[dtype])
     transpose_weights(encoder.model)
     # A size of 1 in the example would be fixed: two of each item, and below two rows to pool.
-    packed = encoder.pack(probe(encoder.geometry) * 2)
+    packed = encoder.pack(synthetic_mix(encoder.input_spec) * 2)
     pictures = range(len(packed.grid_thw))
     vision = VisionGraph(encoder)
-    feeds = graph_inputs.of_vision(packed, pictures)
+    feeds = graph_inputs.vision_inputs(packed, pictures)
     with torch.inference_mode():
         seen = [one.numpy() for one in vision(*_tensors(feeds))]
     about = {"profile": checkpoint.profile.hash, "model_id": checkpoint.profile.model_id}
@@ -69,7 +69,7 @@ def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Gra
     _write(vision, feeds, _vision_sizes(feeds), ("visual", "deepstack"), out / VISION, about)
     del vision
     encoder.model.visual = nn.Identity()  # it is written, and need not be held any longer
-    feeds = graph_inputs.of_text(packed, encoder.profile, *seen)
+    feeds = graph_inputs.text_inputs(packed, encoder.profile, *seen)
     for name in ("pool_rows", "pool_weights"):
         feeds[name] = np.pad(feeds[name], ((0, 0), (0, 1)))
     _write(TextGraph(encoder), feeds, _text_sizes(), ("embedding",), out / TEXT, about)
@@ -86,7 +86,7 @@ def check_target(out: Path) -> None:
         raise InvalidInputError(f"{str(out)!r} is not empty; expected a new folder", field="out")
 
 
-def describe(folder: Path, profile: str, precision: str) -> Graphs:
+def describe(folder: Path, profile: str, precision: str) -> ExportedGraphs:
     """Checks the graphs in a folder by ONNX' own checker, and writes down what they are.
 
     Args:
@@ -97,7 +97,7 @@ def describe(folder: Path, profile: str, precision: str) -> Graphs:
     for name in (VISION, TEXT):
         onnx.checker.check_model(str(folder / name), full_check=True)
     files = sorted(path for path in folder.iterdir() if path.name != FILE)
-    graphs = Graphs(
+    graphs = ExportedGraphs(
         folder,
         profile,
         precision,

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from lensemble.encoder.onnx.graph_files import TEXT, VISION, Graphs
+from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
 from lensemble_export.onnx.export_graphs import describe
 
 _MOST = 127
@@ -28,7 +28,7 @@ _MIN_NUMBERS = 1 << 14
 """In a weight; less is not worth the steps around it."""
 
 
-def quantize(graphs: Graphs, out: Path) -> Graphs:
+def quantize(graphs: ExportedGraphs, out: Path) -> ExportedGraphs:
     """Writes graphs with weights in 8 bits.
 
     Args:
@@ -84,7 +84,7 @@ def _weight(node: ir.Node) -> NDArray[np.float32] | None:
 
 
 def _replace(graph: ir.Graph, node: ir.Node, weight: NDArray[np.float32]) -> None:
-    """Product with x -> x in 8 bits by rows, W in 8 bits by columns, scaled back."""
+    """OneDnnLinear with x -> x in 8 bits by rows, W in 8 bits by columns, scaled back."""
     name = node.outputs[0].name
     tape = ir.tape.Tape()
 

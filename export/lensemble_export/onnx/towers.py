@@ -1,6 +1,6 @@
 """The two towers as modules that a graph can be made of: tensors in, tensors out, no branches.
 
-What depends on sizes comes in as indices (`lensemble.encoder.attention_graph`,
+What depends on sizes comes in as indices (`lensemble.encoder.attention_table`,
 `lensemble.encoder.packing`), so one graph takes any number of items and pictures of any size, in
 one row and without leaks between them.
 """
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from lensemble.encoder.attention_graph import Blocks
+from lensemble.encoder.attention_table import AttentionTable
 from lensemble.encoder.pytorch.fused_layers import Rotation
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 
 class VisionGraph(nn.Module):
@@ -25,7 +25,7 @@ class VisionGraph(nn.Module):
         encoder: With fused layers whose weights lie as they were loaded.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: TorchEngine) -> None:
         super().__init__()
         self.visual: Any = encoder.model.visual
 
@@ -47,7 +47,7 @@ class VisionGraph(nn.Module):
             position_ids: (P, 2) int64, row and column of each patch.
             interp_indices: (P, 4) int64, entries of the position table to mix.
             interp_weights: (P, 4) float32, in which parts.
-            queries: (M, T) int64; this and the next three as of `Blocks`.
+            queries: (M, T) int64; this and the next three as of `AttentionTable`.
             keys: (M, T) int64.
             seen: (M,) int64.
             back: (P,) int64.
@@ -56,14 +56,14 @@ class VisionGraph(nn.Module):
             (V, H), and (n, V, H) of n layers: V = P / 4 tokens.
         """
         visual = self.visual
-        blocks = Blocks(queries, keys, seen, back)
+        table = AttentionTable(queries, keys, seen, back)
         hidden = visual.patch_embed(patches)
         places = (visual.pos_embed(interp_indices) * interp_weights[:, :, None]).sum(1)
         hidden = hidden + places.to(hidden.dtype)
         rotation = visual.rotary_pos_emb(hidden, position_ids)
         features = []
         for n, block in enumerate(visual.blocks):
-            hidden = block(hidden, blocks, position_embeddings=rotation)
+            hidden = block(hidden, table, position_embeddings=rotation)
             if n in visual.deepstack_visual_indexes:
                 place = visual.deepstack_visual_indexes.index(n)
                 features.append(visual.deepstack_merger_list[place](hidden))
@@ -80,7 +80,7 @@ class TextGraph(nn.Module):
     axes: torch.Tensor
     frequencies: torch.Tensor
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: TorchEngine) -> None:
         super().__init__()
         self.text: Any = encoder.model.language_model
         rotary = self.text.rotary_emb.rotary
@@ -110,7 +110,7 @@ class TextGraph(nn.Module):
             visual: (V, H) float32, as `VisionGraph` gives it; no rows without pictures.
             deepstack: (n, V, H), likewise.
             visual_index: (L,) int64; 0 is no picture's token, v + 1 the picture token v.
-            queries: (B, T) int64; this and the next three as of `Blocks`.
+            queries: (B, T) int64; this and the next three as of `AttentionTable`.
             keys: (B, K) int64.
             seen: (B, T) int64.
             back: (L,) int64.
@@ -122,7 +122,7 @@ class TextGraph(nn.Module):
             (S, dimensions) float32, unit length.
         """
         text = self.text
-        blocks = Blocks(queries, keys, seen, back)
+        table = AttentionTable(queries, keys, seen, back)
         tokens = text.embed_tokens(input_ids)
         visual, deepstack = visual.to(tokens.dtype), deepstack.to(tokens.dtype)
         none = torch.zeros_like(tokens[:1])
@@ -130,7 +130,7 @@ class TextGraph(nn.Module):
         hidden = torch.where(is_visual, torch.cat([none, visual])[visual_index], tokens)
         rotation = self._rotation(position_ids, hidden.dtype)
         for n, layer in enumerate(text.layers):
-            hidden = layer(hidden[None], rotation, blocks)[0]
+            hidden = layer(hidden[None], rotation, table)[0]
             if n < deepstack.shape[0]:
                 hidden = hidden + torch.cat([none, deepstack[n]])[visual_index]
         hidden = text.norm(hidden).float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.encoder.packing import Geometry
+from lensemble.encoder.input_spec import InputSpec
 from lensemble.preprocess.features import Features
 from lensemble_contract import contract
 
@@ -21,7 +21,7 @@ _FRAME = 4
 """Tokens before and after what an item is about, as a prompt has."""
 
 
-def make_cases(geometry: Geometry, seed: int = 0) -> dict[str, list[Features]]:
+def make_cases(geometry: InputSpec, seed: int = 0) -> dict[str, list[Features]]:
     """What is encoded together: name -> items.
 
     Args:
@@ -50,7 +50,7 @@ def make_cases(geometry: Geometry, seed: int = 0) -> dict[str, list[Features]]:
 
 
 class _Maker:
-    def __init__(self, geometry: Geometry, seed: int) -> None:
+    def __init__(self, geometry: InputSpec, seed: int) -> None:
         self._geometry, self._rng = geometry, np.random.default_rng(seed)
         self._begin, self._end = self._ids(_FRAME), self._ids(_FRAME)
 

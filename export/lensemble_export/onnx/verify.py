@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import memory
-from lensemble.encoder.engine import Encoding
-from lensemble.encoder.onnx.graph_files import Graphs
-from lensemble.encoder.onnx.onnx_engine import OnnxEncoder
-from lensemble.encoder.packing import Geometry
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.engine import Engine
+from lensemble.encoder.freed_memory import return_freed_memory
+from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.onnx.graph_files import ExportedGraphs
+from lensemble.encoder.onnx.onnx_engine import OnnxEngine
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_export.onnx.reference import Reference
@@ -49,7 +49,7 @@ class Agreement:
 
 
 def verify_graphs(
-    checkpoint: Checkpoint, graphs: Graphs, report: Callable[[str], None]
+    checkpoint: Checkpoint, graphs: ExportedGraphs, report: Callable[[str], None]
 ) -> dict[str, object]:
     """Compares on all cases.
 
@@ -66,10 +66,10 @@ def verify_graphs(
         LensembleError: An item could not be encoded.
     """
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32")
-    made = make_cases(Geometry.open(checkpoint.folder))
-    ways: tuple[Callable[[], Encoding | Reference], ...] = (
-        lambda: OnnxEncoder(checkpoint, graphs, settings),
-        lambda: Encoder.load(checkpoint, settings),
+    made = make_cases(InputSpec.from_folder(checkpoint.folder))
+    ways: tuple[Callable[[], Engine | Reference], ...] = (
+        lambda: OnnxEngine(checkpoint, graphs, settings),
+        lambda: TorchEngine.load(checkpoint, settings),
         lambda: Reference(checkpoint.folder, checkpoint.profile),
     )
     found, *others = [_vectors(way, made) for way in ways]
@@ -92,11 +92,11 @@ def verify_graphs(
 
 
 def _vectors(
-    way: Callable[[], Encoding | Reference], made: Mapping[str, Sequence[Features]]
+    way: Callable[[], Engine | Reference], made: Mapping[str, Sequence[Features]]
 ) -> dict[str, NDArray[np.float32]]:
     """Case -> vectors (S, D), by a model that is gone from memory afterwards."""
     model = way()
     found = {name: model.vectors(items) for name, items in made.items()}
     del model
-    memory.give_back()
+    return_freed_memory()
     return found

@@ -112,7 +112,9 @@ class TextLayer(nn.Module):
         self.head_dim, self.scaling = attn.head_dim, attn.scaling
         self.query_heads = len(attn.q_proj.weight) // self.head_dim
         self.key_heads = len(attn.k_proj.weight) // self.head_dim
-        self.qkv = OneDnnLinear(torch.cat([attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight]))
+        self.qkv = OneDnnLinear(
+            torch.cat([attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight])
+        )
         norms = (
             attn.q_norm.weight.expand(self.query_heads, -1),
             attn.k_norm.weight.expand(self.key_heads, -1),

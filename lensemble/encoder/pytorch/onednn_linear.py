@@ -1,8 +1,8 @@
 """Linear layers whose weights are laid out for oneDNN on CPUs.
 
-PyTorch hands a weight to oneDNN in its normal layout, and oneDNN reorders it in every call. With few
-rows that takes half of the time. oneDNN also computes GELU on the product before it leaves the CPU's
-cache. `torch.compile` uses the same two operations when it freezes a model.
+PyTorch hands a weight to oneDNN in its normal layout, and oneDNN reorders it in every call. With
+few rows that takes half of the time. oneDNN also computes GELU on the product while it is still in
+the CPU's cache. `torch.compile` uses the same two operations when it freezes a model.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def test_formula_counts_what_pytorch_counts(plain_encoder, kind):
     }[kind]
     # The counter knows matrix products, not the CPU's fused attention: that is taken apart.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        encoder.forward(pack(items, encoder.geometry))
+        encoder.forward(pack(items, encoder.input_spec))
     # PyTorch counts the whole square of causal attention, the formula the half that is computed.
     text = encoder.model.config.text_config
     query = text.num_attention_heads * text.head_dim

@@ -21,7 +21,7 @@ from demo.training.objective import Objective, apart, variants
 from demo.training.publish import publish
 from demo.training.train import Recipe, Trainer
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_client import InvalidInputError, Item
@@ -89,7 +89,7 @@ def checkpoint(initial):
 
 @pytest.fixture
 def encoder(checkpoint):
-    return Encoder.load(
+    return TorchEngine.load(
         checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), fused=False
     )
 
@@ -200,7 +200,7 @@ def test_second_lesson_teaches_variants_and_leaves_the_rest(encoder, checkpoint,
     """
 
     def load():
-        return Encoder.load(
+        return TorchEngine.load(
             checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), fused=False
         )
 
@@ -257,7 +257,7 @@ def test_training_resumes_where_it_was_cut(checkpoint, batches, tmp_path):
     """To the bit: what was cut off after step 4 goes on from step 3, which was saved."""
 
     def trainer(folder):
-        encoder = Encoder.load(
+        encoder = TorchEngine.load(
             checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), fused=False
         )
         lesson = Instances(encoder, batches, DIMENSIONS)

@@ -17,7 +17,7 @@ def tensors(heads: int, key_heads: int) -> tuple[torch.Tensor, ...]:
 
 
 def dense(query, key, value, causal):
-    """One attention over everything, with a mask that keeps the segments apart."""
+    """Attention over all tokens, with a mask that keeps the segments apart."""
     segment = torch.bucketize(torch.arange(11), BOUNDARIES[1:], right=True)
     mask = segment[:, None] == segment[None]
     if causal:
@@ -30,7 +30,7 @@ def dense(query, key, value, causal):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("key_heads", [4, 2])
-def test_segments_see_themselves_only(causal, key_heads):
+def test_segments_see_only_themselves(causal, key_heads):
     query, key, value = tensors(4, key_heads)
     out, _ = attention.packed_attention(
         torch.nn.Module(),
@@ -47,7 +47,7 @@ def test_segments_see_themselves_only(causal, key_heads):
 
 
 def kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa=False):
-    """What PyTorch's variable-length kernel computes, in its layout (T, heads, head_dim)."""
+    """Computes what PyTorch's variable-length kernel does, in its layout (T, heads, head_dim)."""
     assert (max_q, max_k) == (4, 4)
     assert enable_gqa == (q.shape[1] != k.shape[1])
     rows = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
@@ -55,7 +55,7 @@ def kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, ena
 
 
 def kernel_of_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size):
-    """It has no `enable_gqa`: keys and values must come with all heads."""
+    """An older kernel without `enable_gqa`: keys and values must have all heads."""
     assert q.shape[1] == k.shape[1]
     return kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
 
@@ -63,29 +63,29 @@ def kernel_of_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("kernel", [kernel_of_2_11, kernel_of_2_13])
-def test_variable_length_kernel_is_called_as_it_wants(monkeypatch, causal, key_heads, kernel):
-    """The way of the GPU, with a stand-in for the kernel that only a GPU has."""
+def test_variable_length_kernel_gets_its_arguments(monkeypatch, causal, key_heads, kernel):
+    """Tests the code for GPUs with a fake of the kernel, which needs a GPU."""
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     query, key, value = tensors(4, key_heads)
-    out = attention._varlen(query, key, value, BOUNDARIES, 4, 0.3, causal)
+    out = attention._varlen_attention(query, key, value, BOUNDARIES, 4, 0.3, causal)
     torch.testing.assert_close(out, dense(query, key, value, causal), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "arguments",
     [
         {"attention_mask": None},
         {"attention_mask": torch.ones(1, 11), "cu_seq_lens_q": BOUNDARIES, "max_length_q": 4},
     ],
 )
-def test_call_that_would_mix_items_up_is_refused(given):
+def test_call_that_would_mix_up_items_is_refused(arguments):
     with pytest.raises(ValueError, match="packed attention"):
-        attention.packed_attention(torch.nn.Module(), *tensors(2, 2), **given)
+        attention.packed_attention(torch.nn.Module(), *tensors(2, 2), **arguments)
 
 
 @pytest.mark.parametrize("layers", ["served", "transformers"])
 def test_one_call_per_layer_in_both_towers(layers, pipeline, plain_encoder, monkeypatch):
-    """Whatever Transformers changes inside: pictures must not be split, texts not be padded."""
+    """Pictures must not be split and texts not padded, even if Transformers changes inside."""
     calls = []
 
     def counting(module, query, *args, **kwargs):

@@ -1,10 +1,10 @@
-"""Segments of like length in one call, against one attention over everything."""
+"""Attention by groups of segments, compared with attention over all tokens and a mask."""
 
 import pytest
 import torch
 
 from lensemble.encoder.pytorch import attention_cpu
-from lensemble.encoder.pytorch.attention_cpu import per_segment
+from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
 
 
 def row(boundaries, heads=4, key_heads=2):
@@ -16,29 +16,29 @@ def row(boundaries, heads=4, key_heads=2):
 
 
 def dense(query, key, value, boundaries, causal):
-    """One attention over everything; what stands before the first segment is seen by all."""
+    """Attention over all tokens with a mask; every segment sees the shared prefix."""
     tokens = int(boundaries[-1])
-    place = torch.arange(tokens)
-    segment = torch.bucketize(place, boundaries, right=True)  # 0 is the shared beginning
+    position = torch.arange(tokens)
+    segment = torch.bucketize(position, boundaries, right=True)  # 0 is the shared prefix
     mask = (segment[:, None] == segment[None]) | (segment[None] == 0)
     if causal:
-        mask &= place[:, None] >= place[None]
+        mask &= position[:, None] >= position[None]
     key, value = (tensor.repeat_interleave(2, 1) for tensor in (key, value))
     scores = (query @ key.transpose(2, 3) * 0.3).masked_fill(~mask, float("-inf"))
     return (scores.softmax(-1) @ value).transpose(1, 2)
 
 
-@pytest.mark.parametrize(("shared", "causal"), [(0, True), (5, True), (0, False)])
+@pytest.mark.parametrize(("prefix", "causal"), [(0, True), (5, True), (0, False)])
 @pytest.mark.parametrize("lengths", [[7], [3, 3, 3], [20, 3, 16, 17, 1, 40, 3], list(range(1, 50))])
-def test_each_segment_sees_itself_and_what_is_shared(lengths, shared, causal):
-    boundaries = (shared + torch.tensor([0, *lengths]).cumsum(0)).int()
+def test_each_segment_sees_itself_and_the_prefix(lengths, prefix, causal):
+    boundaries = (prefix + torch.tensor([0, *lengths]).cumsum(0)).int()
     query, key, value = row(boundaries)
-    out = per_segment(query, key, value, boundaries, 0.3, causal)
+    out = attend_per_segment(query, key, value, boundaries, 0.3, causal)
     expected = dense(query, key, value, boundaries, causal)
     torch.testing.assert_close(out, expected, atol=2e-6, rtol=1e-5)
 
 
-def test_like_lengths_take_one_call(monkeypatch):
+def test_similar_lengths_share_one_call(monkeypatch):
     calls = []
     attend = torch.nn.functional.scaled_dot_product_attention
 
@@ -49,37 +49,37 @@ def test_like_lengths_take_one_call(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
     boundaries = torch.tensor([5, 12, 29, 30, 61, 77]).int()  # 7, 17, 1, 31 and 16 tokens
     query, key, value = row(boundaries)
-    per_segment(query, key, value, boundaries, 0.3, True)
-    # The beginning; then 7, 1 and 16 as 16, and 17 and 31 as 31.
+    attend_per_segment(query, key, value, boundaries, 0.3, True)
+    # The prefix; then 7, 1 and 16 padded to 16, and 17 and 31 padded to 31.
     assert calls == [(1, 4, 5, 8), (3, 4, 16, 8), (2, 4, 31, 8)]
 
 
-def test_pictures_of_other_sizes_are_not_filled_up(monkeypatch):
-    """In attention that sees all, what fills up would be seen, too."""
+def test_pictures_of_different_sizes_are_not_padded():
+    """In full attention the padding would be seen too."""
     boundaries = torch.tensor([0, 7, 14, 16]).int()
-    plan = attention_cpu._runs(tuple(boundaries.tolist()), torch.device("cpu"))
+    plan = attention_cpu._plan_neighbours(tuple(boundaries.tolist()), torch.device("cpu"))
     assert [(group.count, group.length) for group in plan.groups] == [(2, 7), (1, 2)]
     with pytest.raises(ValueError, match="must not see what follows"):
-        per_segment(*row(boundaries), boundaries + 3, 0.3, False)
+        attend_per_segment(*row(boundaries), boundaries + 3, 0.3, False)
 
 
-def test_what_is_kept_from_serving_can_be_trained_through():
+def test_gradients_flow_through_plans_that_serving_has_cached():
     boundaries = torch.tensor([4, 9, 27, 30]).int()
     query, key, value = row(boundaries)
     with torch.inference_mode():
-        served = per_segment(query, key, value, boundaries, 0.3, True)
+        served = attend_per_segment(query, key, value, boundaries, 0.3, True)
     leaves = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
-    trained = per_segment(*leaves, boundaries, 0.3, True)
+    trained = attend_per_segment(*leaves, boundaries, 0.3, True)
     torch.testing.assert_close(trained, served)
     trained.sum().backward()
     assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
 
 
-def test_only_short_masks_are_kept():
-    attention_cpu._kept_mask.cache_clear()
-    for length in (8, attention_cpu._LONGEST_KEPT + 1):
-        mask = attention_cpu._mask(length, 3, torch.float32, torch.device("cpu"))
+def test_only_short_masks_are_cached():
+    attention_cpu._cached_mask.cache_clear()
+    for length in (8, attention_cpu._LONGEST_CACHED_MASK + 1):
+        mask = attention_cpu._prefix_mask(length, 3, torch.float32, torch.device("cpu"))
         assert mask.shape == (length, 3 + length)
         assert mask[0].tolist() == [0.0] * 4 + [-torch.inf] * (length - 1)
         assert not mask[-1].any()
-    assert attention_cpu._kept_mask.cache_info().currsize == 1
+    assert attention_cpu._cached_mask.cache_info().currsize == 1

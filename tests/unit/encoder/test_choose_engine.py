@@ -1,80 +1,113 @@
-"""Which engine a CPU gets: ONNX Runtime where graphs are, give the same vectors, and are faster."""
+"""CPUs use ONNX Runtime if there are graphs that give the same vectors faster."""
 
-import shutil
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import choose_engine, precision
-from lensemble.encoder.onnx.graph_files import TEXT
+from lensemble.encoder import choose_engine
+from lensemble.encoder.choose_engine import load_engine, speed_ratio
+from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
-from lensemble_export.__main__ import main
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-@pytest.fixture(scope="module")
-def with_graphs(checkpoint, tmp_path_factory):
-    """A checkpoint with its graphs where servers look for them."""
-    folder = tmp_path_factory.mktemp("engines") / "checkpoint"
-    shutil.copytree(checkpoint, folder)
-    assert main(["onnx", str(folder)]) == 0
-    return folder
+SPEC = InputSpec(vocab_size=1000, image_token_id=999, merge_size=2, num_grid_per_side=48)
+EAST, NORTH = np.eye(2, dtype=np.float32)
 
 
-def engine(folder, **settings):
-    return choose_engine.load_engine(
-        Checkpoint.open(folder), Settings(checkpoint=folder, **settings)
-    ).engine
+class FakeEngine:
+    """Gives every item the same vector, and advances a clock.
+
+    One item takes `single_s` seconds, several take `batch_s`.
+    """
+
+    device = SimpleNamespace(type="cpu")
+    input_spec = SPEC
+
+    def __init__(self, engine, vector=EAST, clock=None, single_s=1.0, batch_s=1.0):
+        self.engine, self.vector = engine, vector
+        self.clock = clock if clock is not None else [0.0]
+        self.single_s, self.batch_s = single_s, batch_s
+
+    def encode(self, items):
+        self.clock[0] += self.single_s if len(items) == 1 else self.batch_s
+        return [self.vector for _ in items]
+
+    def trim_memory(self):
+        pass
+
+
+@pytest.fixture
+def folder(checkpoint, tmp_path):
+    """A checkpoint's profile and files, and a folder of graphs that are never loaded."""
+    for path in checkpoint.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "onnx").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def fake_engines(monkeypatch):
+    """Replaces both engines; the vectors of ONNX Runtime's can be changed."""
+    from lensemble.encoder.pytorch.torch_engine import TorchEngine
+
+    engines = SimpleNamespace(torch=FakeEngine("torch"), onnx=FakeEngine("onnx"))
+    monkeypatch.setattr(TorchEngine, "load", lambda *_: engines.torch)
+    monkeypatch.setattr(choose_engine, "_load_onnx", lambda *_: engines.onnx)
+    return engines
+
+
+def chosen_engine(folder, **settings):
+    opened = Checkpoint.open(folder)
+    return load_engine(opened, Settings(checkpoint=folder, **settings)).engine
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.2, "onnx"), (1.05, "torch")])
-def test_the_faster_one_is_taken(with_graphs, monkeypatch, ratio, expected):
-    monkeypatch.setattr(choose_engine, "gain", lambda encoder, base: ratio)
-    assert engine(with_graphs) == expected
-    assert engine(with_graphs, engine="torch") == "torch"
-    assert engine(with_graphs, engine="onnx") == "onnx"
+def test_faster_engine_is_used(folder, fake_engines, monkeypatch, ratio, expected):
+    monkeypatch.setattr(choose_engine, "speed_ratio", lambda engine, base: ratio)
+    assert chosen_engine(folder) == expected
+    assert chosen_engine(folder, engine="torch") == "torch"
+    assert chosen_engine(folder, engine="onnx") == "onnx"
 
 
-def test_without_graphs_it_is_pytorch(checkpoint):
-    assert engine(checkpoint) == "torch"
-    with pytest.raises(InvalidInputError, match="has no export"):
-        engine(checkpoint, engine="onnx")
+def test_graphs_with_different_vectors_are_not_used(folder, fake_engines, monkeypatch):
+    monkeypatch.setattr(choose_engine, "speed_ratio", lambda engine, base: 9.0)
+    fake_engines.onnx.vector = NORTH
+    assert chosen_engine(folder) == "torch"
 
 
-def test_graphs_with_other_vectors_are_not_taken(with_graphs, monkeypatch):
-    monkeypatch.setattr(choose_engine, "gain", lambda encoder, base: 9.0)
-    monkeypatch.setattr(precision, "MIN_COSINE", 1.1)
-    assert engine(with_graphs) == "torch"
+def test_without_graphs_pytorch_is_used(folder, fake_engines, monkeypatch):
+    monkeypatch.setattr(choose_engine, "speed_ratio", lambda engine, base: 9.0)
+    (folder / "onnx").rmdir()
+    assert chosen_engine(folder) == "torch"
 
 
-def test_damaged_graphs(with_graphs, tmp_path, caplog):
-    damaged = tmp_path / "checkpoint"
-    shutil.copytree(with_graphs, damaged)
-    (damaged / "onnx" / TEXT).write_bytes(b"no graph")
-    assert engine(damaged) == "torch"
+def test_missing_graphs_are_an_error_if_onnx_is_asked_for(checkpoint):
+    with pytest.raises(InvalidInputError, match=r"has no export\.json"):
+        chosen_engine(checkpoint, engine="onnx")
+
+
+def test_damaged_graphs_are_not_used(folder, fake_engines, monkeypatch, caplog):
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "lensemble.encoder.pytorch.torch_engine.TorchEngine.load", lambda *_: fake_engines.torch
+    )
+    files = {name: ("sha256", 1000) for name in (VISION, TEXT)}
+    profile = Checkpoint.open(folder).profile.hash
+    ExportedGraphs(folder / "onnx", profile, "float32", 18, files).write()
+    (folder / "onnx" / TEXT).write_bytes(b"no graph")
+    assert chosen_engine(folder) == "torch"
     assert "is not the file that was exported" in caplog.text
     with pytest.raises(InvalidInputError, match="is not the file that was exported"):
-        engine(damaged, onnx=damaged / "onnx")
+        chosen_engine(folder, onnx=folder / "onnx")
 
 
-class Timed:
-    """Takes so many seconds alone and for many, by a clock that it moves."""
-
-    def __init__(self, geometry, clock, alone, together):
-        self.input_spec, self.clock = geometry, clock
-        self.alone, self.together = alone, together
-
-    def sound(self, items):
-        self.clock[0] += self.alone if len(items) == 1 else self.together
-        return []
-
-
-def test_gain_weighs_a_lone_question_and_many_alike(pipeline, monkeypatch):
+def test_speed_ratio_weights_a_single_question_and_a_batch_equally(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    geometry = pipeline.encoder.input_spec
-    one, base = Timed(geometry, clock, 0.1, 1.0), Timed(geometry, clock, 0.2, 8.0)
-    assert choose_engine.gain(one, base) == pytest.approx(4)  # the root of 2 * 8
+    fast = FakeEngine("onnx", EAST, clock, single_s=0.1, batch_s=1.0)
+    base = FakeEngine("torch", EAST, clock, single_s=0.2, batch_s=8.0)
+    assert speed_ratio(fast, base) == pytest.approx(4)  # the square root of 2 * 8

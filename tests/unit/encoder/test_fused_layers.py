@@ -1,4 +1,4 @@
-"""Fused layers against Transformers' own, with the same random weights."""
+"""Compares fused layers with Transformers' own, with the same random weights."""
 
 import copy
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.pytorch.fused_layers import RMSNorm, TextLayer, fuse
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.fused_layers import RMSNorm, TextLayer, fuse_layers
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_mix
 
 
 @pytest.fixture
 def encoder(pipeline):
-    """Of a model as Transformers loads it, with norms that are not all ones."""
+    """An engine with Transformers' layers, whose norm weights are not all ones."""
     from transformers import Qwen3VLModel
 
     checkpoint: Checkpoint = pipeline.checkpoint
@@ -23,37 +23,39 @@ def encoder(pipeline):
     for name, weight in model.named_parameters():
         if "norm" in name and name.endswith("weight"):
             weight.data.uniform_(0.5, 1.5, generator=generator)
-    return Encoder(model, checkpoint)
+    return TorchEngine(model, checkpoint)
 
 
-def fused(encoder: Encoder) -> Encoder:
-    """The same encoder with fused layers."""
+def fused(encoder: TorchEngine) -> TorchEngine:
+    """Copies the engine and fuses the copy's layers."""
     twin = copy.copy(encoder)
     twin.model = copy.deepcopy(encoder.model)
-    fuse(twin.model)
+    fuse_layers(twin.model)
     return twin
 
 
-def vectors(encoder: Encoder) -> np.ndarray:
-    """Of texts and a picture, packed with their prefix shared."""
-    packed = encoder.pack(probe(encoder.input_spec))
+def vectors(encoder: TorchEngine) -> np.ndarray:
+    """Encodes texts and a picture in one batch with a shared prefix."""
+    packed = encoder.pack(synthetic_mix(encoder.input_spec))
     with torch.inference_mode():
         return encoder.forward(packed).numpy()
 
 
-def test_vectors_are_those_of_transformers_layers(encoder):
+def test_vectors_equal_those_of_transformers_layers(encoder):
     np.testing.assert_allclose(vectors(fused(encoder)), vectors(encoder), atol=2e-6)
 
 
-def test_bf16_is_as_near_to_fp32_as_with_transformers_layers(encoder):
-    right = vectors(encoder)
+def test_bf16_is_as_close_to_fp32_as_with_transformers_layers(encoder):
+    expected = vectors(encoder)
     encoder.model.to(torch.bfloat16)
-    own, ours = ((vectors(one) * right).sum(axis=1).min() for one in (encoder, fused(encoder)))
-    # Both round, in another order; what would be wrong is far more than half as much again.
-    assert 1 - ours < 1.5 * (1 - own) + 1e-6
+    theirs, ours = (
+        (vectors(engine) * expected).sum(axis=1).min() for engine in (encoder, fused(encoder))
+    )
+    # Both round, in a different order. A fault would make the distance far more than 1.5 times.
+    assert 1 - ours < 1.5 * (1 - theirs) + 1e-6
 
 
-def test_every_layer_is_replaced_and_no_weight_is_there_twice(encoder):
+def test_every_layer_is_replaced_and_no_weight_is_held_twice(encoder):
     before = sum(p.numel() for p in encoder.model.parameters())
     model = fused(encoder).model
     assert {type(layer) for layer in model.language_model.layers} == {TextLayer}
@@ -71,12 +73,12 @@ def test_weights_follow_the_model_to_another_precision(encoder):
     assert model.language_model.layers[0].qkv.weight.dtype == torch.bfloat16
 
 
-def test_bias_that_qwen3_vl_has_not_is_refused(encoder):
+def test_layer_with_a_bias_is_refused(encoder):
     layer = encoder.model.language_model.layers[0]
     layer.self_attn.o_proj.bias = torch.nn.Parameter(torch.zeros(1))
     with pytest.raises(ValueError, match="attention_bias is true; expected"):
         TextLayer(layer)
 
 
-def test_the_served_encoder_is_fused(pipeline):
+def test_loaded_engine_has_fused_layers(pipeline):
     assert isinstance(pipeline.encoder.model.language_model.layers[0], TextLayer)

@@ -1,18 +1,17 @@
-"""Equal items are encoded once; a fake encoder counts what reaches it."""
+"""Equal items are encoded once; a fake encoder records what reaches it."""
 
 import numpy as np
 import pytest
 
-from lensemble.encoder.vector_cache import Repeats, content, keys_of
+from lensemble.encoder.vector_cache import CachingEncoder, content_hash, content_keys
 from lensemble.preprocess.features import Features
 from lensemble_client import InternalError
 
-ENTRY = 8 * 4 + 256
-"""Bytes that a remembered vector of the fake encoder takes."""
+ENTRY = 8 * 4 + 256  # bytes that a cached vector of the fake encoder takes
 
 
 class FakeEncoder:
-    """An item's vector is its first id eight times; an id of 13 fails."""
+    """An item's vector is its first id eight times; items with the id 13 fail."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -42,112 +41,112 @@ def picture(id_: int = 1, *, height: int = 8, width: int = 8, changed: int | Non
     return Features(np.array([id_], np.int32), patches, np.array([[1, height, width]], np.int32))
 
 
-def first(results) -> list[float]:
+def first_numbers(results) -> list[float]:
     return [float(vector[0]) for vector in results]
 
 
 @pytest.mark.parametrize("capacity", [0, 10_000])
-def test_equal_items_of_a_batch_are_encoded_once_and_all_keep_their_places(capacity):
+def test_equal_items_of_a_batch_are_encoded_once_and_keep_their_order(capacity):
     encode = FakeEncoder()
-    repeats = Repeats(encode, capacity)
-    assert first(repeats([text(3), text(5), text(3), picture(7), text(5), picture(7)])) == [
+    encode_cached = CachingEncoder(encode, capacity)
+    assert first_numbers(encode_cached([text(3), text(5), text(3), picture(7), text(5), picture(7)])) == [
         3, 5, 3, 7, 5, 7,
     ]  # fmt: skip
     assert encode.seen == [3, 5, 7]
-    counts = repeats.counts
+    counts = encode_cached.counts
     assert (counts.encoded, counts.repeated, counts.cached) == (3, 3, 0)
 
 
-def test_equal_items_are_computed_until_the_last_of_them_is_late():
+def test_latest_deadline_of_equal_items_counts():
     encode = FakeEncoder()
     items = [text(1), text(2), text(1), text(3), text(3), text(3)]
-    Repeats(encode)(items, [70, 50, 90, 20, 0, 30])
+    CachingEncoder(encode)(items, [70, 50, 90, 20, 0, 30])
     assert encode.seen == [1, 2, 3]
     assert encode.deadlines == [90, 50, 0]
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         (text(3), text(4)),
         (text(3), text(3, tokens=2)),
         (picture(), picture(2)),
         (picture(), picture(changed=0)),
-        # 3 is not among the sampled rows of 64: only the whole content tells these two apart.
+        # Row 3 of 64 is not sampled, so only the hash of the whole content differs.
         (picture(), picture(changed=3)),
         (picture(height=4, width=16), picture(height=16, width=4)),
     ],
 )
-def test_what_differs_in_anything_is_not_equal(one, other, exact):
-    keys = keys_of([one, other, one], exact=exact)
+def test_items_with_any_difference_have_different_keys(first, second, exact):
+    keys = content_keys([first, second, first], valid_beyond_batch=exact)
     assert keys[0] == keys[2] != keys[1]
 
 
-def test_content_is_that_of_an_array_that_lies_otherwise_in_memory():
+def test_hash_does_not_depend_on_memory_layout():
     item = picture(changed=3)
     spread = Features(
         item.input_ids, np.asfortranarray(item.patches), np.asfortranarray(item.image_grid_thw)
     )
-    assert content(spread) == content(item)
+    assert content_hash(spread) == content_hash(item)
 
 
-def test_remembered_items_are_not_encoded_again():
+def test_cached_items_are_not_encoded_again():
     encode = FakeEncoder()
-    repeats = Repeats(encode, 10_000)
-    repeats([text(3), text(4)])
-    assert first(repeats([text(4), text(5), text(3), text(5)])) == [4, 5, 3, 5]
+    encode_cached = CachingEncoder(encode, 10_000)
+    encode_cached([text(3), text(4)])
+    assert first_numbers(encode_cached([text(4), text(5), text(3), text(5)])) == [4, 5, 3, 5]
     assert encode.seen == [3, 4, 5]
-    counts = repeats.counts
+    counts = encode_cached.counts
     assert (counts.encoded, counts.repeated, counts.cached) == (3, 1, 2)
 
 
-def test_without_a_cache_nothing_is_remembered():
+def test_capacity_of_zero_caches_nothing():
     encode = FakeEncoder()
-    repeats = Repeats(encode)
-    repeats([text(3)])
-    repeats([text(3)])
+    encode_cached = CachingEncoder(encode)
+    encode_cached([text(3)])
+    encode_cached([text(3)])
     assert encode.seen == [3, 3]
 
 
-def test_least_recently_used_goes_first():
+def test_least_recently_used_vector_is_dropped_first():
     encode = FakeEncoder()
-    repeats = Repeats(encode, 2 * ENTRY)
-    repeats([text(1)])
-    repeats([text(2)])
-    repeats([text(1)])  # used again
-    repeats([text(3)])  # 2 has to go
+    encode_cached = CachingEncoder(encode, 2 * ENTRY)
+    encode_cached([text(1)])
+    encode_cached([text(2)])
+    encode_cached([text(1)])  # used again
+    encode_cached([text(3)])  # drops 2
     encode.seen.clear()
-    repeats([text(1), text(3)])
+    encode_cached([text(1), text(3)])
     assert encode.seen == []
-    repeats([text(2)])
+    encode_cached([text(2)])
     assert encode.seen == [2]
-    assert repeats._used == 2 * ENTRY
+    assert encode_cached.used_bytes == 2 * ENTRY
 
 
-def test_vector_larger_than_the_cache_is_served_and_not_kept():
+def test_vector_larger_than_the_cache_is_returned_but_not_cached():
     encode = FakeEncoder()
-    repeats = Repeats(encode, ENTRY - 1)
-    assert first(repeats([text(1)])) == first(repeats([text(1)])) == [1]
+    encode_cached = CachingEncoder(encode, ENTRY - 1)
+    assert first_numbers(encode_cached([text(1)])) == first_numbers(encode_cached([text(1)])) == [1]
     assert encode.seen == [1, 1]
-    assert repeats._used == 0
+    assert encode_cached.used_bytes == 0
 
 
-def test_errors_are_not_remembered_and_harm_no_other():
+def test_errors_are_not_cached_and_do_not_affect_other_items():
     encode = FakeEncoder()
-    repeats = Repeats(encode, 10_000)
+    encode_cached = CachingEncoder(encode, 10_000)
     for _ in range(2):
-        bad, good, again = repeats([text(13), text(2), text(13)])
+        bad, good, again = encode_cached([text(13), text(2), text(13)])
         assert isinstance(bad, InternalError) and isinstance(again, InternalError)
         assert good[0] == 2
     assert encode.seen == [13, 2, 13]
 
 
-def test_what_a_caller_does_to_a_vector_does_not_reach_the_cache():
-    repeats = Repeats(FakeEncoder(), 10_000)
-    (vector,) = repeats([text(2)])
+def test_caller_cannot_change_a_cached_vector():
+    encode_cached = CachingEncoder(FakeEncoder(), 10_000)
+    (vector,) = encode_cached([text(2)])
     vector[:] = 9
-    (remembered,) = repeats([text(2)])
+    (remembered,) = encode_cached([text(2)])
     assert remembered[0] == 2
     with pytest.raises(ValueError, match="read-only"):
         remembered[:] = 9

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lensemble.checkpoint import Checkpoint, sha256_of
-from lensemble.encoder.onnx.graph_files import TEXT, VISION, Graphs
+from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
 from lensemble.operations import doctor
 from lensemble.operations.doctor import FAULT, OK, WARNING, examine
 from lensemble.settings import Settings
@@ -101,7 +101,7 @@ def test_graphs_for_onnx_runtime(checkpoint, tmp_path, monkeypatch):
     for name in (VISION, TEXT):
         (tmp_path / name).write_bytes(b"graph")
     files = {name: (sha256_of(tmp_path / name), 5) for name in (VISION, TEXT)}
-    Graphs(tmp_path, Checkpoint.open(checkpoint).profile.hash, "int8", 18, files).write()
+    ExportedGraphs(tmp_path, Checkpoint.open(checkpoint).profile.hash, "int8", 18, files).write()
     finding = found(settings)["onnx"]
     assert (finding.level, finding.text) == (OK, "graphs of this checkpoint in int8")
     assert "does not use them" in found(settings.with_changes(engine="torch"))["onnx"].text

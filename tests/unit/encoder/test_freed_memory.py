@@ -1,0 +1,63 @@
+"""Each test runs a process of its own, because the settings are those of a whole process."""
+
+import subprocess
+import sys
+import textwrap
+
+COUNT_PAGE_FAULTS = """
+    import resource, torch
+    from lensemble.encoder.freed_memory import keep_freed_memory
+    {call}
+    for n in range(30):
+        ones = torch.ones(16 << 20)  # 64 MiB; the heap has a hole of this size after a few rounds
+        del ones
+        if n == 24:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(code: str) -> int:
+    """Runs a program and returns the number that it prints."""
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(process.stdout)
+
+
+def page_faults(call: str) -> int:
+    """Counts the page faults of a process while it allocates and frees 64 MiB five times."""
+    code = textwrap.dedent(COUNT_PAGE_FAULTS).format(call=call)
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return int(process.stdout)
+
+
+def test_kept_memory_is_reused_without_page_faults():
+    assert 4 * page_faults("assert keep_freed_memory()") < page_faults("")
+
+
+MEASURE_RETURNED_MIB = """
+    import ctypes, psutil
+    from lensemble.encoder.freed_memory import keep_freed_memory, return_freed_memory
+    keep_freed_memory()
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    pieces = [libc.malloc(1 << 20) for _ in range(200)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, 1 << 20)
+    last = libc.malloc(64)  # keeps the heap from shrinking at its end
+    for piece in pieces:
+        libc.free(piece)
+    before = psutil.Process().memory_info().rss
+    assert return_freed_memory()
+    print((before - psutil.Process().memory_info().rss) >> 20)
+"""
+
+
+def test_kept_memory_can_be_returned_to_the_kernel():
+    code = textwrap.dedent(MEASURE_RETURNED_MIB)
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(process.stdout) > 150
