@@ -15,27 +15,27 @@ import torch
 
 from benchmarks.gpu.step import mixed_features, parse_arguments
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.packing import Packed, pack
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.packing import PackedBatch, pack
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 from lensemble_export.onnx.reference import Reference
 
 
-def largest_change(encoder: Encoder, items: list[Features], leak: bool) -> float:
+def largest_change(encoder: TorchEngine, items: list[Features], leak: bool) -> float:
     """Returns the largest change of a component between an item alone and among the others.
 
     Args:
-        encoder: Encoder to check.
+        encoder: TorchEngine to check.
         items: Items that share a pass.
         leak: Whether to remove the boundaries between pictures in the shared pass.
     """
-    alone = [encoder.forward(pack([item], encoder.geometry)) for item in items]
-    packed = pack(items, encoder.geometry)
+    alone = [encoder.forward(pack([item], encoder.input_spec)) for item in items]
+    packed = pack(items, encoder.input_spec)
     together = encoder.forward(_without_boundaries(packed) if leak else packed)
     return float((torch.cat(alone) - together).abs().max())
 
 
-def _without_boundaries(packed: Packed) -> Packed:
+def _without_boundaries(packed: PackedBatch) -> PackedBatch:
     """Puts all pictures into one segment, which makes the vision tower leak."""
     patches = len(packed.patches)
     return replace(
@@ -43,9 +43,9 @@ def _without_boundaries(packed: Packed) -> Packed:
     )
 
 
-def device_waits(encoder: Encoder, items: list[Features]) -> list[str]:
+def device_waits(encoder: TorchEngine, items: list[Features]) -> list[str]:
     """Returns the lines at which a forward pass waits for the device; empty on CPUs."""
-    packed = pack(items, encoder.geometry)
+    packed = pack(items, encoder.input_spec)
     encoder.forward(packed)
     if encoder.device.type == "cpu":
         return []

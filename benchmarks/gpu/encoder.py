@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.gpu.step import Step, flop, parse_arguments, picture_features, text_features
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 PICTURES = ((448, 448), (768, 1024), (1024, 1024))
 TEXTS = (32, 512)
@@ -25,7 +25,7 @@ def ceiling(step: Step) -> float | None:
     return measured
 
 
-def measure(step: Step, encoder: Encoder) -> list[dict[str, object]]:
+def measure(step: Step, encoder: TorchEngine) -> list[dict[str, object]]:
     """Returns one row of figures per kind of item and batch size."""
     pictures = PICTURES[:1] if step.dry else PICTURES
     batches = BATCHES[:2] if step.dry else BATCHES
@@ -38,7 +38,7 @@ def measure(step: Step, encoder: Encoder) -> list[dict[str, object]]:
             items = [item] * batch
             if batch > 1 and sum(len(i.patches) for i in items) > MAX_PATCHES:
                 continue
-            packed = pack(items, encoder.geometry)  # uploads are part of what is measured
+            packed = pack(items, encoder.input_spec)  # uploads are part of what is measured
             seconds = step.seconds(partial(encoder.forward, packed))
             tflop_per_s = flop(items, step.shape) / seconds / 1e12
             row: dict[str, object] = {

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.common.results import machine
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.precision import bf16_pays
-from lensemble.encoder.pytorch.torch_engine import Encoder
+from lensemble.encoder.precision import bf16_is_faster
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_export.convert_checkpoint import convert_checkpoint
@@ -50,7 +50,7 @@ class Step:
     @property
     def dtype(self) -> str:
         """Precision: bf16, or fp32 in a dry run on a CPU on which bf16 would take minutes."""
-        return "fp32" if self.dry and not bf16_pays() else "bf16"
+        return "fp32" if self.dry and not bf16_is_faster() else "bf16"
 
     def source_checkpoint(self) -> Path:
         """Returns a checkpoint with random weights, which is made if it is missing."""
@@ -71,9 +71,9 @@ class Step:
         settings = Settings(checkpoint=self.checkpoint())
         return settings.with_changes(dtype=dtype or self.dtype, device=self.device.type)
 
-    def encoder(self, dtype: str | None = None) -> Encoder:
+    def encoder(self, dtype: str | None = None) -> TorchEngine:
         """Returns the encoder; `dtype` replaces the step's precision."""
-        return Encoder.load(
+        return TorchEngine.load(
             Checkpoint.open(self.checkpoint()), self.settings(dtype), str(self.device)
         )
 
@@ -123,17 +123,17 @@ def parse_arguments(description: str | None) -> Step:
     return Step(options.out, options.work / ("dry" if options.dry else "real"), options.dry, shape)
 
 
-def text_features(tokens: int, encoder: Encoder, seed: int = 0) -> Features:
+def text_features(tokens: int, encoder: TorchEngine, seed: int = 0) -> Features:
     """Returns the features of a text with that many tokens, template included."""
     ids = np.random.default_rng(seed).integers(0, 8000, tokens, dtype=np.int32)
     return Features(ids, np.empty((0, 768), np.uint8), np.empty((0, 3), np.int32))
 
 
-def picture_features(height: int, width: int, encoder: Encoder, seed: int = 0) -> Features:
+def picture_features(height: int, width: int, encoder: TorchEngine, seed: int = 0) -> Features:
     """Returns the features of a picture, with the 22 other tokens of an item without text."""
     rng = np.random.default_rng(seed)
     rows, columns = height // 16, width // 16
-    image_tokens = np.full(rows * columns // 4, encoder.geometry.image_token_id, np.int32)
+    image_tokens = np.full(rows * columns // 4, encoder.input_spec.image_token_id, np.int32)
     template = rng.integers(0, 8000, 22, dtype=np.int32)
     return Features(
         np.concatenate([template[:14], image_tokens, template[14:]]),
@@ -142,7 +142,7 @@ def picture_features(height: int, width: int, encoder: Encoder, seed: int = 0) -
     )
 
 
-def mixed_features(count: int, encoder: Encoder, largest: int = 1024) -> list[Features]:
+def mixed_features(count: int, encoder: TorchEngine, largest: int = 1024) -> list[Features]:
     """Returns half texts of 5 to 200 tokens, half pictures of 128 to `largest` pixels a side."""
     rng = np.random.default_rng(1)
     items = []

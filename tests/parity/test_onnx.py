@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder import attention_graph, choose_engine
+from lensemble.encoder import attention_table, choose_engine
 from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, ExportedGraphs
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
@@ -66,13 +66,14 @@ def test_from_bytes_to_vectors(exported, checkpoint, expected):
 
 def test_a_leak_would_be_seen(exported, checkpoint, monkeypatch):
     """Queries that see one key more than their own must fail."""
-    causal = attention_graph.causal
+    causal_attention = attention_table.causal_attention
 
     def leaking(boundaries):
-        made = causal(boundaries)
-        return {**made, "seen": np.minimum(made["seen"] + 1, made["keys"].shape[1])}
+        table = causal_attention(boundaries)
+        visible_keys = np.minimum(table.visible_keys + 1, table.key_rows.shape[1])
+        return replace(table, visible_keys=visible_keys)
 
-    monkeypatch.setattr(attention_graph, "causal", leaking)
+    monkeypatch.setattr(attention_table, "causal_attention", leaking)
     assert not verify.verify_graphs(Checkpoint.open(checkpoint), exported[EMBEDDING], print)[
         "passed"
     ]

@@ -49,9 +49,8 @@ def first_numbers(results) -> list[float]:
 def test_equal_items_of_a_batch_are_encoded_once_and_keep_their_order(capacity):
     encode = FakeEncoder()
     encode_cached = CachingEncoder(encode, capacity)
-    assert first_numbers(encode_cached([text(3), text(5), text(3), picture(7), text(5), picture(7)])) == [
-        3, 5, 3, 7, 5, 7,
-    ]  # fmt: skip
+    items = [text(3), text(5), text(3), picture(7), text(5), picture(7)]
+    assert first_numbers(encode_cached(items)) == [3, 5, 3, 7, 5, 7]
     assert encode.seen == [3, 5, 7]
     counts = encode_cached.counts
     assert (counts.encoded, counts.repeated, counts.cached) == (3, 3, 0)
