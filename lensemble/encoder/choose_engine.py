@@ -1,7 +1,7 @@
 """Chooses the engine of a checkpoint: PyTorch or ONNX Runtime.
 
 On CPUs neither is always faster: ONNX Runtime has less overhead per call, and PyTorch multiplies in
-bf16 (docs/export.md has the measurements). So where a checkpoint has exported graphs, the setting
+bf16 (docs/performance.md has the measurements). So where a checkpoint has exported graphs, the setting
 `auto` times both.
 """
 

@@ -153,7 +153,7 @@ def _ports(ports: Sequence[int]) -> Iterator[Finding]:
 
 def _variables() -> Iterator[Finding]:
     for name in unknown_variables():
-        yield Finding(WARNING, name, "no such setting", "README lists them; unset it")
+        yield Finding(WARNING, name, "no such setting", "docs/settings.md lists them; unset it")
 
 
 def _checkpoint(settings: Settings) -> Iterator[Finding]:

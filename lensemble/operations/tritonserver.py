@@ -338,7 +338,7 @@ class TritonServer:
         settings = self._settings.with_changes(heartbeats=self.heartbeats)
         environment = {**inherited, **settings.to_env()}
         # Threads of libgomp that wait for each other spin. Where others want their core too, a pass
-        # then takes ten times as long: docs/performance.md.
+        # then takes ten times as long: docs/decisions.md.
         environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
         for name, value in PRIMITIVES.items():
             environment.setdefault(name, value)

@@ -234,3 +234,13 @@ def test_messages_on_the_troubleshooting_page_are_those_of_the_code():
     assert len(quoted) > 15
     for part in {part for message in quoted for part in message.split(" ... ")}:
         assert any(part in text for text in texts), part
+
+
+def test_pages_that_the_code_names_exist():
+    names = "|".join(("py", "toml", "yml", "pbtxt", "sh"))
+    named = set()
+    for path in TRACKED:
+        if re.search(rf"\.({names})$|Dockerfile|Makefile", path) and (ROOT / path).is_file():
+            named |= set(re.findall(r"\bdocs/\w+\.md\b", text_of(path)))
+    assert named, "the code names pages"
+    assert named <= set(PAGES)
