@@ -1,8 +1,8 @@
 """Chooses the engine of a checkpoint: PyTorch or ONNX Runtime.
 
 On CPUs neither is always faster: ONNX Runtime has less overhead per call, and PyTorch multiplies in
-bf16 (docs/performance.md has the measurements). So where a checkpoint has exported graphs, the setting
-`auto` times both.
+bf16 (docs/performance.md has the measurements). So where a checkpoint has exported graphs, the
+setting `auto` times both.
 """
 
 from __future__ import annotations

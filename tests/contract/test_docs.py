@@ -199,7 +199,7 @@ def test_values_of_labels_are_those_of_the_code():
     from lensemble.encoder import vector_cache
 
     assert labels_of("lensemble_vectors_total", "source") == set(
-        vector_cache.Counts.__dataclass_fields__
+        vector_cache.VectorCounts.__dataclass_fields__
     )
 
 
