@@ -1,7 +1,7 @@
-# NVIDIA's Triton with this package beside it. Older than 26.06 lacks published security fixes.
+# NVIDIA's Triton with this package. Releases before 26.06 lack published security fixes.
 ARG TRITON=26.08
 
-# What both images install.
+# The files that both images install.
 FROM scratch AS source
 COPY pyproject.toml README.md LICENSE ./
 COPY lensemble lensemble
@@ -22,7 +22,7 @@ EXPOSE 8080
 CMD ["python", "-m", "lensemble.gateway"]
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
-# What comes after the first two: see lensemble/operations/tritonserver.py.
+# lensemble/operations/command_line.py has the reasons for the variables after the first two.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
   LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 WORKDIR /opt/lensemble
@@ -31,7 +31,7 @@ COPY --from=source / ./
 RUN pip install --no-cache-dir '.[serve,export,hybrid]' 'numpy<2'
 
 USER triton-server
-# gRPC, HTTP, Triton's metrics, and how the server is: /ready, /live, and /metrics of starts.
+# HTTP, gRPC, Triton's metrics, and the supervisor's routes: /ready, /live and /metrics.
 EXPOSE 8000 8001 8002 8003
-# Triton does not start a model's process again that died; this does.
+# `lensemble up` restarts the server when a model process dies; Triton itself does not.
 CMD ["lensemble", "up", "--address", "0.0.0.0", "--log", "json", "--drain", "5"]

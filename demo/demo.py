@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from demo.answers_picture import Answer, contact_sheet
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.signals import stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, LensembleError
 from lensemble_evaluation.dataset import load_dataset

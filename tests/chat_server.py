@@ -74,7 +74,7 @@ class ChatServer:
         self._home: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
-        from lensemble.operations.tritonserver import LOOPBACK, free_port
+        from lensemble.operations.ports import LOOPBACK, free_port
 
         port = free_port()
         self.url = f"http://{LOOPBACK}:{port}/v1"

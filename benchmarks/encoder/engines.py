@@ -25,7 +25,8 @@ from benchmarks.common.results import print_and_save
 from benchmarks.common.workloads import WORKLOADS
 from benchmarks.serving import callers
 from lensemble.checkpoint import Checkpoint
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.signals import stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, LensembleError
 from lensemble_corpus.entries import Entry

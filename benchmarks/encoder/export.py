@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.common.random_checkpoint import random_serving_checkpoint
 from benchmarks.common.results import print_and_save
-from lensemble.operations.tritonserver import stop_on_signals
+from lensemble.operations.signals import stop_on_signals
 
 _EVERY_S = 0.1
 GIB = 2**30

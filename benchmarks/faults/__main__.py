@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.common.results import print_and_save
 from benchmarks.faults import hostile_calls, killed_processes
-from lensemble.operations.tritonserver import stop_on_signals
+from lensemble.operations.signals import stop_on_signals
 
 
 def main() -> int:

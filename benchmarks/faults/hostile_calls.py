@@ -20,8 +20,8 @@ from benchmarks.faults.hostile_inputs import HostileCall, hostile_calls
 from lensemble.checkpoint import Checkpoint
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling import heartbeat
-from lensemble.scheduling.lanes import REST_S
+from lensemble.scheduling.heartbeat import read_heartbeats
+from lensemble.scheduling.lane_scheduler import CLEAN_UP_EVERY_S
 from lensemble.settings import Settings
 from lensemble_client import Client, Item, Retry
 from lensemble_contract.errors import InternalError, LensembleError
@@ -90,7 +90,7 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
         before = _resident(up.server)
         _send(url, itertools.islice(calls, count - first), valid, expected, outcomes)
         after = _resident(up.server)
-        time.sleep(2 * REST_S + 5)  # after this long an idle encoder releases memory
+        time.sleep(2 * CLEAN_UP_EVERY_S + 5)  # after this long an idle encoder releases memory
         rested = _resident(up.server)
         died = sum(up.state.restarts.values())
     return {
@@ -164,7 +164,7 @@ def _same(client: Client, item: Item, expected: Any) -> bool:
 def _resident(server: TritonServer) -> dict[str, int]:
     """Returns name of a process -> resident bytes."""
     resident = {"tritonserver": psutil.Process(server.pid).memory_info().rss}
-    for beat in heartbeat.read(server.heartbeats):
+    for beat in read_heartbeats(server.heartbeats):
         rss = psutil.Process(beat.pid).memory_info().rss
         resident[beat.model] = resident.get(beat.model, 0) + rss
     return resident

@@ -20,7 +20,7 @@ from benchmarks.common.workloads import WORKLOADS
 from lensemble.checkpoint import Checkpoint
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling import heartbeat
+from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, Retry
 from lensemble_contract.errors import LensembleError, NotFoundError
@@ -167,7 +167,7 @@ def choose_process(server: TritonServer, name: str, draw: random.Random) -> psut
     """Returns a random process of a model, or the process of tritonserver."""
     if name == "tritonserver":
         return psutil.Process(server.pid)
-    beats = [beat.pid for beat in heartbeat.read(server.heartbeats) if beat.model == name]
+    beats = [beat.pid for beat in read_heartbeats(server.heartbeats) if beat.model == name]
     return psutil.Process(draw.choice(beats))
 
 

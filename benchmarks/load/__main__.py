@@ -18,7 +18,7 @@ from benchmarks.load.report.tables import format_tables
 from benchmarks.load.run_scenario import run_scenario
 from benchmarks.load.scenario import FOLDER as SCENARIOS
 from benchmarks.load.scenario import load_scenario
-from lensemble.operations.tritonserver import stop_on_signals
+from lensemble.operations.signals import stop_on_signals
 from lensemble_contract.errors import LensembleError
 
 FOLDER = Path(".cache/load")

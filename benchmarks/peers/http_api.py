@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 from pydantic import BaseModel
 
-from lensemble.operations.tritonserver import LOOPBACK
+from lensemble.operations.ports import LOOPBACK
 from lensemble.profile import Profile
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import httpx
 
-from lensemble.operations.tritonserver import LOOPBACK, free_port
+from lensemble.operations.ports import LOOPBACK, free_port
 
 # `lensemble_client`, the small API of `http_api`, or OpenAI's API with chat messages.
 Protocol = Literal["grpc", "json", "openai"]

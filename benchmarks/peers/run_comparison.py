@@ -40,7 +40,8 @@ from benchmarks.peers.comparison import (
 from benchmarks.peers.load_generator import Turn, fetch_vectors, run_turn
 from benchmarks.peers.peer import Peer, Protocol, running_peer
 from lensemble.checkpoint import Checkpoint
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.signals import stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_export.onnx.export_graphs import export_graphs

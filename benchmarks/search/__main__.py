@@ -30,7 +30,7 @@ from benchmarks.search.corpora import CORPORA, DEMO, PEERS, MeasurementBudget
 from lensemble.index.snapshots.faiss_index import faiss_module
 from lensemble.index.snapshots.kinds import EXACT, HNSW, IVF, IVF_SQ8, KINDS
 from lensemble.index.storage.index_plan import RECALL_TARGET
-from lensemble.operations.tritonserver import stop_on_signals
+from lensemble.operations.signals import stop_on_signals
 
 # Corpora to write to: the first of them that is measured.
 WRITTEN = ("100k", "10k")

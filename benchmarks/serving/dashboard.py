@@ -33,9 +33,10 @@ from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
 from lensemble.operations.health_routes import HealthServer
+from lensemble.operations.signals import stop_on_signals
 from lensemble.operations.supervisor import Supervisor
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
-from lensemble.scheduling import heartbeat
+from lensemble.operations.tritonserver import TritonServer
+from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, Item, Retry
 from lensemble_contract.errors import LensembleError
@@ -179,7 +180,7 @@ def _flood(client: Client, pictures: Sequence[Item]) -> None:
 
 
 def _kill(server: TritonServer) -> None:
-    beats = heartbeat.read(server.heartbeats)
+    beats = read_heartbeats(server.heartbeats)
     psutil.Process(next(beat.pid for beat in beats if beat.model == "qwen3_vl")).send_signal(
         signal.SIGKILL
     )

@@ -21,7 +21,8 @@ from benchmarks.common.results import print_and_save
 from benchmarks.common.timing import format_ratios, medians, ratio
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.signals import stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 
 CALLERS = (1, 16, 64)

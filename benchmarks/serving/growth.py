@@ -27,7 +27,8 @@ from benchmarks.search.corpora import VECTORS, VectorCorpus, clustered
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.signals import stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client
 

@@ -26,8 +26,9 @@ import psutil
 from benchmarks.common.results import print_and_save
 from benchmarks.common.workloads import WORKLOADS
 from benchmarks.serving import callers
+from lensemble.operations.signals import stop_on_signals
 from lensemble.operations.supervisor import Supervisor
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import AsyncClient, Item, Retry
 from lensemble_contract.errors import LensembleError, OverloadedError

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import yaml
 
-from lensemble.operations.tritonserver import LOOPBACK, free_port
+from lensemble.operations.ports import LOOPBACK, free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "lensemble.json"

@@ -24,7 +24,8 @@ from benchmarks.common.results import print_and_save
 from benchmarks.common.workloads import WORKLOADS
 from benchmarks.serving import callers
 from lensemble.operations.model_repository import write_repository
-from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+from lensemble.operations.signals import stop_on_signals
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 
 CALLERS = (1, 64)

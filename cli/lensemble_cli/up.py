@@ -91,9 +91,10 @@ def add_command(commands: Commands) -> None:
 def _up(args: argparse.Namespace) -> int:
     try:
         from lensemble.operations.health_routes import HealthServer
-        from lensemble.operations.logs import Relay, use_json
+        from lensemble.operations.logs import LogRelay, log_as_json
+        from lensemble.operations.signals import stop_on_signals
         from lensemble.operations.supervisor import Supervisor
-        from lensemble.operations.tritonserver import TritonServer, stop_on_signals
+        from lensemble.operations.tritonserver import TritonServer
         from lensemble.settings import Settings
     except ImportError as error:
         return report_missing_package("local-server", error)
@@ -120,10 +121,10 @@ def _up(args: argparse.Namespace) -> int:
         )
         supervisor = Supervisor(server)
         if args.log == "json":
-            use_json()
+            log_as_json()
         else:
             print("starting ...", file=sys.stderr)
-        relay = nullcontext() if args.log == "file" else Relay(lambda: server.log_file)
+        relay = nullcontext() if args.log == "file" else LogRelay(lambda: server.log_file)
         with (
             relay,
             HealthServer(supervisor.state, args.health_port, args.address) as health,

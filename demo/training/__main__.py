@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from demo.emoji.write_dataset import write_dataset
 from demo.training.plan import Plan, load_data
 from demo.training.reproduce import evaluate_checkpoint, train
-from lensemble.operations.tritonserver import stop_on_signals
+from lensemble.operations.signals import stop_on_signals
 from lensemble_contract.errors import LensembleError
 from lensemble_evaluation import report
 

@@ -31,7 +31,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from lensemble.gateway.settings import PREFIX, GatewaySettings
-from lensemble.operations.tritonserver import free_port
+from lensemble.operations.ports import free_port
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 START_TIMEOUT_S = 30.0

@@ -1,4 +1,4 @@
-"""What stands in the way of a server on this machine, each with its remedy."""
+"""Checks whether this machine can run a server; each problem comes with a remedy."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "faiss-cpu", "numpy")
 _SHARED_MEMORY = Path("/dev/shm")
-_LEAST_SHARED_MEMORY = 1024**3
-"""A full batch of pictures at the profile's largest size, twice."""
-_LEAST_DISK = 1024**3
+# Twice the size of a full batch of pictures at the profile's largest size.
+_MIN_SHARED_MEMORY = 1024**3
+_MIN_DISK = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         level: `OK`, `WARNING` or `FAULT`.
-        subject: What was looked at.
-        text: What was found.
-        remedy: What to do; empty if there is nothing to do.
+        subject: what was checked.
+        text: what the check found.
+        remedy: what to do about it; empty if there is nothing to do.
     """
 
     level: str
@@ -41,23 +41,23 @@ class Finding:
 
 
 def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding]:
-    """Looks at everything, cheap things first.
+    """Runs all checks, the quick ones first.
 
     Args:
-        settings: Of the server; None looks at the machine alone.
-        ports: TCP ports on loopback that it would take.
+        settings: the server's settings; None checks the machine only.
+        ports: TCP ports on loopback that the server would use.
     """
-    looks: list[Callable[[], Iterator[Finding]]] = [
+    checks: list[Callable[[], Iterator[Finding]]] = [
         _python, _packages, _tritonserver, _device, _shared_memory, lambda: _ports(ports),
         _variables,
     ]  # fmt: skip
     if settings is not None:
-        looks += [
+        checks += [
             lambda: _checkpoint(settings), lambda: _engine(settings), lambda: _index(settings)
         ]  # fmt: skip
-    for look in looks:
+    for check in checks:
         try:
-            yield from look()
+            yield from check()
         except LensembleError as error:
             yield Finding(FAULT, error.field or "settings", error.message)
 
@@ -73,23 +73,25 @@ def _packages() -> Iterator[Finding]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             yield Finding(FAULT, name, "not installed", "pip install 'lensemble[local-server]'")
-    yield Finding(OK, "packages", ", ".join(f"{name} {one}" for name, one in versions.items()))
+    yield Finding(
+        OK, "packages", ", ".join(f"{name} {version}" for name, version in versions.items())
+    )
 
 
 def _tritonserver() -> Iterator[Finding]:
     from lensemble.operations.installation import find_tritonserver
 
-    found = find_tritonserver()
-    if found.stub is not None:
+    installation = find_tritonserver()
+    if installation.stub is not None:
         yield Finding(
             WARNING,
             "tritonserver",
-            f"{found.binary}, release 24.10 of the nvidia-pytriton wheel",
-            "it has known security holes: on loopback only; to serve others, take NVIDIA's image "
-            "(docker-compose.yml)",
+            f"{installation.binary}, release 24.10 of the nvidia-pytriton wheel",
+            "it has known security holes: use it on loopback only, and NVIDIA's image "
+            "(docker-compose.yml) to serve others",
         )
     else:
-        yield Finding(OK, "tritonserver", str(found.binary))
+        yield Finding(OK, "tritonserver", str(installation.binary))
 
 
 def _device() -> Iterator[Finding]:
@@ -105,33 +107,33 @@ def _device() -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "gpu",
-            "there is one, and PyTorch does not see it",
-            "python -c 'import torch; torch.zeros(1).cuda()' says why; in a container, start it "
+            "this machine has a GPU, but PyTorch does not find it",
+            "python -c 'import torch; torch.zeros(1).cuda()' shows the reason; start a container "
             "with --gpus all",
         )
-    yield Finding(OK, "cpu", f"{cores} cores, no GPU: for small models and for trying out")
+    yield Finding(OK, "cpu", f"{cores} cores, no GPU: enough for small models and for trials")
 
 
 def _shared_memory() -> Iterator[Finding]:
     if not _SHARED_MEMORY.is_dir():
-        yield Finding(FAULT, "/dev/shm", "missing", "mount a tmpfs there")
+        yield Finding(FAULT, "/dev/shm", "the folder is missing", "mount a tmpfs there")
         return
     usage = shutil.disk_usage(_SHARED_MEMORY)
     text = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
-    if usage.free < _LEAST_SHARED_MEMORY:
+    if usage.free < _MIN_SHARED_MEMORY:
         yield Finding(
             FAULT,
             "/dev/shm",
-            f"{text}; tensors pass through it",
-            "docker run --shm-size 2g, or `shm_size: 2gb` in a compose file; rm /dev/shm/lensemble_"
-            "* if nothing runs",
+            f"{text}; Triton passes tensors through it and needs 1 GB",
+            "use docker run --shm-size 2g, or `shm_size: 2gb` in a compose file; if no server "
+            "runs, rm /dev/shm/lensemble_*",
         )
     else:
         yield Finding(OK, "/dev/shm", text)
 
 
 def _ports(ports: Sequence[int]) -> Iterator[Finding]:
-    from lensemble.operations.tritonserver import free_ports
+    from lensemble.operations.ports import free_ports
 
     taken = []
     for port in ports:
@@ -140,12 +142,11 @@ def _ports(ports: Sequence[int]) -> Iterator[Finding]:
         except LensembleError:
             taken.append(port)
     if taken:
-        said = ", ".join(map(str, taken))
         yield Finding(
             WARNING,
             "ports",
-            f"{said} taken",
-            "`ss -ltnp` says by whom; or take others: lensemble up --grpc-port 0 (a free one)",
+            f"{', '.join(map(str, taken))} taken by another program",
+            "find it with `ss -ltnp`, or choose others: lensemble up --grpc-port 0 (any free one)",
         )
     else:
         yield Finding(OK, "ports", f"{', '.join(map(str, ports))} are free")
@@ -159,12 +160,11 @@ def _variables() -> Iterator[Finding]:
 def _checkpoint(settings: Settings) -> Iterator[Finding]:
     from lensemble.checkpoint import Checkpoint
 
-    found = Checkpoint.open(settings.checkpoint, full=True)
+    profile = Checkpoint.open(settings.checkpoint, full=True).profile
     yield Finding(
         OK,
         "checkpoint",
-        f"{found.profile.name}, {found.profile.dimension} dimensions, every file as its profile "
-        "says",
+        f"{profile.name}, {profile.dimension} dimensions; all files match its profile",
     )
 
 
@@ -179,7 +179,7 @@ def _engine(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             FAULT if settings.engine == "onnx" or settings.onnx else WARNING,
             "onnx",
-            "there are graphs, and ONNX Runtime is missing",
+            "there are graphs, but ONNX Runtime is not installed",
             "run `pip install 'lensemble[onnx]'`",
         )
         return
@@ -192,7 +192,7 @@ def _index(settings: Settings) -> Iterator[Finding]:
         yield Finding(OK, "index", "none: embeddings only")
         return
     if not settings.index.exists() and settings.writes == "on":
-        yield Finding(OK, "index", f"{str(settings.index)!r} will be made")
+        yield Finding(OK, "index", f"{str(settings.index)!r} will be created")
         return
     from lensemble.checkpoint import Checkpoint
     from lensemble.index import check_profile
@@ -208,16 +208,20 @@ def _index(settings: Settings) -> Iterator[Finding]:
                 FAULT,
                 "index",
                 f"snapshot {name!r} is damaged",
-                f"lensemble index compact {settings.index} makes it anew from the items",
+                f"lensemble index compact {settings.index} builds a new one from the stored items",
             )
             return
-        made = read_manifest(settings.index, name) if name else None
-    text = "no snapshot yet" if made is None else f"{made.count} items, {made.kind}"
-    if made is not None:
-        text += f", recall@10 {made.recall_at_10:.3f}"
+        manifest = read_manifest(settings.index, name) if name else None
+    if manifest is None:
+        text = "no snapshot yet"
+    else:
+        text = f"{manifest.count} items, {manifest.kind}, recall@10 {manifest.recall_at_10:.3f}"
     yield Finding(OK, "index", text)
     free = shutil.disk_usage(settings.index).free
-    if settings.writes == "on" and free < _LEAST_DISK:
+    if settings.writes == "on" and free < _MIN_DISK:
         yield Finding(
-            WARNING, "disk", f"{free / 1e9:.1f} GB free for writes", "make room, or move the index"
+            WARNING,
+            "disk",
+            f"{free / 1e9:.1f} GB free for writes",
+            "free some space, or move the index",
         )

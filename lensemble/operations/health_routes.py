@@ -1,8 +1,10 @@
-"""HTTP routes that say how a supervised server is; Triton's own stay green when a model has died.
+"""HTTP routes for the health of a supervised server.
 
-- `GET /live`: 200 for as long as the supervisor runs.
-- `GET /ready`: 200 if the server serves, 503 with the reason if not.
-- `GET /metrics`: the supervisor's own, for Prometheus.
+Triton's own health routes go on to answer 200 when a model process has died.
+
+- `GET /live`: 200 while the supervisor runs.
+- `GET /ready`: 200 if the server serves; otherwise 503, with the reason.
+- `GET /metrics`: the supervisor's metrics, for Prometheus.
 """
 
 from __future__ import annotations
@@ -19,28 +21,28 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from lensemble.operations.liveness import REASONS
-from lensemble.operations.supervisor import START, State
-from lensemble.operations.tritonserver import LOOPBACK, free_ports
+from lensemble.operations.ports import LOOPBACK, free_ports
+from lensemble.operations.supervisor import START, SupervisorState
 
 _TIMEOUT_S = 5
 
 
 class HealthServer:
-    """Answers on a port of its own; a context manager.
+    """Serves the routes on a port of its own; a context manager.
 
     Args:
-        state: Of the supervisor.
-        port: 0 takes a free one.
-        address: Where to listen.
+        state: the state of the supervised server.
+        port: TCP port to listen on; 0 takes a free one.
+        address: address to listen on.
 
     Attributes:
-        url: Where it listens.
+        url: URL of the routes, without a path.
 
     Raises:
-        InvalidInputError: It cannot listen there.
+        InvalidInputError: The port is taken, or the address cannot be used.
     """
 
-    def __init__(self, state: State, port: int = 0, address: str = LOOPBACK) -> None:
+    def __init__(self, state: SupervisorState, port: int = 0, address: str = LOOPBACK) -> None:
         (port,) = free_ports([port], address)
         self._server = ThreadingHTTPServer((address, port), partial(_Handler, state))
         self._server.daemon_threads = True
@@ -60,12 +62,12 @@ class HealthServer:
 class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_S
 
-    def __init__(self, state: State, *connection: Any) -> None:
+    def __init__(self, state: SupervisorState, *connection: Any) -> None:
         self.state = state
-        super().__init__(*connection)  # which answers
+        super().__init__(*connection)  # answers the request
 
     def do_GET(self) -> None:
-        """Routes by path."""
+        """Answers a GET request."""
         state = self.state
         if self.path == "/live":
             self._answer(HTTPStatus.OK, {"status": "ok"})
@@ -83,27 +85,27 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             self._send(HTTPStatus.OK, "text/plain; version=0.0.4", metrics(state))
         else:
-            self._answer(HTTPStatus.NOT_FOUND, {"detail": "there are /live, /ready and /metrics"})
+            self._answer(HTTPStatus.NOT_FOUND, {"detail": "expected /live, /ready or /metrics"})
 
     def _answer(self, status: HTTPStatus, content: dict[str, object]) -> None:
         self._send(status, "application/json", json.dumps(content) + "\n")
 
-    def _send(self, status: HTTPStatus, kind: str, text: str) -> None:
+    def _send(self, status: HTTPStatus, content_type: str, text: str) -> None:
         body = text.encode()
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: probes come every few seconds."""
+        """Logs nothing: probes come every few seconds."""
 
 
 class _Metrics:
-    """The state, for `prometheus_client`."""
+    """Collects the state for `prometheus_client`."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SupervisorState) -> None:
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
@@ -111,19 +113,19 @@ class _Metrics:
         state = self._state
         yield GaugeMetricFamily("lensemble_up", "Whether the server serves.", int(state.ready))
         restarts = CounterMetricFamily(
-            "lensemble_restarts", "Starts after a fault, by what was wrong.", labels=["reason"]
+            "lensemble_restarts", "Restarts after a fault, by reason.", labels=["reason"]
         )
-        # All of them from the start: a counter that appears with 1 shows no increase.
+        # All reasons from the start: a counter that first appears as 1 shows no increase.
         for reason in (*REASONS, START):
             restarts.add_metric([reason], state.restarts.get(reason, 0))
         yield restarts
         yield GaugeMetricFamily(
             "lensemble_recovery_seconds",
-            "From finding the last fault until it served again.",
+            "Seconds from finding the last fault until the server served again.",
             state.recovery_s,
         )
 
 
-def metrics(state: State) -> str:
-    """In Prometheus' text format."""
+def metrics(state: SupervisorState) -> str:
+    """The state in Prometheus's text format."""
     return generate_latest(_Metrics(state)).decode()

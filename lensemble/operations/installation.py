@@ -1,4 +1,4 @@
-"""Where a tritonserver lies on this machine."""
+"""Finds an installed tritonserver on this machine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from lensemble_contract.errors import InvalidInputError
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where a tritonserver and its Python backend lie.
+    """The files of a tritonserver and its Python backend.
 
     Attributes:
-        binary: The `tritonserver` program.
-        backends: Folder with `python/`; None leaves it to the binary.
-        libraries: Folder for LD_LIBRARY_PATH; None if none is needed.
-        stub: The Python backend's stub for this interpreter; None if it brings its own.
+        binary: the `tritonserver` program.
+        backends: folder of backends, with the sub-folder `python`; None if the program finds its
+            own.
+        libraries: folder to add to LD_LIBRARY_PATH; None if none is needed.
+        stub: the Python backend's stub for this version of Python; None if the program finds its
+            own.
     """
 
     binary: Path
@@ -28,22 +30,25 @@ class Installation:
     stub: Path | None = None
 
 
-def find_tritonserver(given: Path | None = None) -> Installation:
-    """Finds a tritonserver: the one given, on PATH, or in the `nvidia-pytriton` wheel.
+def find_tritonserver(path: Path | None = None) -> Installation:
+    """Finds a tritonserver: the given one, the one on PATH, or that of the `nvidia-pytriton` wheel.
+
+    Args:
+        path: the program, if it is known.
 
     Raises:
-        InvalidInputError: There is none, or none for this version of Python.
+        InvalidInputError: There is no tritonserver, or none for this version of Python.
     """
-    if given is not None:
-        if not given.is_file():
-            raise InvalidInputError(f"no file {str(given)!r}", field="tritonserver")
-        return Installation(given.resolve())
+    if path is not None:
+        if not path.is_file():
+            raise InvalidInputError(f"there is no file {str(path)!r}", field="tritonserver")
+        return Installation(path.resolve())
     if on_path := shutil.which("tritonserver"):
         return Installation(Path(on_path))
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise InvalidInputError(
-            "no tritonserver: none was given, none is on PATH, and `nvidia-pytriton` is not "
+            "no tritonserver was found on PATH, and the package `nvidia-pytriton` is not "
             "installed; run `pip install 'lensemble[local-server]'`",
             field="tritonserver",
         )
@@ -51,10 +56,10 @@ def find_tritonserver(given: Path | None = None) -> Installation:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
-        found = sorted(path.name for path in stub.parent.parent.iterdir())
+        versions = sorted(folder.name for folder in stub.parent.parent.iterdir())
         raise InvalidInputError(
             f"the `nvidia-pytriton` wheel has no stub for Python {version}, only for "
-            f"{', '.join(found)}",
+            f"{', '.join(versions)}",
             field="tritonserver",
         )
     return Installation(

@@ -1,140 +1,156 @@
-"""Do the models' processes live, and do they get on with their work?
+"""Liveness check: finds model processes that died, were stopped, hang or fail.
 
-Triton calls a model ready that was loaded once, also when its process has died or hangs (seen with
-2.51; newer ones notice the dead). So the processes are looked at themselves:
+Triton reports a model as ready once it was loaded, even if its process died or hangs (seen with
+2.51; newer releases notice dead processes). So the supervisor looks at the processes themselves:
 
-- died: gone, or a zombie that Triton has not collected.
-- stopped: by a signal or a debugger.
-- hangs: in one call for longer than the stage's patience (`Stage.patience_s`) without using a CPU,
-  or for a hundred times as long although it does.
-- failing: asked for a little of its own work (`contract.PING`), it answers with an error, twice.
-- silent: neither it nor Triton answers that, and none of its processes is in a call.
+- died: the process is gone, or is a zombie that Triton has not collected.
+- stopped: a signal or a debugger stopped the process.
+- hangs: the process has been in one call for longer than its stage's patience (`Stage.patience_s`)
+  without using a CPU, or for a hundred times as long while using one.
+- failing: it answered two pings in a row (`contract.PING`: do a little work) with an error.
+- silent: no answer to pings, although no process of the model is in a call.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from lensemble.scheduling import heartbeat
+from lensemble.scheduling.heartbeat import HeartbeatRecord, read_heartbeats
 from lensemble_client import Client, Retry, calls
 from lensemble_contract.errors import DeadlineExceededError, LensembleError
 
 REASONS = ("died", "stopped", "hangs", "failing", "silent")
+
+# Time limit of a ping.
 PING_S = 2.0
-_FAILED_PINGS = 2
-_SILENT_S = 10.0
-_WORKS = 0.1
-"""Part of a core that a process uses which works on something."""
-_AS_LONG = 100
-"""Times a stage's patience that one call may take if it does use a CPU."""
+
+# A model fails the check after this many failed pings in a row, or this many seconds of silence.
+_MAX_FAILED_PINGS = 2
+_MAX_SILENCE_S = 10.0
+# A process that uses at least this share of a core is working.
+_WORKING_CPU_SHARE = 0.1
+# A call that keeps using the CPU may last this many times its stage's patience.
+_WORKING_PATIENCE_FACTOR = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a server has to be started again.
+    """Why a server has to be restarted.
 
     Attributes:
-        reason: Word for metrics, of `REASONS`.
-        text: One line for people.
+        reason: one of `REASONS`, for metrics.
+        text: one line for people.
     """
 
     reason: str
     text: str
 
 
-class Pulse:
-    """Watches one server's processes.
+class LivenessCheck:
+    """Checks the processes of one server.
 
     Args:
-        pid: Of tritonserver, whose models are ready.
-        url: For pings: its HTTP, which is without TLS.
-        heartbeats: Folder into which the processes write (`heartbeat`).
-        models: Names of the models that are processes.
+        pid: process id of tritonserver, whose models are ready.
+        url: URL of its HTTP port, for pings; that port has no TLS.
+        heartbeats: folder of the heartbeat files.
+        models: names of the models that have processes (not ensembles).
+        clock: the clock, in seconds; `time.monotonic`, like that of the heartbeats.
 
     Raises:
-        psutil.NoSuchProcess: One has died already.
+        psutil.NoSuchProcess: A process has died already.
     """
 
-    def __init__(self, pid: int, url: str, heartbeats: Path, models: Sequence[str]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        url: str,
+        heartbeats: Path,
+        models: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._server = psutil.Process(pid)
-        beats = heartbeat.read(heartbeats)
-        self._stubs = {beat.pid: psutil.Process(beat.pid) for beat in beats}
-        self._names = {beat.pid: beat.model for beat in beats}
-        self._heartbeats, self._models = heartbeats, models
+        records = read_heartbeats(heartbeats)
+        self._processes = {record.pid: psutil.Process(record.pid) for record in records}
+        self._names = {record.pid: record.model for record in records}
+        self._heartbeats, self._models, self._clock = heartbeats, models, clock
         self._client = Client(url, timeout_s=PING_S, retry=Retry(tries=1))
         self._threads = ThreadPoolExecutor(max(1, len(models)), "ping")
-        now = time.monotonic()
-        self._used = {pid: (now, _cpu_s(stub)) for pid, stub in self._stubs.items()}
-        self._heard = dict.fromkeys(models, now)
-        self._failed = dict.fromkeys(models, 0)
+        now = clock()
+        # For each process: when its CPU time was last read, and the CPU time in seconds.
+        self._cpu_times = {pid: (now, _cpu_s(process)) for pid, process in self._processes.items()}
+        self._answered_at = dict.fromkeys(models, now)
+        self._failed_pings = dict.fromkeys(models, 0)
 
     def close(self) -> None:
-        """Ends the threads that ping, and their connection."""
+        """Ends the threads that ping, and closes their connection."""
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
-    def look(self) -> Fault | None:
-        """Looks at the processes: some milliseconds."""
-        for pid, process in {self._server.pid: self._server, **self._stubs}.items():
+    def check_processes(self) -> Fault | None:
+        """Looks for processes that died, were stopped or hang; takes some milliseconds."""
+        for pid, process in {self._server.pid: self._server, **self._processes}.items():
             name = self._names.get(pid, "tritonserver")
             status = status_of(process)
             if status in (None, psutil.STATUS_ZOMBIE):
                 return Fault("died", f"{name} (process {pid}) died")
             if status == psutil.STATUS_STOPPED:
                 return Fault("stopped", f"{name} (process {pid}) was stopped")
-        return self._hanging()
+        return self._find_hanging()
 
     def ping(self) -> Fault | None:
-        """Asks every model whether it works: a few milliseconds, or up to `PING_S`."""
-        errors = dict(zip(self._models, self._threads.map(self._ask, self._models), strict=True))
-        now = time.monotonic()
-        busy = {beat.model for beat in heartbeat.read(self._heartbeats) if beat.since is not None}
+        """Pings every model; takes a few milliseconds, or up to `PING_S` if one does not answer."""
+        errors = dict(zip(self._models, self._threads.map(self._ping, self._models), strict=True))
+        now = self._clock()
+        busy = {each.model for each in read_heartbeats(self._heartbeats) if each.since is not None}
         for model, error in errors.items():
-            unheard = isinstance(error, DeadlineExceededError)
+            timed_out = isinstance(error, DeadlineExceededError)
             answered = error is None or calls.is_answer(error)
-            if not unheard or model in busy:
-                # One that is in a call gets on with it, or `look` finds that it does not.
-                self._heard[model] = now
-            self._failed[model] = 0 if answered or unheard else self._failed[model] + 1
-            if self._failed[model] >= _FAILED_PINGS:
+            if not timed_out or model in busy:
+                # If a model in a call makes no progress, `check_processes` finds it.
+                self._answered_at[model] = now
+            self._failed_pings[model] = (
+                0 if answered or timed_out else self._failed_pings[model] + 1
+            )
+            if self._failed_pings[model] >= _MAX_FAILED_PINGS:
                 return Fault("failing", f"{model}: {error}")
-            if now - self._heard[model] > _SILENT_S:
-                return Fault("silent", f"{model} has not answered for {_SILENT_S:g} s")
+            if now - self._answered_at[model] > _MAX_SILENCE_S:
+                return Fault("silent", f"{model} has not answered for {_MAX_SILENCE_S:g} s")
         return None
 
-    def _ask(self, model: str) -> LensembleError | None:
+    def _ping(self, model: str) -> LensembleError | None:
         try:
             self._client.run(calls.ping(model), PING_S)
         except LensembleError as error:
             return error
         return None
 
-    def _hanging(self) -> Fault | None:
-        now = time.monotonic()
-        for beat in heartbeat.read(self._heartbeats):
-            stub = self._stubs.get(beat.pid)
-            if stub is None or beat.since is None:
+    def _find_hanging(self) -> Fault | None:
+        now = self._clock()
+        for record in read_heartbeats(self._heartbeats):
+            process = self._processes.get(record.pid)
+            if process is None or record.since is None:
                 continue
-            before, used = self._used[beat.pid]
-            if before < beat.since or now - before >= beat.patience_s:
-                # Looked at anew when a call begins, and then once in as long as it may stand still.
-                after = _cpu_s(stub)
-                self._used[beat.pid] = (now, after)
-                if before >= beat.since and after - used < _WORKS * (now - before):
-                    return Fault("hangs", f"{beat.model} hangs: {_for(now, beat)}")
-            if now - beat.since > _AS_LONG * beat.patience_s:
-                return Fault("hangs", f"{beat.model} does not end: {_for(now, beat)}")
+            read_at, cpu_before = self._cpu_times[record.pid]
+            if read_at < record.since or now - read_at >= record.patience_s:
+                # CPU time is read when a call is seen first, then once per patience.
+                cpu_now = _cpu_s(process)
+                self._cpu_times[record.pid] = (now, cpu_now)
+                used_s, elapsed_s = cpu_now - cpu_before, now - read_at
+                if read_at >= record.since and used_s < _WORKING_CPU_SHARE * elapsed_s:
+                    return Fault("hangs", f"{record.model} hangs: {_call_text(now, record)}")
+            if now - record.since > _WORKING_PATIENCE_FACTOR * record.patience_s:
+                return Fault("hangs", f"{record.model} does not end: {_call_text(now, record)}")
         return None
 
 
 def status_of(process: psutil.Process) -> str | None:
-    """Its status, one of psutil's; None if it is gone."""
+    """The status of a process, one of psutil's constants; None if it is gone."""
     try:
         return str(process.status()) if process.is_running() else None
     except psutil.NoSuchProcess:
@@ -142,6 +158,7 @@ def status_of(process: psutil.Process) -> str | None:
 
 
 def _cpu_s(process: psutil.Process) -> float:
+    """Seconds of CPU time that a process has used; 0 if it is gone."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
@@ -149,5 +166,5 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _for(now: float, beat: heartbeat.Beat) -> str:
-    return f"one call for {now - (beat.since or now):.1f} s (process {beat.pid})"
+def _call_text(now: float, record: HeartbeatRecord) -> str:
+    return f"one call for {now - (record.since or now):.1f} s (process {record.pid})"

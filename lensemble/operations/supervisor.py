@@ -1,12 +1,13 @@
-"""Keeps a server serving: finds that it does not, kills it, and starts it again on the same ports.
+"""Keeps a server running: if it fails its liveness checks, kills and restarts it on the same ports.
 
     with Supervisor(TritonServer(Settings(checkpoint=...))) as supervisor:
         supervisor.wait()
 
-Triton starts none of its models' processes again. Loading a model anew would take its
-model-control API, which on 2.51 has published holes, and a look at which files were touched; a
-start takes seconds, and leaves nothing of what has failed. What was acknowledged is on disk by
-then (docs/index.md); requests under way fail, and callers who retry are answered by the new server.
+Triton does not restart model processes that died. Reloading a model would need its model-control
+API, which has published security holes in 2.51, and works only if a file of the model has changed.
+A restart of the whole server takes seconds and leaves nothing of the failed one behind.
+Acknowledged writes are on disk by then (docs/index.md). Requests in progress fail; clients that
+retry are answered by the new server.
 """
 
 from __future__ import annotations
@@ -19,35 +20,40 @@ from typing import Self
 
 import psutil
 
-from lensemble.operations.liveness import Fault, Pulse
+from lensemble.operations.liveness import Fault, LivenessCheck
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling.admission import Publisher
+from lensemble.scheduling.queue_monitor import QueueMonitor
 from lensemble_contract import contract
 from lensemble_contract.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.25
-"""Between two looks at the processes."""
+# Seconds between two looks at the processes, and between two pings.
+CHECK_EVERY_S = 0.25
 PING_EVERY_S = 2.0
-STARTS = 5
-"""Starts in a row that may fail; then it is given up."""
+
+# After this many failed starts in a row, the supervisor gives up.
+MAX_STARTS = 5
+
+# The reason of a restart after a failed start.
 START = "start"
-"""Why a server is started again that did not start."""
+
 _JOIN_S = 0.2
-_WAIT_S = 1.0
+# Seconds before the second start; the wait doubles from start to start.
+_FIRST_WAIT_S = 1.0
 
 
 @dataclass(slots=True)
-class State:
-    """How the server is.
+class SupervisorState:
+    """The state of the supervised server.
 
     Attributes:
-        ready: Whether it serves, as far as is known.
-        reason: Why not; empty if it does.
+        ready: whether the server serves, as far as is known.
+        reason: why it does not; empty if it does.
         since: `time.time()` of the last change.
-        restarts: Reason of `Fault`, or `start` -> how often it was started again for it.
-        recovery_s: From finding the last fault until it served again, in seconds; 0 before one.
+        restarts: number of restarts for each reason (`liveness.REASONS` and `START`).
+        recovery_s: seconds from finding the last fault until the server served again; 0 before the
+            first restart.
     """
 
     ready: bool = False
@@ -58,20 +64,20 @@ class State:
 
 
 class Supervisor:
-    """Starts a server, watches it, and starts it again; a context manager.
+    """Starts a server, watches it and restarts it when it fails; a context manager.
 
     Args:
-        server: Not yet started.
+        server: the server, not yet started.
 
     Attributes:
-        server: That one.
-        state: How it is now.
+        server: that server.
+        state: its current state.
     """
 
     def __init__(self, server: TritonServer) -> None:
-        self.server, self.state = server, State()
+        self.server, self.state = server, SupervisorState()
         self._stopping, self._ended = threading.Event(), threading.Event()
-        self._failed: Exception | None = None
+        self._failure: Exception | None = None
         self._retired = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
@@ -85,84 +91,84 @@ class Supervisor:
         self.stop()
 
     def retire(self) -> None:
-        """Says that it is not ready any more, and serves on: for balancers to take it out."""
+        """Reports the server as not ready while it still serves, so that load balancers drop it."""
         self._retired = True
         self._set(ready=False, reason="stopping")
 
     def stop(self) -> None:
-        """Stops watching, then the server."""
+        """Stops watching, then stops the server."""
         self._stopping.set()
         self._set(ready=False, reason="stopping")
         self.server.stop()
         while self._thread.is_alive():
             self._thread.join(_JOIN_S)
-            self.server.stop()  # a start was under way
+            self.server.stop()  # the thread may have been in the middle of a start
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Waits until there is no server any more that could be watched.
+        """Waits until there is no server left to watch.
 
         Args:
-            timeout_s: Seconds at most; None waits on.
+            timeout_s: most seconds to wait; None waits without limit.
 
         Returns:
-            Whether it came to that.
+            Whether watching has ended.
 
         Raises:
-            InternalError: It could not be started `STARTS` times in a row, or watching it failed.
+            InternalError: `MAX_STARTS` starts in a row failed, or watching itself failed.
         """
         ended = self._ended.wait(timeout_s)
-        if ended and self._failed is not None:
-            raise InternalError(f"the server is given up: {self._failed}") from self._failed
+        if ended and self._failure is not None:
+            raise InternalError(f"the server is given up: {self._failure}") from self._failure
         return ended
 
     def _run(self) -> None:
         try:
             while (fault := self._watch()) is not None and not self._stopping.is_set():
                 self._recover(fault)
-        except Exception as error:  # without a watcher it must not look as if all were well
+        except Exception as error:  # without a watcher, the server must not be reported as ready
             if not self._stopping.is_set():
-                self._failed = error
+                self._failure = error
                 self._set(ready=False, reason=f"nobody watches: {str(error).splitlines()[0]}")
         finally:
             self._ended.set()
 
     def _watch(self) -> Fault | None:
-        """The next fault; None when it is to stop."""
+        """Watches the server until its next fault; None if the supervisor is to stop."""
         pid = self.server.pid
         if pid is None:
             return None
         models = [name for name in self.server.models if name in contract.PROCESSES]
         try:
-            pulse = Pulse(pid, self.server.http_url, self.server.heartbeats, models)
-        except psutil.NoSuchProcess as error:  # before it could be looked at
+            check = LivenessCheck(pid, self.server.http_url, self.server.heartbeats, models)
+        except psutil.NoSuchProcess as error:
             return Fault("died", f"process {error.pid} died")
         try:
-            with Publisher(self.server.metrics_url, self.server.heartbeats):
-                return self._faults(pulse)
+            with QueueMonitor(self.server.metrics_url, self.server.heartbeats):
+                return self._next_fault(check)
         finally:
-            pulse.close()
+            check.close()
 
-    def _faults(self, pulse: Pulse) -> Fault | None:
-        due = time.monotonic() + PING_EVERY_S
-        while not self._stopping.wait(LOOK_S):
-            fault = pulse.look()
-            if fault is None and time.monotonic() >= due:
-                fault = pulse.ping()
-                due = time.monotonic() + PING_EVERY_S
+    def _next_fault(self, check: LivenessCheck) -> Fault | None:
+        next_ping = time.monotonic() + PING_EVERY_S
+        while not self._stopping.wait(CHECK_EVERY_S):
+            fault = check.check_processes()
+            if fault is None and time.monotonic() >= next_ping:
+                fault = check.ping()
+                next_ping = time.monotonic() + PING_EVERY_S
             if fault is not None:
                 return fault
         return None
 
     def _recover(self, fault: Fault) -> None:
-        """Starts the server again; waits longer and longer between starts that fail."""
-        found = time.monotonic()
+        """Restarts the server, with a growing wait between starts that fail."""
+        fault_at = time.monotonic()
         self._set(ready=False, reason=fault.text)
         logger.error("%s; the server's log ends with\n%s", fault.text, self.server.log_tail())
-        last: LensembleError | None = None
-        for failed in range(STARTS):
-            self._count(fault.reason if not failed else START)
-            if failed:
-                self._stopping.wait(_WAIT_S * 2 ** (failed - 1))
+        last_error: LensembleError | None = None
+        for failed_starts in range(MAX_STARTS):
+            self._count_restart(START if failed_starts else fault.reason)
+            if failed_starts:
+                self._stopping.wait(_FIRST_WAIT_S * 2 ** (failed_starts - 1))
             if self._stopping.is_set():
                 return
             try:
@@ -172,15 +178,15 @@ class Supervisor:
                 if self._stopping.is_set():
                     return
                 self._set(ready=False, reason=f"start failed: {str(error).splitlines()[0]}")
-                logger.error("start %d of %d failed: %s", failed + 1, STARTS, error)
-                last = error
+                logger.error("start %d of %d failed: %s", failed_starts + 1, MAX_STARTS, error)
+                last_error = error
         else:
-            raise InternalError(f"{STARTS} starts failed; the last one: {last}")
-        self.state.recovery_s = time.monotonic() - found
+            raise InternalError(f"{MAX_STARTS} starts failed; the last one: {last_error}")
+        self.state.recovery_s = time.monotonic() - fault_at
         self._set(ready=not self._retired, reason="stopping" if self._retired else "")
         logger.warning("serving again after %.1f s", self.state.recovery_s)
 
-    def _count(self, reason: str) -> None:
+    def _count_restart(self, reason: str) -> None:
         self.state.restarts[reason] = self.state.restarts.get(reason, 0) + 1
 
     def _set(self, *, ready: bool, reason: str) -> None:

@@ -1,1 +1,1 @@
-"""Which request is computed next, which is refused, and when a deadline has passed."""
+"""When a request is encoded, when it is refused, and when it is dropped."""

@@ -1,13 +1,12 @@
-"""Each model's process notes since when it works on a call; who watches over it reads that.
+"""Heartbeats: each model process notes since when it has been working on its current call.
 
-From outside, a process that hangs in one call looks like one that has nothing to do: Triton goes on
-to call it ready. So `triton.respond` writes down when a call begins and that it has ended: sixteen
-bytes in memory that a file shares, some microseconds a call.
+From outside, a process that hangs in a call looks like an idle one: Triton goes on to report it as
+ready. So each model process writes the start and the end of every call into a small file, which
+takes some microseconds, and the supervisor reads these files.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
@@ -16,20 +15,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lensemble.scheduling.shared_file import SharedNumbers
+
+# Start of the current call (`time.monotonic()`, whose clock all processes of a machine share; 0
+# between calls), then the patience of the stage in seconds.
 _LAYOUT = struct.Struct("=dd")
-"""Since when, as of CLOCK_MONOTONIC, which all processes of a machine share; 0 is idle. Then for
-how long the stage may stand still."""
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class HeartbeatRecord:
     """What one process noted.
 
     Attributes:
-        model: Its name in the model repository.
-        pid: Of the process.
-        since: `time.monotonic()` of the call's beginning; None between calls.
-        patience_s: For how many seconds a call may use no CPU time (`Stage.patience_s`).
+        model: name of the model in the model repository.
+        pid: process id.
+        since: `time.monotonic()` at the start of the current call; None between calls.
+        patience_s: seconds that a call may go on without using CPU time (`Stage.patience_s`).
     """
 
     model: str
@@ -38,50 +39,46 @@ class Beat:
     patience_s: float
 
 
-class Heartbeat:
-    """Writes the notes of this process.
+class HeartbeatWriter:
+    """Writes the heartbeat of this process.
 
     Args:
-        folder: Where; missing or None, nothing is written: nobody watches.
-        model: Name of the model.
-        patience_s: See `Beat`.
+        folder: folder of the heartbeat files. If it is None or missing, nothing is written.
+        model: name of the model.
+        patience_s: see `HeartbeatRecord`.
     """
 
     def __init__(self, folder: Path | None, model: str, patience_s: float) -> None:
         self._patience_s = patience_s
-        self._memory: mmap.mmap | None = None
-        if folder is None or not folder.is_dir():
-            return
-        with (folder / f"{model}-{os.getpid()}").open("w+b") as file:
-            file.write(_LAYOUT.pack(0, patience_s))
-            file.flush()
-            self._memory = mmap.mmap(file.fileno(), _LAYOUT.size)
+        self._file: SharedNumbers | None = None
+        if folder is not None and folder.is_dir():
+            self._file = SharedNumbers.create(folder / f"{model}-{os.getpid()}", 0, patience_s)
 
     @contextmanager
-    def during(self) -> Iterator[None]:
-        """A call of the model."""
-        self._note(time.monotonic())
+    def during_call(self) -> Iterator[None]:
+        """Notes that the process works on a call until the block is left."""
+        self._write(time.monotonic())
         try:
             yield
         finally:
-            self._note(0)
+            self._write(0)
 
-    def _note(self, since: float) -> None:
-        if self._memory is not None:
-            _LAYOUT.pack_into(self._memory, 0, since, self._patience_s)
+    def _write(self, since: float) -> None:
+        if self._file is not None:
+            self._file.write(since, self._patience_s)
 
 
-def read(folder: Path) -> list[Beat]:
-    """What all processes noted that write into a folder.
+def read_heartbeats(folder: Path) -> list[HeartbeatRecord]:
+    """The heartbeats of all model processes that write into a folder.
 
     Args:
-        folder: Of `Heartbeat`.
+        folder: folder of the heartbeat files.
     """
-    found = []
+    records = []
     for path in sorted(folder.glob("*-*")):
         model, _, pid = path.name.rpartition("-")
         data = path.read_bytes()
-        if len(data) == _LAYOUT.size:  # else it is just being made
+        if len(data) == _LAYOUT.size:  # otherwise the process is just creating the file
             since, patience_s = _LAYOUT.unpack(data)
-            found.append(Beat(model, int(pid), since or None, patience_s))
-    return found
+            records.append(HeartbeatRecord(model, int(pid), since or None, patience_s))
+    return records

@@ -1,4 +1,4 @@
-"""`clip`: what CLIP reads -> unit vectors."""
+"""`clip`: CLIP's token ids and pixels -> unit vectors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from lensemble.embedders import model_files
 from lensemble.embedders.clip_preprocess import ClipFeatures
 from lensemble.settings import Settings
-from lensemble.stages.stage import Parameters, Stage, whole_number
+from lensemble.stages.parameters import Parameters, whole_number
+from lensemble.stages.stage import Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Rows
 
 
 class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
-    """What CLIP reads -> unit vectors."""
+    """CLIP's token ids and pixels -> unit vectors."""
 
     model = contract.CLIP
 
@@ -28,17 +29,17 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
 
         from lensemble.embedders.clip import ClipEncoder
 
-        transformers_logging.disable_progress_bar()  # it has no place in a server's log
+        transformers_logging.disable_progress_bar()  # it would fill the server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = ClipEncoder(settings, device)
-        self.about = about(contract.CLIP_EMBEDDER, settings.clip or "", self._encoder)
+        self.info = embedder_info(contract.CLIP_EMBEDDER, settings.clip or "", self._encoder)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[ClipFeatures | LensembleError]:
         """See `Stage.read`."""
-        asked = whole_number(parameters, contract.DIMENSIONS)
-        model_files.check_dimensions(asked, self._encoder.dimension, contract.CLIP_EMBEDDER)
-        read = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURE_COUNT)
-        columns = [rows[tensor.name] for tensor in read]
+        dimensions = whole_number(parameters, contract.DIMENSIONS)
+        model_files.check_dimensions(dimensions, self._encoder.dimension, contract.CLIP_EMBEDDER)
+        tensors = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURE_COUNT)
+        columns = [rows[tensor.name] for tensor in tensors]
         return [self._row(*row) for row in zip(*columns, strict=True)]
 
     def _row(
@@ -47,7 +48,8 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         count = int(pictures[0])
         if not 0 <= count <= len(pixels):
             return InvalidInputError(
-                f"{count}, and there are {len(pixels)}", field=contract.PICTURE_COUNT.name
+                f"{count}; there are pixels of {len(pixels)}",
+                field=contract.PICTURE_COUNT.name,
             )
         features = ClipFeatures(ids[ids != contract.PAD_ID], pixels[:count], 0)
         try:
@@ -69,8 +71,14 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         }
 
 
-def about(embedder: str, model: str, encoder: Any) -> dict[str, str]:
-    """What an operator wants to know of an encoder that has a profile, a dimension and a dtype."""
+def embedder_info(embedder: str, model: str, encoder: Any) -> dict[str, str]:
+    """Facts about an encoder for operators; see `Stage.info`.
+
+    Args:
+        embedder: name of the embedder.
+        model: folder or Hugging Face id of the model.
+        encoder: an object with a profile, a dimension, a dtype and a device.
+    """
     return {
         "embedder": embedder,
         "model": model,

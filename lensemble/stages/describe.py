@@ -1,4 +1,4 @@
-"""`describe`: pictures -> descriptions, by a chat model elsewhere."""
+"""`describe`: pictures -> descriptions, by a chat model on another server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from lensemble.embedders.chat import Description, Shown
 from lensemble.embedders.describe import Describer
 from lensemble.settings import Settings
-from lensemble.stages.stage import Parameters, Stage
+from lensemble.stages.parameters import Parameters
+from lensemble.stages.stage import Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
@@ -22,14 +23,15 @@ class DescribeStage(Stage[Shown, Description]):
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._describe = Describer(settings)
-        waves = -(-contract.MAX_BATCH_SIZE // settings.chat_concurrency)
-        self.patience_s = waves * settings.chat_timeout_s + Stage.patience_s
+        # A full batch is described in several rounds, each of which may take the whole time.
+        rounds = -(-contract.MAX_BATCH_SIZE // settings.chat_concurrency)
+        self.patience_s = rounds * settings.chat_timeout_s + Stage.patience_s
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Shown | LensembleError]:
         """See `Stage.read`."""
         texts, jpegs = rows[contract.OWN_TEXT.name], rows[contract.JPEGS.name]
         return [
-            (bytes(text[0]).decode("utf-8", "replace"), tuple(bytes(one) for one in row if one))
+            (bytes(text[0]).decode("utf-8", "replace"), tuple(bytes(jpeg) for jpeg in row if jpeg))
             for text, row in zip(texts, jpegs, strict=True)
         ]
 
@@ -39,8 +41,8 @@ class DescribeStage(Stage[Shown, Description]):
 
     def write(self, results: Sequence[Description]) -> Rows:
         """See `Stage.write`."""
-        texts = np.array([[one.text.encode()] for one in results], np.object_)
-        tokens = np.array([[one.tokens] for one in results], np.int32)
+        texts = np.array([[result.text.encode()] for result in results], np.object_)
+        tokens = np.array([[result.tokens] for result in results], np.int32)
         return {contract.DESCRIPTION.name: texts, contract.CHAT_TOKENS.name: tokens}
 
     def close(self) -> None:

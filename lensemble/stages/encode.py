@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.vector_cache import CachingEncoder
 from lensemble.preprocess.features import Features, unpad
-from lensemble.scheduling.admission import lane_of
+from lensemble.scheduling.lanes import lane_of
 from lensemble.settings import Settings
-from lensemble.stages.stage import Counter, LaneStage, Parameters, deadline_of, whole_number
+from lensemble.stages.parameters import Parameters, deadline_of, whole_number
+from lensemble.stages.stage import Counter, LaneStage
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
@@ -22,19 +23,22 @@ from lensemble_contract.items import Rows
 if TYPE_CHECKING:
     from lensemble.encoder.engine import Engine
 
-_VECTORS = ("lensemble_vectors_total", "Vectors made: by the model, or known from an equal item.")
+_VECTORS = ("lensemble_vectors_total", "Vectors by source: encoded, repeated in a batch, cached.")
 _TOWERS = ("lensemble_tower_seconds_total", "Seconds in each tower.")
-_WORK = {
+# Each sum of the pass statistics, and its metric.
+_PASS_METRICS = {
     "passes": ("lensemble_passes_total", "Micro-batches that were encoded."),
-    "items": ("lensemble_pass_items_total", "Items in them."),
-    "tokens": ("lensemble_pass_tokens_total", "Tokens in them."),
-    "patches": ("lensemble_pass_patches_total", "Patches in them."),
-    "budget": ("lensemble_pass_budget_total", "Parts of the budget that they used, summed up."),
+    "items": ("lensemble_pass_items_total", "Items in the encoded micro-batches."),
+    "tokens": ("lensemble_pass_tokens_total", "Tokens in the encoded micro-batches."),
+    "patches": ("lensemble_pass_patches_total", "Patches in the encoded micro-batches."),
+    "budget": (
+        "lensemble_pass_budget_total",
+        "Sum of the shares of the budget in use.",
+    ),
 }
-"""Sum of `PassStatistics` -> its metric."""
 
+# Features, requested dimensions, deadline.
 EncodeRow = tuple[Features, int | None, int]
-"""Features, dimensions asked for, deadline."""
 
 
 class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
@@ -49,7 +53,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         from lensemble.encoder.choose_engine import load_engine
         from lensemble.encoder.pooling import cut_vector
 
-        transformers_logging.disable_progress_bar()  # it has no place in a server's log
+        transformers_logging.disable_progress_bar()  # it would fill the server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = load_engine(Checkpoint.open(settings.checkpoint), settings, device)
         self._encoder.warm_up()
@@ -58,12 +62,13 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
             lambda items, deadlines: self._encoder.encode(items, deadlines=deadlines),
             settings.cache_mib * 1024**2,
         )
-        self.about = describe(self._encoder)
+        self.info = engine_info(self._encoder)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[EncodeRow | LensembleError]:
         """See `Stage.read`."""
-        asked = whole_number(parameters, contract.DIMENSIONS)
-        dimensions = self._encoder.profile.check_dimensions(asked)
+        dimensions = self._encoder.profile.check_dimensions(
+            whole_number(parameters, contract.DIMENSIONS)
+        )
         deadline = deadline_of(rows, parameters)
         return [
             row if isinstance(row, LensembleError) else (row, dimensions, deadline)
@@ -89,17 +94,17 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         """See `LaneStage.costs`."""
         return self._encoder.budget_shares(row[0])
 
-    def rest(self) -> None:
-        """See `LaneStage.rest`."""
+    def clean_up(self) -> None:
+        """See `LaneStage.clean_up`."""
         self._encoder.trim_memory()
 
-    def detached(self, row: EncodeRow) -> EncodeRow:
-        """See `LaneStage.detached`."""
+    def copied(self, row: EncodeRow) -> EncodeRow:
+        """See `LaneStage.copied`."""
         features, dimensions, deadline = row
         return features.copy(), dimensions, deadline
 
     def check(self) -> None:
-        """See `Stage.check`: on a GPU whose context is lost, every pass fails from then on."""
+        """See `Stage.check`. On a GPU, every pass fails once its context is lost."""
         self._encoder.self_test()
 
     def counters(self) -> Sequence[Counter]:
@@ -110,7 +115,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         return [
             *(Counter(*_VECTORS, {"source": key}, count) for key, count in asdict(counts).items()),
             *(Counter(*_TOWERS, {"tower": key}, seconds) for key, seconds in towers.items()),
-            *(Counter(*_WORK[key], {}, value) for key, value in work.items()),
+            *(Counter(*_PASS_METRICS[key], {}, value) for key, value in work.items()),
         ]
 
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
@@ -122,8 +127,8 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         }
 
 
-def describe(encoder: Engine) -> dict[str, str]:
-    """What an operator wants to know of an encoder."""
+def engine_info(encoder: Engine) -> dict[str, str]:
+    """Facts about an encoder for operators; see `Stage.info`."""
     import torch
 
     device, profile = encoder.device, encoder.profile

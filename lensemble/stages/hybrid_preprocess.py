@@ -1,4 +1,4 @@
-"""`hybrid_preprocess`: items -> their text, and their pictures as a chat model is shown them."""
+"""`hybrid_preprocess`: items -> their text, and their pictures as JPEG files for a chat model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from lensemble.embedders.chat import Shown
 from lensemble.embedders.jpegs import show
 from lensemble.settings import Settings
-from lensemble.stages.stage import Parameters, Stage
+from lensemble.stages.parameters import Parameters
+from lensemble.stages.stage import Stage, run_each
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Rows, from_rows
 
 
 class HybridPreprocessStage(Stage[Item, Shown]):
-    """Items -> their text, and their pictures as a chat model is shown them."""
+    """Items -> their text, and their pictures as JPEG files for a chat model."""
 
     model = contract.HYBRID_PREPROCESS
 
@@ -29,19 +30,13 @@ class HybridPreprocessStage(Stage[Item, Shown]):
 
     def run(self, rows: Sequence[Item]) -> Sequence[Shown | LensembleError]:
         """See `Stage.run`."""
-        return [self._one(item) for item in rows]
-
-    def _one(self, item: Item) -> Shown | LensembleError:
-        try:
-            return show(item)
-        except LensembleError as error:
-            return error
+        return run_each(show, rows)
 
     def write(self, results: Sequence[Shown]) -> Rows:
-        """See `Stage.write`; shorter rows are filled up with empty bytes."""
-        most = max(len(jpegs) for _, jpegs in results)
-        filled = np.full((len(results), most), b"", np.object_)
+        """See `Stage.write`. Rows with fewer pictures are padded with empty bytes."""
+        pictures = max(len(jpegs) for _, jpegs in results)
+        padded = np.full((len(results), pictures), b"", np.object_)
         for row, (_, jpegs) in enumerate(results):
-            filled[row, : len(jpegs)] = jpegs
+            padded[row, : len(jpegs)] = jpegs
         texts = np.array([[text.encode()] for text, _ in results], np.object_)
-        return {contract.OWN_TEXT.name: texts, contract.JPEGS.name: filled}
+        return {contract.OWN_TEXT.name: texts, contract.JPEGS.name: padded}

@@ -8,14 +8,16 @@ import numpy as np
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.preprocess.features import Features, pad
-from lensemble.scheduling.admission import Gate, lane_of
+from lensemble.scheduling.admission import AdmissionControl
+from lensemble.scheduling.lanes import lane_of
 from lensemble.settings import Settings
-from lensemble.stages.stage import Counter, Parameters, Stage
+from lensemble.stages.parameters import Parameters
+from lensemble.stages.stage import Counter, Stage, run_each
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Rows, from_rows
 
-_REFUSED = ("lensemble_refused_total", "Requests refused before any work: too much waited.")
+_REFUSED = ("lensemble_refused_total", "Requests that admission refused.")
 
 
 class PreprocessStage(Stage[Item, Features]):
@@ -28,22 +30,22 @@ class PreprocessStage(Stage[Item, Features]):
 
         from lensemble.preprocess.preprocessor import Preprocessor
 
-        torch.set_num_threads(1)  # instances run side by side, one core each
+        torch.set_num_threads(1)  # each instance uses one core
         self._preprocess = Preprocessor(
             Checkpoint.open(settings.checkpoint), scaled=settings.jpeg == "scaled"
         )
-        self._gate = Gate(settings.heartbeats, settings.max_wait_s)
+        self._admission = AdmissionControl(settings.heartbeats, settings.max_wait_s)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""
         pictures = rows.get(contract.IMAGE.name)
         count = len(next(iter(rows.values()), ()))
-        self._gate.check(lane_of(count, pictures=pictures is not None and pictures.size > 0))
+        self._admission.check(lane_of(count, pictures=pictures is not None and pictures.size > 0))
         return from_rows(rows)
 
     def run(self, rows: Sequence[Item]) -> Sequence[Features | LensembleError]:
         """See `Stage.run`."""
-        return [self._one(item) for item in rows]
+        return run_each(self._preprocess, rows)
 
     def check(self) -> None:
         """See `Stage.check`."""
@@ -51,13 +53,7 @@ class PreprocessStage(Stage[Item, Features]):
 
     def counters(self) -> Sequence[Counter]:
         """See `Stage.counters`."""
-        return [Counter(*_REFUSED, {}, self._gate.refused)]
-
-    def _one(self, item: Item) -> Features | LensembleError:
-        try:
-            return self._preprocess(item)
-        except LensembleError as error:
-            return error
+        return [Counter(*_REFUSED, {}, self._admission.refused)]
 
     def write(self, results: Sequence[Features]) -> Rows:
         """See `Stage.write`."""

@@ -13,35 +13,45 @@ from lensemble.index import IndexHit, Query, check_profile, check_query
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.settings import Settings
-from lensemble.stages import stage
-from lensemble.stages.stage import Gauge, Parameters, Stage
+from lensemble.stages import parameters as request_parameters
+from lensemble.stages.parameters import Parameters
+from lensemble.stages.stage import Gauge, Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotReadyError
 from lensemble_contract.items import Rows
 
 logger = logging.getLogger(__name__)
 
+# Key of the index's manifest, and its metric.
 _GAUGES = {
     "count": ("lensemble_index_items", "Items that can be found."),
-    "delta": ("lensemble_index_delta", "Items of them that came since the snapshot."),
-    "dead": ("lensemble_index_dead", "Items of the snapshot that were removed or replaced since."),
-    "sequence": ("lensemble_index_sequence", "Number of the last change that is searched."),
+    "delta": ("lensemble_index_delta", "Items that were written since the snapshot."),
+    "dead": (
+        "lensemble_index_dead",
+        "Items of the snapshot that were removed or replaced.",
+    ),
+    "sequence": (
+        "lensemble_index_sequence",
+        "Sequence number of the last write in searches.",
+    ),
     "recall_at_10": ("lensemble_index_recall", "Recall@10 of the snapshot when it was built."),
 }
-"""Key of the index's manifest -> its metric."""
-_COMPACT = ("lensemble_index_compact_rows", "Items that make the next snapshot due; 0: none do.")
+_COMPACT = (
+    "lensemble_index_compact_rows",
+    "Changed items that start a compaction; 0: none.",
+)
 
 
 class SearchStage(Stage[Query, list[IndexHit]]):
     """Unit vectors -> nearest items."""
 
     model = contract.FAISS
-    patience_s = 30.0  # an index that comes from a slow disk
+    patience_s = 30.0  # the index may be read from a slow disk
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._index: LiveIndex | None = None
         if settings.index is None:
-            logger.warning("no index is configured: `search` will answer that it is not ready")
+            logger.warning("no index is configured; `search` will answer that it is not ready")
             return
         profile = Checkpoint.open(settings.checkpoint).profile
         if settings.writes == "on":
@@ -55,30 +65,37 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         """See `Stage.read`."""
         if self._index is None:
             raise NotReadyError("no index is loaded; start the server with one (--index)")
-        asked = stage.whole_number(parameters, contract.TOP_K)
-        top_k = contract.DEFAULT_TOP_K if asked is None else asked
+        top_k = request_parameters.whole_number(parameters, contract.TOP_K)
+        if top_k is None:
+            top_k = contract.DEFAULT_TOP_K
         if not 1 <= top_k <= contract.MAX_TOP_K:
             raise InvalidInputError(
                 f"{top_k}; expected 1 to {contract.MAX_TOP_K}", field=contract.TOP_K
             )
-        if given := stage.text(parameters, contract.PROFILE):
-            check_profile(self._profile.name, self._profile.hash, given)
-        like = stage.text(parameters, contract.LIKE)
-        condition = stage.text(parameters, contract.FILTER)
-        exclude = stage.names(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
-        least = stage.number(parameters, contract.MIN_SCORE, -np.inf)
+        if profile_hash := request_parameters.text(parameters, contract.PROFILE):
+            check_profile(self._profile.name, self._profile.hash, profile_hash)
+        like = request_parameters.text(parameters, contract.LIKE)
+        condition = request_parameters.text(parameters, contract.FILTER)
+        exclude = request_parameters.names(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
+        min_score = request_parameters.number(parameters, contract.MIN_SCORE, -np.inf)
         vectors = rows[contract.EMBEDDING.name]
         if like:
             if vectors.shape[1]:
                 raise InvalidInputError(
-                    "there is a vector, too; send one of length 0 to `faiss`", field=contract.LIKE
+                    "there is also a vector; send either of them to `faiss`",
+                    field=contract.LIKE,
                 )
-            return [Query(None, top_k, condition, exclude, least, like) for _ in vectors]
+            return [Query(None, top_k, condition, exclude, min_score, like) for _ in vectors]
         length = self._index.dimension
-        vectors = stage.cut_to(length, self._profile.dimension, vectors, parameters)
+        vectors = request_parameters.cut_to_index(
+            vectors,
+            parameters,
+            index_dimension=length,
+            profile_dimension=self._profile.dimension,
+        )
         for vector in vectors:
             check_query(length, vector)
-        return [Query(vector, top_k, condition, exclude, least) for vector in vectors]
+        return [Query(vector, top_k, condition, exclude, min_score) for vector in vectors]
 
     def run(self, rows: Sequence[Query]) -> Sequence[list[IndexHit] | LensembleError]:
         """See `Stage.run`."""
@@ -91,7 +108,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             return [error] * len(rows)
 
     def write(self, results: Sequence[list[IndexHit]]) -> Rows:
-        """See `Stage.write`; shorter rows are filled up with `contract.NO_ID`."""
+        """See `Stage.write`. Rows with fewer hits are padded with `contract.NO_ID`."""
         shape = (len(results), max(len(matches) for matches in results))
         ids = np.full(shape, contract.NO_ID, np.object_)
         scores = np.full(shape, -1, np.float32)
@@ -107,7 +124,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         }
 
     def check(self) -> None:
-        """See `Stage.check`. What the index lacks, starting again would not bring."""
+        """See `Stage.check`. Errors of the index are ignored: a restart cannot repair them."""
         if self._index is not None:
             with contextlib.suppress(LensembleError):
                 self._index.refresh()
@@ -116,9 +133,9 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         """See `Stage.gauges`."""
         if self._index is None:
             return ()
-        said = self._index.manifest
+        manifest = self._index.manifest
         return [
-            *(Gauge(*text, {}, float(said[key])) for key, text in _GAUGES.items()),
+            *(Gauge(*metric, {}, float(manifest[key])) for key, metric in _GAUGES.items()),
             Gauge(*_COMPACT, {}, self._compact_rows),
         ]
 

@@ -9,8 +9,9 @@ import numpy as np
 from lensemble.embedders import model_files
 from lensemble.embedders.sentence import Made, Said, SentenceEncoder
 from lensemble.settings import Settings
-from lensemble.stages.clip import about
-from lensemble.stages.stage import Parameters, Stage, whole_number
+from lensemble.stages.clip import embedder_info
+from lensemble.stages.parameters import Parameters, whole_number
+from lensemble.stages.stage import Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
@@ -25,15 +26,15 @@ class SentenceStage(Stage[Said, Made]):
         import torch
         from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()  # it has no place in a server's log
+        transformers_logging.disable_progress_bar()  # it would fill the server's log
         torch.set_num_threads(settings.cpu_threads)
         self._encoder = SentenceEncoder(settings, device)
-        self.about = about(contract.HYBRID, settings.sentence or "", self._encoder)
+        self.info = embedder_info(contract.HYBRID, settings.sentence or "", self._encoder)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Said | LensembleError]:
         """See `Stage.read`."""
-        asked = whole_number(parameters, contract.DIMENSIONS)
-        model_files.check_dimensions(asked, self._encoder.dimension, contract.HYBRID)
+        dimensions = whole_number(parameters, contract.DIMENSIONS)
+        model_files.check_dimensions(dimensions, self._encoder.dimension, contract.HYBRID)
         columns = [rows[tensor.name] for tensor in self.model.inputs]
         return [
             Said(_text(text[0]), _text(description[0]), int(tokens[0]))
@@ -48,9 +49,9 @@ class SentenceStage(Stage[Said, Made]):
         """See `Stage.write`."""
         profile = self._encoder.profile.encode()
         return {
-            contract.EMBEDDING.name: np.stack([one.vector for one in results]),
+            contract.EMBEDDING.name: np.stack([result.vector for result in results]),
             contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
-            contract.TOKENS.name: np.array([[one.tokens] for one in results], np.int32),
+            contract.TOKENS.name: np.array([[result.tokens] for result in results], np.int32),
         }
 
 

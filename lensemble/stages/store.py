@@ -1,4 +1,4 @@
-"""`store`: unit vectors, ids and documents -> the index; and what is in it."""
+"""`store`: writes items into the index and reads them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from lensemble.index.maintenance.stats import stats_json
 from lensemble.index.storage.changes import Change, Delete, Upsert, checked_change
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
-from lensemble.stages import stage
-from lensemble.stages.stage import Parameters, Stage
+from lensemble.stages import parameters as request_parameters
+from lensemble.stages.parameters import Parameters
+from lensemble.stages.stage import Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import (
     InvalidInputError,
@@ -33,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A question.
+class ReadOperation:
+    """A row that reads the index.
 
     Attributes:
         operation: `get` or `stats`.
-        id: Of the item, for `get`.
+        id: id of the item, for `get`.
     """
 
     operation: str
@@ -46,14 +47,15 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of a row.
+class StoreResult:
+    """The result of one row.
 
     Attributes:
-        sequence: Of the change, or of the item; 0 if there was none.
-        document: JSON text; empty if none was asked for.
-        digest: Of what the item was made from.
-        embedding: (D,) float32; empty if none was asked for.
+        sequence: sequence number of the write, or of the item that was read; 0 if there is no such
+            item.
+        document: JSON text: the item's document or the index's statistics; empty after a write.
+        digest: digest of the content from which the item was made.
+        embedding: the item's vector, (D,) float32; empty unless an item was read.
     """
 
     sequence: int
@@ -62,15 +64,19 @@ class Stored:
     embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
 
-class StoreStage(Stage[Change | Read, Stored]):
-    """Writes, one transaction for all that come together; and reads."""
+# One row of a request: a write or a read.
+StoreRow = Change | ReadOperation
+
+
+class StoreStage(Stage[StoreRow, StoreResult]):
+    """Writes and reads the index. All writes of a call form one transaction."""
 
     model = contract.STORE
-    patience_s = 60.0  # slow disks, and SQLite that waits for another writer
+    patience_s = 60.0  # the disk may be slow, and SQLite waits for other writers
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._store: Store | None = None
-        self._read_for = 0
+        self._checked_dimension = 0  # the rows of the current call were checked for it
         self._compactor: Compactor | None = None
         if settings.index is None:
             return
@@ -84,11 +90,11 @@ class StoreStage(Stage[Change | Read, Stored]):
             self._compactor = Compactor(settings.index, settings.compact_rows)
             self._compactor.start()
 
-    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Change | Read | LensembleError]:
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[StoreRow | LensembleError]:
         """See `Stage.read`."""
         if self._store is None:
             raise NotReadyError("no index is loaded; start the server with one (--index)")
-        operation = stage.text(parameters, contract.OPERATION) or contract.UPSERT
+        operation = request_parameters.text(parameters, contract.OPERATION) or contract.UPSERT
         if operation not in contract.OPERATIONS:
             raise InvalidInputError(
                 f"{operation!r}; expected one of {', '.join(contract.OPERATIONS)}",
@@ -96,7 +102,7 @@ class StoreStage(Stage[Change | Read, Stored]):
             )
         ids = [bytes(id_[0]) for id_ in rows[contract.ID.name]]
         if operation == contract.STATS:
-            return [Read(operation) for _ in ids]
+            return [ReadOperation(operation) for _ in ids]
         if operation in (contract.UPSERT, contract.DELETE) and not self._writes:
             raise ReadOnlyError(
                 "this server takes no writes; start it with --writes (LENSEMBLE_WRITES=on)"
@@ -104,73 +110,81 @@ class StoreStage(Stage[Change | Read, Stored]):
         decoded = [_decoded(id_, contract.ID.name) for id_ in ids]
         if operation == contract.UPSERT:
             return self._upserts(rows, decoded, parameters)
-        made: Callable[[str], Change | Read] = Delete
+        make_row: Callable[[str], StoreRow] = Delete
         if operation == contract.GET:
-            made = functools.partial(Read, operation)
+            make_row = functools.partial(ReadOperation, operation)
         return [
-            id_ if isinstance(id_, LensembleError) else self._sound(made(id_)) for id_ in decoded
+            id_ if isinstance(id_, LensembleError) else self._checked(make_row(id_))
+            for id_ in decoded
         ]
 
     def _upserts(
         self, rows: Rows, ids: Sequence[str | LensembleError], parameters: Parameters
-    ) -> Sequence[Change | Read | LensembleError]:
+    ) -> Sequence[StoreRow | LensembleError]:
         assert self._store is not None
-        if given := stage.text(parameters, contract.PROFILE):
-            check_profile(self._store.profile_name, self._store.profile_hash, given)
-        digest = stage.text(parameters, contract.DIGEST)
+        if profile_hash := request_parameters.text(parameters, contract.PROFILE):
+            check_profile(self._store.profile_name, self._store.profile_hash, profile_hash)
+        digest = request_parameters.text(parameters, contract.DIGEST)
         if digest and len(ids) > 1:
             raise InvalidInputError(
-                f"{digest[:40]!r} for {len(ids)} items; send one item", field=contract.DIGEST
+                f"{digest[:40]!r} for {len(ids)} items; send one item",
+                field=contract.DIGEST,
             )
-        vectors = stage.cut_to(
-            self._store.dimension,
-            self._profile.dimension,
+        vectors = request_parameters.cut_to_index(
             rows[contract.EMBEDDING.name],
             parameters,
+            index_dimension=self._store.dimension,
+            profile_dimension=self._profile.dimension,
         )
         documents = [bytes(document[0]) for document in rows[contract.DOCUMENT.name]]
-        made = [
+        upserts = [
             _upsert(id_, vector, _decoded(document, contract.DOCUMENT.name), digest)
             for id_, vector, document in zip(ids, vectors, documents, strict=True)
         ]
-        return [row if isinstance(row, LensembleError) else self._sound(row) for row in made]
+        return [row if isinstance(row, LensembleError) else self._checked(row) for row in upserts]
 
-    def _sound(self, row: Change | Read) -> Change | Read | LensembleError:
-        """The row, or why it cannot be: known before anything of its request is written."""
+    def _checked(self, row: StoreRow) -> StoreRow | LensembleError:
+        """The row, or its error, which is known before anything of its request is written."""
         assert self._store is not None
-        self._read_for = self._store.dimension
+        self._checked_dimension = self._store.dimension
         try:
-            return row if isinstance(row, Read) else checked_change(row, self._store.dimension)
+            return (
+                row
+                if isinstance(row, ReadOperation)
+                else checked_change(row, self._store.dimension)
+            )
         except InvalidInputError as error:
             return error
 
-    def run(self, rows: Sequence[Change | Read]) -> Sequence[Stored | LensembleError]:
-        """See `Stage.run`. Writes come first; what is read is the state after them."""
+    def run(self, rows: Sequence[StoreRow]) -> Sequence[StoreResult | LensembleError]:
+        """See `Stage.run`. Writes come first, so reads of the same call see them."""
         if not rows or self._store is None:
             return []
         try:
             if self._store.is_replaced:
                 self._reopen()
-            changes = [row for row in rows if not isinstance(row, Read)]
+            changes = [row for row in rows if not isinstance(row, ReadOperation)]
             written = iter(self._write(changes) if changes else [])
             return [
-                self._answer(row) if isinstance(row, Read) else _stored(next(written))
+                self._read_index(row)
+                if isinstance(row, ReadOperation)
+                else _write_result(next(written))
                 for row in rows
             ]
         except LensembleError as error:
             logger.error("%s", error)
             return [error] * len(rows)
 
-    def write(self, results: Sequence[Stored]) -> Rows:
+    def write(self, results: Sequence[StoreResult]) -> Rows:
         """See `Stage.write`."""
-        length = max(len(stored.embedding) for stored in results)
+        length = max(len(result.embedding) for result in results)
         vectors = np.zeros((len(results), length), np.float32)
-        for n, stored in enumerate(results):
-            vectors[n, : len(stored.embedding)] = stored.embedding
+        for n, result in enumerate(results):
+            vectors[n, : len(result.embedding)] = result.embedding
         return {
-            contract.SEQUENCE.name: np.array([[s.sequence] for s in results], np.int64),
-            contract.STORED_DOCUMENT.name: _column([s.document for s in results]),
-            contract.STORED_DIGEST.name: _column([s.digest for s in results]),
+            contract.SEQUENCE.name: np.array([[result.sequence] for result in results], np.int64),
+            contract.STORED_DOCUMENT.name: _column([result.document for result in results]),
+            contract.STORED_DIGEST.name: _column([result.digest for result in results]),
             contract.STORED_EMBEDDING.name: vectors,
         }
 
@@ -181,22 +195,23 @@ class StoreStage(Stage[Change | Read, Stored]):
         if self._store is not None:
             self._store.close()
 
-    def _answer(self, row: Read) -> Stored | LensembleError:
+    def _read_index(self, row: ReadOperation) -> StoreResult | LensembleError:
         assert self._store is not None
         if row.operation == contract.STATS:
-            return Stored(self._store.sequence, stats_json(self._store))
+            return StoreResult(self._store.sequence, stats_json(self._store))
         try:
-            (record,) = self._store.get([row.id])
-        except LensembleError as error:  # of this row alone
+            (item,) = self._store.get([row.id])
+        except LensembleError as error:  # only this row fails
             return error
-        if record is None:
-            return Stored(0)
-        return Stored(record.sequence, record.document, record.digest, record.vector)
+        if item is None:
+            return StoreResult(0)
+        return StoreResult(item.sequence, item.document, item.digest, item.vector)
 
     def _write(self, changes: list[Change]) -> list[int | LensembleError]:
         assert self._store is not None
-        # `read` checked them, but for the dimension of an index that was put in place since.
-        same = self._store.dimension == self._read_for
+        # `read` checked the changes. Since then, an index of another dimension may have taken the
+        # place of the old one; then the store checks them again.
+        same = self._store.dimension == self._checked_dimension
         return self._store.write(changes, checked=same)
 
     def _reopen(self) -> None:
@@ -204,7 +219,7 @@ class StoreStage(Stage[Change | Read, Stored]):
         old, self._store = self._store, Store.open(self._store.folder)
         try:
             self._check_profile()
-        except BaseException:  # the next call tries again
+        except BaseException:  # keep the old index; the next call tries again
             self._store.close()
             self._store = old
             raise
@@ -228,15 +243,15 @@ def _upsert(
     document: str | LensembleError,
     digest: str,
 ) -> Upsert | LensembleError:
-    """A change, or why it is none; the vector is copied, as the server takes its buffer back."""
+    """The change, or an error. The vector is copied, because Triton frees the request's memory."""
     for part in (id_, document):
         if isinstance(part, LensembleError):
             return part
     return Upsert(str(id_), vector.copy(), str(document) or "{}", digest)
 
 
-def _stored(result: int | LensembleError) -> Stored | LensembleError:
-    return result if isinstance(result, LensembleError) else Stored(result)
+def _write_result(result: int | LensembleError) -> StoreResult | LensembleError:
+    return result if isinstance(result, LensembleError) else StoreResult(result)
 
 
 def _column(texts: Sequence[str]) -> NDArray[np.object_]:

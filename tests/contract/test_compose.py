@@ -12,7 +12,7 @@ import yaml
 import lensemble
 from lensemble.gateway.app import require_keys_beyond_loopback
 from lensemble.gateway.settings import GatewaySettings
-from lensemble.operations.tritonserver import GOMP_SPINCOUNT, PRIMITIVES
+from lensemble.operations.command_line import GOMP_SPINCOUNT, PRIMITIVES
 from lensemble.settings import Settings
 from lensemble_cli.main import build_parser
 from tests.paths import ROOT

@@ -24,7 +24,7 @@ from lensemble.operations.health_routes import HealthServer
 from lensemble.operations.model_repository import write_repository
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling import heartbeat
+from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, DeadlineExceededError, Retry, StorageError
 from lensemble_contract import contract
@@ -55,7 +55,7 @@ class Faulty(EncodeStage):
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
-        self.stage = triton.load(Faulty, args)
+        self.model = load_model(Faulty, args)
 """
 ALERTS = {
     rule["alert"]
@@ -111,7 +111,7 @@ class Service:
 
     def process(self, model):
         server = self.watching.server
-        beats = heartbeat.read(server.heartbeats)
+        beats = read_heartbeats(server.heartbeats)
         return psutil.Process(next(beat.pid for beat in beats if beat.model == model))
 
     def until_ready(self):

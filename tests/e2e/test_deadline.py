@@ -51,7 +51,7 @@ class Slow(EncodeStage):
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
-        self.stage = triton.load(Slow, args)
+        self.model = load_model(Slow, args)
 """
 
 

@@ -27,7 +27,7 @@ class Slow(EncodeStage):
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
-        self.stage = triton.load(Slow, args)
+        self.model = load_model(Slow, args)
 """
 PICTURE = encode(textured(64, 64))
 

@@ -1,4 +1,4 @@
-"""The server starts, says why it cannot, and leaves nothing behind."""
+"""The server starts or reports why it cannot, and leaves nothing behind when it stops."""
 
 import os
 import signal
@@ -15,16 +15,19 @@ import pytest
 
 from lensemble.operations.installation import find_tritonserver
 from lensemble.operations.model_repository import write_repository
-from lensemble.operations.tritonserver import TritonServer, free_ports
+from lensemble.operations.ports import free_ports
+from lensemble.operations.readiness import wait_until_ready
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 from lensemble_client import Client, DeadlineExceededError, InternalError, InvalidInputError, Item
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.e2e
 
 
 class Family:
-    """A process with its children, and the shared memory of the server among them."""
+    """A process with its children; one of them is tritonserver, which has shared memory."""
 
     def __init__(self, pid: int) -> None:
         process = psutil.Process(pid)
@@ -36,20 +39,21 @@ class Family:
     def segments(self) -> list[Path]:
         return list(Path("/dev/shm").glob(f"{self.prefix}*"))
 
+    def suspend_models(self) -> None:
+        """Suspends the model processes, so that they cannot end by themselves."""
+        for process in self.server.children(recursive=True):
+            process.suspend()
+
 
 def runs(process: psutil.Process) -> bool:
-    try:  # a zombie has ended; init will notice
+    try:  # a zombie has ended, but was not collected yet
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 def assert_gone(family: Family) -> None:
-    """At once: a model's process that finds out by itself that its server died takes seconds."""
-    deadline = time.monotonic() + 1
-    while alive := [process for process in family.processes if runs(process)]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(0.02)
+    until(lambda: not any(map(runs, family.processes)), "the end of all processes")
     assert not family.segments()
 
 
@@ -67,19 +71,22 @@ def test_stop_leaves_no_process_no_segment_no_file(checkpoint):
         assert family.segments()
     assert_gone(family)
     assert not folder.exists()
-    server.stop()  # again does no harm
+    server.stop()  # a second call does no harm
 
 
-def test_killed_server_leaves_nothing_either(checkpoint):
+@pytest.mark.slow
+def test_killed_server_leaves_nothing_behind(checkpoint):
     server = TritonServer(Settings(checkpoint=checkpoint)).start()
     family = Family(server.pid)
+    family.suspend_models()
     os.kill(server.pid, signal.SIGKILL)
     assert server.wait() == -signal.SIGKILL
     server.stop()
     assert_gone(family)
 
 
-def test_program_that_ends_without_stopping_its_server_leaves_nothing(checkpoint):
+@pytest.mark.slow
+def test_program_that_fails_without_stopping_its_server_leaves_nothing_behind(checkpoint):
     code = (
         "import sys; from pathlib import Path; from lensemble.settings import Settings\n"
         "from lensemble.operations.tritonserver import TritonServer\n"
@@ -95,14 +102,14 @@ def test_program_that_ends_without_stopping_its_server_leaves_nothing(checkpoint
     )
     try:
         family = Family(int(program.stdout.readline()))
-        _, errors = program.communicate("go on\n", timeout=40)
+        _, errors = program.communicate("go on\n", timeout=DEADLINE_S)
         assert "oops" in errors
         assert_gone(family)
     finally:
         program.kill()
 
 
-def test_server_that_hangs_is_killed_with_its_models(checkpoint, monkeypatch):
+def test_hanging_server_is_killed_with_its_models(checkpoint, monkeypatch):
     monkeypatch.setattr("lensemble.operations.tritonserver.STOP_TIMEOUT_S", 0.5)
     server = TritonServer(Settings(checkpoint=checkpoint)).start()
     family = Family(server.pid)
@@ -112,7 +119,14 @@ def test_server_that_hangs_is_killed_with_its_models(checkpoint, monkeypatch):
     assert_gone(family)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
     command = [sys.executable, "-m", "lensemble_cli.main", "up", "--checkpoint", str(checkpoint)]
     command += ["--index", str(index_folder), "--dtype", "fp32"]
@@ -127,7 +141,7 @@ def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
                 assert client.search("x", top_k=1)
         assert metrics.endswith("/metrics")
         up.send_signal(number)
-        _, errors = up.communicate(timeout=30)
+        _, errors = up.communicate(timeout=DEADLINE_S)
         assert up.returncode == 0, errors
         assert "stopping" in errors
         assert_gone(family)
@@ -135,10 +149,10 @@ def test_up_stops_in_order_on_a_signal(checkpoint, index_folder, number):
         up.kill()
 
 
-def test_second_signal_does_not_cut_the_first_ones_work_short():
+def test_second_signal_does_not_interrupt_the_stop():
     script = """
-import os, signal, time
-from lensemble.operations.tritonserver import stop_on_signals
+import os, signal
+from lensemble.operations.signals import stop_on_signals
 try:
     with stop_on_signals():
         try:
@@ -146,7 +160,6 @@ try:
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.1)
             print("stopped in order")
 except KeyboardInterrupt:
     print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
@@ -155,7 +168,7 @@ except KeyboardInterrupt:
     assert done.stdout.split("\n") == ["stopped in order", "True", ""], done.stderr
 
 
-def test_up_starts_a_server_that_died_again(checkpoint):
+def test_up_restarts_a_server_that_died(checkpoint):
     command = [sys.executable, "-m", "lensemble_cli.main", "up", "--checkpoint", str(checkpoint)]
     command += ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
     command += ["--health-port", "0", "--dtype", "fp32"]
@@ -169,11 +182,11 @@ def test_up_starts_a_server_that_died_again(checkpoint):
         until(lambda: httpx.get(ready).json()["restarts"] == {"died": 1})
         until(lambda: httpx.get(ready).status_code == 200)
         with Client(grpc) as client:
-            assert client.embed("x").shape
+            assert client.embed("x").shape == (256,)
         second = Family(up.pid)
         assert second.server.pid != first.server.pid
         up.send_signal(signal.SIGTERM)
-        _, errors = up.communicate(timeout=30)
+        _, errors = up.communicate(timeout=DEADLINE_S)
         assert up.returncode == 0, errors
         assert "tritonserver (process" in errors
         assert "serving again after" in errors
@@ -183,14 +196,7 @@ def test_up_starts_a_server_that_died_again(checkpoint):
         up.kill()
 
 
-def until(true, patience_s=60):
-    end = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):
+def test_failed_start_shows_the_reason(checkpoints, index_folder, tmp_path):
     for settings, reason in (
         (Settings(checkpoint=tmp_path), "not a serving checkpoint"),
         (
@@ -198,40 +204,51 @@ def test_early_death_shows_the_reason(checkpoints, index_folder, tmp_path):
             "they cannot be compared",
         ),
     ):
-        began = time.monotonic()
         server = TritonServer(settings)
         with pytest.raises(InternalError, match="before it was ready") as caught:
             server.start()
         assert reason in str(caught.value)
-        assert time.monotonic() - began < 60
         assert_nothing_left(server)
 
 
-def test_start_that_takes_too_long_is_given_up(checkpoint):
+def test_start_that_takes_too_long_fails(checkpoint):
     server = TritonServer(Settings(checkpoint=checkpoint), start_timeout_s=0.5, start_tries=1)
     with pytest.raises(DeadlineExceededError, match=r"not ready within 0.5 s"):
         server.start()
     assert_nothing_left(server)
 
 
-def test_model_that_hangs_at_the_start_says_where(checkpoint, tmp_path):
+@pytest.mark.slow
+def test_error_of_a_hanging_start_shows_where_it_hangs(checkpoint, tmp_path, monkeypatch):
     folder = write_repository(Settings(checkpoint=checkpoint), tmp_path / "models")
+    asleep = tmp_path / "asleep"
     (folder / "preprocess/1/model.py").write_text(
-        "import time\n"
+        "import time, pathlib\n"
         "from lensemble.stages import python_backend\n"
         "class TritonPythonModel:\n"
         "    def initialize(self, args):\n"
         "        self.asleep()\n"
-        "    def asleep(self):\n"
-        "        time.sleep(600)\n"
+        f"    def asleep(self, path={str(asleep)!r}):\n"
+        "        pathlib.Path(path).touch(); time.sleep(600)\n"
     )
-    # The sleep is reached in seconds on an idle machine; a busy one, or the rare start in
-    # which Triton's own stub hangs before it runs any Python, gets longer ones.
-    for timeout_s in (15, 45, 90):
+
+    class Clock:
+        """Goes ten minutes ahead as soon as the model sleeps."""
+
+        sleep = staticmethod(time.sleep)
+
+        @staticmethod
+        def monotonic():
+            return time.monotonic() + 600 * asleep.exists()
+
+    monkeypatch.setattr("lensemble.operations.readiness.time", Clock)
+    # Further tries are for the rare start in which Triton's stub hangs before it runs any Python.
+    for _ in range(3):
+        asleep.unlink(missing_ok=True)
         server = TritonServer(
             Settings(checkpoint=checkpoint),
             repository=folder,
-            start_timeout_s=timeout_s,
+            start_timeout_s=100,
             start_tries=1,
         )
         with pytest.raises(DeadlineExceededError, match=r"waiting for.* preprocess") as caught:
@@ -242,26 +259,27 @@ def test_model_that_hangs_at_the_start_says_where(checkpoint, tmp_path):
     pytest.fail(str(caught.value))
 
 
-def test_start_that_hangs_once_is_tried_again(checkpoint, monkeypatch, caplog):
-    wait, waited = TritonServer._wait_until_ready, []
+@pytest.mark.slow
+def test_start_that_hangs_once_is_repeated(checkpoint, monkeypatch, caplog):
+    pids = []
 
-    def hang_once(server):
-        waited.append(server.pid)
-        if len(waited) == 1:
+    def hang_once(process, **options):
+        pids.append(process().pid)
+        if len(pids) == 1:
             raise DeadlineExceededError("not ready in time")
-        wait(server)
+        wait_until_ready(process, **options)
 
-    monkeypatch.setattr(TritonServer, "_wait_until_ready", hang_once)
+    monkeypatch.setattr("lensemble.operations.tritonserver.wait_until_ready", hang_once)
     with TritonServer(Settings(checkpoint=checkpoint)) as server, Client(server.grpc_url) as client:
         assert client.health()
-        assert not psutil.pid_exists(waited[0])
-        assert waited[1] == server.pid
-    assert "starting once more: not ready in time" in caplog.text
+        assert not psutil.pid_exists(pids[0])
+        assert pids[1] == server.pid
+    assert "the start failed and is repeated: not ready in time" in caplog.text
     assert_nothing_left(server)
 
 
 def test_taken_port_is_refused_before_anything_starts(server, checkpoint):
-    """Otherwise the server that listens there answers for the one that could not start."""
+    """Otherwise the server that listens there would answer for the one that could not start."""
     taken = int(server.http_url.rsplit(":", 1)[1])
     with pytest.raises(InvalidInputError, match=f"port: cannot listen on 127.0.0.1:{taken}"):
         TritonServer(Settings(checkpoint=checkpoint), http_port=taken).start()
@@ -274,19 +292,19 @@ def test_bundled_server_listens_on_loopback_only(checkpoint):
         TritonServer(Settings(checkpoint=checkpoint), address="0.0.0.0")
 
 
-def test_server_is_looked_for_where_it_may_be(tmp_path, monkeypatch):
-    with pytest.raises(InvalidInputError, match="no file"):
+def test_tritonserver_is_found_on_path_or_in_the_wheel(tmp_path, monkeypatch):
+    with pytest.raises(InvalidInputError, match="there is no file"):
         find_tritonserver(tmp_path / "nowhere")
-    found = find_tritonserver()
-    assert found.stub is not None and found.binary.is_file()
+    bundled = find_tritonserver()
+    assert bundled.stub is not None and bundled.binary.is_file()
     (tmp_path / "tritonserver").write_text("#!/bin/sh\n")
     (tmp_path / "tritonserver").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_tritonserver().binary == tmp_path / "tritonserver"
-    assert find_tritonserver(found.binary).binary == found.binary
+    assert find_tritonserver(bundled.binary).binary == bundled.binary
 
 
-def test_commands_of_the_command_line(server, tmp_path, capsys):
+def test_commands_against_a_server(server, tmp_path, capsys):
     from benchmarks.common.photos import read_photo
 
     photo = tmp_path / "moon.png"
@@ -307,30 +325,31 @@ def test_commands_of_the_command_line(server, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_models_have_as_many_processes_as_they_are_told(checkpoint):
+def test_instance_counts_are_applied(checkpoint):
     settings = Settings(checkpoint=checkpoint, preprocess_instances=3, encoder_instances=2)
     with TritonServer(settings) as server, Client(server.grpc_url) as client:
         stubs = [process.cmdline()[-2] for process in psutil.Process(server.pid).children()]
-        found = Counter(name.rsplit("_", 2)[0] for name in stubs)
-        assert found == {"preprocess": 3, "qwen3_vl": 2, "faiss": 1, "store": 1}
+        counts = Counter(name.rsplit("_", 2)[0] for name in stubs)
+        assert counts == {"preprocess": 3, "qwen3_vl": 2, "faiss": 1, "store": 1}
         results = client.embed_many([Item(f"text {n}") for n in range(40)], batch_size=1)
         assert {len(vector) for vector in results} == {256}
 
 
-def test_a_port_that_was_taken_after_the_look(checkpoint, monkeypatch, caplog):
-    """The other server calls its models ready on that port; ours is not to believe it is meant."""
+@pytest.mark.slow
+def test_port_that_is_taken_after_the_check(checkpoint, monkeypatch, caplog):
+    """The other server reports its models as ready; ours must notice that they are not its own."""
     settings = Settings(checkpoint=checkpoint, dtype="fp32")
     with TritonServer(settings) as first:
         taken = urlsplit(first.http_url).port
-        looks = []
+        tries = []
 
-        def look(*given):
-            looks.append(free_ports(*given))
-            return [looks[0][0], taken, looks[0][2]] if len(looks) == 1 else looks[-1]
+        def ports_of_a_try(*arguments):
+            tries.append(free_ports(*arguments))
+            return [tries[0][0], taken, tries[0][2]] if len(tries) == 1 else tries[-1]
 
-        monkeypatch.setattr("lensemble.operations.tritonserver.free_ports", look)
+        monkeypatch.setattr("lensemble.operations.tritonserver.free_ports", ports_of_a_try)
         with TritonServer(settings) as second:
-            assert (len(looks), second.http_url != first.http_url) == (2, True)
+            assert (len(tries), second.http_url != first.http_url) == (2, True)
             for url in (second.grpc_url, second.http_url, first.http_url):
                 with Client(url) as client:
                     client.embed("a red car")

@@ -30,7 +30,7 @@ class Breaks(EncodeStage):
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
-        self.stage = triton.load(Breaks, args)
+        self.model = load_model(Breaks, args)
 """
 
 

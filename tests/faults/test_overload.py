@@ -10,7 +10,7 @@ import pytest
 from lensemble.operations.model_repository import write_repository
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling.admission import FEW
+from lensemble.scheduling.admission import MIN_QUEUE
 from lensemble.settings import Settings
 from lensemble_client import AsyncClient, Item, Retry
 from lensemble_contract.errors import LensembleError, OverloadedError
@@ -29,7 +29,7 @@ class Slow(EncodeStage):
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
-        self.stage = triton.load(Slow, args)
+        self.model = load_model(Slow, args)
 """
 RATE, SECONDS = 300, 4
 
@@ -90,6 +90,6 @@ def test_what_would_wait_too_long_is_refused(checkpoint, tmp_path):
     assert counted > sum(refused.values()), "nobody refused what came together"
     # By how much: tests/unit/scheduling/test_admission.py. Here the machine may be busy.
     assert min(refused.values()) > 0
-    assert len(answered) > FEW
+    assert len(answered) > MIN_QUEUE
     for one in answered:
         np.testing.assert_allclose(one, vector, atol=1e-5)

@@ -16,7 +16,7 @@ import pytest
 
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling import heartbeat
+from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, Item, LensembleError, Retry, StorageError
 from tests.faults.harness import PATIENCE_S, ROOT
@@ -49,7 +49,7 @@ def client(watching):
 @contextlib.contextmanager
 def limited(watching, model, kind, most):
     """A model's process under a limit."""
-    beats = heartbeat.read(watching.server.heartbeats)
+    beats = read_heartbeats(watching.server.heartbeats)
     process = psutil.Process(next(beat.pid for beat in beats if beat.model == model))
     before = process.rlimit(kind)
     process.rlimit(kind, (most(process), before[1]))

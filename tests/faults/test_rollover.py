@@ -19,7 +19,8 @@ from starlette.routing import Route
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
-from lensemble.operations.tritonserver import TritonServer, free_port
+from lensemble.operations.ports import free_port
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, LensembleError, Retry
 from tests.conftest import EMBEDDING, MEAN

@@ -12,7 +12,7 @@ import pytest
 from lensemble.operations.model_repository import write_repository
 from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
-from lensemble.scheduling import heartbeat
+from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, Retry
 from lensemble_contract.errors import LensembleError
@@ -36,7 +36,7 @@ class Hangs(PreprocessStage):
 
 class TritonPythonModel(TritonPythonModel):
     def initialize(self, args):
-        self.stage = triton.load(Hangs, args)
+        self.model = load_model(Hangs, args)
 """
 
 
@@ -44,7 +44,7 @@ def process_of(server: TritonServer, name: str) -> psutil.Process:
     if name == "tritonserver":
         return psutil.Process(server.pid)
     return psutil.Process(
-        next(beat.pid for beat in heartbeat.read(server.heartbeats) if beat.model == name)
+        next(beat.pid for beat in read_heartbeats(server.heartbeats) if beat.model == name)
     )
 
 

@@ -212,16 +212,16 @@ def test_other_lengths_and_false_tensors_are_refused(clip, preprocess):
 def test_profile_is_of_the_weights(clip, settings, clip_checkpoint, tmp_path):
     import shutil
 
-    assert clip.about["profile"].startswith("sha256:")
+    assert clip.info["profile"].startswith("sha256:")
     other = tmp_path / "other"
     shutil.copytree(clip_checkpoint, other)
     moved = settings.with_changes(clip=str(other))
-    assert ClipStage(moved, "cpu").about["profile"] == clip.about["profile"]
+    assert ClipStage(moved, "cpu").info["profile"] == clip.info["profile"]
     model = CLIPModel.from_pretrained(other)
     with torch.no_grad():
         model.visual_projection.weight[0, 0] += 1
     model.save_pretrained(other)
-    assert ClipStage(moved, "cpu").about["profile"] != clip.about["profile"]
+    assert ClipStage(moved, "cpu").info["profile"] != clip.info["profile"]
 
 
 def test_checkpoint_of_something_else_is_refused(settings, minilm):

@@ -94,9 +94,9 @@ def test_other_lengths_are_refused(stage):
 
 
 def test_profile_is_of_weights_chat_model_and_prompt(stage, settings):
-    profile = stage.about["profile"]
+    profile = stage.info["profile"]
     same = settings.with_changes(chat_url="http://127.0.0.1:10/v1", chat_key="k")
-    assert SentenceStage(same, "cpu").about["profile"] == profile
+    assert SentenceStage(same, "cpu").info["profile"] == profile
     for change in ({"chat_model": "other"}, {"describe_prompt": "?"}, {"describe_tokens": 9}):
         other = settings.with_changes(**change)
-        assert SentenceStage(other, "cpu").about["profile"] != profile
+        assert SentenceStage(other, "cpu").info["profile"] != profile

@@ -1,21 +1,22 @@
 """CLIP's token ids and pixels -> unit vectors.
 
-The work is in `lensemble.stages.clip`.
+`lensemble.stages.clip` does the work.
 """
 
 from typing import Any
 
-from lensemble.stages import python_backend
 from lensemble.stages.clip import ClipStage
+from lensemble.stages.python_backend import load_model
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads what the stage needs."""
-        self.stage = python_backend.load(ClipStage, args)
+        self.model = load_model(ClipStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers the requests of one call."""
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
+
+    def finalize(self) -> None:
+        self.model.close()

@@ -1,21 +1,22 @@
 """Encoded pictures and text -> CLIP's token ids and pixels.
 
-The work is in `lensemble.stages.clip_preprocess`.
+`lensemble.stages.clip_preprocess` does the work.
 """
 
 from typing import Any
 
-from lensemble.stages import python_backend
 from lensemble.stages.clip_preprocess import ClipPreprocessStage
+from lensemble.stages.python_backend import load_model
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads what the stage needs."""
-        self.stage = python_backend.load(ClipPreprocessStage, args)
+        self.model = load_model(ClipPreprocessStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers the requests of one call."""
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
+
+    def finalize(self) -> None:
+        self.model.close()

@@ -1,25 +1,22 @@
-"""Pictures -> descriptions, by a chat server elsewhere.
+"""Pictures -> descriptions, by a chat server.
 
-The work is in `lensemble.stages.describe`.
+`lensemble.stages.describe` does the work.
 """
 
 from typing import Any
 
-from lensemble.stages import python_backend
 from lensemble.stages.describe import DescribeStage
+from lensemble.stages.python_backend import load_model
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads what the stage needs."""
-        self.stage = python_backend.load(DescribeStage, args)
+        self.model = load_model(DescribeStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers the requests of one call."""
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
 
     def finalize(self) -> None:
-        """Lets go of connections."""
-        self.stage.close()
+        self.model.close()

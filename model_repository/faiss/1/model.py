@@ -1,19 +1,22 @@
-"""Unit vectors -> nearest items. The work is in `lensemble.stages.search`."""
+"""Unit vectors -> nearest items.
+
+`lensemble.stages.search` does the work.
+"""
 
 from typing import Any
 
-from lensemble.stages import python_backend
+from lensemble.stages.python_backend import load_model
 from lensemble.stages.search import SearchStage
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self.stage = python_backend.load(SearchStage, args)
+        self.model = load_model(SearchStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
 
     def finalize(self) -> None:
-        self.stage.close()
+        self.model.close()

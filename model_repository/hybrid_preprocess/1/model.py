@@ -1,21 +1,22 @@
-"""Encoded pictures and text -> the text, and JPEG files that a chat model may see.
+"""Encoded pictures and text -> the text, and the pictures as JPEG files for the chat server.
 
-The work is in `lensemble.stages.hybrid_preprocess`.
+`lensemble.stages.hybrid_preprocess` does the work.
 """
 
 from typing import Any
 
-from lensemble.stages import python_backend
 from lensemble.stages.hybrid_preprocess import HybridPreprocessStage
+from lensemble.stages.python_backend import load_model
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads what the stage needs."""
-        self.stage = python_backend.load(HybridPreprocessStage, args)
+        self.model = load_model(HybridPreprocessStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers the requests of one call."""
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
+
+    def finalize(self) -> None:
+        self.model.close()

@@ -1,19 +1,22 @@
-"""Encoded pictures and text -> token ids and patch rows.
+"""Encoded pictures and text -> token ids and patches.
 
-The work is in `lensemble.stages.preprocess`.
+`lensemble.stages.preprocess` does the work.
 """
 
 from typing import Any
 
-from lensemble.stages import python_backend
 from lensemble.stages.preprocess import PreprocessStage
+from lensemble.stages.python_backend import load_model
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self.stage = python_backend.load(PreprocessStage, args)
+        self.model = load_model(PreprocessStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
+
+    def finalize(self) -> None:
+        self.model.close()

@@ -1,19 +1,22 @@
-"""Token ids and patch rows -> unit vectors. The work is in `lensemble.stages.encode`."""
+"""Token ids and patches -> unit vectors.
+
+`lensemble.stages.encode` does the work.
+"""
 
 from typing import Any
 
-from lensemble.stages import python_backend
 from lensemble.stages.encode import EncodeStage
+from lensemble.stages.python_backend import load_model
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self.stage = python_backend.load(EncodeStage, args)
+        self.model = load_model(EncodeStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return python_backend.take(self.stage, requests)
+        return self.model.execute(requests)
 
     def finalize(self) -> None:
-        python_backend.close(self.stage)
+        self.model.close()

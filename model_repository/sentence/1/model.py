@@ -1,21 +1,22 @@
 """Texts and descriptions -> unit vectors.
 
-The work is in `lensemble.stages.sentence`.
+`lensemble.stages.sentence` does the work.
 """
 
 from typing import Any
 
-from lensemble.stages import python_backend
+from lensemble.stages.python_backend import load_model
 from lensemble.stages.sentence import SentenceStage
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads what the stage needs."""
-        self.stage = python_backend.load(SentenceStage, args)
+        self.model = load_model(SentenceStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answers the requests of one call."""
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
+
+    def finalize(self) -> None:
+        self.model.close()

@@ -1,21 +1,24 @@
-"""Writes and reads of the index. The work is in `lensemble.stages.store`."""
+"""Writes and reads items of the index.
+
+`lensemble.stages.store` does the work.
+"""
 
 import os
 from typing import Any
 
-from lensemble.stages import python_backend
+from lensemble.stages.python_backend import load_model
 from lensemble.stages.store import StoreStage
 
 
 class TritonPythonModel:
-    """Triton's Python backend looks for this name."""
+    """The class that Triton's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        os.nice(5)  # a full core of writes must not keep searches waiting
-        self.stage = python_backend.load(StoreStage, args)
+        os.nice(5)  # writes that use a whole core must not slow searches down
+        self.model = load_model(StoreStage, args)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return python_backend.respond(self.stage, requests)
+        return self.model.execute(requests)
 
     def finalize(self) -> None:
-        self.stage.close()
+        self.model.close()

@@ -12,7 +12,7 @@ from PIL import Image
 from lensemble.embedders import chat, describe, model_files
 from lensemble.embedders.describe import Describer
 from lensemble.embedders.jpegs import LONGEST_SIDE, show
-from lensemble.operations.tritonserver import free_port
+from lensemble.operations.ports import free_port
 from lensemble.settings import Settings
 from lensemble_client import (
     DeadlineExceededError,

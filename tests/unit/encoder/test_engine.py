@@ -10,7 +10,7 @@ from lensemble.encoder import engine as engine_module
 from lensemble.encoder.engine import Engine, PassResult
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.profile import ImageProfile, Profile, PromptProfile
-from lensemble.scheduling.deadline import from_now
+from lensemble.scheduling.deadline import from_timeout
 from lensemble_client import (
     DeadlineExceededError,
     InternalError,
@@ -128,7 +128,7 @@ def test_items_past_their_deadline_are_not_computed():
     engine = FakeEngine()
     past, never = 1, 0
     results = engine.encode(
-        [text(4), text(5), text(6), text(7)], deadlines=[never, past, from_now(600_000), past]
+        [text(4), text(5), text(6), text(7)], deadlines=[never, past, from_timeout(600_000), past]
     )
     assert [type(results[n]) for n in (1, 3)] == [DeadlineExceededError] * 2
     assert token_counts([results[0], results[2]]) == [4, 6]

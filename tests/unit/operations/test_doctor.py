@@ -13,22 +13,22 @@ from lensemble.settings import Settings
 from lensemble_cli.main import main
 
 
-def found(settings=None, ports=()):
+def findings_by_subject(settings=None, ports=()):
     return {finding.subject: finding for finding in examine(settings, ports)}
 
 
 def test_this_machine_can_serve(checkpoint, index_folder):
-    findings = found(Settings(checkpoint=checkpoint, index=index_folder))
-    assert {one.level for one in findings.values()} <= {OK, WARNING}
+    findings = findings_by_subject(Settings(checkpoint=checkpoint, index=index_folder))
+    assert {finding.level for finding in findings.values()} <= {OK, WARNING}
     assert findings["checkpoint"].level == findings["index"].level == OK
     assert "torch" in findings["packages"].text
-    # The bundled server is good for this machine only, and says so.
+    # The bundled server must be used on this machine only.
     assert "loopback" in findings["tritonserver"].remedy
 
 
 def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_PACKAGES", ("no-such-package",))
-    monkeypatch.setattr(doctor, "_LEAST_SHARED_MEMORY", 2**60)
+    monkeypatch.setattr(doctor, "_MIN_SHARED_MEMORY", 2**60)
     monkeypatch.setenv("LENSEMBLE_DTYP", "fp32")
     broken = tmp_path / "index"
     shutil.copytree(index_folder, broken)
@@ -39,7 +39,7 @@ def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatc
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        findings = found(Settings(checkpoint=checkpoint, index=broken), [port])
+        findings = findings_by_subject(Settings(checkpoint=checkpoint, index=broken), [port])
     assert findings["no-such-package"].level == FAULT
     assert findings["/dev/shm"].level == FAULT
     assert findings["index"].level == FAULT
@@ -49,34 +49,34 @@ def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatc
         assert finding.level == OK or finding.remedy
 
 
-def test_checkpoint_whose_weights_were_changed(checkpoint, tmp_path):
+def test_changed_weights_are_found(checkpoint, tmp_path):
     copy = tmp_path / "checkpoint"
     shutil.copytree(checkpoint, copy)
     weights = next(copy.glob("*.safetensors"))
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    finding = found(Settings(checkpoint=copy))["checkpoint"]
+    finding = findings_by_subject(Settings(checkpoint=copy))["checkpoint"]
     assert finding.level == FAULT
     assert "is not the file" in finding.text
 
 
-def test_index_of_another_profile(checkpoint, index_folder, tmp_path):
+def test_index_of_another_profile_is_found(checkpoint, index_folder, tmp_path):
     copy = tmp_path / "checkpoint"
     shutil.copytree(checkpoint, copy)
     profile = json.loads((copy / "profile.json").read_text())
     profile["instruction"] = "another one"
     (copy / "profile.json").write_text(json.dumps(profile))
-    findings = found(Settings(checkpoint=copy, index=index_folder))
-    assert any(one.level == FAULT for one in findings.values())
+    findings = findings_by_subject(Settings(checkpoint=copy, index=index_folder))
+    assert any(finding.level == FAULT for finding in findings.values())
 
 
-def test_command(checkpoint, capsys, monkeypatch):
+def test_command_prints_findings_and_returns_their_status(checkpoint, capsys, monkeypatch):
     monkeypatch.delenv("LENSEMBLE_CHECKPOINT", raising=False)
     assert main(["doctor", "--checkpoint", str(checkpoint)]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith("ok       python")
-    assert "checkpoint" in said
+    output = capsys.readouterr().out
+    assert output.startswith("ok       python")
+    assert "checkpoint" in output
     assert main(["doctor"]) == 0
     assert "checkpoint" not in capsys.readouterr().out
     assert main(["doctor", "--checkpoint", str(Path("nowhere"))]) == 1
@@ -90,21 +90,24 @@ def test_index_without_a_checkpoint_is_refused(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("writes", ["on", "off"])
-def test_index_that_is_not_there_yet(checkpoint, tmp_path, writes):
+def test_missing_index_is_a_fault_unless_writes_are_on(checkpoint, tmp_path, writes):
     settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", writes=writes)
-    assert found(settings)["index"].level == (OK if writes == "on" else FAULT)
+    assert findings_by_subject(settings)["index"].level == (OK if writes == "on" else FAULT)
 
 
-def test_graphs_for_onnx_runtime(checkpoint, tmp_path, monkeypatch):
+def test_graphs_are_checked(checkpoint, tmp_path, monkeypatch):
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=tmp_path)
-    assert "has no export.json" in found(settings)["onnx"].text
+    assert "has no export.json" in findings_by_subject(settings)["onnx"].text
     for name in (VISION, TEXT):
         (tmp_path / name).write_bytes(b"graph")
     files = {name: (sha256_of(tmp_path / name), 5) for name in (VISION, TEXT)}
     ExportedGraphs(tmp_path, Checkpoint.open(checkpoint).profile.hash, "int8", 18, files).write()
-    finding = found(settings)["onnx"]
+    finding = findings_by_subject(settings)["onnx"]
     assert (finding.level, finding.text) == (OK, "graphs of this checkpoint in int8")
-    assert "does not use them" in found(settings.with_changes(engine="torch"))["onnx"].text
+    assert (
+        "does not use them"
+        in findings_by_subject(settings.with_changes(engine="torch"))["onnx"].text
+    )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "lensemble[onnx]" in found(settings)["onnx"].remedy
-    assert "onnx" not in found(Settings(checkpoint=checkpoint))
+    assert "lensemble[onnx]" in findings_by_subject(settings)["onnx"].remedy
+    assert "onnx" not in findings_by_subject(Settings(checkpoint=checkpoint))

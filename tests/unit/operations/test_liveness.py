@@ -1,4 +1,4 @@
-"""A server's processes, stood for by small ones that do what a model's would."""
+"""The liveness check, on small processes that behave like a model's: idle, hanging or working."""
 
 import signal
 import subprocess
@@ -8,25 +8,23 @@ import time
 import pytest
 
 from lensemble.operations import liveness
-from lensemble.operations.liveness import Pulse
-from lensemble.scheduling import heartbeat
-from lensemble.scheduling.heartbeat import Heartbeat
+from lensemble.operations.liveness import LivenessCheck
+from lensemble.scheduling.heartbeat import HeartbeatWriter, read_heartbeats
 from lensemble_contract.errors import DeadlineExceededError, InternalError, OverloadedError
+from tests.waiting import FakeClock, until
 
+PATIENCE_S = 0.3
 NOTHING_LISTENS = "http://127.0.0.1:9"
 MODEL = """
 import sys, time
 from pathlib import Path
-from lensemble.scheduling.heartbeat import Heartbeat
-beat = Heartbeat(Path(sys.argv[1]), "qwen3_vl", 0.3)
+from lensemble.scheduling.heartbeat import HeartbeatWriter
+beat = HeartbeatWriter(Path(sys.argv[1]), "qwen3_vl", 0.3)
 print("loaded", flush=True)
-what = sys.argv[2]
-if what == "idle":
-    time.sleep(60)
-with beat.during():
-    while what == "works":
-        pass
-    time.sleep(60)
+if sys.argv[2] == "idle":
+    time.sleep(600)
+with beat.during_call():
+    time.sleep(600)
 """
 
 
@@ -37,86 +35,95 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def started(folder):
-    """What a model does -> its process, and the pulse of its server."""
-    processes, pulses = [], []
+def clock():
+    return FakeClock()
 
-    def start(what):
-        command = [sys.executable, "-c", MODEL, str(folder), what]
+
+@pytest.fixture
+def start(folder, clock):
+    """Starts a model process, and returns it with its server's process and their check."""
+    processes, checks = [], []
+
+    def start(behaviour):
+        command = [sys.executable, "-c", MODEL, str(folder), behaviour]
         model = subprocess.Popen(command, stdout=subprocess.PIPE)
-        server = subprocess.Popen(["sleep", "60"])
+        server = subprocess.Popen(["sleep", "600"])
         processes.extend([model, server])
         assert model.stdout.readline() == b"loaded\n"
-        pulses.append(Pulse(server.pid, NOTHING_LISTENS, folder, ["qwen3_vl"]))
-        return model, server, pulses[0]
+        if behaviour != "idle":
+            until(lambda: read_heartbeats(folder)[0].since, "the call")
+            clock.now = time.monotonic()
+        check = LivenessCheck(server.pid, NOTHING_LISTENS, folder, ["qwen3_vl"], clock)
+        checks.append(check)
+        return model, server, check
 
     yield start
-    for one in pulses:
-        one.close()
-    for one in processes:
-        one.kill()
-        one.communicate()
+    for check in checks:
+        check.close()
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
-def fault_within(watched, patience_s):
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end:
-        if fault := watched.look():
+def check_often(check, clock, seconds):
+    """The first fault within some seconds of the fake clock, or None."""
+    end = clock() + seconds
+    while clock() < end:
+        if fault := check.check_processes():
             return fault
-        time.sleep(0.02)
+        clock.advance(PATIENCE_S / 3)
     return None
 
 
-def test_idle_model_is_sound(started):
-    _, _, watched = started("idle")
-    assert fault_within(watched, 0.8) is None
+def test_idle_model_has_no_fault(start, clock):
+    _, _, check = start("idle")
+    assert check_often(check, clock, 100 * PATIENCE_S) is None
 
 
-def test_dead_model_is_found(started):
-    model, _, watched = started("idle")
+def test_dead_model_is_found(start):
+    model, _, check = start("idle")
     model.kill()
-    fault = fault_within(watched, 5)
+    fault = until(check.check_processes)
     assert (fault.reason, fault.text) == ("died", f"qwen3_vl (process {model.pid}) died")
 
 
-def test_dead_server_is_found(started):
-    _, server, watched = started("idle")
+def test_dead_server_is_found(start):
+    _, server, check = start("idle")
     server.kill()
-    assert fault_within(watched, 5).text == f"tritonserver (process {server.pid}) died"
+    assert until(check.check_processes).text == f"tritonserver (process {server.pid}) died"
 
 
-def test_stopped_model_is_found(started):
-    model, _, watched = started("idle")
+def test_stopped_model_is_found(start):
+    model, _, check = start("idle")
     model.send_signal(signal.SIGSTOP)
-    assert fault_within(watched, 5).reason == "stopped"
-    model.send_signal(signal.SIGCONT)
+    assert until(check.check_processes).reason == "stopped"
 
 
-def test_model_that_hangs_in_a_call_is_found(started):
-    model, _, watched = started("hangs")
-    fault = fault_within(watched, 10)
+def test_model_that_hangs_in_a_call_is_found(start, clock):
+    model, _, check = start("in a call")
+    fault = check_often(check, clock, 10 * PATIENCE_S)
     assert fault.reason == "hangs"
     assert fault.text.startswith("qwen3_vl hangs: one call for ")
     assert f"(process {model.pid})" in fault.text
 
 
-def test_model_that_works_has_time_but_not_for_ever(started, monkeypatch):
-    _, _, watched = started("works")
-    assert fault_within(watched, 1.5) is None  # five times its patience
-    monkeypatch.setattr(liveness, "_AS_LONG", 3)
-    assert "qwen3_vl does not end" in fault_within(watched, 5).text
+def test_model_that_keeps_working_may_take_long_but_not_for_ever(start, clock, monkeypatch):
+    monkeypatch.setattr(liveness, "_cpu_s", lambda process: clock())  # uses one whole core
+    _, _, check = start("in a call")
+    assert check_often(check, clock, 99 * PATIENCE_S) is None
+    assert "qwen3_vl does not end" in check_often(check, clock, 2 * PATIENCE_S).text
 
 
-def test_model_that_died_before_it_is_looked_at(folder, started):
-    model, server, _ = started("idle")
+def test_model_that_died_before_the_first_check_is_found(folder, start):
+    model, server, _ = start("idle")
     model.kill()
     model.wait()
     with pytest.raises(liveness.psutil.NoSuchProcess):
-        Pulse(server.pid, NOTHING_LISTENS, folder, ["qwen3_vl"])
+        LivenessCheck(server.pid, NOTHING_LISTENS, folder, ["qwen3_vl"])
 
 
 class Answers:
-    """In place of the client: an error, or none."""
+    """Stands in for the client: every call raises the error, if there is one."""
 
     def __init__(self, error):
         self.error = error
@@ -139,46 +146,42 @@ class Answers:
         (InternalError("no context"), "failing"),
     ],
 )
-def test_pings(started, monkeypatch, error, reason):
-    _, _, watched = started("idle")
-    watched._client.close()
-    watched._client = Answers(error)
-    monkeypatch.setattr(liveness, "_SILENT_S", 0.05)
-    found = []
+def test_pings(start, clock, error, reason):
+    _, _, check = start("idle")
+    check._client.close()
+    check._client = Answers(error)
+    reasons = []
+    for _ in range(2):
+        clock.advance(6)  # twice this is longer than a model may be silent
+        reasons.append(fault.reason if (fault := check.ping()) else None)
+    assert reasons == [None, reason]  # one failure may be chance
+
+
+def test_model_in_a_call_may_leave_pings_unanswered(start, clock):
+    _, _, check = start("in a call")
+    check._client.close()
+    check._client = Answers(DeadlineExceededError("late"))
     for _ in range(3):
-        time.sleep(0.1)
-        found.append(fault.reason if (fault := watched.ping()) else None)
-    assert found[-1] == reason
-    if reason == "failing":
-        assert found[0] is None  # once may be chance
+        clock.advance(6)
+        assert check.ping() is None
 
 
-def test_late_answer_of_a_model_in_a_call_is_no_silence(started, monkeypatch):
-    _, _, watched = started("works")
-    watched._client.close()
-    watched._client = Answers(DeadlineExceededError("late"))
-    monkeypatch.setattr(liveness, "_SILENT_S", 0.05)
-    for _ in range(3):
-        time.sleep(0.1)
-        assert watched.ping() is None
-
-
-def test_notes_are_read_back(folder):
-    beat = Heartbeat(folder, "clip-large", 2.5)
-    (idle,) = heartbeat.read(folder)
+def test_heartbeats_are_read_back(folder):
+    writer = HeartbeatWriter(folder, "clip-large", 2.5)
+    (idle,) = read_heartbeats(folder)
     assert (idle.model, idle.since, idle.patience_s) == ("clip-large", None, 2.5)
     before = time.monotonic()
-    with pytest.raises(ZeroDivisionError), beat.during():
-        (busy,) = heartbeat.read(folder)
+    with pytest.raises(ZeroDivisionError), writer.during_call():
+        (busy,) = read_heartbeats(folder)
         assert before <= busy.since <= time.monotonic()
         raise ZeroDivisionError
-    assert heartbeat.read(folder) == [idle]
+    assert read_heartbeats(folder) == [idle]
     (folder / "faiss-1").write_bytes(b"half")
-    assert heartbeat.read(folder) == [idle]
+    assert read_heartbeats(folder) == [idle]
 
 
-def test_nobody_watches(tmp_path):
-    for nowhere in (None, tmp_path / "missing"):
-        with Heartbeat(nowhere, "faiss", 1).during():
+def test_without_a_folder_no_heartbeat_is_written(tmp_path):
+    for folder in (None, tmp_path / "missing"):
+        with HeartbeatWriter(folder, "faiss", 1).during_call():
             pass
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from lensemble.operations import logs
-from lensemble.operations.logs import JsonFormatter, Relay, from_triton
+from lensemble.operations.logs import JsonFormatter, LogRelay, triton_message_as_json
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 READY = 'I1126 10:30:45.123456 77 server.cc:676] "started"'
@@ -15,7 +15,7 @@ FAILED = "E1126 10:30:46.000001 77 model.py:33] encode: request r-1: [internal] 
 
 
 def test_line_of_triton():
-    assert json.loads(from_triton(READY, NOW)) == {
+    assert json.loads(triton_message_as_json(READY, NOW)) == {
         "time": "2026-11-26T08:30:45.123Z",
         "level": "INFO",
         "source": "server.cc:676",
@@ -25,18 +25,18 @@ def test_line_of_triton():
 
 
 def test_id_of_a_request_is_a_key_of_its_own():
-    said = json.loads(from_triton(FAILED, NOW))
+    said = json.loads(triton_message_as_json(FAILED, NOW))
     assert said["request_id"] == "r-1"
     assert said["level"] == "ERROR"
 
 
 @pytest.mark.parametrize("text", ["no head", "", "E1126 nonsense", 'I1126 "', "\x00\x1b[31m"])
 def test_other_lines_are_kept(text):
-    assert json.loads(from_triton(text, NOW))["message"] == text
+    assert json.loads(triton_message_as_json(text, NOW))["message"] == text
 
 
 def test_message_cannot_begin_another_line():
-    text = from_triton(FAILED + '\n{"level": "INFO", "message": "all is well"}', NOW)
+    text = triton_message_as_json(FAILED + '\n{"level": "INFO", "message": "all is well"}', NOW)
     assert "\n" not in text
     assert json.loads(text)["message"].endswith('"all is well"}')
 
@@ -58,7 +58,7 @@ def messages(out):
 @pytest.fixture
 def relay(tmp_path):
     out = io.StringIO()
-    made = Relay(lambda: tmp_path / "log", out)
+    made = LogRelay(lambda: tmp_path / "log", out)
     yield made, tmp_path / "log", out
     made.close()
 
@@ -70,10 +70,10 @@ def write(path, text):
 
 def test_relay_joins_what_belongs_together(relay):
     relaying, path, out = relay
-    relaying.look()  # there is no file yet
+    relaying.relay()  # there is no file yet
     write(path, f"{FAILED}\nTraceback\n  line\n{READY}\n")
-    relaying.look()
-    relaying.look()  # nothing follows
+    relaying.relay()
+    relaying.relay()  # nothing follows
     assert messages(out) == [
         "encode: request r-1: [internal] it failed\nTraceback\n  line",
         "started",
@@ -83,33 +83,33 @@ def test_relay_joins_what_belongs_together(relay):
 def test_relay_waits_for_the_end_of_a_line(relay):
     relaying, path, out = relay
     write(path, READY[:20])
-    relaying.look()
+    relaying.relay()
     assert messages(out) == []
     write(path, READY[20:] + "\n")
-    relaying.look()
-    relaying.look()
+    relaying.relay()
+    relaying.relay()
     assert messages(out) == ["started"]
 
 
 def test_relay_goes_on_with_the_next_servers_file(relay):
     relaying, path, out = relay
     write(path, READY + "\n")
-    relaying.look()
+    relaying.relay()
     write(path, FAILED + "\n")  # its last words
     path.rename(path.with_name("old"))
     write(path, READY + "\n")
-    relaying.look()
-    relaying.look()
+    relaying.relay()
+    relaying.relay()
     assert len(messages(out)) == 3
 
 
 def test_relay_empties_a_large_file_and_loses_nothing(relay, monkeypatch):
-    monkeypatch.setattr(logs, "MOST_BYTES", 1000)
+    monkeypatch.setattr(logs, "MAX_BYTES", 1000)
     relaying, path, out = relay
     for _ in range(20):
         write(path, f"{READY}\n" * 10)
-        relaying.look()
-    relaying.look()
+        relaying.relay()
+    relaying.relay()
     assert messages(out) == ["started"] * 200
     assert path.stat().st_size < 2000
 
@@ -118,6 +118,6 @@ def test_relay_says_the_rest_at_the_end(relay):
     relaying, path, out = relay
     with relaying:
         write(path, READY + "\n")
-        relaying.look()
+        relaying.relay()
         write(path, FAILED + "\n")
     assert len(messages(out)) == 2

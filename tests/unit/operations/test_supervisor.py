@@ -1,8 +1,7 @@
-"""What the supervisor does about faults, with a server that is one small process."""
+"""How the supervisor handles faults; the server is one small process."""
 
 import subprocess
 import threading
-import time
 
 import httpx
 import pytest
@@ -10,18 +9,18 @@ import pytest
 from lensemble.operations import supervisor
 from lensemble.operations.health_routes import HealthServer
 from lensemble.operations.liveness import Fault
-from lensemble.operations.supervisor import STARTS, State, Supervisor
+from lensemble.operations.supervisor import MAX_STARTS, Supervisor, SupervisorState
 from lensemble_contract.errors import InternalError, InvalidInputError
-
-PATIENCE_S = 20
+from tests.waiting import DEADLINE_S, until
 
 
 class SmallServer:
-    """`TritonServer`'s face; what it runs is `sleep`.
+    """Has the methods of `TritonServer`, but runs `sleep`.
 
     Attributes:
-        fails: Restarts that are yet to fail.
-        starting: Set while a restart waits to be stopped.
+        fails: number of restarts that will fail.
+        hangs: whether restarts hang until the server is stopped.
+        starting: set while a restart hangs.
     """
 
     http_url = "http://127.0.0.1:9"
@@ -39,7 +38,7 @@ class SmallServer:
         return self.process and self.process.pid
 
     def start(self):
-        self.process = subprocess.Popen(["sleep", "60"])
+        self.process = subprocess.Popen(["sleep", "600"])
 
     def restart(self):
         self.restarts += 1
@@ -47,7 +46,7 @@ class SmallServer:
         self.stopped.clear()
         if self.hangs:
             self.starting.set()
-            assert self.stopped.wait(PATIENCE_S)
+            assert self.stopped.wait(DEADLINE_S)
             raise InternalError("the server was stopped while it started")
         if self.fails:
             self.fails -= 1
@@ -67,18 +66,11 @@ class SmallServer:
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "LOOK_S", 0.003)
-    monkeypatch.setattr(supervisor, "_WAIT_S", 0.01)
-    made = SmallServer(tmp_path)
-    yield made
-    made.stop()
-
-
-def until(true):
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    monkeypatch.setattr(supervisor, "CHECK_EVERY_S", 0.003)
+    monkeypatch.setattr(supervisor, "_FIRST_WAIT_S", 0.01)
+    small = SmallServer(tmp_path)
+    yield small
+    small.stop()
 
 
 def test_server_that_died_is_started_again(server):
@@ -95,7 +87,7 @@ def test_server_that_died_is_started_again(server):
     assert (watching.state.ready, watching.state.reason) == (False, "stopping")
 
 
-def test_start_that_fails_is_tried_again(server):
+def test_failed_start_is_repeated(server):
     server.fails = 2
     with Supervisor(server) as watching:
         server.process.kill()
@@ -103,18 +95,18 @@ def test_start_that_fails_is_tried_again(server):
         assert watching.state.restarts == {"died": 1, "start": 2}
 
 
-def test_starts_that_keep_failing_end_it(server):
+def test_supervisor_gives_up_when_starts_keep_failing(server):
     server.fails = 100
     with Supervisor(server) as watching:
         server.process.kill()
-        with pytest.raises(InternalError, match=f"{STARTS} starts failed; the last one: no memory"):
-            watching.wait(PATIENCE_S)
-        assert server.restarts == STARTS
+        with pytest.raises(InternalError, match=f"{MAX_STARTS} starts failed; .* no memory"):
+            watching.wait(DEADLINE_S)
+        assert server.restarts == MAX_STARTS
         assert not watching.state.ready
-        assert f"{STARTS} starts failed" in watching.state.reason
+        assert f"{MAX_STARTS} starts failed" in watching.state.reason
 
 
-def test_starts_that_fail_are_met_with_waits(server, monkeypatch):
+def test_waits_between_failed_starts_grow(server, monkeypatch):
     waits = []
     server.fails = 3
     with Supervisor(server) as watching:
@@ -124,47 +116,47 @@ def test_starts_that_fail_are_met_with_waits(server, monkeypatch):
         )
         server.process.kill()
         until(lambda: server.restarts == 4 and watching.state.ready)
-    assert [s for s in waits if s != supervisor.LOOK_S] == [0.01, 0.02, 0.04]
+    assert [s for s in waits if s != supervisor.CHECK_EVERY_S] == [0.01, 0.02, 0.04]
 
 
-def test_stop_ends_a_start_that_is_under_way(server):
+def test_stop_interrupts_a_start(server):
     server.hangs = True
     with Supervisor(server) as watching:
         server.process.kill()
-        assert server.starting.wait(PATIENCE_S)
+        assert server.starting.wait(DEADLINE_S)
     assert not watching._thread.is_alive()
     assert server.pid is None
-    assert watching.wait(0)  # and says nothing of the start that was cut off
+    assert watching.wait(0)  # the interrupted start is not reported as a failure
 
 
-def test_stop_is_no_fault(server, monkeypatch, caplog):
+def test_stopping_the_server_is_not_a_fault(server, monkeypatch, caplog):
     watching = Supervisor(server)
 
-    def look(self):  # just as it is being stopped
+    def find_fault(self):  # while it is being stopped
         watching._stopping.set()
         return Fault("died", "tritonserver died")
 
-    monkeypatch.setattr(supervisor.Pulse, "look", look)
+    monkeypatch.setattr(supervisor.LivenessCheck, "check_processes", find_fault)
     with watching:
-        assert watching.wait(PATIENCE_S)
+        assert watching.wait(DEADLINE_S)
     assert watching.state.restarts == {}
     assert caplog.records == []
 
 
-def test_server_that_nobody_watches_any_more_is_not_ready(server, monkeypatch):
-    def look(self):
+def test_server_is_not_ready_when_watching_fails(server, monkeypatch):
+    def find_fault(self):
         raise OSError("no such folder")
 
-    monkeypatch.setattr(supervisor.Pulse, "look", look)
+    monkeypatch.setattr(supervisor.LivenessCheck, "check_processes", find_fault)
     with Supervisor(server) as watching:
         with pytest.raises(InternalError, match="given up: no such folder"):
-            watching.wait(PATIENCE_S)
+            watching.wait(DEADLINE_S)
         assert not watching.state.ready
         assert watching.state.reason == "nobody watches: no such folder"
 
 
-def test_routes_say_how_it_is():
-    state = State()
+def test_health_routes_report_the_state():
+    state = SupervisorState()
     with HealthServer(state) as health:
         assert httpx.get(f"{health.url}/live").status_code == 200
         answer = httpx.get(f"{health.url}/ready")

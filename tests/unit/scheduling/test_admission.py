@@ -1,24 +1,16 @@
-"""How long a new request would wait, and who is refused for it; all numbers by hand."""
+"""How long a new request would wait, and which requests are refused for it."""
 
 import time
 
 import pytest
 
-from lensemble.scheduling import admission
-from lensemble.scheduling.admission import (
-    BULK,
-    BULK_ROWS,
-    FEW,
-    PICTURE,
-    TEXT,
-    Board,
-    Gate,
-    Line,
-    Publisher,
-    counts,
-    lane_of,
-)
+from lensemble.scheduling import queue_monitor
+from lensemble.scheduling.admission import MIN_QUEUE, AdmissionControl
+from lensemble.scheduling.lanes import BULK, BULK_ROWS, PICTURE, TEXT, lane_of
+from lensemble.scheduling.queue_monitor import QueueMonitor, WaitEstimate, queue_counts
+from lensemble.scheduling.wait_times import STALE_S, LaneWaits, TritonWait, Wait
 from lensemble_contract.errors import OverloadedError
+from tests.waiting import until
 
 METRICS = """# HELP nv_inference_request_success Number of successful inference requests
 nv_inference_request_success{model="preprocess",version="1"} 40
@@ -32,140 +24,154 @@ NOWHERE = "http://127.0.0.1:9/metrics"
 
 
 def test_metrics_are_read():
-    assert counts(METRICS) == {"preprocess": (2, 40), "qwen3_vl": (7, 30)}
-    assert counts("nothing") == {}
-    assert counts('nv_inference_request_success{model="preprocess",version="1"} 30') == {}
+    assert queue_counts(METRICS) == {"preprocess": (2, 40), "qwen3_vl": (7, 30)}
+    assert queue_counts("nothing") == {}
+    assert queue_counts('nv_inference_request_success{model="preprocess",version="1"} 30') == {}
 
 
-def test_wait_is_what_waits_over_the_rate():
-    line = Line()
-    line.look(0, 10, 100)
-    assert line.wait_s == 0  # nothing is known
-    line.look(1, 10, 105)
-    assert line.wait_s == pytest.approx(10 / 5)
-    line.look(2, 30, 120)
-    assert line.wait_s == pytest.approx(30 / 10)  # 20 in 2 seconds
+def test_wait_is_the_queue_divided_by_the_rate():
+    estimate = WaitEstimate()
+    estimate.update(0, 10, 100)
+    assert estimate.wait_s == 0  # no request was finished yet
+    estimate.update(1, 10, 105)
+    assert estimate.wait_s == pytest.approx(10 / 5)
+    estimate.update(2, 30, 120)
+    assert estimate.wait_s == pytest.approx(30 / 10)  # 20 in 2 seconds
 
 
-def test_time_in_which_nothing_waits_says_nothing_of_the_rate():
-    line = Line()
-    line.look(0, 10, 0)
-    line.look(1, 10, 10)
-    line.look(2, 0, 12)
-    assert line.wait_s == 0
-    line.look(60, 0, 13)
-    line.look(61, 20, 14)
-    assert line.wait_s == pytest.approx(20 / 10)
+def test_idle_time_does_not_count_for_the_rate():
+    estimate = WaitEstimate()
+    estimate.update(0, 10, 0)
+    estimate.update(1, 10, 10)
+    estimate.update(2, 0, 12)
+    assert estimate.wait_s == 0
+    estimate.update(60, 0, 13)
+    estimate.update(61, 20, 14)
+    assert estimate.wait_s == pytest.approx(20 / 10)
 
 
-def test_batches_that_take_long_have_a_rate_too():
-    """64 requests every 13 seconds, looked at every second: longer than the window."""
-    line = Line()
+def test_slow_batches_have_a_rate_too():
+    """64 requests every 13 seconds, which is longer than the window; read every second."""
+    estimate = WaitEstimate()
     for second in range(66):
-        line.look(second, 100, 64 * (second // 13))
+        estimate.update(second, 100, 64 * (second // 13))
         if second < 13:
-            assert line.wait_s == second  # as long as nothing was finished
+            assert estimate.wait_s == second  # the time without a finished request
         else:
-            assert line.wait_s == pytest.approx(100 * 13 / 64)
+            assert estimate.wait_s == pytest.approx(100 * 13 / 64)
     for second in range(66, 120):
-        line.look(second, 100, 64 * 5)  # it has come to a halt
-    assert line.wait_s == 119 - 65
+        estimate.update(second, 100, 64 * 5)  # nothing more is finished
+    assert estimate.wait_s == 119 - 65
 
 
 def test_old_rates_are_forgotten(monkeypatch):
-    monkeypatch.setattr(admission, "_WINDOW_S", 2)
-    line = Line()
+    monkeypatch.setattr(queue_monitor, "_WINDOW_S", 2)
+    estimate = WaitEstimate()
     for second, finished in enumerate((0, 100, 200, 201, 202, 203)):
-        line.look(second, 10, finished)
-    assert line.wait_s == pytest.approx(10 / 1)
+        estimate.update(second, 10, finished)
+    assert estimate.wait_s == pytest.approx(10 / 1)
 
 
-@pytest.fixture
-def published(tmp_path):
-    """A gate that reads what `publish` and `board` wrote."""
-    publisher, board = Publisher(NOWHERE, tmp_path), Board(tmp_path, "qwen3_vl")
-    gate = Gate(tmp_path, 4.0)
-
-    def publish(waiting, wait_s, age_s=0.0):
-        now = time.monotonic() - age_s
-        line = publisher._lines["preprocess"] = Line()
-        line.look(now - 1, waiting, 0)
-        line.look(now, waiting, round(waiting / wait_s))
-        publisher.note(now, {})
-
-    return gate, publish, board
-
-
-def test_lanes_by_size_and_content():
+def test_lane_depends_on_size_and_content():
     assert lane_of(1, pictures=False) == TEXT
     assert lane_of(BULK_ROWS, pictures=True) == PICTURE
     assert lane_of(BULK_ROWS + 1, pictures=False) == BULK
 
 
-def test_who_waits_too_long_in_tritons_queues_is_refused(published):
-    gate, publish, _ = published
-    publish(waiting=100, wait_s=3.9)
-    gate.check(TEXT)
-    for lane in (PICTURE, BULK):  # half of the time
-        with pytest.raises(OverloadedError, match=r"100 requests wait, some 3\.8 s of work"):
-            gate.check(lane)
-    publish(waiting=100, wait_s=5)
-    with pytest.raises(OverloadedError, match=r"expected at most 4 s \(text\)"):
-        gate.check(TEXT)
-    assert gate.refused == 3
+@pytest.fixture
+def control(tmp_path):
+    """Admission control that reads what `write_triton` and `write_lanes` wrote."""
+    control = AdmissionControl(tmp_path, 4.0)
+    triton_wait = TritonWait(tmp_path)
+    lane_waits = LaneWaits(tmp_path, "qwen3_vl")
+    control.write_triton = lambda wait, age_s=0.0: triton_wait.write(time.monotonic() - age_s, wait)
+    control.write_lanes = lane_waits.write
+    return control
 
 
-def test_texts_come_in_while_pictures_wait(published):
-    gate, publish, board = published
-    publish(waiting=1, wait_s=0.1)
-    board.write([(0.5, 40), (2.5, 90), (1.5, 200)])
-    gate.check(TEXT)
-    gate.check(BULK)
-    with pytest.raises(OverloadedError, match=r"expected at most 2 s \(picture\)"):
-        gate.check(PICTURE)
+def test_requests_are_refused_for_the_wait_in_tritons_queues(control):
+    control.write_triton(Wait(3.9, 100))
+    control.check(TEXT)
+    for lane in (PICTURE, BULK):  # they may wait half as long
+        with pytest.raises(OverloadedError, match=r"100 requests wait already, about 3\.9 s of"):
+            control.check(lane)
+    control.write_triton(Wait(5, 100))
+    with pytest.raises(OverloadedError, match=r"a text request may wait 4 s"):
+        control.check(TEXT)
+    assert control.refused == 3
 
 
-def test_both_queues_add_up(published):
-    gate, publish, board = published
-    publish(waiting=20, wait_s=2)
-    board.write([(2.5, 20), (0, 0), (0, 0)])
-    with pytest.raises(OverloadedError, match=r"40 requests wait, some 4\.5 s"):
-        gate.check(TEXT)
-    gate.check(PICTURE)
+def test_texts_are_admitted_while_pictures_wait(control):
+    control.write_triton(Wait(0.1, 1))
+    control.write_lanes([Wait(0.5, 40), Wait(2.5, 90), Wait(1.5, 200)])
+    control.check(TEXT)
+    control.check(BULK)
+    with pytest.raises(OverloadedError, match=r"a picture request may wait 2 s"):
+        control.check(PICTURE)
 
 
-def test_of_several_encoders_the_one_with_least_to_do_counts(tmp_path):
-    Publisher(NOWHERE, tmp_path)
-    boards = [Board(tmp_path, name) for name in ("one", "other")]
-    gate = Gate(tmp_path, 4.0)
-    boards[0].write([(9, 90)] * 3)
-    gate.check(TEXT)
-    boards[1].write([(8, 80)] * 3)
+def test_waits_in_both_queues_add_up(control):
+    control.write_triton(Wait(2, 20))
+    control.write_lanes([Wait(2.5, 20), Wait(0, 0), Wait(0, 0)])
+    with pytest.raises(OverloadedError, match=r"40 requests wait already, about 4\.5 s"):
+        control.check(TEXT)
+    control.check(PICTURE)
+
+
+def test_least_busy_encoder_counts(tmp_path):
+    TritonWait(tmp_path)
+    first, second = (LaneWaits(tmp_path, name) for name in ("first", "second"))
+    control = AdmissionControl(tmp_path, 4.0)
+    first.write([Wait(9, 90)] * 3)
+    control.check(TEXT)  # the second one is idle
+    second.write([Wait(8, 80)] * 3)
     with pytest.raises(OverloadedError, match="80 requests"):
-        gate.check(TEXT)
+        control.check(TEXT)
 
 
-def test_few_may_wait_as_long_as_it_takes(published):
-    gate, publish, board = published
-    publish(waiting=FEW // 2, wait_s=60)
-    board.write([(60, FEW // 2)] * 3)
-    gate.check(PICTURE)
+def test_a_few_requests_may_wait_for_any_time(control):
+    control.write_triton(Wait(60, MIN_QUEUE // 2))
+    control.write_lanes([Wait(60, MIN_QUEUE // 2)] * 3)
+    control.check(PICTURE)
+    control.write_triton(Wait(60, MIN_QUEUE // 2 + 1))
+    with pytest.raises(OverloadedError):
+        control.check(PICTURE)
 
 
-def test_nobody_is_refused_for_what_is_stale(published):
-    gate, publish, _ = published
-    publish(waiting=100, wait_s=60, age_s=admission.STALE_S + 1)
-    gate.check(PICTURE)
+def test_stale_figures_of_the_supervisor_are_ignored(control):
+    control.write_triton(Wait(60, 100), age_s=STALE_S + 1)
+    control.check(PICTURE)
 
 
-def test_nobody_is_refused_where_nobody_watches(tmp_path):
-    Gate(None, 4.0).check(PICTURE)
-    Gate(tmp_path, 4.0).check(PICTURE)
-    Publisher(NOWHERE, tmp_path)
-    Gate(tmp_path, 4.0).check(PICTURE)
-    Board(None, "qwen3_vl").write([(1, 1)] * 3)
+def test_without_a_supervisor_no_request_is_refused(tmp_path):
+    AdmissionControl(None, 4.0).check(PICTURE)
+    control = AdmissionControl(tmp_path, 4.0)
+    LaneWaits(tmp_path, "qwen3_vl").write([Wait(60, 100)] * 3)
+    control.check(PICTURE)
+    TritonWait(tmp_path)
+    with pytest.raises(OverloadedError):
+        control.check(PICTURE)
+    AdmissionControl(tmp_path, 0).check(PICTURE)  # admission is switched off
+    LaneWaits(None, "qwen3_vl").write([Wait(1, 1)] * 3)
 
 
-def test_publisher_bears_a_server_that_does_not_answer(tmp_path):
-    with Publisher(NOWHERE, tmp_path):
-        time.sleep(3 * admission.EVERY_S)
+def test_queue_monitor_writes_what_admission_reads(tmp_path):
+    with QueueMonitor(NOWHERE, tmp_path) as monitor:
+        now = time.monotonic()
+        monitor.update(now - 1, {"preprocess": (100, 0)})
+        monitor.update(now, {"preprocess": (100, 20)})
+        control = AdmissionControl(tmp_path, 4.0)
+        with pytest.raises(OverloadedError, match=r"100 requests wait already, about 5\.0 s"):
+            control.check(TEXT)
+
+
+def test_queue_monitor_goes_on_when_the_server_does_not_answer(tmp_path, monkeypatch):
+    readings = []
+
+    def refuse(url, timeout):
+        readings.append(url)
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(queue_monitor.urllib.request, "urlopen", refuse)
+    with QueueMonitor(NOWHERE, tmp_path):
+        until(lambda: len(readings) >= 3)

@@ -11,7 +11,7 @@ from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble.settings import Settings
 from lensemble.stages.search import SearchStage
-from lensemble.stages.store import Read, StoreStage
+from lensemble.stages.store import ReadOperation, StoreStage
 from lensemble_client import InvalidInputError, NotReadyError, ReadOnlyError
 from lensemble_contract.errors import StorageError
 
@@ -121,10 +121,10 @@ def test_rows_at_fault_are_refused_before_anything_is_written(stages, vectors):
         ({"filter": 3}, "filter: 3; expected a string"),
         ({"exclude": "[1]"}, "not a list of strings"),
         ({"exclude": "{"}, "expected the JSON text of a list"),
-        ({"exclude": json.dumps(["x"] * 1001)}, "1001 of them; expected at most 1000"),
+        ({"exclude": json.dumps(["x"] * 1001)}, "1001 strings; expected at most 1000"),
         ({"min_score": "high"}, "'high'; expected a finite number"),
         ({"min_score": True}, "True; expected a finite number"),
-        ({"like": "a"}, "there is a vector, too"),
+        ({"like": "a"}, "there is also a vector"),
         ({"profile": "sha256:0"}, "cannot be compared"),
     ],
 )
@@ -166,7 +166,7 @@ def test_writes_are_off_unless_they_are_on(settings, checkpoint, vectors):
     for operation in ("upsert", "delete"):
         with pytest.raises(ReadOnlyError, match="takes no writes; start it with --writes"):
             store.read(rows("a", vectors[:1]), {"operation": operation})
-    assert store.read(rows("a"), {"operation": "get"}) == [Read("get", "a")]
+    assert store.read(rows("a"), {"operation": "get"}) == [ReadOperation("get", "a")]
     store.close()
     nothing = StoreStage(Settings(checkpoint=checkpoint), "cpu")
     with pytest.raises(NotReadyError, match="no index is loaded"):
@@ -192,7 +192,7 @@ def test_a_store_that_fails_fails_the_calls_that_need_it(stages, settings, vecto
     ran(store, rows("ab", vectors[:2]))
     with Store.open(settings.index) as other:
         other._connection.execute("UPDATE items SET document = '{\"n\": 9}' WHERE id = 'a'")
-    damaged, whole = store.run([Read("get", "a"), Read("get", "b")])
+    damaged, whole = store.run([ReadOperation("get", "a"), ReadOperation("get", "b")])
     assert isinstance(damaged, StorageError)
     assert whole.sequence == 2
     (refused,) = search.run(search.read({"embedding": vectors[:1]}, {}))

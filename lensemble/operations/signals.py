@@ -1,0 +1,30 @@
+"""Ends programs in order when a signal asks them to."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raises KeyboardInterrupt on SIGTERM and SIGHUP, as on Ctrl-C, so that `with` blocks are left.
+
+    SIGINT gets the handler, too: a shell script starts its background jobs with SIGINT ignored.
+    Only the first signal counts. `timeout`, for example, sends two, and the second one would
+    interrupt the stopping of the server.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, lambda number, frame: None)
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,284 @@
+"""Chooses which rows the encoder computes next: texts, pictures and bulk wait in separate lanes.
+
+Triton hands requests to a model in batches and accepts no answer before a whole batch is answered:
+a text that arrives together with sixty pictures would wait for all of them, and the next text for
+the whole batch. So requests are taken out of Triton's batches as they arrive, and a thread runs one
+pass of the encoder after another over what is waiting. A request is answered when its last row is
+computed.
+
+The lane that has had the least time fills a pass first, and the room that is left goes to the other
+lanes (start-time fair queueing, Goyal et al. 1996). Texts take little time, so they are in the next
+pass. No lane starves: when all three are full, each gets a third of the time.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Generic
+
+from lensemble.scheduling.lanes import LANES, Lane, QueuedRequest, Result, Row
+from lensemble.scheduling.wait_times import LaneWaits, Wait
+from lensemble_contract.errors import InternalError, LensembleError
+
+logger = logging.getLogger(__name__)
+
+# Longest duration of a pass with several rows: no request waits longer than that for the current
+# pass. Much shorter passes would be inefficient, because each reads all weights once (40 ms for 95
+# million weights on two cores: docs/decisions.md).
+MAX_PASS_S = 1.0
+# Minimum seconds between two idle-time clean-ups.
+CLEAN_UP_EVERY_S = 60.0
+
+# How many requests of a lane that are too large for the rest of a pass are skipped in search of
+# a smaller one.
+_MAX_SKIPPED = 16
+# Weight of the older passes in moving averages.
+_OLD_WEIGHT = 0.8
+
+
+class LaneScheduler(Generic[Row, Result]):
+    """Runs passes over the waiting rows, in a thread of its own.
+
+    Args:
+        run_pass: computes the rows of one pass; returns a result or an error for each.
+        around_pass: makes a context for each pass, such as `HeartbeatWriter.during_call`.
+        after_pass: called after each pass.
+        lane_waits: where to write how long a new request would wait; None writes nothing.
+        clean_up: called when nothing waits, at most every `CLEAN_UP_EVERY_S` and only after work.
+        clock: the clock, in seconds.
+
+    Attributes:
+        lanes: for each of `LANES`, its state.
+    """
+
+    def __init__(
+        self,
+        run_pass: Callable[[Sequence[Row]], Sequence[Result | LensembleError]],
+        *,
+        around_pass: Callable[[], AbstractContextManager[None]],
+        after_pass: Callable[[], None],
+        lane_waits: LaneWaits | None = None,
+        clean_up: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lanes = {name: Lane() for name in LANES}
+        self._run_pass, self._around_pass, self._after_pass = run_pass, around_pass, after_pass
+        self._lane_waits, self._clean_up, self._clock = lane_waits, clean_up, clock
+        self._cleaned_up_at = clock()
+        self._worked_since = True  # since the last clean-up; loading a model is work, too
+        self._callbacks: deque[Callable[[], None]] = deque()
+        # The virtual time of fair queueing: `used_s` of the lane that filled the last pass first.
+        self._virtual_s = 0.0
+        # Seconds of a pass that uses its whole budget, as a moving average; 0 is not known yet.
+        self._full_pass_s = 0.0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._busy = False
+        self._answers: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # Answers are sent by a thread of their own: each waits for Triton, the next pass need not.
+        self._pass_thread = threading.Thread(target=self._run, name="passes", daemon=True)
+        self._answer_thread = threading.Thread(target=self._send, name="answers", daemon=True)
+        self._pass_thread.start()
+        self._answer_thread.start()
+
+    def submit(self, request: QueuedRequest[Row, Result]) -> None:
+        """Puts a request into its lane; its `on_done` is called in the thread of the answers."""
+        with self._changed:
+            request.arrived = self._clock()
+            lane = self.lanes[request.lane]
+            if not lane.requests:  # an empty lane must not claim time that it did not need
+                lane.used_s = max(lane.used_s, self._virtual_s)
+            lane.requests.append(request)
+            lane.waiting_rows += len(request.rows)
+            self._write_waits()
+            self._changed.notify()
+
+    def run_between_passes(self, callback: Callable[[], None]) -> None:
+        """Has a function called by the thread of the passes, before the next pass."""
+        with self._changed:
+            self._callbacks.append(callback)
+            self._changed.notify()
+
+    @contextmanager
+    def try_immediately(self, costs: Sequence[tuple[float, ...]]) -> Iterator[bool]:
+        """Whether the caller may compute rows now, in its own thread, instead of queueing them.
+
+        It may if nothing else waits or is computed, and if the rows fit into one pass. The time
+        inside the block is then measured as that of a pass.
+
+        Args:
+            costs: for each row, its shares of a pass's budgets.
+
+        Yields:
+            Whether the rows may be computed.
+        """
+        with self._changed:
+            idle = not (self._busy or self._callbacks or self._any_waiting())
+        cost = _budget_share(costs)
+        allowed = idle and (len(costs) < 2 or self._fits(cost))
+        start = self._clock()
+        yield allowed
+        if allowed and costs:
+            self._worked_since = True
+            self._learn_pass_time(cost, self._clock() - start)
+
+    def wait_s(self, name: str) -> float:
+        """Seconds that a new request of a lane would wait, estimated from earlier passes."""
+        lane = self.lanes[name]
+        others = sum(bool(other.requests) for other in self.lanes.values() if other is not lane)
+        return lane.waiting_rows * lane.row_s * (1 + others)
+
+    def close(self) -> None:
+        """Computes and answers what waits, then ends the threads; nothing can be submitted then."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._pass_thread.join()
+        self._answers.put(None)
+        self._answer_thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                while not (self._callbacks or self._any_waiting() or self._closed):
+                    self._changed.wait(self._clean_up_if_due())
+                self._busy = True
+                callback = self._callbacks.popleft() if self._callbacks else None
+                rows = [] if callback else self._next_pass()
+                if callback is None and not rows:
+                    return  # closed, and nothing waits
+            if callback is not None:
+                with self._around_pass():
+                    _call_safely(callback)
+            else:
+                self._compute(rows)
+                self._worked_since = True
+            _call_safely(self._after_pass)
+
+    def _send(self) -> None:
+        while (answer := self._answers.get()) is not None:
+            _call_safely(answer)
+
+    def _any_waiting(self) -> bool:
+        return any(lane.requests for lane in self.lanes.values())
+
+    def _clean_up_if_due(self) -> float:
+        """Cleans up if it is due, and returns the seconds until it may be due again.
+
+        The lock is held: a request that arrives now waits for the milliseconds that it takes.
+        """
+        now = self._clock()
+        if now - self._cleaned_up_at < CLEAN_UP_EVERY_S:
+            return CLEAN_UP_EVERY_S - (now - self._cleaned_up_at)
+        if self._clean_up is not None and self._worked_since:
+            self._worked_since, self._cleaned_up_at = False, now
+            _call_safely(self._clean_up)
+        return CLEAN_UP_EVERY_S
+
+    def _next_pass(self) -> list[tuple[QueuedRequest[Row, Result], int]]:
+        """Takes as many rows as fit into one pass: (request, index of its row).
+
+        The lane that has had the least time comes first. Within a lane, rows go in order, except
+        that a smaller row may fill the room for which the next one is too large. A row that was
+        skipped is in the next pass that its lane fills first, whatever its size.
+        """
+        lanes = sorted(
+            (lane for lane in self.lanes.values() if lane.requests), key=lambda lane: lane.used_s
+        )
+        rows: list[tuple[QueuedRequest[Row, Result], int]] = []
+        used: list[float] = []  # of each budget
+        for lane in lanes:
+            if not rows:
+                self._virtual_s = lane.used_s
+            skipped = 0
+            for request in lane.requests:
+                while request.started_rows < len(request.rows):
+                    cost = request.costs[request.started_rows]
+                    total = [a + b for a, b in zip(used or [0.0] * len(cost), cost, strict=True)]
+                    if rows and not self._fits(max(total)):
+                        skipped += 1
+                        break
+                    used = total
+                    rows.append((request, request.started_rows))
+                    request.started_rows += 1
+                    lane.waiting_rows -= 1
+                    lane.started_rows += 1
+                    lane.waited_s += self._clock() - request.arrived
+                if skipped == _MAX_SKIPPED:
+                    break
+            lane.requests = deque(
+                request for request in lane.requests if request.started_rows < len(request.rows)
+            )
+        return rows
+
+    def _compute(self, rows: list[tuple[QueuedRequest[Row, Result], int]]) -> None:
+        start = self._clock()
+        with self._around_pass():
+            try:
+                results = self._run_pass([request.rows[n] for request, n in rows])
+            except Exception:
+                logger.exception("a pass of %d rows failed", len(rows))
+                results = [InternalError("the model failed; its log has the reason")] * len(rows)
+        pass_s = self._clock() - start
+        with self._changed:
+            self._charge_lanes(rows, pass_s)
+            self._write_waits()
+        for (request, _), result in zip(rows, results, strict=True):
+            request.results.append(result)
+            if len(request.results) == len(request.rows):
+                self._answers.put(partial(request.on_done, request.results, pass_s * 1000))
+
+    def _charge_lanes(
+        self, rows: list[tuple[QueuedRequest[Row, Result], int]], pass_s: float
+    ) -> None:
+        """Divides the time of a pass among the lanes that were in it, by what their rows cost."""
+        self._learn_pass_time(_budget_share([request.costs[n] for request, n in rows]), pass_s)
+        costs: dict[str, list[float]] = {}
+        for request, n in rows:
+            costs.setdefault(request.lane, []).append(max(request.costs[n]))
+        total = sum(map(sum, costs.values()))
+        for name, lane_costs in costs.items():
+            lane = self.lanes[name]
+            share_s = pass_s * (sum(lane_costs) / total if total else 1 / len(costs))
+            lane.used_s += share_s
+            lane.passes_s += pass_s * len(lane_costs)
+            lane.row_s = _average(lane.row_s, share_s / len(lane_costs))
+
+    def _fits(self, cost: float) -> bool:
+        """Whether rows fit into one pass, by its budget and by the time that they take."""
+        return cost <= 1 and cost * self._full_pass_s <= MAX_PASS_S
+
+    def _learn_pass_time(self, cost: float, pass_s: float) -> None:
+        self._full_pass_s = _average(self._full_pass_s, pass_s / cost if cost else 0.0)
+
+    def _write_waits(self) -> None:
+        if self._lane_waits is not None:
+            self._lane_waits.write(
+                [Wait(self.wait_s(name), self.lanes[name].waiting_rows) for name in LANES]
+            )
+
+
+def _budget_share(costs: Sequence[tuple[float, ...]]) -> float:
+    """Share of the budget that rows use, of the one that they use most."""
+    return max(map(sum, zip(*costs, strict=True)), default=0.0)
+
+
+def _average(old: float, new: float) -> float:
+    """The moving average; 0 stands for no value yet."""
+    return _OLD_WEIGHT * old + (1 - _OLD_WEIGHT) * new if old else new
+
+
+def _call_safely(function: Callable[[], None]) -> None:
+    """Calls a function; its failure must not end the thread that works for all requests."""
+    try:
+        function()
+    except Exception:
+        logger.exception("a request could not be answered")

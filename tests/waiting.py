@@ -1,0 +1,41 @@
+"""Waits for a state, and a clock that tests set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+# Far longer than anything takes on a busy machine: only a state that never comes runs into it.
+DEADLINE_S = 120
+
+
+def until(state: Callable[[], Value], what: str = "the state") -> Value:
+    """Waits until a function returns something true, and returns that.
+
+    Args:
+        state: called every few milliseconds.
+        what: what is waited for, for the message.
+    """
+    end = time.monotonic() + DEADLINE_S
+    while not (value := state()):
+        assert time.monotonic() < end, f"{what} did not come within {DEADLINE_S} s"
+        time.sleep(0.01)
+    return value
+
+
+class FakeClock:
+    """A clock that goes only when a test advances it; it starts at the time of `time.monotonic`."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        """The time in seconds."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Moves the clock on."""
+        self.now += seconds
