@@ -16,6 +16,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from lensemble.preprocess.features import Features
+from lensemble.scheduling.deadline import later
 from lensemble.vectors import Vector
 from lensemble_contract.errors import LensembleError
 
@@ -141,9 +142,8 @@ def _cheap_key(item: Features) -> bytes:
 
 
 def _latest_deadlines(keys: Sequence[bytes], deadlines: Sequence[int]) -> dict[bytes, int]:
-    """Returns the latest deadline for each key; 0 means never, which is later than all others."""
+    """Returns the latest deadline for each key."""
     latest: dict[bytes, int] = {}
     for key, deadline in zip(keys, deadlines, strict=True):
-        before = latest.setdefault(key, deadline)
-        latest[key] = max(before, deadline) if before and deadline else 0
+        latest[key] = later(latest.get(key, deadline), deadline)
     return latest

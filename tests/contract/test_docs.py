@@ -12,7 +12,7 @@ from lensemble.index import MAX_ID_BYTES
 from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS
 from lensemble.operations.supervisor import START
-from lensemble.scheduling.admission import LANES
+from lensemble.scheduling.lanes import LANES
 from lensemble_contract import contract
 from tests.paths import ROOT
 
