@@ -9,6 +9,7 @@ import pytest
 
 from lensemble.gateway.observability.metrics import Metrics
 from lensemble.index import MAX_ID_BYTES
+from lensemble.index.snapshots.kinds import KINDS
 from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS
 from lensemble.operations.supervisor import START
@@ -63,9 +64,10 @@ def test_relative_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", sorted(set(PAGES) - {"README.md"}))
-def test_the_first_paragraph_says_for_whom_the_page_is(page):
-    first = prose(page).split("\n# ")[-1].lstrip("# ").split("\n\n")[1]
-    assert re.search(r"\b[Ff]or (everyone|.*\b(users|operators|contributors)\b)", first), first
+def test_the_first_sentence_names_the_one_reader_of_the_page(page):
+    first = prose(page).split("\n# ")[-1].lstrip("# ").split("\n\n")[1].split(". ")[0]
+    assert first.startswith("For "), first
+    assert len(re.findall(r"\busers|operators|contributors\b", first)) == 1, first
 
 
 def paths_in(page: str) -> set[str]:
@@ -201,6 +203,11 @@ def test_values_of_labels_are_those_of_the_code():
     assert labels_of("lensemble_vectors_total", "source") == set(
         vector_cache.VectorCounts.__dataclass_fields__
     )
+
+
+def test_every_kind_of_index_is_on_the_page():
+    page = text_of("docs/maintenance.md")
+    assert [kind for kind in KINDS if f"`{kind}`" not in page] == []
 
 
 def test_limits_are_those_of_the_contract():
