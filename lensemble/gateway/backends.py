@@ -61,7 +61,7 @@ class Backends:
 
         Args:
             items: items, and errors in the places of items that could not be read.
-            make_call: makes the call that gives one result for each of some items.
+            make_call: makes the call for a batch of items, which gives one result for each.
             stats: statistics of the request, which are updated.
 
         Returns:
@@ -76,7 +76,7 @@ class Backends:
         stats.pictures += sum(len(item.images) for item in valid_items)
         triton_results = await self.triton.run_many(
             valid_items,
-            lambda some: calls.measured(make_call(some)),
+            lambda batch: calls.measured(make_call(batch)),
             # An overload refusal of one item goes to the caller at once. Several items are retried
             # with patience, because the items themselves may be the load.
             patient=len(valid_items) > 1,

@@ -1,4 +1,4 @@
-"""The client of the chat server: sends chat requests there, and gives its responses back as is."""
+"""Sends chat requests to the chat server, and returns its responses unchanged."""
 
 from __future__ import annotations
 
@@ -23,10 +23,6 @@ _COMPLETIONS = "/chat/completions"
 
 class ChatServer:
     """Any server with OpenAI's `POST /chat/completions`.
-
-    `complete` and `forward` raise NotReadyError if the chat server is unreachable,
-    DeadlineExceededError if it sends nothing for `chat_s` seconds, and RefusedError if none is set,
-    if it refuses the gateway's key, or if it fails with a status of 500 or above.
 
     Args:
         settings: settings of the gateway.
@@ -75,7 +71,14 @@ class ChatServer:
         return chat_request
 
     async def complete(self, chat_request: dict[str, Any]) -> tuple[int, bytes, str]:
-        """The whole response to a chat request: status, body, content type."""
+        """The whole response to a chat request: status, body, content type.
+
+        Raises:
+            NotReadyError: The chat server is unreachable.
+            DeadlineExceededError: It sends nothing for `chat_s` seconds.
+            RefusedError: No chat server is set, it refuses the gateway's key, or it fails with a
+                status of 500 or above.
+        """
         async with self._post(chat_request) as response:
             return response.status, await response.read(), response.content_type
 
@@ -85,6 +88,12 @@ class ChatServer:
         Args:
             chat_request: body of the request; with `"stream": true` the response is streamed.
             first_event: bytes that a stream starts with, before the chat server's own.
+
+        Raises:
+            NotReadyError: The chat server is unreachable.
+            DeadlineExceededError: It sends nothing for `chat_s` seconds.
+            RefusedError: No chat server is set, it refuses the gateway's key, or it fails with a
+                status of 500 or above.
         """
         if not chat_request.get("stream"):
             status, body, content_type = await self.complete(chat_request)

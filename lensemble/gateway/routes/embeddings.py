@@ -42,7 +42,7 @@ def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
     ) -> list[Measured[Embedding] | LensembleError]:
         work = backends.run(
             items,
-            lambda some: calls.embed(some, dimensions, embedder),
+            lambda batch: calls.embed(batch, dimensions, embedder),
             RequestStats.of(request),
         )
         return await cancel_on_disconnect(request, work)

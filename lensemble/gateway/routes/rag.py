@@ -38,7 +38,7 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
     async def find_sources(body: RagRequest, request: Request, question: Item) -> list[RagSource]:
         search = backends.run(
             [question],
-            lambda some: calls.search(some, search_options(body), None),
+            lambda batch: calls.search(batch, search_options(body), None),
             RequestStats.of(request),
         )
         (result,) = await cancel_on_disconnect(request, search)

@@ -63,7 +63,7 @@ async def _search_items(
     with stats.timed("read"):
         items = await cancel_on_disconnect(request, item_reader.read_many(inputs, body.instruction))
     work = backends.run(
-        items, lambda some: calls.search(some, search_options(body), body.dimensions), stats
+        items, lambda batch: calls.search(batch, search_options(body), body.dimensions), stats
     )
     return await cancel_on_disconnect(request, work)
 
