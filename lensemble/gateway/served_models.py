@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lensemble_client import AsyncClient
 from lensemble_contract import contract
-from lensemble_contract.errors import LensembleError, NotFoundError
+from lensemble_contract.errors import NotFoundError
 
 # The gauge whose labels describe a model; `lensemble.stages.python_backend` sets it.
 INFO_METRIC = "lensemble_model_info"
@@ -42,7 +42,7 @@ class ServedModel:
         return self.labels.get("model", "")
 
     def has_name(self, name: str) -> bool:
-        """Whether a caller may call it so: embedder, or checkpoint with or without its owner."""
+        """Whether a name means this model: the embedder's, or the checkpoint's without owner, too."""
         return name in (self.name, self.model, self.model.rpartition("/")[2])
 
 
@@ -118,12 +118,12 @@ class ServedModels:
                 timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
                 self._session = aiohttp.ClientSession(timeout=timeout)
             async with self._session.get(self._url) as response:
-                return served_models(await response.text())
-        except (aiohttp.ClientError, OSError, ValueError, LensembleError):
+                return parse_metrics(await response.text())
+        except (aiohttp.ClientError, OSError, ValueError):
             return None
 
 
-def served_models(metrics: str) -> list[ServedModel]:
+def parse_metrics(metrics: str) -> list[ServedModel]:
     """The embedders that Triton's metrics name.
 
     Args:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from lensemble.gateway.access import keys
-from lensemble.gateway.served_models import ServedModel, served_models
+from lensemble.gateway.served_models import ServedModel, parse_metrics
 from lensemble_contract.errors import NotReadyError
 from tests.gateway import FakeTriton, gateway
 
@@ -37,16 +37,16 @@ def test_health_follows_triton():
 
 
 def test_embedders_are_read_from_tritons_metrics():
-    assert served_models(METRICS) == [
+    assert parse_metrics(METRICS) == [
         ServedModel("native", {"model": "owner/name", "device": "cuda"})
     ]
-    assert served_models("") == []
+    assert parse_metrics("") == []
 
 
 @pytest.mark.parametrize("text", ["<html>", "{", "name{"])
 def test_text_that_is_no_metrics_is_refused(text):
     with pytest.raises(ValueError):
-        served_models(text)
+        parse_metrics(text)
 
 
 @pytest.mark.parametrize("name", ["native", "owner/name", "name"])
