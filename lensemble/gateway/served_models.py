@@ -42,7 +42,7 @@ class ServedModel:
         return self.labels.get("model", "")
 
     def has_name(self, name: str) -> bool:
-        """Whether a name means this model: the embedder's, or the checkpoint's without owner, too."""
+        """Whether it is the embedder's name, or the checkpoint's with or without its owner."""
         return name in (self.name, self.model, self.model.rpartition("/")[2])
 
 
