@@ -19,18 +19,18 @@ pytestmark = pytest.mark.e2e
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 # Appended to the encoder's model.py: requests with more than 200 tokens fail.
-BREAKS = """
+FAIL_ON_LONG_TEXTS = """
 
-class Breaks(EncodeStage):
-    def run(self, rows):
-        if any(len(features.input_ids) > 200 for features, *_ in rows):
-            raise RuntimeError("made to fail")
-        return super().run(rows)
+_run = EncodeStage.run
 
 
-class TritonPythonModel(TritonPythonModel):
-    def initialize(self, args):
-        self.model = load_model(Breaks, args)
+def _failing_run(self, rows):
+    if any(len(features.input_ids) > 200 for features, *_ in rows):
+        raise RuntimeError("made to fail")
+    return _run(self, rows)
+
+
+EncodeStage.run = _failing_run
 """
 
 
@@ -112,7 +112,7 @@ def traced(checkpoint, collector, tmp_path_factory):
     settings = Settings(checkpoint=checkpoint, dtype="fp32", traces=collector.url)
     repository = write_repository(settings, tmp_path_factory.mktemp("repository") / "models")
     model = repository / "qwen3_vl" / "1" / "model.py"
-    model.write_text(model.read_text() + BREAKS)
+    model.write_text(model.read_text() + FAIL_ON_LONG_TEXTS)
     with TritonServer(settings, repository=repository) as server:
         yield server
 
