@@ -75,24 +75,12 @@ class ItemReader:
         Raises:
             LensembleError: The item is empty or malformed, or a picture is unusable.
         """
-        texts: list[str] = []
-        urls: list[str] = []
-        if isinstance(item_input, str):
-            texts = [item_input]
-        elif isinstance(item_input, FieldsInput):
-            texts = [item_input.text] if item_input.text is not None else []
-            image = item_input.image
-            urls = [image] if isinstance(image, str) else image or []
-        elif isinstance(item_input, ContentInput):
-            texts, urls = _texts_and_urls(item_input.content)
-        else:
-            parts = item_input if isinstance(item_input, list) else [item_input]
-            texts, urls = _texts_and_urls(parts)
         if (
             isinstance(item_input, FieldsInput | ContentInput)
             and item_input.instruction is not None
         ):
             instruction = item_input.instruction
+        texts, urls = _texts_and_urls(item_input)
         return await self._build(texts, urls, instruction)
 
     async def read_new_item(self, new_item: NewItem) -> Item:
@@ -167,12 +155,19 @@ class ItemReader:
             raise with_location(error, field) from error
 
 
-def _texts_and_urls(content: str | list[Part]) -> tuple[list[str], list[str]]:
-    """The texts of content parts, and the URLs of their pictures."""
-    if isinstance(content, str):
-        return [content], []
-    texts = [part.text for part in content if isinstance(part, TextPart)]
-    image_urls = [part.image_url for part in content if isinstance(part, ImagePart)]
+def _texts_and_urls(item_input: ItemInput) -> tuple[list[str], list[str]]:
+    """The texts of an item, and the URLs of its pictures."""
+    if isinstance(item_input, str):
+        return [item_input], []
+    if isinstance(item_input, ContentInput):
+        return _texts_and_urls(item_input.content)
+    if isinstance(item_input, FieldsInput):
+        image = item_input.image
+        urls = [image] if isinstance(image, str) else image or []
+        return [] if item_input.text is None else [item_input.text], urls
+    parts: list[Part] = item_input if isinstance(item_input, list) else [item_input]
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    image_urls = [part.image_url for part in parts if isinstance(part, ImagePart)]
     return texts, [url if isinstance(url, str) else url.url for url in image_urls]
 
 
