@@ -1,4 +1,4 @@
-"""Rows of every kind of file, and what is said of bad ones."""
+"""Rows of every kind of file, and the errors of bad ones."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def write(folder, kind, rows=ROWS):
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
-def test_every_kind_of_file_says_the_same(folder, kind):
+def test_every_kind_of_file_gives_the_same_rows(folder, kind):
     source = Source(write(folder, kind), text="a {damage_type}", instruction="Find it.")
     assert (source.total, source.id_field) == (2, "crop_path")
     first, second = source
@@ -61,10 +61,12 @@ def test_every_kind_of_file_says_the_same(folder, kind):
     assert second.entry.item().images == ((folder / "sub/b.png").read_bytes(),)
     expected = {**ROWS[1], "year": "2020" if kind == "csv" else 2020}
     assert second.entry.document == expected
-    assert [row.digest for row in source] == [first.digest, second.digest], "it may be read again"
+    assert [row.digest for row in source] == [first.digest, second.digest], (
+        "a source can be read repeatedly"
+    )
 
 
-def test_folders_are_what_they_are_elsewhere(folder):
+def test_a_folder_gives_the_items_of_its_corpus_or_its_pictures(folder):
     (folder / "a.json").write_text('{"make": "seat"}')
     source = Source(folder)
     assert [(row.entry.id, row.entry.document) for row in source] == [
@@ -85,7 +87,7 @@ def test_folders_are_what_they_are_elsewhere(folder):
         Source(folder, id_field="x")
 
 
-def test_a_bad_row_is_refused_and_the_others_go_on(folder):
+def test_a_bad_row_is_refused_and_the_others_follow(folder):
     path = folder / "crops.jsonl"
     path.write_text(
         '{"crop_path": "a.png"}\n{broken\n[1]\n{"crop_path": 7}\n{"x": 1}\n'
@@ -93,14 +95,14 @@ def test_a_bad_row_is_refused_and_the_others_go_on(folder):
         '{"crop_path": ["a.png", "sub/b.png"], "id": 5}\n'
     )
     rows = list(Source(path, id_field="crop_path"))
-    said = {row.where: str(row.error) for row in rows if isinstance(row, RefusedRow)}
-    assert list(said) == [f"line {n}" for n in (2, 3, 4, 5, 7, 8, 9)]
-    assert "not JSON" in said["line 2"]
-    assert said["line 3"] == "a JSON list; expected an object"
-    assert said["line 4"] == "'crop_path' is 7; expected a string or a list of strings"
-    assert said["line 5"] == "crop_path: None; expected a text or a number"
-    assert said["line 8"] == "a text in the row is not valid Unicode"
-    assert isinstance(rows[5], EmbeddableRow), "a picture is looked for when its turn comes"
+    errors = {row.where: str(row.error) for row in rows if isinstance(row, RefusedRow)}
+    assert list(errors) == [f"line {n}" for n in (2, 3, 4, 5, 7, 8, 9)]
+    assert "not JSON" in errors["line 2"]
+    assert errors["line 3"] == "a JSON list; expected an object"
+    assert errors["line 4"] == "'crop_path' is 7; expected a string or a list of strings"
+    assert errors["line 5"] == "crop_path: None; expected a text or a number"
+    assert errors["line 8"] == "a text in the row is not valid Unicode"
+    assert isinstance(rows[5], EmbeddableRow), "a missing picture is found when it is embedded"
     with pytest.raises(InvalidInputError, match="cannot read"):
         rows[5].entry.item()
     path.write_text('{"id": 5, "crop_path": ["a.png", "sub/b.png"]}\n')
@@ -108,7 +110,7 @@ def test_a_bad_row_is_refused_and_the_others_go_on(folder):
     assert (row.entry.id, len(row.entry.item().images)) == ("5", 2)
 
 
-def test_broken_rows_of_csv(tmp_path):
+def test_broken_rows_of_csv_are_refused(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text('id,text\n1,one\n\n2\n3,"three\nlines"\n4,four,more\n')
     source = Source(path, text="{text}")
@@ -123,7 +125,7 @@ def test_broken_rows_of_csv(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("x.csv", b"", r"the first line is \[\]"),
         ("x.csv", b"id,id\n1,2\n", "each once"),
@@ -142,14 +144,14 @@ def test_broken_rows_of_csv(tmp_path):
         ("gone.csv", None, "cannot read .*gone.csv"),
     ],
 )
-def test_what_is_wrong_with_the_whole_file_is_said_first(tmp_path, name, content, said):
+def test_a_fault_of_the_whole_file_is_an_error_at_once(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InvalidInputError, match=said):
+    with pytest.raises(InvalidInputError, match=message):
         Source(tmp_path / name, text="{text}", id_field="id")
 
 
-def test_fields_are_guessed_or_named(folder):
+def test_fields_are_named_or_have_usual_names(folder):
     path = folder / "rows.json"
 
     def source(row, **options):
@@ -174,12 +176,12 @@ def test_fields_are_guessed_or_named(folder):
         source({"t": "x"}, text="{t}")
 
 
-def test_an_index_from_before_is_not_kept(folder):
+def test_an_earlier_embedding_index_is_removed(folder):
     (row,) = Source(write(folder, "json", [{**ROWS[0], "embedding_index": 7}]))
     assert row.text == json.dumps(ROWS[0])
 
 
-def test_template():
+def test_a_template_holds_only_names_of_fields():
     assert TextTemplate("{a}: {b c} {{}}{a}").fill_in({"a": None, "b c": 3}) == ": 3 {}"
     assert TextTemplate("{a}").fill_in({"a": "{b}"}) == "{b}"
     for wrong in ("{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a", "{a:{b}}", "}"):
@@ -189,7 +191,7 @@ def test_template():
         TextTemplate("{a} {x}").fill_in({"a": 1, "b": 2})
 
 
-def test_template_that_no_row_fits_is_said_at_once(folder):
+def test_a_template_that_the_first_row_does_not_fit_is_an_error_at_once(folder):
     with pytest.raises(InvalidInputError, match="names 'damage'; the row has 'crop_path'"):
         Source(write(folder, "json"), text="{damage}")
     first, second = Source(write(folder, "json", [ROWS[0], {"crop_path": "a.png"}]), text="{year}")
@@ -197,7 +199,7 @@ def test_template_that_no_row_fits_is_said_at_once(folder):
     assert "names 'year'" in str(second.error)
 
 
-def test_digest_tells_what_the_vector_depends_on(folder):
+def test_the_digest_changes_with_what_the_vector_depends_on(folder):
     path = write(folder, "json")
 
     def digests(**options):
@@ -218,7 +220,7 @@ def test_digest_tells_what_the_vector_depends_on(folder):
     assert digests()[0] != changed[0]
 
 
-def test_documents_are_json():
+def test_documents_become_json():
     assert document_text({"a": math.nan, "b": [math.inf, 1.5], "ñ": "é"}) == (
         '{"a": null, "b": [null, 1.5], "ñ": "é"}'
     )

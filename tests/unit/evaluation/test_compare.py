@@ -1,4 +1,4 @@
-"""Cost, table and plot of a comparison, over a fake server whose speed does not matter."""
+"""Cost, table and plot of a comparison, with a fake server; no figure depends on its speed."""
 
 import json
 
@@ -19,18 +19,21 @@ TEXTS = ("red", "green", "blue")
 
 
 class FakeTransport:
-    """The native embedder knows colours, `clip` takes all for one, `hybrid` is not there."""
+    """A server whose native embedder tells colours apart and whose `clip` does not.
+
+    The embedder `hybrid` is not loaded. `clip` refuses the text `refused`, and any instruction.
+    """
 
     def __init__(self, refused=""):
         self.refused = refused
-        self.asked = []
+        self.calls = []
 
     def infer(self, model, rows, parameters, timeout_s):
         if parameters.get("ping"):
             return {}
         assert model.name != "embed_hybrid"
         text = rows["text"][0, 0].decode()
-        self.asked.append((model.name, text, "instruction" in rows))
+        self.calls.append((model.name, text, "instruction" in rows))
         if "instruction" in rows and model.name != "embed":
             raise InvalidInputError("it takes none", field="instruction")
         if text == self.refused and model.name == "embed_clip":
@@ -70,12 +73,12 @@ def folder(tmp_path):
     return tmp_path
 
 
-def compared(folder, transport, **options):
+def compare(folder, transport, **options):
     with Client(transport=transport, retry=Retry(tries=1)) as client:
         return compare_embedders(client, load_dataset(folder), list(contract.EMBEDDERS), **options)
 
 
-def test_cost_is_what_the_formula_says():
+def test_cost_follows_the_documented_formula():
     cost = summarize_cost([0.01 * n for n in range(1, 102)], [40, 10, 20], [2, 4], 7.2)
     assert cost.latency_ms == pytest.approx({"p50": 510, "p95": 960, "p99": 1000})
     assert cost.items_per_s == {"median": 20, "least": 10, "most": 40}
@@ -85,40 +88,40 @@ def test_cost_is_what_the_formula_says():
     assert summarize_cost([1], [1], [1], None).price_per_1000 is None
 
 
-def test_each_item_is_embedded_once_by_each(folder):
+def test_every_embedder_embeds_each_item_once(folder):
     transport = FakeTransport()
-    found = compared(folder, transport, samples=2, concurrency=2)
-    native, hybrid, clip = found.embedders
+    comparison = compare(folder, transport, samples=2, concurrency=2)
+    native, hybrid, clip = comparison.embedders
     assert hybrid.error == "the server has not loaded it"
     assert hybrid.cost is None
     for model in ("embed", "embed_clip"):
-        asked = [text for name, text, _ in transport.asked if name == model]
-        assert sorted(asked) == sorted([*TEXTS * 2, "warm up"])
-    names = [name for name, _, _ in transport.asked]
-    assert names[:6] == ["embed", "embed_clip"] * 3  # in turns
+        texts = [text for name, text, _ in transport.calls if name == model]
+        assert sorted(texts) == sorted([*TEXTS * 2, "warm up"])
+    names = [name for name, _, _ in transport.calls]
+    assert names[:6] == ["embed", "embed_clip"] * 3  # they take turns
     assert (native.without_instruction, clip.without_instruction) == (0, 1)
-    assert ("embed", "red", True) in transport.asked
+    assert ("embed", "red", True) in transport.calls
     assert (native.profile, native.dimension) == ("sha256:embed", 3)
     assert (native.cost.tokens_per_item, clip.cost.tokens_per_item) == (5, 3)
     assert (native.cost.samples, native.cost.blocks) == (2, 4)
     (row,) = native.quality
     assert (row.task, row.queries, row.metrics["recall@1"]) == ("find", 3, 1)
-    # All scores are equal; of those the greater id stands first: "red", then "green", "blue".
+    # All scores are equal, so the greater id comes first: "red", then "green", then "blue".
     (row,) = clip.quality
     assert row.metrics["recall@1"] == pytest.approx(1 / 3)
     assert row.metrics["recall@5"] == 1
 
 
-def test_refused_item_is_named_and_ends_that_embedder_only(folder):
-    native, _, clip = compared(folder, FakeTransport("green"), samples=1).embedders
+def test_a_refused_item_is_named_and_ends_that_embedder_only(folder):
+    native, _, clip = compare(folder, FakeTransport("green"), samples=1).embedders
     assert native.cost is not None
     assert clip.cost is None
     assert clip.error in ("text: 'green': too long", "text: 'qgreen': too long")
 
 
-def test_table_has_all_side_by_side(folder):
-    found = compared(folder, FakeTransport(), price_per_hour=1.5)
-    lines = compare_report.format_table(found).splitlines()
+def test_the_table_has_all_embedders_side_by_side(folder):
+    comparison = compare(folder, FakeTransport(), price_per_hour=1.5)
+    lines = compare_report.format_table(comparison).splitlines()
     assert lines[0].endswith("split test: 3 items, 3 queries, triton 0")
     assert lines[2].split()[-1] == "price/1000"
     assert [line.split()[:2] for line in lines[3:5]] == [["native", "3"], ["clip", "3"]]
@@ -129,29 +132,29 @@ def test_table_has_all_side_by_side(folder):
     assert "clip: takes no instruction; 1 items were embedded without theirs" in lines
 
 
-def test_json_and_plot(folder, tmp_path):
-    found = compared(folder, FakeTransport())
-    compare_report.save(found, tmp_path / "found.json")
-    said = json.loads((tmp_path / "found.json").read_text())
-    assert [one["embedder"] for one in said["embedders"]] == ["native", "hybrid", "clip"]
-    assert said["embedders"][0]["cost"]["latency_ms"].keys() == {"p50", "p95", "p99"}
-    (path,) = plot_comparison(found, tmp_path / "plots")
+def test_json_and_plot_hold_all_embedders(folder, tmp_path):
+    comparison = compare(folder, FakeTransport())
+    compare_report.save(comparison, tmp_path / "comparison.json")
+    saved = json.loads((tmp_path / "comparison.json").read_text())
+    assert [result["embedder"] for result in saved["embedders"]] == ["native", "hybrid", "clip"]
+    assert saved["embedders"][0]["cost"]["latency_ms"].keys() == {"p50", "p95", "p99"}
+    (path,) = plot_comparison(comparison, tmp_path / "plots")
     assert path.name == "test-compare.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     assert plot_comparison(Comparison("d", "s", "t", 1, 1, 1, None, []), tmp_path) == []
 
 
-def test_fewer_queries_are_the_same_ones_each_time(folder):
+def test_the_sample_of_queries_is_always_the_same(folder):
     dataset = load_dataset(folder)
-    some = sample_queries(dataset, 2)
-    assert some == sample_queries(dataset, 2)
-    assert len(some.queries) == len(some.qrels) == 2
-    assert some.corpus == dataset.corpus
+    sample = sample_queries(dataset, 2)
+    assert sample == sample_queries(dataset, 2)
+    assert len(sample.queries) == len(sample.qrels) == 2
+    assert sample.corpus == dataset.corpus
     assert sample_queries(dataset, 99).queries == dataset.queries
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--embedders", "native,word2vec"], "embedder: 'word2vec'; expected one of native, hybri"),
         (
@@ -166,7 +169,7 @@ def test_fewer_queries_are_the_same_ones_each_time(folder):
         (["--timeout", "2"], "failed to connect"),
     ],
 )
-def test_command_refuses_what_it_cannot_do(folder, capsys, options, said):
+def test_the_command_refuses_invalid_options(folder, capsys, options, message):
     options = [option.format(dataset=folder) for option in options]
     assert main(["compare", str(folder), "--url", "grpc://127.0.0.1:9", *options]) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

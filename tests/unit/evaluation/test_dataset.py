@@ -1,4 +1,4 @@
-"""Datasets and corpora on disk: what is read, and what is said of what cannot be."""
+"""Datasets and corpora on disk: what is read, and how faults are reported."""
 
 import json
 
@@ -42,11 +42,11 @@ def test_entries_become_items(tmp_path):
     assert len(third.item().images) == 2
 
 
-def test_split_is_read_whole(tmp_path):
+def test_a_split_is_read(tmp_path):
     dataset = load_dataset(write(tmp_path, qrels="q\t1\t2\nq\t2\t0\n"))
     assert [entry.id for entry in dataset.corpus] == ["1", "2", "3"]
     assert [entry.id for entry in dataset.queries] == ["q"]
-    assert dataset.qrels == {"q": {"1": 2}}  # a judgment of 0 says: not relevant
+    assert dataset.qrels == {"q": {"1": 2}}  # a judgment of 0 means: not relevant
     assert dataset.excluded["q"] == {"3"}
     assert dataset.not_searched == set()
 
@@ -73,7 +73,7 @@ def test_byte_order_marks_and_windows_lines_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ({"corpus": ["{no json"]}, "corpus.jsonl: line 1: "),
         ({"corpus": ["[" * 100_000]}, "corpus.jsonl: line 1: "),
@@ -103,23 +103,23 @@ def test_byte_order_marks_and_windows_lines_are_read(tmp_path):
         ({"candidates": ""}, "it is empty; remove it"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(tmp_path, damage, said):
-    with pytest.raises(InvalidInputError, match=said):
+def test_a_fault_is_named_with_its_place(tmp_path, damage, message):
+    with pytest.raises(InvalidInputError, match=message):
         load_dataset(write(tmp_path, **damage), "test")
 
 
-def test_missing_picture_of_an_item_is_named(tmp_path):
+def test_a_missing_picture_is_named(tmp_path):
     folder = write(tmp_path, corpus=[{"_id": "1", "image": "images/none.png"}])
     with pytest.raises(InvalidInputError, match=r"images/none\.png"):
         load_entries(folder)[0].item()
 
 
-def test_unknown_split_names_those_there_are(tmp_path):
+def test_the_error_for_an_unknown_split_names_the_known_ones(tmp_path):
     with pytest.raises(InvalidInputError, match="split: 'dev' is not one of test"):
         load_dataset(write(tmp_path), "dev")
 
 
-def test_split_must_be_chosen_where_none_is_called_test(tmp_path):
+def test_a_split_must_be_named_if_there_are_several_and_none_is_test(tmp_path):
     folder = write(tmp_path)
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "one.tsv")
     assert load_dataset(folder).split == "one"
@@ -128,7 +128,7 @@ def test_split_must_be_chosen_where_none_is_called_test(tmp_path):
         load_dataset(folder)
 
 
-def test_folder_that_is_no_dataset_is_refused(tmp_path):
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match=r"no qrels/\*\.tsv .*docs/evaluation\.md"):
         splits(tmp_path)
     with pytest.raises(InvalidInputError, match=r"no folder .*nowhere"):
