@@ -90,7 +90,7 @@ def check_outputs(json_file: Path | None, plots: Path | None) -> None:
         if json_file:
             json_file.touch()
     except OSError as error:
-        raise InvalidInputError(f"cannot write there: {error}", field="output") from error
+        raise InvalidInputError(f"cannot write the results: {error}", field="output") from error
     if plots and importlib.util.find_spec("matplotlib") is None:
         raise InvalidInputError("no matplotlib; run `pip install 'lensemble[eval]'`", field="plots")
 

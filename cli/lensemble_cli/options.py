@@ -1,4 +1,4 @@
-"""What several commands share: options, the connection to the server, printing hits."""
+"""Options and functions that several commands share."""
 
 from __future__ import annotations
 

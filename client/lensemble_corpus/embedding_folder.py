@@ -143,7 +143,7 @@ def _embed_and_write(
     manifest = EmbeddingsManifest(
         profile=settings.profile,
         dimension=settings.dimension,
-        asked=settings.asked,
+        asked=settings.requested_dimensions,
         embedder=settings.embedder,
         kind=kind,
         count=len(places),
@@ -233,10 +233,13 @@ def _check_target(out: Path) -> None:
 
 def _check_settings(settings: VectorSettings | None, dimensions: int | None, embedder: str) -> None:
     """Checks that vectors made now can stand beside those of earlier calls."""
-    if settings is not None and (settings.asked, settings.embedder) != (dimensions, embedder):
+    if settings is not None and (settings.requested_dimensions, settings.embedder) != (
+        dimensions,
+        embedder,
+    ):
         raise InvalidInputError(
             f"the folder has vectors of embedder {settings.embedder!r} with dimensions "
-            f"{settings.asked or 'full'}, but the call is for {embedder!r} with dimensions "
-            f"{dimensions or 'full'}; give another folder, or embed all rows again (--again)",
+            f"{settings.requested_dimensions or 'full'}, but the call is for {embedder!r} with "
+            f"dimensions {dimensions or 'full'}; give another folder, or embed all rows again (--again)",
             field="dimensions",
         )

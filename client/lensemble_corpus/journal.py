@@ -45,18 +45,18 @@ _READ_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class VectorSettings:
-    """What all vectors of a journal have in common.
+    """The properties that all vectors of a journal share.
 
     Attributes:
         profile: hash of the profile under which they were made.
         dimension: length of each vector.
-        asked: `dimensions` of the requests; None for the profile's full length.
+        requested_dimensions: `dimensions` of the requests; None for the profile's full length.
         embedder: name of the embedder.
     """
 
     profile: str
     dimension: int
-    asked: int | None
+    requested_dimensions: int | None
     embedder: str
 
 
@@ -68,7 +68,7 @@ class Journal:
         start_over: whether to remove what the folder holds, damaged or not.
 
     Attributes:
-        settings: what the vectors have in common; None before the first vector.
+        settings: the properties that the vectors share; None before the first vector.
 
     Raises:
         InvalidInputError: Another process has opened it, or it has another format.
@@ -108,7 +108,7 @@ class Journal:
         return int(count)
 
     def begin(self, settings: VectorSettings) -> None:
-        """Records what the vectors will have in common; call it before the first `add`.
+        """Records the properties that the vectors will share; call it before the first `add`.
 
         Raises:
             StorageError: The database cannot be written.
@@ -291,10 +291,10 @@ def _open(path: Path) -> sqlite3.Connection:
             database.execute(f"PRAGMA user_version = {FORMAT}")
             database.execute("COMMIT")
             database.execute("BEGIN IMMEDIATE")
-        (found,) = database.execute("PRAGMA user_version").fetchone()
-        if found != FORMAT:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT:
             raise InvalidInputError(
-                f"{str(path)!r} has format {found}, expected {FORMAT}; {_START_OVER}", field="out"
+                f"{str(path)!r} has format {version}, expected {FORMAT}; {_START_OVER}", field="out"
             )
     except BaseException:
         database.close()

@@ -1,7 +1,7 @@
 """Readers of table files: JSON, JSON Lines, CSV and Parquet.
 
-Rows are read as they are asked for, except that a JSON list is read as a whole. A row that is wrong
-carries its error, and the rows after it are read; a fault of the file as a whole is an exception.
+Rows are read one by one, except that a JSON list is read as a whole. A row that is wrong carries
+its error, and the rows after it are read; a fault of the file as a whole is an exception.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     qrels/test.tsv          query-id <tab> corpus-id <tab> score, below a line of headings
     candidates/test.txt     optional: the ids of the corpus that are searched, one per line
 
-Each file in `qrels` is a split. A query without a relevant item in a split is not asked.
+Each file in `qrels` is a split. A query without a relevant item in a split is left out.
 """
 
 from __future__ import annotations

@@ -102,10 +102,10 @@ def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
-    found = (config.get("architectures") or ["none"])[0]
-    if found not in ARCHITECTURES or config.get("model_type") != "qwen3_vl":
+    architecture = (config.get("architectures") or ["none"])[0]
+    if architecture not in ARCHITECTURES or config.get("model_type") != "qwen3_vl":
         raise InvalidInputError(
-            f"architecture is {found!r} ({config.get('model_type')!r}); expected one of "
+            f"architecture is {architecture!r} ({config.get('model_type')!r}); expected one of "
             f"{', '.join(ARCHITECTURES)} (qwen3_vl)",
             field="source",
         )

@@ -29,7 +29,9 @@ def add_actions(actions: Commands) -> None:
     compact.add_argument("index", type=Path)
     add_plan_options(compact)
 
-    snapshot = _add_action(actions, "snapshot", _snapshot, "write a backup; others may write on")
+    snapshot = _add_action(
+        actions, "snapshot", _snapshot, "write a backup, even while others write"
+    )
     snapshot.add_argument("index", type=Path)
     snapshot.add_argument("backup", type=Path, help="new folder for the backup")
 

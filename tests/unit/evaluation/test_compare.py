@@ -165,7 +165,7 @@ def test_the_sample_of_queries_is_always_the_same(folder):
         (["--samples", "0"], "samples: 0; expected 1 or more"),
         (["--queries", "0"], "queries: 0; expected 1 or more"),
         (["--price", "nan"], "price: nan; expected 0 or more"),
-        (["--plots", "{dataset}/corpus.jsonl"], "output: cannot write there"),
+        (["--plots", "{dataset}/corpus.jsonl"], "output: cannot write the results"),
         (["--timeout", "2"], "failed to connect"),
     ],
 )

@@ -212,7 +212,7 @@ def test_plots_are_drawn_for_several_lengths_and_for_languages(dataset, tmp_path
         (["--dimensions", "2", "--through", "search"], "an index has one length"),
         (["--dimensions", "0"], "dimensions: '0'; expected whole numbers above 0"),
         (["--split", "dev"], "split: 'dev' is not one of test"),
-        (["--plots", "{dataset}/corpus.jsonl"], "output: cannot write there"),
+        (["--plots", "{dataset}/corpus.jsonl"], "output: cannot write the results"),
         (["--url", "grpc://127.0.0.1:9", "--concurrency", "0"], "concurrency: 0; expected 1"),
         (["--url", "grpc://127.0.0.1:9", "--timeout", "2"], "failed to connect"),
     ],
