@@ -240,6 +240,7 @@ def _check_settings(settings: VectorSettings | None, dimensions: int | None, emb
         raise InvalidInputError(
             f"the folder has vectors of embedder {settings.embedder!r} with dimensions "
             f"{settings.requested_dimensions or 'full'}, but the call is for {embedder!r} with "
-            f"dimensions {dimensions or 'full'}; give another folder, or embed all rows again (--again)",
+            f"dimensions {dimensions or 'full'}; give another folder, or embed all rows again "
+            "(--again)",
             field="dimensions",
         )

@@ -1,4 +1,4 @@
-"""Graphs against the reference: nothing of our own output is the measure."""
+"""ONNX graphs compared with Transformers' own model, and refusals of graphs that do not fit."""
 
 import json
 from dataclasses import replace
@@ -45,14 +45,14 @@ def small(exported, tmp_path_factory):
 
 @pytest.mark.parametrize("profile", [EMBEDDING, MEAN])
 def test_graphs_equal_the_reference(exported, checkpoints, profile):
-    found = verify.verify_graphs(Checkpoint.open(checkpoints[profile]), exported[profile], print)
-    assert found["passed"] and found["min_cosine"] >= 0.99999
-    assert found["max_abs_diff"] < 1e-5
-    assert found["cases"] >= 16
+    result = verify.verify_graphs(Checkpoint.open(checkpoints[profile]), exported[profile], print)
+    assert result["passed"] and result["min_cosine"] >= 0.99999
+    assert result["max_abs_diff"] < 1e-5
+    assert result["cases"] >= 16
 
 
-def test_from_bytes_to_vectors(exported, checkpoint, expected):
-    """The whole way, with the reference's own processor and resizing on the other side."""
+def test_vectors_of_picture_bytes_equal_the_reference(exported, checkpoint, expected):
+    """From picture bytes to vectors; the reference uses its own processor and resizing."""
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=exported[EMBEDDING].folder)
     pipeline = Pipeline(settings)
     assert (pipeline.encoder.engine, pipeline.encoder.precision) == ("onnx", "float32")
@@ -64,8 +64,8 @@ def test_from_bytes_to_vectors(exported, checkpoint, expected):
     assert float(cut @ (whole / np.linalg.norm(whole))) > 0.9999
 
 
-def test_a_leak_would_be_seen(exported, checkpoint, monkeypatch):
-    """Queries that see one key more than their own must fail."""
+def test_a_leak_between_items_is_detected(exported, checkpoint, monkeypatch):
+    """Queries that see one key too many must fail the verification."""
     causal_attention = attention_table.causal_attention
 
     def leaking(boundaries):
@@ -79,11 +79,11 @@ def test_a_leak_would_be_seen(exported, checkpoint, monkeypatch):
     ]
 
 
-def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
+def test_eight_bits_are_close_and_do_not_depend_on_the_batch(small, checkpoint):
     opened = Checkpoint.open(checkpoint)
-    found = verify.verify_graphs(opened, small, print)
-    assert found["passed"] and found["precision"] == "int8"
-    assert found["min_cosine"] > 0.98  # random weights; retrieval is judged in benchmarks
+    result = verify.verify_graphs(opened, small, print)
+    assert result["passed"] and result["precision"] == "int8"
+    assert result["min_cosine"] > 0.98  # random weights; benchmarks measure retrieval
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=small.folder)
     encoder = choose_engine.load_engine(opened, settings)
     together = make_cases(encoder.input_spec)["all together"]
@@ -91,39 +91,44 @@ def test_eight_bits_are_near_and_no_matter_who_stands_beside(small, checkpoint):
     np.testing.assert_allclose(encoder.vectors(together), alone, atol=1e-3)
 
 
-def test_products_in_eight_bits_are_the_exact_sums(small):
+def test_products_in_eight_bits_are_exact_integer_sums(small):
     kinds = [node.op_type for node in onnx.load(small.text, load_external_data=False).graph.node]
     assert kinds.count("MatMulInteger") == 4 * 4  # four products in each of four layers
     assert "Gemm" not in kinds
 
 
-def test_graphs_say_whose_they_are(exported, checkpoints):
+def test_graphs_name_their_checkpoint_and_versions(exported, checkpoints):
     graphs, checkpoint = exported[EMBEDDING], Checkpoint.open(checkpoints[EMBEDDING])
     model = onnx.load(graphs.text, load_external_data=False)
-    about = {one.key: one.value for one in model.metadata_props}
-    assert about["profile"] == checkpoint.profile.hash
-    assert about["version_torch"] == graphs.versions["torch"]
-    assert {(one.domain, one.version) for one in model.opset_import} == {("", exporter.OPSET)}
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    assert metadata["profile"] == checkpoint.profile.hash
+    assert metadata["version_torch"] == graphs.versions["torch"]
+    assert {(opset.domain, opset.version) for opset in model.opset_import} == {("", exporter.OPSET)}
     with pytest.raises(InvalidInputError, match="were made of profile sha256:"):
         ExportedGraphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
 
 
 @pytest.mark.parametrize(("model", "graph"), [("qwen3_vl_vision", VISION), ("qwen3_vl_text", TEXT)])
-def test_tritons_configuration_is_that_of_the_graph(exported, model, graph):
+def test_tritons_configuration_matches_the_graph(exported, model, graph):
     """For the ONNX Runtime backend of NVIDIA's image, which is not in the bundled server."""
     text = (ROOT / "export" / "triton" / model / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (config.name, config.default_model_filename) == (model, graph)
-    found = onnx.load(exported[EMBEDDING].folder / graph, load_external_data=False).graph
-    for said, meant in ((config.input, found.input), (config.output, found.output)):
-        assert [one.name for one in said] == [one.name for one in meant]
-        for one, other in zip(said, meant, strict=True):
-            kind = onnx.TensorProto.DataType.Name(other.type.tensor_type.elem_type)
-            name = model_config_pb2.DataType.Name(one.data_type)
+    proto = onnx.load(exported[EMBEDDING].folder / graph, load_external_data=False).graph
+    for configured, exported_tensors in (
+        (config.input, proto.input),
+        (config.output, proto.output),
+    ):
+        assert [tensor.name for tensor in configured] == [
+            tensor.name for tensor in exported_tensors
+        ]
+        for tensor, value in zip(configured, exported_tensors, strict=True):
+            kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            name = model_config_pb2.DataType.Name(tensor.data_type)
             assert name == f"TYPE_{ {'FLOAT': 'FP32'}.get(kind, kind) }"
-            sizes = other.type.tensor_type.shape.dim
-            assert len(one.dims) == len(sizes)
-            for dim, size in zip(one.dims, sizes, strict=True):
+            sizes = value.type.tensor_type.shape.dim
+            assert len(tensor.dims) == len(sizes)
+            for dim, size in zip(tensor.dims, sizes, strict=True):
                 assert dim == -1 or dim == size.dim_value
                 assert dim == -1 or not size.dim_param
 
@@ -153,12 +158,12 @@ def test_a_changed_graph_is_refused(exported, checkpoint, tmp_path):
         ExportedGraphs.open(tmp_path, opened)
 
 
-def test_command_line(exported, checkpoint, tmp_path, capsys):
+def test_the_command_line_verifies_and_refuses(exported, checkpoint, tmp_path, capsys):
     graphs = str(exported[EMBEDDING].folder)
     assert main(["verify-onnx", str(checkpoint), graphs]) == 0
     printed = capsys.readouterr()
-    said = json.loads(printed.out.strip().splitlines()[-1])
-    assert said["passed"]
+    result = json.loads(printed.out.strip().splitlines()[-1])
+    assert result["passed"]
     assert all(name in printed.err for name in ("one token", "picture: thin", "33 items"))
     assert main(["onnx", str(checkpoint), graphs]) == 1
     assert "is not empty" in capsys.readouterr().err
@@ -166,15 +171,15 @@ def test_command_line(exported, checkpoint, tmp_path, capsys):
     assert "'fp8'; expected one of" in capsys.readouterr().err
 
 
-def test_what_onnx_runtime_cannot_run_is_said(checkpoint, tmp_path, capsys):
-    """CPUs have no bf16 there; fp16 they compute in fp32."""
+def test_graphs_that_onnx_runtime_cannot_run_are_refused(checkpoint, tmp_path, capsys):
+    """On CPUs, ONNX Runtime cannot compute bf16; it computes fp16 in fp32."""
     graphs = str(tmp_path / "graphs")
     assert main(["onnx", str(checkpoint), graphs, "--dtype", "bf16"]) == 0
     assert main(["verify-onnx", str(checkpoint), graphs]) == 1
     assert "onnx: ONNX Runtime cannot run" in capsys.readouterr().err
 
 
-def test_a_breach_is_exit_status_1(exported, checkpoint, monkeypatch, capsys):
+def test_a_cosine_below_the_limit_is_exit_status_1(exported, checkpoint, monkeypatch, capsys):
     monkeypatch.setitem(verify.MIN_COSINE, "float32", 1.1)
     assert main(["verify-onnx", str(checkpoint), str(exported[EMBEDDING].folder)]) == 1
     assert "expected at least 1.1" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""ONNX graphs of a serving checkpoint's two towers: made, proven equal, made smaller."""
+"""ONNX graphs of the two towers of a serving checkpoint: export, verification, quantization."""

@@ -1,7 +1,8 @@
-"""Weights as a graph's products want them, so that an export holds them once.
+"""Linear layers whose weight is stored transposed, so that an exported graph holds it once.
 
-`MatMul` multiplies by columns, PyTorch keeps rows. Left alone, the exporter turns every weight of a
-product without bias around and keeps both, which is a large model twice.
+`MatMul` multiplies by a weight (inputs, outputs), and PyTorch stores (outputs, inputs). Otherwise
+the exporter would transpose the weight of each linear layer without bias and keep both forms in
+memory, which doubles a large model.
 """
 
 from __future__ import annotations
@@ -12,36 +13,36 @@ from torch import nn
 from lensemble.encoder.pytorch.onednn_linear import OneDnnLinear
 
 
-class Columns(nn.Module):
-    """A `OneDnnLinear` without bias and GELU whose weight lies in columns.
+class ColumnLinear(nn.Module):
+    """A `OneDnnLinear` without bias and GELU, with its weight transposed.
 
     Args:
-        product: Whose weight it takes; not to be used afterwards.
+        linear: layer whose weight is taken over; it cannot be used afterwards.
     """
 
     weight: torch.Tensor
 
-    def __init__(self, product: OneDnnLinear) -> None:
+    def __init__(self, linear: OneDnnLinear) -> None:
         super().__init__()
-        self.register_buffer("weight", product.weight.t().contiguous())  # (K, N)
-        product.weight = torch.empty(0)
+        self.register_buffer("weight", linear.weight.t().contiguous())  # (K, N)
+        linear.weight = torch.empty(0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(R, K) -> (R, N)."""
+        """Multiplies (R, K) by the weight, which gives (R, N)."""
         return x @ self.weight
 
-    def added_to(self, x: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-        """(R, K) and (R, N) -> (R, N): `rest` and the product together."""
-        return torch.addmm(rest, x, self.weight)
+    def added_to(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Multiplies (R, K) by the weight and adds the residual (R, N), which gives (R, N)."""
+        return torch.addmm(residual, x, self.weight)
 
 
 def transpose_weights(model: nn.Module) -> None:
-    """Replaces all products without bias and GELU, one weight at a time, for good.
+    """Replaces all linear layers without bias and GELU, in place, one weight at a time.
 
     Args:
-        model: Loaded and fused, its weights as they lie.
+        model: model with fused layers whose weights are not reordered for oneDNN.
     """
     for module in [*model.modules()]:
         for name, child in [*module.named_children()]:
             if isinstance(child, OneDnnLinear) and child.bias is None and child.gelu is None:
-                setattr(module, name, Columns(child))
+                setattr(module, name, ColumnLinear(child))

@@ -1,4 +1,4 @@
-"""The commands `onnx` and `verify-onnx`."""
+"""The commands `onnx` and `verify-onnx` of `python -m lensemble_export`."""
 
 from __future__ import annotations
 
@@ -13,73 +13,65 @@ from lensemble_contract.errors import InternalError
 
 
 def add_commands(commands: Any) -> None:
-    """Adds both to a command line."""
-    onnx = commands.add_parser("onnx", help="make ONNX graphs of a serving checkpoint")
+    """Adds `onnx` and `verify-onnx` to the command line of the export tools."""
+    onnx = commands.add_parser("onnx", help="export the ONNX graphs of a serving checkpoint")
     onnx.add_argument("checkpoint", type=Path)
     onnx.add_argument(
-        "out", type=Path, nargs="?", help="folder to write; CHECKPOINT/onnx, where servers look"
+        "out",
+        type=Path,
+        nargs="?",
+        help="folder to write (default: CHECKPOINT/onnx, where servers look for graphs)",
     )
     onnx.add_argument("--dtype", default="fp32", help="fp32, fp16, bf16 or int8")
-    onnx.set_defaults(run=export)
+    onnx.set_defaults(run=_export)
 
     verify_onnx = commands.add_parser(
         "verify-onnx", help="compare graphs with the PyTorch encoder and with Transformers' model"
     )
     verify_onnx.add_argument("checkpoint", type=Path)
     verify_onnx.add_argument("graphs", type=Path, nargs="?", help="folder that `onnx` wrote")
-    verify_onnx.set_defaults(run=verify)
+    verify_onnx.set_defaults(run=_verify)
 
 
-def export(given: argparse.Namespace) -> None:
-    """The command `onnx`.
-
-    Args:
-        given: `checkpoint`, `out`, `dtype`.
-
-    Raises:
-        InvalidInputError: The input is at fault.
-        ImportError: The extra `export` is not installed.
-    """
+def _export(args: argparse.Namespace) -> None:
     from lensemble.checkpoint import Checkpoint
     from lensemble.settings import Settings
     from lensemble_export.onnx.export_graphs import check_target, export_graphs
     from lensemble_export.onnx.quantize import quantize
 
-    checkpoint = Checkpoint.open(given.checkpoint)
-    out = Settings(checkpoint=given.checkpoint, onnx=given.out).graphs
-    if given.dtype == "int8":
+    checkpoint = Checkpoint.open(args.checkpoint)
+    out = Settings(checkpoint=args.checkpoint, onnx=args.out).graphs
+    if args.dtype == "int8":
         check_target(out)
         with TemporaryDirectory(dir=out.parent) as folder:
             graphs = quantize(export_graphs(checkpoint, Path(folder) / "fp32"), out)
     else:
-        graphs = export_graphs(checkpoint, out, given.dtype)
+        graphs = export_graphs(checkpoint, out, args.dtype)
     size = sum(size for _, size in graphs.files.values()) / 2**20
     print(f"{out}: {graphs.precision}, opset {graphs.opset}, {size:.1f} MiB")
     print(graphs.profile)
 
 
-def verify(given: argparse.Namespace) -> None:
-    """The command `verify-onnx`: a table to standard error, then one line of JSON.
-
-    Args:
-        given: `checkpoint`, `graphs`.
+def _verify(args: argparse.Namespace) -> None:
+    """Prints a table to standard error and one line of JSON to standard output.
 
     Raises:
-        InvalidInputError: The graphs are damaged, or another checkpoint's.
-        InternalError: They give other vectors.
+        InvalidInputError: The graphs are damaged, or were exported from another checkpoint.
+        InternalError: The graphs give other vectors than the reference.
     """
     from lensemble.checkpoint import Checkpoint
     from lensemble.encoder.onnx.graph_files import ExportedGraphs
     from lensemble.settings import Settings
     from lensemble_export.onnx.verify import MIN_COSINE, verify_graphs
 
-    checkpoint = Checkpoint.open(given.checkpoint, full=True)
-    folder = Settings(checkpoint=given.checkpoint, onnx=given.graphs).graphs
+    checkpoint = Checkpoint.open(args.checkpoint, full=True)
+    folder = Settings(checkpoint=args.checkpoint, onnx=args.graphs).graphs
     graphs = ExportedGraphs.open(folder, checkpoint, full=True)
-    found = verify_graphs(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
-    print(json.dumps(found, separators=(",", ":")))
+    result = verify_graphs(checkpoint, graphs, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(result, separators=(",", ":")))
     sys.stdout.flush()
-    if not found["passed"]:
+    if not result["passed"]:
         raise InternalError(
-            f"a cosine of {found['min_cosine']}; expected at least {MIN_COSINE[graphs.precision]}"
+            f"the smallest cosine is {result['min_cosine']}; expected at least "
+            f"{MIN_COSINE[graphs.precision]}"
         )

@@ -1,8 +1,8 @@
-"""A serving checkpoint -> a folder of graphs: exported, checked, described.
+"""Exports a serving checkpoint as a folder of ONNX graphs, and checks them.
 
-`torch.onnx` traces the served layers (`lensemble.encoder.pytorch.fused_layers`) once, with sizes
-that stay open. Weights lie beside the graphs, so they may be larger than the 2 GB that a protobuf
-message holds.
+`torch.onnx` traces the layers that are served (`lensemble.encoder.pytorch.fused_layers`) once, with
+dynamic sizes. Weights are files of their own beside the graphs, because a protobuf message holds at
+most 2 GB.
 """
 
 from __future__ import annotations
@@ -28,28 +28,32 @@ from lensemble_contract.errors import InvalidInputError
 from lensemble_export.onnx.column_weights import transpose_weights
 from lensemble_export.onnx.towers import TextGraph, VisionGraph
 
+# `torch.onnx` writes this opset without a conversion, and ONNX Runtime supports it since 1.14.
+# Opset 23, which has RMSNormalization, gave graphs that were no faster.
 OPSET = 18
-"""That `torch.onnx` writes without converting; ONNX Runtime has it since 1.14. With 23, which has
-RMSNormalization, graphs were no faster."""
 
+# Name -> precision of the weights. Weights in 8 bits are made from fp32 (`quantize`).
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Name -> precision of the weights. Those of 8 bits are made of fp32 (`quantize`)."""
 
-_MADE_BY = ("torch", "onnx", "onnxscript", "transformers", "lensemble")
-_PATCHES = 4
-"""That make a token. A factor of the example only: the graph takes the model's own."""
+# Packages whose versions are recorded with the graphs.
+_RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "transformers", "lensemble")
+# Patches per visual token in the example inputs.
+_PATCHES_PER_TOKEN = 4
 
 
 def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> ExportedGraphs:
-    """Exports both towers. Holds the weights once, and one of them twice.
+    """Exports both towers; memory holds all weights once, and one of them twice.
 
     Args:
-        checkpoint: The serving checkpoint.
-        out: Folder to write; must not exist, or be empty.
-        dtype: A key of `DTYPES`.
+        checkpoint: the serving checkpoint.
+        out: folder to write; must be missing or empty.
+        dtype: name in `DTYPES`.
+
+    Returns:
+        The graphs that were written.
 
     Raises:
-        InvalidInputError: There is something in `out`, or no such `dtype`.
+        InvalidInputError: `out` is not empty, or `dtype` is unknown.
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"{dtype!r}; expected one of {', '.join(DTYPES)}", field="dtype")
@@ -57,42 +61,45 @@ def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Exp
     out.mkdir(parents=True, exist_ok=True)
     encoder = TorchEngine.load_for_export(checkpoint, DTYPES[dtype])
     transpose_weights(encoder.model)
-    # A size of 1 in the example would be fixed: two of each item, and below two rows to pool.
+    # The exporter fixes each size that is 1 in the example. So the example has two of each item,
+    # and below two pooled rows per item.
     packed = encoder.pack(synthetic_mix(encoder.input_spec) * 2)
     pictures = range(len(packed.grid_thw))
     vision = VisionGraph(encoder)
-    feeds = graph_inputs.vision_inputs(packed, pictures)
+    inputs = graph_inputs.vision_inputs(packed, pictures)
     with torch.inference_mode():
-        seen = [one.numpy() for one in vision(*_tensors(feeds))]
-    about = {"profile": checkpoint.profile.hash, "model_id": checkpoint.profile.model_id}
-    about |= {f"version_{name}": version(name) for name in _MADE_BY}
-    _write(vision, feeds, _vision_sizes(feeds), ("visual", "deepstack"), out / VISION, about)
+        vision_outputs = [output.numpy() for output in vision(*_tensors(inputs))]
+    metadata = {"profile": checkpoint.profile.hash, "model_id": checkpoint.profile.model_id}
+    metadata |= {f"version_{name}": version(name) for name in _RECORDED_PACKAGES}
+    _write(vision, inputs, _vision_dims(inputs), ("visual", "deepstack"), out / VISION, metadata)
     del vision
-    encoder.model.visual = nn.Identity()  # it is written, and need not be held any longer
-    feeds = graph_inputs.text_inputs(packed, encoder.profile, *seen)
+    encoder.model.visual = nn.Identity()  # frees the weights that are written
+    inputs = graph_inputs.text_inputs(packed, encoder.profile, *vision_outputs)
     for name in ("pool_rows", "pool_weights"):
-        feeds[name] = np.pad(feeds[name], ((0, 0), (0, 1)))
-    _write(TextGraph(encoder), feeds, _text_sizes(), ("embedding",), out / TEXT, about)
-    return describe(out, checkpoint.profile.hash, str(DTYPES[dtype]).removeprefix("torch."))
+        inputs[name] = np.pad(inputs[name], ((0, 0), (0, 1)))
+    _write(TextGraph(encoder), inputs, _text_dims(), ("embedding",), out / TEXT, metadata)
+    return check_and_describe(
+        out, checkpoint.profile.hash, str(DTYPES[dtype]).removeprefix("torch.")
+    )
 
 
 def check_target(out: Path) -> None:
-    """Refuses a folder that has something in it.
+    """Checks that a folder is missing or empty.
 
     Raises:
-        InvalidInputError: It has.
+        InvalidInputError: The folder is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInputError(f"{str(out)!r} is not empty; expected a new folder", field="out")
 
 
-def describe(folder: Path, profile: str, precision: str) -> ExportedGraphs:
-    """Checks the graphs in a folder by ONNX' own checker, and writes down what they are.
+def check_and_describe(folder: Path, profile: str, precision: str) -> ExportedGraphs:
+    """Checks the graphs in a folder with ONNX' own checker, and writes their description.
 
     Args:
-        folder: With both graphs.
-        profile: Hash of the checkpoint's profile.
-        precision: Of the weights.
+        folder: folder with both graphs.
+        profile: hash of the checkpoint's profile.
+        precision: precision of the weights.
     """
     for name in (VISION, TEXT):
         onnx.checker.check_model(str(folder / name), full_check=True)
@@ -103,20 +110,20 @@ def describe(folder: Path, profile: str, precision: str) -> ExportedGraphs:
         precision,
         OPSET,
         {path.name: (sha256_of(path), path.stat().st_size) for path in files},
-        {name: version(name) for name in _MADE_BY},
+        {name: version(name) for name in _RECORDED_PACKAGES},
     )
     graphs.write()
     return graphs
 
 
-def _vision_sizes(feeds: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
-    patches = _PATCHES * Dim("visual_tokens", min=1)
+def _vision_dims(inputs: Mapping[str, Any]) -> dict[str, dict[int, Any]]:
+    patches = _PATCHES_PER_TOKEN * Dim("visual_tokens", min=1)
     table = {0: Dim("pictures"), 1: Dim("longest")}
     tables = {"queries": table, "keys": table, "seen": {0: table[0]}}
-    return {**{name: {0: patches} for name in feeds}, **tables}
+    return {**{name: {0: patches} for name in inputs}, **tables}
 
 
-def _text_sizes() -> dict[str, dict[int, Any]]:
+def _text_dims() -> dict[str, dict[int, Any]]:
     tokens, visual, blocks = Dim("tokens"), Dim("visual_tokens"), Dim("blocks")
     longest, keys, items, pooled = Dim("longest"), Dim("keys"), Dim("items"), Dim("pooled")
     return {
@@ -135,47 +142,49 @@ def _text_sizes() -> dict[str, dict[int, Any]]:
     }
 
 
-def _tensors(feeds: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in feeds.values())
+def _tensors(inputs: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values())
 
 
 def _write(
     module: nn.Module,
-    feeds: Mapping[str, Any],
-    sizes: Mapping[str, dict[int, Any]],
+    inputs: Mapping[str, Any],
+    dims: Mapping[str, dict[int, Any]],
     outputs: tuple[str, ...],
     path: Path,
-    about: Mapping[str, str],
+    metadata: Mapping[str, str],
 ) -> None:
     """Exports one graph.
 
     Args:
-        module: Whose arguments are the feeds, in order.
-        feeds: An example of each input.
-        sizes: Input -> axis -> name of its size, which stays open.
-        outputs: Their names.
-        path: Of the graph; weights lie beside it, as `<path>.data`.
-        about: For the graph's metadata.
+        module: tower to trace; takes the inputs as positional arguments.
+        inputs: name -> example of each input.
+        dims: input -> axis -> symbol of its dynamic size.
+        outputs: names of the outputs.
+        path: file of the graph; its weights are written to `<path>.data`.
+        metadata: metadata of the graph.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, on names of sizes that occur twice
-        # Not strict: Dynamo, which `torch.onnx` goes on with where this fails, copies all weights.
-        shapes = tuple(sizes[name] for name in feeds)
+        warnings.simplefilter("ignore")  # the exporter warns about symbols that occur repeatedly
+        # Trace here and not in `torch.onnx.export`, which falls back to Dynamo after a failure:
+        # Dynamo copies all weights.
+        shapes = tuple(dims[name] for name in inputs)
         traced = torch.export.export(
-            module.eval(), _tensors(feeds), dynamic_shapes=shapes, strict=False
+            module.eval(), _tensors(inputs), dynamic_shapes=shapes, strict=False
         )
         program: Any = torch.onnx.export(
             traced,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[*feeds],
+            input_names=[*inputs],
             output_names=[*outputs],
-            dynamic_shapes=shapes,  # whose names it takes
+            dynamic_shapes=shapes,  # for the names of the sizes
             external_data=True,
             verbose=False,
         )
     for value in (value for node in program.model.graph for value in node.outputs):
         if value.name in outputs and not value.is_graph_output():
-            value.name += "_inside"  # the exporter calls what comes from an embedding table so, too
-    program.model.metadata_props.update(about)
+            # The exporter also gives the name `embedding` to the result of an embedding table.
+            value.name += "_inside"
+    program.model.metadata_props.update(metadata)
     program.save(str(path), external_data=True)

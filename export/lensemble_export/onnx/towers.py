@@ -1,8 +1,8 @@
-"""The two towers as modules that a graph can be made of: tensors in, tensors out, no branches.
+"""The two towers as modules that can be exported: tensors in, tensors out, no branches.
 
-What depends on sizes comes in as indices (`lensemble.encoder.attention_table`,
-`lensemble.encoder.packing`), so one graph takes any number of items and pictures of any size, in
-one row and without leaks between them.
+Everything that depends on sizes is passed as indices (`lensemble.encoder.attention_table`,
+`lensemble.encoder.packing`). So one graph takes any number of items and pictures of any size in one
+packed row, without leaks between them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 
 class VisionGraph(nn.Module):
-    """Patches of pictures -> visual embeddings and DeepStack features.
+    """The vision tower: makes visual tokens and DeepStack features of the patches of pictures.
 
     Args:
-        encoder: With fused layers whose weights lie as they were loaded.
+        encoder: engine with fused layers whose weights are not reordered for oneDNN.
     """
 
     def __init__(self, encoder: TorchEngine) -> None:
@@ -40,20 +40,21 @@ class VisionGraph(nn.Module):
         seen: torch.Tensor,
         back: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both float32, whatever the weights are.
+        """Computes the visual tokens of M pictures.
 
         Args:
-            patches: (P, 768) uint8.
+            patches: (P, 768) uint8, the patches of all pictures.
             position_ids: (P, 2) int64, row and column of each patch.
-            interp_indices: (P, 4) int64, entries of the position table to mix.
-            interp_weights: (P, 4) float32, in which parts.
-            queries: (M, T) int64; this and the next three as of `AttentionTable`.
-            keys: (M, T) int64.
-            seen: (M,) int64.
-            back: (P,) int64.
+            interp_indices: (P, 4) int64, entries of the position table to interpolate between.
+            interp_weights: (P, 4) float32, weights of these entries.
+            queries: (M, T) int64, `query_rows` of an `AttentionTable`.
+            keys: (M, T) int64, `key_rows`.
+            seen: (M,) int64, `visible_keys`.
+            back: (P,) int64, `result_places`.
 
         Returns:
-            (V, H), and (n, V, H) of n layers: V = P / 4 tokens.
+            V = P / 4 visual tokens (V, H), and the DeepStack features (n, V, H) of n layers; both
+            float32, whatever the precision of the weights.
         """
         visual = self.visual
         table = AttentionTable(queries, keys, seen, back)
@@ -71,10 +72,10 @@ class VisionGraph(nn.Module):
 
 
 class TextGraph(nn.Module):
-    """Tokens of items -> unit vectors.
+    """The text tower: makes unit vectors of the tokens of items.
 
     Args:
-        encoder: As of `VisionGraph`.
+        encoder: engine, as for `VisionGraph`.
     """
 
     axes: torch.Tensor
@@ -102,21 +103,21 @@ class TextGraph(nn.Module):
         pool_weights: torch.Tensor,
         dimensions: torch.Tensor,
     ) -> torch.Tensor:
-        """Vectors, float32.
+        """Computes the vectors of S items.
 
         Args:
             input_ids: (L,) int64.
-            position_ids: (3, L) int64, M-RoPE: time, height, width.
-            visual: (V, H) float32, as `VisionGraph` gives it; no rows without pictures.
-            deepstack: (n, V, H), likewise.
-            visual_index: (L,) int64; 0 is no picture's token, v + 1 the picture token v.
-            queries: (B, T) int64; this and the next three as of `AttentionTable`.
-            keys: (B, K) int64.
-            seen: (B, T) int64.
-            back: (L,) int64.
+            position_ids: (3, L) int64, M-RoPE positions: time, height, width.
+            visual: (V, H) float32, visual tokens of `VisionGraph`; V = 0 without pictures.
+            deepstack: (n, V, H) float32, DeepStack features of `VisionGraph`.
+            visual_index: (L,) int64; v + 1 for the visual token v, 0 for any other token.
+            queries: (B, T) int64, `query_rows` of an `AttentionTable`.
+            keys: (B, K) int64, `key_rows`.
+            seen: (B, T) int64, `visible_keys`.
+            back: (L,) int64, `result_places`.
             pool_rows: (S, W) int64, rows of each item that are pooled.
-            pool_weights: (S, W) float32, in which parts; 0 fills up.
-            dimensions: (1,) int64, Matryoshka length of the vectors, at most that of the profile.
+            pool_weights: (S, W) float32, weights of these rows; 0 for padding.
+            dimensions: (1,) int64, Matryoshka length of the vectors, at most the profile's.
 
         Returns:
             (S, dimensions) float32, unit length.
@@ -135,21 +136,21 @@ class TextGraph(nn.Module):
                 hidden = hidden + torch.cat([none, deepstack[n]])[visual_index]
         hidden = text.norm(hidden).float()
         pooled = (hidden[pool_rows] * pool_weights[..., None]).sum(1)
-        length: Any = dimensions.item()  # int() of it would fix it
+        length: Any = dimensions.item()  # `int(...)` would make it a constant of the graph
         torch._check(length >= 1)
         torch._check(length <= pooled.shape[1])
         pooled = pooled.narrow(1, 0, length)
         return nn.functional.normalize(pooled, p=2.0, dim=-1)
 
     def _rotation(self, position_ids: torch.Tensor, dtype: torch.dtype) -> Rotation:
-        """As `fused.Rotary` of Transformers' own gives it, without writing in place."""
+        """The rotation that `fused_layers.Rotary` computes, but without writing in place."""
         angles = position_ids[self.axes].t().float() * self.frequencies  # (L, head_dim / 2)
         cos, sin = angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def _axes(frequencies: int, sections: Sequence[int]) -> torch.Tensor:
-    """Which of time, height and width each frequency turns with: interleaved M-RoPE.
+    """The axis (time, height or width) that rotates each frequency, in interleaved M-RoPE.
 
     Source: Transformers `Qwen3VLTextRotaryEmbedding.recomposition_frequencies`.
     """

@@ -1,7 +1,7 @@
-"""Whether graphs give the vectors of the PyTorch encoder, and of Transformers' own model.
+"""Compares the vectors of graphs with those of the PyTorch engine and of Transformers' own model.
 
-The reference takes one item at a time, without packing, and pixels as its processor gives them, so
-a graph that mixes items up, or scales pixels wrongly, is seen. One model is in memory at a time.
+The reference encodes one item at a time, without packing, and scales pixels with its own code. So
+it reveals a graph that mixes items up or scales pixels wrongly. One model is in memory at a time.
 """
 
 from __future__ import annotations
@@ -24,79 +24,85 @@ from lensemble.settings import Settings
 from lensemble_export.onnx.reference import Reference
 from lensemble_export.onnx.verification_cases import make_cases
 
+# Precision -> cosine that every vector must reach. For 8 bits this only excludes gross errors; what
+# they cost in retrieval is measured with a dataset.
 MIN_COSINE = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.999, "int8": 0.9}
-"""Precision -> cosine that every vector must reach. What 8 bits cost is judged by retrieval; here
-they are only to be no nonsense."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near two ways are on one case.
+    """How close the vectors of two engines are on one case.
 
     Attributes:
-        min_cosine: Of all its items.
-        max_abs_diff: Of all components.
+        min_cosine: smallest cosine between the two vectors of an item.
+        max_abs_diff: largest absolute difference of a component.
     """
 
     min_cosine: float
     max_abs_diff: float
 
     @classmethod
-    def of(cls, one: NDArray[np.float32], other: NDArray[np.float32]) -> Agreement:
-        """Of vectors (S, D) of unit length."""
-        cosines = (one.astype(np.float64) * other).sum(axis=1)
-        return cls(float(cosines.min()), float(np.abs(one - other).max()))
+    def between(cls, first: NDArray[np.float32], second: NDArray[np.float32]) -> Agreement:
+        """Compares two arrays of vectors (S, D), unit length."""
+        cosines = (first.astype(np.float64) * second).sum(axis=1)
+        return cls(float(cosines.min()), float(np.abs(first - second).max()))
 
 
 def verify_graphs(
     checkpoint: Checkpoint, graphs: ExportedGraphs, report: Callable[[str], None]
 ) -> dict[str, object]:
-    """Compares on all cases.
+    """Compares the vectors of graphs with both references, on all cases.
 
     Args:
-        checkpoint: That the graphs were made of.
-        graphs: What the export wrote.
-        report: Gets the lines of a table.
+        checkpoint: checkpoint from which the graphs were exported.
+        graphs: graphs to verify.
+        report: called with each line of a table.
 
     Returns:
-        `min_cosine` and `max_abs_diff` against whichever is further, `cases`, and whether it is
-        near enough (`passed`).
+        `precision`; `min_cosine` and `max_abs_diff` over both references; the numbers of `cases`
+        and `items`; and `passed`, whether `min_cosine` is high enough.
 
     Raises:
         LensembleError: An item could not be encoded.
     """
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32")
-    made = make_cases(InputSpec.from_folder(checkpoint.folder))
-    ways: tuple[Callable[[], Engine | Reference], ...] = (
+    cases = make_cases(InputSpec.from_folder(checkpoint.folder))
+    loaders: tuple[Callable[[], Engine | Reference], ...] = (
         lambda: OnnxEngine(checkpoint, graphs, settings),
         lambda: TorchEngine.load(checkpoint, settings),
         lambda: Reference(checkpoint.folder, checkpoint.profile),
     )
-    found, *others = [_vectors(way, made) for way in ways]
+    vectors, *references = [_encode_cases(load, cases) for load in loaders]
     report(f"{'case':28} {'items':>5}   encoder: cosine, diff   reference: cosine, diff")
-    worst: list[Agreement] = []
-    for name, items in made.items():
-        near = [Agreement.of(found[name], other[name]) for other in others]
-        worst += near
-        figures = "  ".join(f"{one.min_cosine:.7f} {one.max_abs_diff:.1e}" for one in near)
+    agreements: list[Agreement] = []
+    for name, items in cases.items():
+        of_case = [Agreement.between(vectors[name], reference[name]) for reference in references]
+        agreements += of_case
+        figures = "  ".join(
+            f"{agreement.min_cosine:.7f} {agreement.max_abs_diff:.1e}" for agreement in of_case
+        )
         report(f"{name:28} {len(items):>5}  {figures}")
-    min_cosine = min(one.min_cosine for one in worst)
+    min_cosine = min(agreement.min_cosine for agreement in agreements)
     return {
         "precision": graphs.precision,
         "min_cosine": round(min_cosine, 8),
-        "max_abs_diff": max(one.max_abs_diff for one in worst),
-        "cases": len(made),
-        "items": sum(map(len, made.values())),
+        "max_abs_diff": max(agreement.max_abs_diff for agreement in agreements),
+        "cases": len(cases),
+        "items": sum(map(len, cases.values())),
         "passed": bool(min_cosine >= MIN_COSINE[graphs.precision]),
     }
 
 
-def _vectors(
-    way: Callable[[], Engine | Reference], made: Mapping[str, Sequence[Features]]
+def _encode_cases(
+    load: Callable[[], Engine | Reference], cases: Mapping[str, Sequence[Features]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Case -> vectors (S, D), by a model that is gone from memory afterwards."""
-    model = way()
-    found = {name: model.vectors(items) for name, items in made.items()}
+    """Loads a model, encodes all cases, and frees the model.
+
+    Returns:
+        Name of the case -> vectors (S, D) float32.
+    """
+    model = load()
+    vectors = {name: model.vectors(items) for name, items in cases.items()}
     del model
     return_freed_memory()
-    return found
+    return vectors
