@@ -1,0 +1,87 @@
+"""Options of the command line: what they parse to, and how mistakes are reported."""
+
+import json
+
+import pytest
+
+from lensemble.index.snapshots import kinds
+from lensemble.index.storage.index_plan import IndexPlan
+from lensemble_cli.index.plan_options import KINDS, parse_fields, parse_plan
+from lensemble_cli.main import build_parser, main
+from lensemble_cli.options import parse_filter, print_hits, requiring_extras
+from lensemble_cli.up_gateway import make_gateway
+from lensemble_client import InvalidInputError
+
+COMPACT = ["index", "compact", "index"]
+
+
+def test_the_command_line_offers_every_kind_of_index():
+    assert {"auto", *kinds.KINDS} == set(KINDS)
+
+
+def test_plan_options_become_an_index_plan():
+    args = build_parser().parse_args(
+        [*COMPACT, "--kind", "ivf", "--recall", "0.9", "--memory-mb", "2", "--set", "nprobe=16"]
+    )
+    assert parse_plan(args) == IndexPlan(
+        kind="ivf", recall=0.9, memory_bytes=2 * 2**20, parameters={"nprobe": 16}
+    )
+    assert parse_plan(build_parser().parse_args(COMPACT)) is None
+
+
+def test_fields_are_separated_by_commas():
+    parser = build_parser()
+    assert parse_fields(parser.parse_args([*COMPACT, "--fields", "make,year"])) == ["make", "year"]
+    assert parse_fields(parser.parse_args([*COMPACT, "--fields", ""])) == []
+    assert parse_fields(parser.parse_args(COMPACT)) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "nprobe=16"], "set: parameters need a kind"),
+        (["--kind", "ivf", "--set", "nprobe"], "set: .*expected NAME=NUMBER"),
+    ],
+)
+def test_plan_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(InvalidInputError, match=message):
+        parse_plan(build_parser().parse_args([*COMPACT, *options]))
+
+
+def test_a_filter_is_a_json_object():
+    assert parse_filter('{"year": 2015}') == {"year": 2015}
+    assert parse_filter(None) is None
+    for text, message in (("[1]", "expected a JSON object"), ("{", "is not JSON")):
+        with pytest.raises(InvalidInputError, match=f"^filter: .*{message}"):
+            parse_filter(text)
+
+
+def test_hits_are_printed_for_people_or_as_json(capsys):
+    hits = [("a", 0.5, {"make": "señal"})]
+    print_hits(hits, as_json=False)
+    assert capsys.readouterr().out == '  1   0.5000  a  {"make": "señal"}\n'
+    print_hits(hits, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {
+        "id": "a",
+        "score": 0.5,
+        "document": {"make": "señal"},
+    }
+
+
+def test_a_missing_package_is_reported_with_its_extra(capsys):
+    def command(args):
+        raise ImportError("no module named 'faiss'")
+
+    assert requiring_extras(command, "export,eval")(None) == 1
+    assert "faiss'; run `pip install 'lensemble[export,eval]'`" in capsys.readouterr().err
+
+
+def test_like_excludes_a_text(capsys):
+    assert main(["search", "red car", "--like", "17"]) == 1
+    assert "like: it cannot be combined with a text" in capsys.readouterr().err
+
+
+def test_options_of_the_gateway_require_the_gateway():
+    args = build_parser().parse_args(["up", "--gateway-port", "0"])
+    with pytest.raises(InvalidInputError, match="gateway_port: it requires --gateway"):
+        make_gateway(args, "grpc://127.0.0.1:1", "http://127.0.0.1:1/metrics")
