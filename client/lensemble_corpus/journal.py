@@ -24,19 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError, from_wire
+from lensemble_corpus.journal_database import FILE, START_OVER, check_old_format, open_database
 
-FILE = "journal.sqlite"
-FORMAT = 2
-# Files of format 1, which was no database.
-_OLD_FILES = ("vectors.f32", "done.jsonl", "settings.json", "lock")
-_SCHEMA = """
-CREATE TABLE settings (json TEXT NOT NULL);
-CREATE TABLE vectors (
-    place INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL, crc INTEGER
-);
-CREATE TABLE refusals (digest BLOB PRIMARY KEY, error TEXT NOT NULL);
-"""
-_START_OVER = "embed all rows again (--again)"
 # A transaction is committed after this many rows, or this many seconds.
 _COMMIT_ROWS, _COMMIT_S = 256, 2.0
 # Vectors that `read` returns at a time.
@@ -81,11 +70,11 @@ class Journal:
         self._committed_at = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _refuse_old_format(folder, start_over)
+            check_old_format(folder, start_over)
+            with self._translated_errors():
+                self._database = open_database(self._path, start_over)
         except OSError as error:
             raise StorageError(f"cannot write {str(folder)!r}: {error}", field="out") from error
-        with self._translated_errors():
-            self._database = _connect(self._path, start_over)
         try:
             self.settings = self._load_settings()
         except BaseException:
@@ -250,65 +239,11 @@ class Journal:
                     f"another process is at work on {str(folder)!r}; wait until it ends",
                     field="out",
                 ) from error
-            raise StorageError(f"cannot write {str(self._path)!r}: {error}", field="out") from error
+            raise StorageError(
+                f"cannot read or write {str(self._path)!r}: {error}", field="out"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> StorageError:
-        return StorageError(f"{str(self._path)!r} is damaged ({error}); {_START_OVER}", field="out")
-
-
-def _connect(path: Path, start_over: bool) -> sqlite3.Connection:
-    """Opens the database and locks it, with a transaction begun."""
-    try:
-        database = _open(path)
-        if not start_over:
-            return database
-        database.close()
-    except sqlite3.OperationalError:  # locked, or no permission: removing it would do harm
-        raise
-    except (sqlite3.DatabaseError, InvalidInputError):  # damaged, or of another format
-        if not start_over:
-            raise
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-    return _open(path)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        # The lock is held until the database is closed.
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")
-        database.execute("PRAGMA journal_mode = WAL")
-        # Flush the log to the disk at every commit.
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute("BEGIN IMMEDIATE")
-        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables:
-            for statement in _SCHEMA.split(";"):
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version = {FORMAT}")
-            database.execute("COMMIT")
-            database.execute("BEGIN IMMEDIATE")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version != FORMAT:
-            raise InvalidInputError(
-                f"{str(path)!r} has format {version}, expected {FORMAT}; {_START_OVER}", field="out"
-            )
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _refuse_old_format(folder: Path, start_over: bool) -> None:
-    old = [folder / name for name in _OLD_FILES if (folder / name).exists()]
-    if old and not start_over:
-        raise InvalidInputError(
-            f"{str(old[0])!r} was written by an earlier version of Lensemble, which this one does "
-            f"not read; {_START_OVER}, or give another folder",
-            field="out",
-        )
-    for path in old:
-        path.unlink()
+        return StorageError(f"{str(self._path)!r} is damaged ({error}); {START_OVER}", field="out")

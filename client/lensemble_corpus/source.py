@@ -9,19 +9,15 @@ file as a whole is an error before the first row.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_corpus.entries import Entry, find_entries, strings
+from lensemble_corpus.row_content import digest_of, document_text
 from lensemble_corpus.table_files import TableRow, open_table
 from lensemble_corpus.text_template import TextTemplate, list_fields
 
@@ -56,8 +52,8 @@ class EmbeddableRow:
     Attributes:
         where: its place in the source, such as `line 3`.
         entry: the item; its document is the whole row.
-        digest: digest of everything that the vector depends on, 16 bytes (`digest_of`).
-        text: the row as JSON (`document_text`), without an earlier `embedding_index`.
+        digest: digest of everything that the vector depends on, 16 bytes (`row_content.digest_of`).
+        text: the row as JSON (`row_content.document_text`), without an earlier `embedding_index`.
     """
 
     where: str
@@ -168,46 +164,6 @@ class Source:
         return Entry(id_, images=images, document=fields)
 
 
-def document_text(fields: Mapping[str, Any]) -> str:
-    """A row as JSON text.
-
-    NaN and infinity become null; values of types that JSON does not have become texts.
-
-    Raises:
-        InvalidInputError: A text in the row is not valid Unicode.
-    """
-    try:
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError):
-        text = json.dumps(_as_json_value(fields), ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError("a text in the row is not valid Unicode") from error
-    return text
-
-
-def digest_of(entry: Entry, base: Path) -> bytes:
-    """Digest that changes whenever a vector has to be made again, 16 bytes.
-
-    It covers the text, the instruction, and of each picture the path, the size and the time of the
-    last change. Pictures are not read for it.
-
-    Args:
-        entry: the item.
-        base: folder to which the paths of pictures are relative.
-    """
-    parts: list[Any] = [entry.text, entry.instruction]
-    for path in entry.images:
-        try:
-            status = path.stat()
-            version = [status.st_size, status.st_mtime_ns]
-        except (OSError, ValueError):  # missing, or a null character in the path
-            version = []
-        parts.append([os.path.relpath(path, base), *version])
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
-
-
 def check_picture_sizes(entry: Entry) -> None:
     """Refuses a picture that is too large for the server, before it is read.
 
@@ -266,16 +222,3 @@ def _choose_id_field(row: Mapping[str, Any], name: str | None, image_field: str)
 def _id_text(value: object) -> str:
     """An id as text; empty if the value cannot be an id."""
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def _as_json_value(value: object) -> object:
-    """A value without parts that JSON cannot represent."""
-    if isinstance(value, Mapping):
-        return {str(name): _as_json_value(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_json_value(part) for part in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str | int | None):
-        return value
-    return value.isoformat() if isinstance(value, datetime | date | time) else str(value)

@@ -16,12 +16,8 @@ from lensemble.checkpoint import content_hash, fingerprint
 from lensemble.profile import FILE_NAME as PROFILE_FILE
 from lensemble.profile import Pooling, Profile, PromptProfile
 from lensemble_contract.errors import InvalidInputError
-from lensemble_export.checkpoint_checks import (
-    check_model,
-    check_tokens,
-    make_image_profile,
-    read_json,
-)
+from lensemble_export.checkpoint_checks import check_model, check_tokens, read_json
+from lensemble_export.image_profile import make_image_profile
 
 REQUIRED_FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
 OPTIONAL_FILES = (

@@ -17,7 +17,7 @@ from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import KnownProfile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 from lensemble_corpus.embeddings_manifest import NPY, PARQUET, EmbeddingsManifest, read_rows
-from lensemble_corpus.source import document_text
+from lensemble_corpus.row_content import document_text
 
 
 def index_embeddings(

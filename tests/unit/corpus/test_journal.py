@@ -12,7 +12,8 @@ from lensemble_client import InvalidInputError, StorageError
 from lensemble_corpus import embedding_run
 from lensemble_corpus import journal as journal_module
 from lensemble_corpus.embeddings_manifest import EmbeddingsManifest, read_rows
-from lensemble_corpus.journal import FILE, Journal, VectorSettings
+from lensemble_corpus.journal import Journal, VectorSettings
+from lensemble_corpus.journal_database import FILE
 from tests.embedded_corpus import ROWS, D, EmbeddedCorpus, vector_of
 
 DIGESTS = [bytes([n]) * 16 for n in range(4)]

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lensemble_client import InvalidInputError
-from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source, document_text
+from lensemble_corpus.row_content import document_text
+from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source
 from lensemble_corpus.text_template import TextTemplate
 from tests.pictures import encode, textured
 
