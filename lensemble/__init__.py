@@ -1,12 +1,14 @@
 """Qwen3-VL multimodal embeddings and FAISS search, served as one NVIDIA Triton ensemble.
 
-The modules are the way of the data:
+The sub-packages, in the order in which an item passes through them:
 
-    image, prompt, preprocess       encoded bytes and text -> ids and patch rows
-    packing, encoder, pooling       ids and patch rows -> unit vectors, without padding
-    index                           vectors -> nearest items
+    preprocess    encoded pictures and texts -> token ids and patch rows
+    encoder       token ids and patch rows -> unit vectors, without padding
+    index         vectors -> nearest items; the store of items
 
-`stages` joins them to the wire, `triton` to Triton, `pipeline` to each other in one process.
+`stages` makes Triton models of them, and `pipeline` runs the first two in one process. `scheduling`
+decides what is computed next, `embedders` holds the other embedders, `gateway` is the HTTP API, and
+`operations` starts and watches the server.
 """
 
 __version__ = "0.1.0"

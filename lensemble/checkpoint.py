@@ -1,6 +1,7 @@
-"""A serving checkpoint on disk: is it whole?
+"""Opens a serving checkpoint on disk and checks that it is complete and unchanged.
 
-A folder in Hugging Face format (safetensors, `config.json`, `tokenizer.json`) plus `profile.json`.
+A serving checkpoint is a folder in Hugging Face's layout (safetensors, `config.json`,
+`tokenizer.json`) with a `profile.json`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from lensemble_contract.errors import InvalidInputError
 
 TOKENIZER_FILE = "tokenizer.json"
 _CHUNK_BYTES = 8 * 1024 * 1024
-_WORTH_A_BAR_BYTES = 256 * 1024 * 1024
+_MIN_BYTES_FOR_PROGRESS = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A serving checkpoint that was found whole.
+    """A serving checkpoint whose files were checked.
 
     Attributes:
-        folder: Where it lies.
-        profile: What its vectors depend on.
+        folder: folder of the checkpoint.
+        profile: its profile.
     """
 
     folder: Path
@@ -34,40 +35,49 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path, *, full: bool = False) -> Checkpoint:
-        """Opens a serving checkpoint and checks its files against the profile.
+        """Opens a serving checkpoint and checks its files against its profile.
 
         Args:
-            folder: The serving checkpoint.
-            full: Whether to hash the weights too (seconds per GB); otherwise their size is
-                compared, and every other file is hashed.
+            folder: folder of the serving checkpoint.
+            full: whether to hash the weights too, which takes seconds per GB; otherwise only their
+                size is compared. All other files are always hashed.
 
         Raises:
-            InvalidInputError: A file is missing or not the one that the profile was made with.
+            InvalidInputError: A file is missing, or is not the one for which the profile was made.
         """
         profile = Profile.load(folder)
-        for name, (sha256, size) in profile.files.items():
+        for name, (sha256, expected_size) in profile.files.items():
             path = folder / name
             if not path.is_file():
                 raise InvalidInputError(f"{str(path)!r} is missing", field="checkpoint")
-            if (found := path.stat().st_size) != size:
+            if (size := path.stat().st_size) != expected_size:
                 raise InvalidInputError(
-                    f"{str(path)!r} has {found} bytes, its profile says {size}; convert it again",
+                    f"{str(path)!r} has {size} bytes, but its profile says {expected_size}; "
+                    "convert the checkpoint again",
                     field="checkpoint",
                 )
             if (full or path.suffix != ".safetensors") and sha256_of(path) != sha256:
                 raise InvalidInputError(
-                    f"{str(path)!r} is not the file that its profile was made with; convert it "
-                    "again",
+                    f"{str(path)!r} is not the file for which the profile was made; convert the "
+                    "checkpoint again",
                     field="checkpoint",
                 )
         return cls(folder, profile)
 
 
 def sha256_of(path: Path, *, progress: bool = False) -> str:
-    """SHA-256 of a file, as hex digits."""
+    """Computes the SHA-256 of a file.
+
+    Args:
+        path: path of the file.
+        progress: whether to show a progress bar if the file is large.
+
+    Returns:
+        Hex digits.
+    """
     digest = hashlib.sha256()
     size = path.stat().st_size
-    progress = progress and size > _WORTH_A_BAR_BYTES
+    progress = progress and size > _MIN_BYTES_FOR_PROGRESS
     with (
         path.open("rb") as file,
         tqdm(
@@ -80,10 +90,19 @@ def sha256_of(path: Path, *, progress: bool = False) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(
+def hash_files(
     folder: Path, names: Iterable[str], *, progress: bool = False
 ) -> dict[str, tuple[str, int]]:
-    """File name -> (sha256, bytes)."""
+    """Computes the SHA-256 and the size of files.
+
+    Args:
+        folder: folder of the files.
+        names: their names, relative to the folder.
+        progress: whether to show progress bars for large files.
+
+    Returns:
+        Name -> SHA-256 as hex digits, and bytes.
+    """
     return {
         name: (sha256_of(folder / name, progress=progress), (folder / name).stat().st_size)
         for name in sorted(names)
@@ -91,6 +110,6 @@ def fingerprint(
 
 
 def content_hash(files: Mapping[str, tuple[str, int]]) -> str:
-    """One `sha256:` over the names and hashes of all files."""
+    """Computes one `sha256:` over the names and hashes of files, as `hash_files` returns them."""
     lines = "".join(f"{name} {sha}\n" for name, (sha, _) in sorted(files.items()))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"

@@ -1,9 +1,11 @@
-"""The profile: what makes vectors comparable, in one file beside the weights.
+"""The profile: everything that makes vectors comparable, in one file beside the weights.
 
-Weights, prompt, pooling, pictures' sizes and normalisation are in it; precision is not: bf16 moves
-a vector by less than a thousandth per component (docs/decisions.md), another profile moves all of
-it. Two vectors can be compared only if their profiles are equal, so the profile's hash is written
-into every index, and an index is served only under the profile that it was built with.
+It contains hashes of the weights, the prompt, the pooling, the pixel limits and the normalization
+of pixels. It does not contain the precision, because bf16 changes a component of a vector by less
+than a thousandth (docs/decisions.md).
+
+Two vectors can be compared only if their profiles are equal. So the hash of the profile is written
+into every index, and an index is served only under the profile with which it was built.
 """
 
 from __future__ import annotations
@@ -23,25 +25,25 @@ FORMAT = 1
 Pooling = Literal["last_token", "mean"]
 
 
-class Identity(Protocol):
-    """What an index keeps of the profile that its vectors were made under."""
+class ProfileIdentity(Protocol):
+    """What an index stores of its vectors' profile."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for people."""
 
     @property
     def hash(self) -> str:
-        """What is compared."""
+        """Hash that is compared."""
 
 
 @dataclass(frozen=True, slots=True)
-class KnownProfile:
-    """A profile of which no more is known than its identity, as of vectors that a server made.
+class RemoteProfile:
+    """The profile of vectors from a server, of which only the hash is known.
 
     Attributes:
-        hash: As the server says it beside every vector.
-        name: For people; the server does not say it.
+        hash: hash that the server sends with every vector.
+        name: name for people, which the server does not send.
     """
 
     hash: str
@@ -53,12 +55,12 @@ class ImageProfile:
     """How pictures become patches.
 
     Attributes:
-        min_pixels: A smaller picture (height x width) is enlarged to at least this.
-        max_pixels: A larger one is reduced to at most this.
-        patch_size: Side of a patch in pixels.
-        merge_size: Patches per side that become one token.
-        mean: Per channel, subtracted after scaling to 0..1.
-        std: Per channel, divided by.
+        min_pixels: smallest area in pixels; smaller pictures are enlarged.
+        max_pixels: largest area in pixels; larger pictures are reduced.
+        patch_size: side of a patch in pixels.
+        merge_size: patches per side of one token.
+        mean: value of each channel to subtract from pixels that are scaled to 0..1.
+        std: value of each channel by which to divide then.
     """
 
     min_pixels: int
@@ -70,7 +72,7 @@ class ImageProfile:
 
     @property
     def factor(self) -> int:
-        """Sides of a resized picture are multiples of this many pixels."""
+        """Number of pixels of which the sides of a resized picture are multiples."""
         return self.patch_size * self.merge_size
 
 
@@ -79,10 +81,10 @@ class PromptProfile:
     """How an item becomes a prompt.
 
     Attributes:
-        instruction: System message where the request gives none; empty is no system message.
-        generation_prompt: Whether the assistant's header follows the user's turn.
-        append_endoftext: Whether `<|endoftext|>` ends the prompt.
-        tokens: Token string -> id, for those that the prompt is built from.
+        instruction: system message if the request has no instruction; empty for none.
+        generation_prompt: whether the assistant's header follows the user's turn.
+        append_endoftext: whether `<|endoftext|>` ends the prompt.
+        tokens: token -> id, for the special tokens of the prompt.
     """
 
     instruction: str
@@ -93,19 +95,19 @@ class PromptProfile:
 
 @dataclass(frozen=True)
 class Profile:
-    """What makes vectors comparable.
+    """Everything that makes vectors comparable.
 
     Attributes:
         name: `qwen3-vl-embedding` or `qwen3-vl-mean`.
-        model_id: Where the weights came from, for people.
+        model_id: origin of the weights, for people.
         content_hash: `sha256:` over the weights, configuration and tokenizer.
-        dimension: Length of a full vector.
-        min_dimension: Smallest `dimensions` that a request may ask for (Matryoshka).
+        dimension: length D of a full vector.
+        min_dimension: smallest `dimensions` that a request may ask for (Matryoshka).
         pooling: `last_token` or `mean`, over hidden states after the final norm.
-        max_tokens: Longest prompt, pictures included.
-        prompt: How an item becomes a prompt.
-        image: How pictures become patches.
-        files: File name -> (sha256, bytes); not part of the hash, `content_hash` stands for it.
+        max_tokens: length of the longest prompt, pictures included.
+        prompt: rules for prompts.
+        image: rules for patches.
+        files: file name -> (sha256, bytes); the hash includes `content_hash` instead.
     """
 
     name: str
@@ -119,22 +121,25 @@ class Profile:
     image: ImageProfile
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    @functools.cached_property  # asked for at every request
+    @functools.cached_property  # read at every request
     def hash(self) -> str:
-        """`sha256:` over every field that changes a vector; `model_id` and `files` do not."""
-        said = asdict(self)
-        del said["files"], said["model_id"]
-        canonical = json.dumps({"format": FORMAT, **said}, sort_keys=True, separators=(",", ":"))
+        """`sha256:` over all fields that change a vector, so without `model_id` and `files`."""
+        fields = asdict(self)
+        del fields["files"], fields["model_id"]
+        canonical = json.dumps({"format": FORMAT, **fields}, sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
     def check_dimensions(self, dimensions: int | None) -> int:
-        """The length of the vector to return.
+        """Checks the `dimensions` of a request.
 
         Args:
-            dimensions: What the request asks for; None is the full length.
+            dimensions: value in the request; None is the full length.
+
+        Returns:
+            The length of the vector to return.
 
         Raises:
-            InvalidInputError: It is not between `min_dimension` and `dimension`.
+            InvalidInputError: The value is not between `min_dimension` and `dimension`.
         """
         if dimensions is None:
             return self.dimension
@@ -151,19 +156,19 @@ class Profile:
 
     def save(self, folder: Path) -> None:
         """Writes `profile.json` into a serving checkpoint."""
-        said: dict[str, Any] = {"format": FORMAT, "hash": self.hash, **asdict(self)}
-        (folder / FILE_NAME).write_text(json.dumps(said, indent=2) + "\n")
+        fields: dict[str, Any] = {"format": FORMAT, "hash": self.hash, **asdict(self)}
+        (folder / FILE_NAME).write_text(json.dumps(fields, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Profile:
         """Reads `profile.json` of a serving checkpoint.
 
         Raises:
-            InvalidInputError: The file is missing, damaged, of another format, or edited by hand.
+            InvalidInputError: The file is missing, damaged, has another format, or was edited.
         """
         path = folder / FILE_NAME
         try:
-            said = json.loads(path.read_text())
+            fields = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise InvalidInputError(
                 f"no {FILE_NAME} in {str(folder)!r}: not a serving checkpoint; make one with "
@@ -174,23 +179,23 @@ class Profile:
             raise InvalidInputError(
                 f"{str(path)!r} is not JSON: {error}", field="checkpoint"
             ) from error
-        if (found := said.pop("format", None)) != FORMAT:
+        if (file_format := fields.pop("format", None)) != FORMAT:
             raise InvalidInputError(
-                f"{str(path)!r} has format {found!r}, expected {FORMAT}; convert it again",
+                f"{str(path)!r} has format {file_format!r}, expected {FORMAT}; convert it again",
                 field="checkpoint",
             )
-        written = said.pop("hash", None)
+        written_hash = fields.pop("hash", None)
         try:
             image: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value
-                for key, value in said["image"].items()
+                for key, value in fields["image"].items()
             }
             profile = cls(
                 **{
-                    **said,
-                    "prompt": PromptProfile(**said["prompt"]),
+                    **fields,
+                    "prompt": PromptProfile(**fields["prompt"]),
                     "image": ImageProfile(**image),
-                    "files": {name: (sha, size) for name, (sha, size) in said["files"].items()},
+                    "files": {name: (sha, size) for name, (sha, size) in fields["files"].items()},
                 }
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -198,10 +203,10 @@ class Profile:
                 f"{str(path)!r} is damaged ({error}); convert the checkpoint again",
                 field="checkpoint",
             ) from error
-        if written != profile.hash:
+        if written_hash != profile.hash:
             raise InvalidInputError(
-                f"{str(path)!r} was changed after it was written: it says {written}, its content "
-                f"gives {profile.hash}; convert the checkpoint again",
+                f"{str(path)!r} was changed after it was written: it says {written_hash}, but its "
+                f"content has {profile.hash}; convert the checkpoint again",
                 field="checkpoint",
             )
         return profile

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lensemble.checkpoint import content_hash, fingerprint
+from lensemble.checkpoint import content_hash, hash_files
 from lensemble.profile import FILE_NAME as PROFILE_FILE
 from lensemble.profile import Pooling, Profile, PromptProfile
 from lensemble_contract.errors import InvalidInputError
@@ -128,7 +128,7 @@ def convert_checkpoint(
     ]
     for name in names:
         _link_or_copy(folder / name, out / name)
-    files = fingerprint(out, names, progress=progress)
+    files = hash_files(out, names, progress=progress)
     result = Profile(
         name=profile,
         model_id=source if not Path(source).exists() else Path(source).resolve().name,

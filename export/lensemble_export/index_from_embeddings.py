@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lensemble.index import check_id
 from lensemble.index.maintenance.create import check_target, write_index
 from lensemble.index.storage.index_plan import IndexPlan
-from lensemble.profile import KnownProfile
+from lensemble.profile import RemoteProfile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 from lensemble_corpus.embeddings_manifest import NPY, PARQUET, EmbeddingsManifest, read_rows
 from lensemble_corpus.row_content import document_text
@@ -73,7 +73,7 @@ def index_embeddings(
             )
         write_index(
             out,
-            KnownProfile(manifest.profile),
+            RemoteProfile(manifest.profile),
             vectors,
             [*ids],
             documents,

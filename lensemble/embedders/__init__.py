@@ -1,1 +1,1 @@
-"""Embedders beside the native one: CLIP, and the hybrid of a chat and a sentence model."""
+"""The other embedders: CLIP, and the hybrid of a chat model and a sentence model."""

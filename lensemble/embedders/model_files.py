@@ -1,4 +1,4 @@
-"""Where a model of another embedder lies, and what is written into its vectors' profile."""
+"""Finds the files of another embedder's model, and computes the hash of its profile."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lensemble.checkpoint import content_hash, fingerprint
+from lensemble.checkpoint import content_hash, hash_files
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, NotReadyError
 
+# Part of `profile_hash`. To be changed when the same model would give other vectors than before.
 FORMAT = 1
-"""Of `made_under`; another one where the same model's vectors become others."""
 
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
-def find(name: str, field: str) -> Path:
-    """The folder of a model; one on the hub is downloaded, if it is not there yet.
+def find_model(name: str, field: str) -> Path:
+    """Returns the folder of a model; downloads it from the hub if necessary.
 
     Args:
-        name: A folder, or a hub id, with `@revision` behind it or without.
-        field: Setting that it comes from, for errors.
+        name: a folder, or an id on the hub, optionally with `@revision` at its end.
+        field: name of the setting, for error messages.
 
     Raises:
-        InvalidInputError: No such folder nor model on the hub, or none in safetensors.
+        InvalidInputError: There is no such folder and no such model on the hub, or it has no
+            weights in safetensors.
         NotReadyError: The hub cannot be reached.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(name, field)
+        folder = _download(name, field)
     if not any(folder.rglob("*.safetensors")):
         raise InvalidInputError(
             f"no *.safetensors in {name!r}; weights in other formats are not loaded", field=field
@@ -38,66 +39,69 @@ def find(name: str, field: str) -> Path:
     return folder
 
 
-def _from_hub(name: str, field: str) -> Path:
+def _download(name: str, field: str) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    said, _, revision = name.partition("@")
+    hub_id, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(said, revision=revision or None, allow_patterns=[*_FILES]))
+        return Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=[*_FILES]))
     except (errors.HFValidationError, errors.RepositoryNotFoundError) as error:
         raise InvalidInputError(
             f"{name!r} is neither a folder nor a model on the hub", field=field
         ) from error
     except (OSError, errors.HfHubHTTPError) as error:
         raise NotReadyError(
-            f"{name!r} is no folder here, and the hub did not give it ({type(error).__name__})",
+            f"{name!r} is not a folder, and downloading it from the hub failed "
+            f"({type(error).__name__})",
             field=field,
         ) from error
 
 
-def content(folder: Path) -> str:
-    """`sha256:` over weights, configuration and tokenizer; a second or so per gigabyte."""
-    found = {path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file()}
-    return content_hash(
-        fingerprint(folder, (path.relative_to(folder).as_posix() for path in found))
-    )
+def model_content_hash(folder: Path) -> str:
+    """Computes the `sha256:` of weights, configuration and tokenizer; about a second per GB."""
+    paths = {path for pattern in _FILES for path in folder.rglob(pattern) if path.is_file()}
+    return content_hash(hash_files(folder, (path.relative_to(folder).as_posix() for path in paths)))
 
 
-def made_under(**said: object) -> str:
-    """The profile's hash: `sha256:` over all that a vector depends on.
+def profile_hash(**fields: object) -> str:
+    """Computes the hash of a profile: a `sha256:` over everything that changes a vector.
 
     Args:
-        **said: That, as JSON values.
+        **fields: everything that changes a vector, as JSON values.
     """
-    canonical = json.dumps({"format": FORMAT, **said}, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps({"format": FORMAT, **fields}, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 def read_json(path: Path, field: str) -> dict[str, Any]:
-    """A JSON object from a file of a model's folder.
+    """Reads a JSON object from a file of a model.
+
+    Args:
+        path: path of the file.
+        field: name of the setting, for error messages.
 
     Raises:
-        InvalidInputError: There is none.
+        InvalidInputError: The file cannot be read, or contains no JSON object.
     """
     try:
-        said = json.loads(path.read_text("utf-8"))
-        if not isinstance(said, dict):
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field=field) from error
-    return said
+    return content
 
 
-def check_dimensions(asked: int | None, dimension: int, embedder: str) -> None:
-    """Refuses another length than the full one.
+def check_dimensions(dimensions: int | None, full_dimension: int, embedder: str) -> None:
+    """Refuses to cut vectors, for embedders that were not trained for it.
 
     Raises:
-        InvalidInputError: Another one is asked for.
+        InvalidInputError: The request asks for another length than the full one.
     """
-    if asked not in (None, dimension):
+    if dimensions not in (None, full_dimension):
         raise InvalidInputError(
-            f"{asked}; the embedder {embedder!r} gives {dimension} only: it was not trained to be "
-            "cut",
+            f"{dimensions}; the embedder {embedder!r} gives {full_dimension} only: it was not "
+            "trained to be cut",
             field=contract.DIMENSIONS,
         )
 
@@ -106,7 +110,7 @@ def refuse_instruction(instruction: str | None, embedder: str) -> None:
     """Refuses an instruction, for embedders that were not trained with any.
 
     Raises:
-        InvalidInputError: There is one.
+        InvalidInputError: There is an instruction.
     """
     if instruction:
         raise InvalidInputError(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.embedders import model_files
-from lensemble.embedders.clip_preprocess import ClipFeatures
+from lensemble.embedders.model_files import check_dimensions
+from lensemble.embedders.clip_preprocessor import ClipFeatures
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters, whole_number
 from lensemble.stages.stage import Stage
@@ -27,7 +27,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         import torch
         from transformers.utils import logging as transformers_logging
 
-        from lensemble.embedders.clip import ClipEncoder
+        from lensemble.embedders.clip_encoder import ClipEncoder
 
         transformers_logging.disable_progress_bar()  # it would fill the server's log
         torch.set_num_threads(settings.cpu_threads)
@@ -37,7 +37,7 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[ClipFeatures | LensembleError]:
         """See `Stage.read`."""
         dimensions = whole_number(parameters, contract.DIMENSIONS)
-        model_files.check_dimensions(dimensions, self._encoder.dimension, contract.CLIP_EMBEDDER)
+        check_dimensions(dimensions, self._encoder.dimension, contract.CLIP_EMBEDDER)
         tensors = (contract.INPUT_IDS, contract.PIXELS, contract.PICTURE_COUNT)
         columns = [rows[tensor.name] for tensor in tensors]
         return [self._row(*row) for row in zip(*columns, strict=True)]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders import model_files
-from lensemble.embedders.clip_preprocess import FIELD, ClipFeatures, ClipPreprocessor
+from lensemble.embedders.model_files import find_model
+from lensemble.embedders.clip_preprocessor import FIELD, ClipFeatures, ClipPreprocessor
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage, run_each
@@ -25,7 +25,7 @@ class ClipPreprocessStage(Stage[Item, ClipFeatures]):
         import torch
 
         torch.set_num_threads(1)  # each instance uses one core
-        self._preprocess = ClipPreprocessor(model_files.find(settings.clip or "", FIELD))
+        self._preprocess = ClipPreprocessor(find_model(settings.clip or "", FIELD))
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders.chat import Description, Shown
-from lensemble.embedders.describe import Describer
+from lensemble.embedders.chat_client import Description
+from lensemble.embedders.chat_input import ChatInput
+from lensemble.embedders.describer import Describer
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage
@@ -16,7 +17,7 @@ from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
 
 
-class DescribeStage(Stage[Shown, Description]):
+class DescribeStage(Stage[ChatInput, Description]):
     """Pictures -> descriptions."""
 
     model = contract.DESCRIBE
@@ -27,15 +28,18 @@ class DescribeStage(Stage[Shown, Description]):
         rounds = -(-contract.MAX_BATCH_SIZE // settings.chat_concurrency)
         self.patience_s = rounds * settings.chat_timeout_s + Stage.patience_s
 
-    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Shown | LensembleError]:
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[ChatInput | LensembleError]:
         """See `Stage.read`."""
         texts, jpegs = rows[contract.OWN_TEXT.name], rows[contract.JPEGS.name]
         return [
-            (bytes(text[0]).decode("utf-8", "replace"), tuple(bytes(jpeg) for jpeg in row if jpeg))
+            ChatInput(
+                bytes(text[0]).decode("utf-8", "replace"),
+                tuple(bytes(jpeg) for jpeg in row if jpeg),  # padding is empty
+            )
             for text, row in zip(texts, jpegs, strict=True)
         ]
 
-    def run(self, rows: Sequence[Shown]) -> Sequence[Description | LensembleError]:
+    def run(self, rows: Sequence[ChatInput]) -> Sequence[Description | LensembleError]:
         """See `Stage.run`."""
         return self._describe(rows)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders.chat import Shown
-from lensemble.embedders.jpegs import show
+from lensemble.embedders.chat_input import ChatInput
+from lensemble.embedders.chat_input import to_chat_input
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage, run_each
@@ -16,7 +16,7 @@ from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Rows, from_rows
 
 
-class HybridPreprocessStage(Stage[Item, Shown]):
+class HybridPreprocessStage(Stage[Item, ChatInput]):
     """Items -> their text, and their pictures as JPEG files for a chat model."""
 
     model = contract.HYBRID_PREPROCESS
@@ -28,11 +28,11 @@ class HybridPreprocessStage(Stage[Item, Shown]):
         """See `Stage.read`."""
         return from_rows(rows)
 
-    def run(self, rows: Sequence[Item]) -> Sequence[Shown | LensembleError]:
+    def run(self, rows: Sequence[Item]) -> Sequence[ChatInput | LensembleError]:
         """See `Stage.run`."""
-        return run_each(show, rows)
+        return run_each(to_chat_input, rows)
 
-    def write(self, results: Sequence[Shown]) -> Rows:
+    def write(self, results: Sequence[ChatInput]) -> Rows:
         """See `Stage.write`. Rows with fewer pictures are padded with empty bytes."""
         pictures = max(len(jpegs) for _, jpegs in results)
         padded = np.full((len(results), pictures), b"", np.object_)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders import model_files
-from lensemble.embedders.sentence import Made, Said, SentenceEncoder
+from lensemble.embedders.model_files import check_dimensions
+from lensemble.embedders.sentence_encoder import SentenceEncoder, SentenceInput, SentenceResult
 from lensemble.settings import Settings
 from lensemble.stages.clip import embedder_info
 from lensemble.stages.parameters import Parameters, whole_number
@@ -17,7 +17,7 @@ from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
 
 
-class SentenceStage(Stage[Said, Made]):
+class SentenceStage(Stage[SentenceInput, SentenceResult]):
     """Texts and descriptions -> unit vectors."""
 
     model = contract.SENTENCE
@@ -31,21 +31,21 @@ class SentenceStage(Stage[Said, Made]):
         self._encoder = SentenceEncoder(settings, device)
         self.info = embedder_info(contract.HYBRID, settings.sentence or "", self._encoder)
 
-    def read(self, rows: Rows, parameters: Parameters) -> Sequence[Said | LensembleError]:
+    def read(self, rows: Rows, parameters: Parameters) -> Sequence[SentenceInput | LensembleError]:
         """See `Stage.read`."""
         dimensions = whole_number(parameters, contract.DIMENSIONS)
-        model_files.check_dimensions(dimensions, self._encoder.dimension, contract.HYBRID)
+        check_dimensions(dimensions, self._encoder.dimension, contract.HYBRID)
         columns = [rows[tensor.name] for tensor in self.model.inputs]
         return [
-            Said(_text(text[0]), _text(description[0]), int(tokens[0]))
+            SentenceInput(_text(text[0]), _text(description[0]), int(tokens[0]))
             for text, description, tokens in zip(*columns, strict=True)
         ]
 
-    def run(self, rows: Sequence[Said]) -> Sequence[Made | LensembleError]:
+    def run(self, rows: Sequence[SentenceInput]) -> Sequence[SentenceResult | LensembleError]:
         """See `Stage.run`."""
         return self._encoder.encode(rows)
 
-    def write(self, results: Sequence[Made]) -> Rows:
+    def write(self, results: Sequence[SentenceResult]) -> Rows:
         """See `Stage.write`."""
         profile = self._encoder.profile.encode()
         return {

@@ -1,4 +1,4 @@
-"""CLIP's vectors against Transformers' own model and processor on the same weights."""
+"""Compares CLIP's vectors with Transformers' model and processor on the same weights."""
 
 import io
 import subprocess
@@ -44,8 +44,8 @@ PICTURES = {
     "cmyk": encode(textured(90, 90, seed=6).convert("CMYK"), "JPEG"),
     "sixteen bits": encode(Image.fromarray(np.arange(6400, dtype=np.uint16).reshape(80, 80) * 10)),
     "transparent": encode(_transparent()),
-    **{f"turned {n}": encode(textured(90, 60), "JPEG", exif=_exif(n)) for n in range(2, 9)},
-    "turned TIFF": encode(textured(90, 60), "TIFF", exif=_exif(6)),
+    **{f"rotated {n}": encode(textured(90, 60), "JPEG", exif=_exif(n)) for n in range(2, 9)},
+    "rotated TIFF": encode(textured(90, 60), "TIFF", exif=_exif(6)),
 }
 
 
@@ -53,7 +53,7 @@ class Reference:
     def __init__(self, folder):
         self.model = CLIPModel.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        # As OpenAI's own code, on Pillow; `fast` resizes with torchvision.
+        # OpenAI's own code resizes with Pillow; `fast` resizes with torchvision.
         self.processor = CLIPProcessor(CLIPImageProcessorPil.from_pretrained(folder), tokenizer)
         self.fast = CLIPProcessor.from_pretrained(folder)
 
@@ -99,11 +99,11 @@ def clip(settings):
 
 @pytest.fixture
 def embed(preprocess, clip):
-    """Items of one request -> vectors, through the tensors that pass between the two models."""
+    """Embeds the items of one request, through the tensors between the two Triton models."""
 
     def run(*items):
-        between = preprocess.write(preprocess.run(preprocess.read(to_rows(items), {})))
-        return clip.write(clip.run(clip.read(between, {})))["embedding"]
+        tensors = preprocess.write(preprocess.run(preprocess.read(to_rows(items), {})))
+        return clip.write(clip.run(clip.read(tensors, {})))["embedding"]
 
     return run
 
@@ -121,57 +121,57 @@ def test_picture_equals_transformers(embed, reference, name):
     assert cosine(vector, reference.picture(PICTURES[name])) >= 0.99999
 
 
-def test_torchvisions_resizing_is_near(embed, reference):
-    """Transformers' default; two levels of 255 apart at most."""
+def test_torchvisions_resizing_gives_similar_vectors(embed, reference):
+    """Transformers' default resizes with torchvision; it differs by at most 2 of 255 levels."""
     for data in PICTURES.values():
         (vector,) = embed(Item(images=(data,)))
         assert cosine(vector, reference.picture(data, reference.fast)) >= 0.999
 
 
-def test_items_are_told_apart(embed):
+def test_different_items_have_different_vectors(embed):
     vectors = embed(*(Item(images=(data,)) for data in list(PICTURES.values())[:6]), Item("a hat"))
     assert np.max(vectors @ vectors.T - np.eye(7)) < 0.99
 
 
-def test_alone_equals_in_company_and_mixed_is_the_mean(embed, reference):
+def test_batches_do_not_change_vectors_and_mixed_items_get_the_mean(embed, reference):
     wide, black = PICTURES["wide"], encode(Image.new("RGB", (70, 70)))
     items = [Item(TEXTS[2]), Item(images=(black,)), Item("a", (wide, black)), Item(TEXTS[0])]
     together = embed(*items)
     for item, vector in zip(items, together, strict=True):
         np.testing.assert_allclose(vector, embed(item)[0], atol=1e-5)
-    three = [reference.text("a"), reference.picture(wide), reference.picture(black)]
-    mean = np.mean(three, axis=0)
+    parts = [reference.text("a"), reference.picture(wide), reference.picture(black)]
+    mean = np.mean(parts, axis=0)
     assert cosine(together[2], mean / np.linalg.norm(mean)) >= 0.99999
 
 
-def test_small_budgets_change_nothing(settings, preprocess, embed, checkpoint):
-    few = ClipStage(settings.with_changes(batch_tokens=12, batch_patches=20), "cpu")
+def test_small_budgets_do_not_change_vectors(settings, preprocess, embed, checkpoint):
+    small = ClipStage(settings.with_changes(batch_tokens=12, batch_patches=20), "cpu")
     items = [Item(text) for text in TEXTS] + [Item("a", tuple(PICTURES.values())[:5])]
-    found = few.run(preprocess.run(items))
-    np.testing.assert_allclose(np.stack(found), embed(*items), atol=1e-5)
+    vectors = small.run(preprocess.run(items))
+    np.testing.assert_allclose(np.stack(vectors), embed(*items), atol=1e-5)
 
 
-def test_one_pass_per_tower_and_a_bad_one_fails_alone(clip, preprocess, monkeypatch):
+def test_items_share_one_pass_per_tower_and_a_bad_one_fails_alone(clip, preprocess, monkeypatch):
     calls = []
     features = preprocess.run([Item("good"), Item("bad"), Item("a", (PICTURES["wide"],) * 2)])
-    tower = clip._encoder._texts
+    encode_texts = clip._encoder._encode_texts
 
-    def counted(texts):
+    def recorded(texts):
         calls.append(len(texts))
         if any(np.array_equal(text, features[1].input_ids) for text in texts):
             raise ValueError("bad")
-        return tower(texts)
+        return encode_texts(texts)
 
-    monkeypatch.setattr(clip._encoder, "_texts", counted)
-    good, bad, fused = clip.run(features)
-    assert len(good) == len(fused) == DIMENSION
+    monkeypatch.setattr(clip._encoder, "_encode_texts", recorded)
+    good, bad, mixed = clip.run(features)
+    assert len(good) == len(mixed) == DIMENSION
     assert isinstance(bad, InternalError)
     calls.clear()
     clip.run([features[0], features[2]])
     assert calls == [2]
 
 
-def test_tokens_are_those_of_text_and_patches(preprocess):
+def test_tokens_count_text_and_patches(preprocess):
     rows = preprocess.write(preprocess.run([Item("a", (PICTURES["wide"],) * 2), Item("a")]))
     assert rows["tokens"].tolist() == [[3 + 2 * ((SIDE // PATCH) ** 2 + 1)], [3]]
     assert rows["pixels"].shape == (2, 2, SIDE, SIDE, 3)
@@ -179,21 +179,21 @@ def test_tokens_are_those_of_text_and_patches(preprocess):
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "message"),
     [
         (Item("word " * 400), r"text: \d+ tokens; the embedder 'clip' takes at most 77"),
         (Item("a", instruction="find"), "instruction: the embedder 'clip' takes none"),
         (Item(images=(b"x",)), r"image\[0\]: not a picture"),
     ],
 )
-def test_what_clip_does_not_take_is_refused(preprocess, item, said):
+def test_items_that_clip_cannot_take_are_refused(preprocess, item, message):
     good, bad = preprocess.run([Item("a"), item])
     assert len(good.input_ids) == 3
-    with pytest.raises(InvalidInputError, match=said):
+    with pytest.raises(InvalidInputError, match=message):
         raise bad
 
 
-def test_other_lengths_and_false_tensors_are_refused(clip, preprocess):
+def test_other_dimensions_and_invalid_tensors_are_refused(clip, preprocess):
     rows = preprocess.write(preprocess.run([Item("a", (PICTURES["wide"],))]))
     assert clip.read(rows, {"dimensions": DIMENSION})
     with pytest.raises(InvalidInputError, match=f"dimensions: 16; .* gives {DIMENSION} only"):
@@ -204,12 +204,12 @@ def test_other_lengths_and_false_tensors_are_refused(clip, preprocess):
         ("input_ids", [[-2]]),
         ("pixels", np.zeros((1, 1, 8, 8, 3), np.uint8)),
     ):
-        (found,) = clip.read({**rows, name: np.asarray(value)}, {})
-        assert isinstance(found, InvalidInputError)
-        assert found.field == name
+        (error,) = clip.read({**rows, name: np.asarray(value)}, {})
+        assert isinstance(error, InvalidInputError)
+        assert error.field == name
 
 
-def test_profile_is_of_the_weights(clip, settings, clip_checkpoint, tmp_path):
+def test_profile_depends_on_the_weights(clip, settings, clip_checkpoint, tmp_path):
     import shutil
 
     assert clip.info["profile"].startswith("sha256:")
@@ -224,7 +224,7 @@ def test_profile_is_of_the_weights(clip, settings, clip_checkpoint, tmp_path):
     assert ClipStage(moved, "cpu").info["profile"] != clip.info["profile"]
 
 
-def test_checkpoint_of_something_else_is_refused(settings, minilm):
+def test_checkpoint_of_another_model_is_refused(settings, minilm):
     other = settings.with_changes(clip=str(minilm))
     for stage in (ClipStage, ClipPreprocessStage):
         with pytest.raises(InvalidInputError, match="a model of type 'bert'; expected 'clip'"):
@@ -244,15 +244,15 @@ def test_torchvision_is_not_needed(clip_checkpoint):
                 if name.split(".")[0] == "torchvision":
                     raise ModuleNotFoundError(name)
         sys.meta_path.insert(0, Hidden())
-        from lensemble.embedders.clip_preprocess import ClipPreprocessor
+        from lensemble.embedders.clip_preprocessor import ClipPreprocessor
         from lensemble_client import Item
-        found = ClipPreprocessor(Path(sys.argv[1]))(Item("a", (Path(sys.argv[2]).read_bytes(),)))
-        print(found.pixels.shape, "torchvision" in sys.modules)
+        features = ClipPreprocessor(Path(sys.argv[1]))(Item("a", (Path(sys.argv[2]).read_bytes(),)))
+        print(features.pixels.shape, "torchvision" in sys.modules)
     """
     picture = clip_checkpoint / "picture.png"
     picture.write_bytes(PICTURES["wide"])
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, clip_checkpoint, picture], capture_output=True, text=True
     )
     picture.unlink()
-    assert ran.stdout.strip() == f"(1, {SIDE}, {SIDE}, 3) False", ran.stderr
+    assert process.stdout.strip() == f"(1, {SIDE}, {SIDE}, 3) False", process.stderr

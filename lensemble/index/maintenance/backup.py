@@ -10,7 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-from lensemble.checkpoint import fingerprint
+from lensemble.checkpoint import hash_files
 from lensemble.index.maintenance.create import BACKUP_FILE, check_target
 from lensemble.index.maintenance.staging import put_in_place, staging_folder
 from lensemble.index.snapshots.manifest import SNAPSHOTS
@@ -81,7 +81,7 @@ def restore(backup: Path, folder: Path) -> int:
                 (staging / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(backup / name, staging / name)
                 fsync_path(staging / name)
-            if fingerprint(staging, checksums) != checksums:
+            if hash_files(staging, checksums) != checksums:
                 raise StorageError(
                     f"{str(backup)!r} is damaged: a checksum is wrong; take another backup",
                     field="backup",
@@ -108,7 +108,7 @@ def _write_backup(folder: Path, staging: Path) -> int:
             # enough: a snapshot can be made from it.
             shutil.rmtree(staging / SNAPSHOTS, ignore_errors=True)
             copy.set_snapshot("")
-    checksums = fingerprint(staging, _backup_files(staging))
+    checksums = hash_files(staging, _backup_files(staging))
     (staging / BACKUP_FILE).write_text(json.dumps({"items": items, "files": checksums}) + "\n")
     for path in (*staging.rglob("*"), staging):
         fsync_path(path)

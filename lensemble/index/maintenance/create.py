@@ -18,7 +18,7 @@ from lensemble.index.storage.changes import Upsert
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
-from lensemble.profile import Identity, Profile
+from lensemble.profile import Profile, ProfileIdentity
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
 BACKUP_FILE = "backup.json"  # only in backups, beside the files of an index
@@ -37,7 +37,7 @@ _FIRST_FORMAT_FILES = {"manifest.json", "index.faiss", "items.jsonl"}
 
 def write_index(
     folder: Path,
-    profile: Identity,
+    profile: ProfileIdentity,
     vectors: NDArray[np.float32],
     ids: Sequence[str],
     documents: Sequence[str],

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensemble.checkpoint import fingerprint
+from lensemble.checkpoint import hash_files
 from lensemble.index.snapshots.kinds import KINDS, Kind
 
 FORMAT = 4
@@ -107,7 +107,7 @@ def is_intact(folder: Path, name: str) -> bool:
     path = folder / SNAPSHOTS / name
     try:
         manifest, checksums = parse_manifest(path)
-        return fingerprint(path, data_files(KINDS[manifest.kind])) == checksums
+        return hash_files(path, data_files(KINDS[manifest.kind])) == checksums
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.checkpoint import fingerprint
+from lensemble.checkpoint import hash_files
 from lensemble.index.snapshots.faiss_index import faiss_module, flat_vectors
 from lensemble.index.snapshots.kinds import KINDS, Kind
 from lensemble.index.snapshots.manifest import (
@@ -117,7 +117,7 @@ class Snapshot:
         path = folder / SNAPSHOTS / name
         try:
             manifest, checksums = parse_manifest(path)
-            if fingerprint(path, data_files(KINDS[manifest.kind])) != checksums:
+            if hash_files(path, data_files(KINDS[manifest.kind])) != checksums:
                 raise ValueError("a checksum is wrong")
             index, rows, vectors = _read_files(path, manifest)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -142,7 +142,7 @@ class Snapshot:
             np.save(part / ROWS, self.rows)
             if not self.kind.exact:
                 np.save(part / VECTORS, self.vectors)
-            checksums = fingerprint(part, data_files(self.kind))
+            checksums = hash_files(part, data_files(self.kind))
             entries = {**asdict(self.manifest), "files": checksums}
             entries["check"] = manifest_checksum(entries)
             (part / MANIFEST).write_text(json.dumps(entries, indent=2) + "\n")

@@ -29,7 +29,7 @@ from lensemble.index.storage.schema import (
     item_checksum,
 )
 from lensemble.index.storage.sqlite import connect, storage_error, transaction
-from lensemble.profile import Identity
+from lensemble.profile import ProfileIdentity
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
 _MAX_FIELDS = 32
@@ -43,7 +43,7 @@ class Store(StoreReader):
 
     @classmethod
     def create(
-        cls, folder: Path, profile: Identity, dimension: int, plan: IndexPlan | None = None
+        cls, folder: Path, profile: ProfileIdentity, dimension: int, plan: IndexPlan | None = None
     ) -> Self:
         """Creates an empty store.
 

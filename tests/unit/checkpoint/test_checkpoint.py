@@ -36,7 +36,7 @@ def test_changed_tokenizer_is_found(copy):
 def test_truncated_weights_are_found(copy):
     (weights,) = copy.glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(InvalidInputError, match=r"has \d+ bytes, its profile says"):
+    with pytest.raises(InvalidInputError, match=r"has \d+ bytes, but its profile says"):
         Checkpoint.open(copy)
 
 

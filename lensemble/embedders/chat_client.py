@@ -1,7 +1,7 @@
-"""Asks an OpenAI-compatible server to describe pictures: one request, its tries, its errors.
+"""Asks an OpenAI-compatible server to describe pictures, with retries and errors.
 
-The request is that of "Create chat completion" (`POST /chat/completions`), of which only what all
-such servers know is used: `model`, `messages` with `image_url` parts, `max_tokens`, `temperature`.
+The request is "Create chat completion" (`POST /chat/completions`) with only those fields that all
+such servers support: `model`, `messages` with `image_url` parts, `max_tokens`, `temperature`.
 """
 
 from __future__ import annotations
@@ -33,30 +33,28 @@ logger = logging.getLogger(__name__)
 RETRY = Retry(tries=3, first_s=0.2, most_s=2.0)
 MAX_ANSWER_BYTES = 1024 * 1024
 
-Shown = tuple[str, tuple[bytes, ...]]
-"""An item's own text, empty if it has none, and its pictures as JPEG files."""
-
-_OF_THE_INPUT = (400, 413, 415, 422)
+# HTTP statuses with which servers refuse a picture or the prompt.
+_INPUT_REFUSED_STATUSES = (400, 413, 415, 422)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a chat model says of pictures.
+    """A chat model's description of pictures.
 
     Attributes:
-        text: Not empty.
-        tokens: That its server counted for question and answer; 0 if it does not count.
+        text: the description; empty for items without pictures.
+        tokens: tokens of question and answer that the server counted; 0 if it does not count.
     """
 
     text: str
     tokens: int
 
 
-class Chat:
-    """Asks one chat server; to be used in one event loop.
+class ChatClient:
+    """A client of one chat server, for use in one event loop.
 
     Args:
-        settings: Server, model, key, prompt, limits.
+        settings: server, model, key, prompt and limits.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,31 +63,32 @@ class Chat:
         parts = urlsplit(settings.chat_url)
         self._name = f"the chat server {parts.scheme}://{parts.netloc}"
         self._model, self._prompt = settings.chat_model, settings.describe_prompt
-        self._tokens, self._timeout_s = settings.describe_tokens, settings.chat_timeout_s
+        self._max_tokens, self._timeout_s = settings.describe_tokens, settings.chat_timeout_s
         self._key = settings.chat_key
-        self._under_way = asyncio.Semaphore(settings.chat_concurrency)
+        self._free_slots = asyncio.Semaphore(settings.chat_concurrency)
         self._session: aiohttp.ClientSession | None = None
 
     async def describe(self, text: str, jpegs: tuple[bytes, ...]) -> Description:
         """Asks what pictures show.
 
         Args:
-            text: That stands with them; empty if there is none.
-            jpegs: JPEG files, at least one.
+            text: text of the item; empty if there is none.
+            jpegs: at least one JPEG file.
 
         Raises:
             NotReadyError: The server cannot be reached, or fails.
-            OverloadedError: It takes no more for now.
-            DeadlineExceededError: It does not answer in time.
-            InvalidInputError: It refuses the pictures.
-            InternalError: It refuses key, model or request, or its answer has no description.
+            OverloadedError: The server has too much to do.
+            DeadlineExceededError: The server does not answer in time.
+            InvalidInputError: The server refuses the pictures.
+            InternalError: The server refuses the key, the model or the request, or its answer has
+                no description.
         """
-        async with self._under_way:
+        async with self._free_slots:
             tries = Tries(RETRY, self._timeout_s)
             while True:
                 try:
-                    # Asking twice changes nothing there: to read again is safe.
-                    return await self._once(self._body(text, jpegs), tries.left_s)
+                    # Asking twice has no side effect, so a retry is safe (`writes=False`).
+                    return await self._post(self._request_body(text, jpegs), tries.left_s)
                 except LensembleError as error:
                     await asyncio.sleep(tries.wait_after(error, writes=False))
 
@@ -98,8 +97,8 @@ class Chat:
         if self._session is not None:
             await self._session.close()
 
-    def _body(self, text: str, jpegs: tuple[bytes, ...]) -> bytes:
-        asked = f"{self._prompt}\n\nIts text: {text}" if text else self._prompt
+    def _request_body(self, text: str, jpegs: tuple[bytes, ...]) -> bytes:
+        question = f"{self._prompt}\n\nIts text: {text}" if text else self._prompt
         content: list[dict[str, Any]] = [
             {
                 "type": "image_url",
@@ -107,16 +106,16 @@ class Chat:
             }
             for jpeg in jpegs
         ]
-        content.append({"type": "text", "text": asked})
-        said = {
+        content.append({"type": "text", "text": question})
+        request = {
             "model": self._model,
             "messages": [{"role": "user", "content": content}],
-            "max_tokens": self._tokens,
+            "max_tokens": self._max_tokens,
             "temperature": 0,
         }
-        return json.dumps(said).encode()
+        return json.dumps(request).encode()
 
-    async def _once(self, body: bytes, timeout_s: float) -> Description:
+    async def _post(self, body: bytes, timeout_s: float) -> Description:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         headers = {"Content-Type": "application/json"}
@@ -129,50 +128,54 @@ class Chat:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(timeout_s),
                 allow_redirects=False,  # the key is for this server
-            ) as answer:
-                if answer.status != 200:
-                    raise self._refused(answer.status)
-                read = await answer.content.read(MAX_ANSWER_BYTES + 1)
-                while len(read) <= MAX_ANSWER_BYTES and (more := await answer.content.readany()):
-                    read += more
+            ) as response:
+                if response.status != 200:
+                    raise self._error_of_status(response.status)
+                answer = await response.content.read(MAX_ANSWER_BYTES + 1)
+                while len(answer) <= MAX_ANSWER_BYTES:
+                    chunk = await response.content.readany()
+                    if not chunk:
+                        break
+                    answer += chunk
         except TimeoutError as error:
             raise DeadlineExceededError(
                 f"{self._name} did not answer within {self._timeout_s:g} s"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise NotReadyError(
-                f"{self._name} cannot be reached ({type(error).__name__}); see that it runs"
+                f"{self._name} cannot be reached ({type(error).__name__}); check that it runs"
             ) from error
-        return self._description(read)
+        return self._parse(answer)
 
-    def _refused(self, status: int) -> LensembleError:
-        """The error of a status. The answer's text is left out: some servers repeat the key."""
-        said = f"{self._name} answered with status {status}"
+    def _error_of_status(self, status: int) -> LensembleError:
+        """Returns the error of a status, without the answer's text: some servers repeat the key."""
+        problem = f"{self._name} answered with status {status}"
         if status == 429:
-            return OverloadedError(f"{said}: too many requests; try again later")
+            return OverloadedError(f"{problem}: too many requests; try again later")
         if status >= 500:
-            return NotReadyError(f"{said}; see its log")
-        if status in _OF_THE_INPUT:
+            return NotReadyError(f"{problem}; see its log")
+        if status in _INPUT_REFUSED_STATUSES:
             return InvalidInputError(
-                f"{said}: it does not take the picture, or not with this prompt; try another one",
+                f"{problem}: it refuses the picture, or this picture with the prompt; "
+                "try another one",
                 field=contract.IMAGE.name,
             )
-        logger.error("%s", said)
+        logger.error("%s", problem)
         hint = (
             "LENSEMBLE_CHAT_KEY" if status in (401, 403) else "LENSEMBLE_CHAT_URL and _CHAT_MODEL"
         )
-        return InternalError(f"{said}; see {hint}")
+        return InternalError(f"{problem}; see {hint}")
 
-    def _description(self, read: bytes) -> Description:
-        if len(read) > MAX_ANSWER_BYTES:
+    def _parse(self, answer: bytes) -> Description:
+        if len(answer) > MAX_ANSWER_BYTES:
             raise InternalError(f"{self._name} answered with more than {MAX_ANSWER_BYTES} bytes")
         try:
-            said = json.loads(read)
-            text = said["choices"][0]["message"]["content"]
-            usage = said.get("usage")
+            completion = json.loads(answer)
+            text = completion["choices"][0]["message"]["content"]
+            usage = completion.get("usage")
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise InternalError(
-                f"{self._name} answered with something else than a chat completion"
+                f"{self._name} answered with something other than a chat completion"
             ) from error
         text = text.strip() if isinstance(text, str) else ""
         if not text:

@@ -1,0 +1,129 @@
+"""Makes CLIP's features of items: token ids, and pixels of the size on which it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lensemble.embedders.model_files import read_json, refuse_instruction
+from lensemble.preprocess.decode_picture import apply_exif_orientation, decode_rgb, open_picture
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.items import Item
+
+FIELD = "LENSEMBLE_CLIP"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFeatures:
+    """CLIP's features of one item.
+
+    Attributes:
+        input_ids: (T,) int32, with the tokens that begin and end a text; (0,) without a text.
+        pixels: (n, H, W, 3) uint8, resized and cropped, neither scaled nor normalized.
+        tokens: number of tokens: those of the text, and for each picture its patches and the class
+            token.
+    """
+
+    input_ids: NDArray[np.int32]
+    pixels: NDArray[np.uint8]
+    tokens: int
+
+
+class ClipPreprocessor:
+    """Makes features as the processor of a checkpoint does.
+
+    Args:
+        folder: folder of a CLIP checkpoint in Hugging Face's layout.
+
+    Raises:
+        InvalidInputError: The checkpoint is not one of CLIP, or its parts do not fit together.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        config = read_clip_config(folder)
+        text, vision = config.get("text_config", {}), config.get("vision_config", {})
+        self._tokenizer = AutoTokenizer.from_pretrained(  # nosec B615
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        longest = int(text.get("max_position_embeddings", 77))
+        self.max_tokens = min(longest, self._tokenizer.model_max_length)
+        self._processor = load_image_processor(folder)
+        self._side = int(vision.get("image_size", 224))
+        self._tokens_per_picture = (self._side // int(vision.get("patch_size", 32))) ** 2 + 1
+
+    def __call__(self, item: Item) -> ClipFeatures:
+        """Preprocesses one item.
+
+        Raises:
+            InvalidInputError: A picture cannot be read or exceeds a limit, the text is too long,
+                or there is an instruction.
+        """
+        refuse_instruction(item.instruction, contract.CLIP_EMBEDDER)
+        ids = self._tokenize(item.text)
+        pixels = np.empty((len(item.images), self._side, self._side, 3), np.uint8)
+        for n, image in enumerate(item.images):
+            field = f"{contract.IMAGE.name}[{n}]"
+            picture = open_picture(image, field)
+            rgb = apply_exif_orientation(picture, decode_rgb(picture, field))
+            pixels[n] = _resize_and_crop(self._processor, rgb)
+        return ClipFeatures(ids, pixels, len(ids) + len(pixels) * self._tokens_per_picture)
+
+    def _tokenize(self, text: str | None) -> NDArray[np.int32]:
+        if not text:
+            return np.empty(0, np.int32)
+        # `verbose` would warn of texts that are refused below.
+        ids = self._tokenizer(text, truncation=False, verbose=False)["input_ids"]
+        if len(ids) > self.max_tokens:
+            raise InvalidInputError(
+                f"{len(ids)} tokens; the embedder {contract.CLIP_EMBEDDER!r} takes at most "
+                f"{self.max_tokens}; shorten it",
+                field=contract.TEXT.name,
+            )
+        return np.array(ids, np.int32)
+
+
+def read_clip_config(folder: Path) -> dict[str, Any]:
+    """Reads the configuration of a CLIP checkpoint.
+
+    Raises:
+        InvalidInputError: The checkpoint is not one of CLIP.
+    """
+    config = read_json(folder / "config.json", FIELD)
+    if (model_type := config.get("model_type")) != "clip":
+        raise InvalidInputError(f"a model of type {model_type!r}; expected 'clip'", field=FIELD)
+    return config
+
+
+def load_image_processor(folder: Path) -> Any:
+    """Loads Transformers' image processor that uses Pillow, as OpenAI's own code does.
+
+    Raises:
+        InvalidInputError: Its pictures do not have the size that the model reads.
+    """
+    from transformers import CLIPImageProcessorPil
+
+    processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)  # nosec B615
+    vision = read_json(folder / "config.json", FIELD).get("vision_config", {})
+    side = vision.get("image_size", 224)
+    blank = _resize_and_crop(processor, Image.new("RGB", (3, 2)))
+    if blank.shape != (side, side, 3):
+        raise InvalidInputError(
+            f"its image processor gives pictures of shape {blank.shape}, but its model reads "
+            f"({side}, {side}, 3)",
+            field=FIELD,
+        )
+    return processor
+
+
+def _resize_and_crop(processor: Any, rgb: Image.Image) -> NDArray[np.uint8]:
+    """Returns pixels (H, W, 3) uint8; the encoder scales and normalizes them on its device."""
+    pixels = processor(rgb, do_rescale=False, do_normalize=False)["pixel_values"]
+    return np.moveaxis(np.asarray(pixels[0]), 0, -1)
