@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.embedders.model_files import check_dimensions
 from lensemble.embedders.clip_preprocessor import ClipFeatures
+from lensemble.embedders.model_files import check_dimensions
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters, whole_number
 from lensemble.stages.stage import Stage

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders.model_files import find_model
 from lensemble.embedders.clip_preprocessor import FIELD, ClipFeatures, ClipPreprocessor
+from lensemble.embedders.model_files import find_model
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage, run_each

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders.chat_input import ChatInput
-from lensemble.embedders.chat_input import to_chat_input
+from lensemble.embedders.chat_input import ChatInput, to_chat_input
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage, run_each
