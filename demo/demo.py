@@ -1,8 +1,9 @@
-"""`make demo`: emoji into an index, then words and pictures through a real Triton server.
+"""`make demo`: puts emoji into an index, then searches it with words and pictures through Triton.
 
-The checkpoint and the pictures come with the repository. Every answer below went through one gRPC
-call per query; `demo/answers_picture.py` draws them. The figures are those of `lensemble eval`:
-through `search` on a sample of all pictures, through `embed` on those that the model never saw.
+Checkpoint and pictures come with the repository. Each query is one gRPC call to a real Triton
+server; `demo/contact_sheet.py` draws the answers. The figures are those of `lensemble eval`:
+through `search` on a sample of all pictures, and through `embed` on pictures that the model has
+never seen.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo.answers_picture import Answer, contact_sheet
+from demo.contact_sheet import Answer, contact_sheet
 from lensemble.operations.signals import stop_on_signals
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
@@ -27,6 +28,8 @@ DATASET = ROOT / "demo" / "dataset"
 FOLDER = Path(".cache/demo")
 
 TEXT, PICTURE = "text to picture", "picture to picture"
+# Text, picture and instruction of each query: words in two languages, a damaged picture, a picture
+# with words, and a picture that means all pictures of its concept because of the instruction.
 QUERIES: tuple[tuple[str | None, str | None, str | None], ...] = (
     ("red heart", None, None),
     ("corazón rojo", None, None),
@@ -35,13 +38,10 @@ QUERIES: tuple[tuple[str | None, str | None, str | None], ...] = (
     ("the same, but with dark skin", "images/1f44b.webp", None),
     (None, "images/1f44b.webp", "Find pictures of the same thing."),
 )
-"""Text, picture, instruction: words in two languages, a damaged picture, a picture with words, and
-one that by the instruction means all of its kind.
-"""
 
 
 def main() -> None:
-    """Runs the demo and prints a table, then one JSON line."""
+    """Runs the demo and prints answers and a table, then one line of JSON."""
     began = time.monotonic()
     index = FOLDER / "index"
     build_index(DATASET, index, Settings(checkpoint=CHECKPOINT), progress=True)
@@ -56,14 +56,14 @@ def main() -> None:
         sheet = contact_sheet(answers, FOLDER / "answers.png")
         print(f"\nthe same in pictures: {sheet}")
         everything = load_dataset(DATASET, "all")
-        found = evaluate(client, everything, through="search", progress=True)
+        evaluation = evaluate(client, everything, through="search", progress=True)
         held_out = evaluate(client, load_dataset(DATASET, "held_out"), progress=True)
     summary = {
-        "pictures": found.corpus,
+        "pictures": evaluation.corpus,
         "queries": len(everything.queries),
-        "recall_at_1": round(found.row(PICTURE).metrics["recall@1"], 4),
-        "picture_recall_at_10": round(found.row(PICTURE).metrics["recall@10"], 4),
-        "text_recall_at_10": _by_language(found),
+        "recall_at_1": round(evaluation.row(PICTURE).metrics["recall@1"], 4),
+        "picture_recall_at_10": round(evaluation.row(PICTURE).metrics["recall@10"], 4),
+        "text_recall_at_10": _by_language(evaluation),
         "held_out_text_recall_at_10": _by_language(held_out),
         "triton": version.split()[-1],
         "seconds": round(time.monotonic() - began, 1),
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _answer(client: Client, text: str | None, image: str | None, instruction: str | None) -> Answer:
-    """Asks, prints the three nearest, and keeps what the contact sheet shows."""
+    """Searches, prints the three nearest hits, and returns the answer for the contact sheet."""
     picture = DATASET / image if image else None
     hits = client.search(text, picture, top_k=8, instruction=instruction)
     title = " + ".join([repr(text)] * bool(text) + [str(image)] * bool(image))
@@ -84,10 +84,10 @@ def _answer(client: Client, text: str | None, image: str | None, instruction: st
     )
 
 
-def _by_language(found: Evaluation) -> dict[str, float]:
+def _by_language(evaluation: Evaluation) -> dict[str, float]:
     return {
         row.language: round(row.metrics["recall@10"], 4)
-        for row in found.rows
+        for row in evaluation.rows
         if row.task == TEXT and row.language != "all"
     }
 

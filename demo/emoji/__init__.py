@@ -1,1 +1,1 @@
-"""Emoji as data: pictures from a font, names in six languages, the evaluation data set."""
+"""Emoji as data: pictures from a font, names in six languages, the evaluation dataset."""

@@ -1,7 +1,8 @@
-"""Pictures -> damaged pictures, so that a photograph of the same thing need not be in the data.
+"""Damages pictures, so that a model learns to recognise altered copies.
 
-Turned, scaled, squeezed, moved and cropped; on white, a colour, a gradient or blotches; brighter,
-paler, blurred, noisy; and through JPEG. Hue and left and right are kept: names speak of both.
+Pictures are rotated, scaled, squeezed, moved and cropped; put on white, on a colour, a gradient or
+blotches; changed in brightness, contrast and saturation, blurred, made noisy, and compressed as
+JPEG. Hue is kept and pictures are not mirrored, because names mention colours and directions.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ def augment(
     generator: torch.Generator,
     clean_share: float = CLEAN_SHARE,
 ) -> torch.Tensor:
-    """Damages each picture in its own way; some are only put on white.
+    """Damages each picture differently; some are only put on white.
 
     Args:
-        rgba: (N, 4, S, S) uint8, colours multiplied by alpha (`premultiplied`); S is the longer
-            side of the result, because moving takes single pixels.
+        rgba: (N, 4, S, S) uint8, colours multiplied by alpha (`premultiplied`). S is the longer
+            side of the result, because the pictures are sampled pixel by pixel.
         size: Height and width of the result in pixels.
-        generator: Of the chances, on the CPU.
+        generator: Source of the random choices, on the CPU.
         clean_share: Share of the pictures that are only put on white.
 
     Returns:
@@ -40,8 +41,8 @@ def augment(
     clean = _uniform(len(rgba), 0, 1, generator) < clean_share
     moved = _move(rgba.float() / 255, size, clean, generator)
     white = torch.ones(len(rgba), 3, *size)
-    ground = torch.where(_each(clean), white, _background(len(rgba), size, generator))
-    picture = moved[:, :3] + ground * (1 - moved[:, 3:])
+    background = torch.where(_each(clean), white, _background(len(rgba), size, generator))
+    picture = moved[:, :3] + background * (1 - moved[:, 3:])
     picture = torch.where(_each(clean), picture, _light(picture, generator))
     result = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
     through_jpeg = (_uniform(len(rgba), 0, 1, generator) < JPEG_SHARE) & ~clean
@@ -52,7 +53,7 @@ def augment(
 
 
 def premultiplied(rendered: NDArray[np.uint8], size: int) -> torch.Tensor:
-    """Rendered pictures, smaller, with colours multiplied by alpha.
+    """Returns rendered pictures, made smaller, with colours multiplied by alpha.
 
     Args:
         rendered: (N, 128, 128, 4) uint8 RGBA.
@@ -84,28 +85,28 @@ def _move(
     clean: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Affine: +-20 degrees, 0.65 to 1.25 times as large, squeezed by up to 1.25, off centre."""
+    """Rotates by up to 20 degrees, scales by 0.65 to 1.25, squeezes by up to 1.25, and moves."""
     count = len(rgba)
     angle = _uniform(count, -20, 20, generator) * math.pi / 180
     scale = torch.exp(_uniform(count, math.log(0.65), math.log(1.25), generator))
     squeeze = torch.exp(_uniform(count, -0.11, 0.11, generator))
     shift = torch.rand(count, 2, generator=generator) * 0.4 - 0.2
-    # From where in the source each pixel comes: the inverse of what is done to the picture.
+    # The source position of each pixel: the inverse of the transformation of the picture.
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    turned = torch.stack(
+    inverse = torch.stack(
         [
             torch.stack([cos * squeeze, -sin * squeeze, shift[:, 0]], dim=1),
             torch.stack([sin / squeeze, cos / squeeze, shift[:, 1]], dim=1),
         ],
         dim=1,
     )
-    turned[clean] = torch.eye(2, 3)
-    grid = functional.affine_grid(turned, [count, 4, *size], align_corners=False)
+    inverse[clean] = torch.eye(2, 3)
+    grid = functional.affine_grid(inverse, [count, 4, *size], align_corners=False)
     return functional.grid_sample(rgba, grid, align_corners=False)
 
 
 def _background(count: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """A third each: white or one colour, a gradient, blotches."""
+    """Makes backgrounds: a third each are white or one colour, a gradient, and blotches."""
     corners = torch.rand(count, 3, 2, 2, generator=generator)
     kind = _uniform(count, 0, 3, generator)
     plain = corners[:, :, :1, :1].expand(-1, -1, *size)
@@ -114,12 +115,14 @@ def _background(count: int, size: tuple[int, int], generator: torch.Generator) -
     gradient = functional.interpolate(corners, size=size, mode="bilinear", align_corners=True)
     cells = torch.rand(count, 3, 6, 6, generator=generator)
     blotches = functional.interpolate(cells, size=size, mode="bicubic", align_corners=False)
-    ground = torch.where(_each(kind < 1), plain, torch.where(_each(kind < 2), gradient, blotches))
-    return ground.clamp(0, 1)
+    background = torch.where(
+        _each(kind < 1), plain, torch.where(_each(kind < 2), gradient, blotches)
+    )
+    return background.clamp(0, 1)
 
 
 def _light(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Brightness, contrast, saturation, blur, noise."""
+    """Changes saturation, contrast and brightness, blurs, and adds noise."""
     count = len(picture)
     grey = picture.mean(dim=1, keepdim=True)
     picture = grey + (picture - grey) * _each(_uniform(count, 0.6, 1.3, generator))

@@ -1,4 +1,4 @@
-"""Names -> what somebody might type, and how one picture differs from another in words."""
+"""Texts made of names: what somebody might type, and how two pictures differ in words."""
 
 from __future__ import annotations
 
@@ -60,8 +60,14 @@ GENDERS = {
 }
 
 
-def written(text: str, language: str, rng: random.Random) -> str:
-    """A name as somebody might type it: framed, without accents, in other letters; or as it is."""
+def as_typed(text: str, language: str, rng: random.Random) -> str:
+    """Returns a name as somebody might type it: in a phrase, without accents, in another case.
+
+    Args:
+        text: The name.
+        language: Language of the name, a key of `FRAMES`.
+        rng: Source of the random choices.
+    """
     if rng.random() < 0.25:
         text = rng.choice(FRAMES[language]).format(text)
     chance = rng.random()
@@ -75,19 +81,19 @@ def written(text: str, language: str, rng: random.Random) -> str:
 
 
 def without_accents(text: str) -> str:
-    """`corazón` -> `corazon`."""
+    """Removes accents: `corazón` becomes `corazon`."""
     letters = unicodedata.normalize("NFD", text)
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From one picture to another of the same kind, in words.
+    """The difference between two pictures of the same kind, in words.
 
     Attributes:
-        source: Index of the picture to start from.
-        target: Index of the picture that is meant.
-        words: Language -> what differs, such as `with dark skin`.
+        source: Position of the picture that is shown.
+        target: Position of the picture that is meant.
+        words: Language -> the difference, such as `with dark skin`.
     """
 
     source: int
@@ -96,7 +102,7 @@ class Change:
 
 
 def changes(pictures: Sequence[Picture]) -> list[Change]:
-    """Every pair of pictures that differ in one skin tone, gender or colour."""
+    """Returns every pair of pictures that differ in one skin tone, gender or colour."""
     return [*_by_skin_tone(pictures), *_by_word(pictures, COLOURS), *_by_word(pictures, GENDERS)]
 
 
@@ -120,10 +126,10 @@ def _by_word(pictures: Sequence[Picture], table: Mapping[str, tuple[str, ...]]) 
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     for n, picture in enumerate(pictures):
         words = picture.names["en"].split()
-        for place, word in enumerate(words):
+        for position, word in enumerate(words):
             if word in table:
-                groups[" ".join([*words[:place], "_", *words[place + 1 :]])][word] = n
+                groups[" ".join([*words[:position], "_", *words[position + 1 :]])][word] = n
     for group in groups.values():
         for word, target in group.items():
-            said = dict(zip(FRAMES, table[word], strict=True))
-            yield from (Change(n, target, said) for n in group.values() if n != target)
+            difference = dict(zip(FRAMES, table[word], strict=True))
+            yield from (Change(n, target, difference) for n in group.values() if n != target)

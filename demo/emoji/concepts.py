@@ -1,8 +1,8 @@
-"""Which pictures there are, what they are called, and which concepts are held out.
+"""The pictures, their names and their concepts, and which concepts are held out.
 
-A concept is what is left of an emoji without skin tone, gender and hair, and of a person without
-direction: "woman running facing right dark skin tone" and "man running" are one. Concepts are held
-out whole, so that no variant of a held-out concept is seen in training.
+A concept is an emoji regardless of skin tone, gender, hair and, for people, direction: "woman
+running facing right dark skin tone" and "man running" have the same concept. A concept is held out
+with all its variants, so that none of them is seen in training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HELD_OUT_SHARE = 0.1
 HELD_OUT_FILE = "held_out.txt"
 
 _SOMEBODY = "(man|woman|boy|girl|person|adult|child)"
-# Applied in this order to an English name in small letters.
+# Replacements that are applied in this order to an English name in lower case.
 _VARIANTS = (
     (re.compile(r" (medium-)?(light|medium|dark) skin tone"), ""),
     (re.compile(r" facing right$"), ""),
@@ -48,11 +48,11 @@ class Picture:
     """One emoji.
 
     Attributes:
-        id: Its code points in hexadecimal, such as `1f44b-1f3ff`.
+        id: Code points in hexadecimal, such as `1f44b-1f3ff`.
         emoji: The characters.
-        concept: What it shows, without skin tone, gender and hair.
+        concept: What it shows, regardless of skin tone, gender and hair.
         names: Language -> name.
-        held_out: Whether its concept is kept from training.
+        held_out: Whether its concept is left out of training.
     """
 
     id: str
@@ -63,13 +63,13 @@ class Picture:
 
     @property
     def skin_tone(self) -> str:
-        """The skin tone, empty if it has none or two."""
+        """The skin tone; empty if the picture has none or two."""
         tones = {SKIN_TONES[c] for c in self.emoji if c in SKIN_TONES}
         return tones.pop() if len(tones) == 1 else ""
 
 
 def load_pictures() -> list[Picture]:
-    """Every fully qualified emoji that has a name in all of `LANGUAGES`, ordered by code points."""
+    """Loads all fully qualified emoji with names in all `LANGUAGES`, ordered by code points."""
     for language in LANGUAGES[1:]:
         emoji.config.load_language(language)
     entries = {
@@ -88,20 +88,20 @@ def load_pictures() -> list[Picture]:
 
 
 def readable(name: str) -> str:
-    """`:corazón_rojo:` -> `corazón rojo`."""
+    """Turns `:corazón_rojo:` into `corazón rojo`."""
     return unicodedata.normalize("NFC", name.strip(":").replace("_", " "))
 
 
 def concept_of(name: str, all_names: set[str]) -> str:
-    """The concept that an English name is a variant of.
+    """Returns the concept of which an English name is a variant.
 
     Args:
-        name: Such as `woman firefighter dark skin tone`.
-        all_names: Every English name in small letters: `person firefighter` is `firefighter` if
-            there is one.
+        name: Name, such as `woman firefighter dark skin tone`.
+        all_names: All English names in lower case; `person firefighter` becomes `firefighter` if
+            that is one of them.
 
     Returns:
-        Such as `firefighter`.
+        Concept, such as `firefighter`.
     """
     concept = name.lower()
     for pattern, general in _VARIANTS:
@@ -111,12 +111,12 @@ def concept_of(name: str, all_names: set[str]) -> str:
 
 
 def draw_held_out(concepts: set[str], seed: int = 0) -> list[str]:
-    """Draws `HELD_OUT_SHARE` of the concepts; `held_out.txt` was made so."""
+    """Draws `HELD_OUT_SHARE` of the concepts; `held_out.txt` contains such a draw."""
     ordered = sorted(concepts)
     return sorted(random.Random(seed).sample(ordered, round(HELD_OUT_SHARE * len(ordered))))
 
 
 def held_out_concepts() -> list[str]:
-    """The concepts kept from training, as listed in `held_out.txt`."""
+    """Returns the concepts that are left out of training, as listed in `held_out.txt`."""
     text = (resources.files(__package__) / HELD_OUT_FILE).read_text("utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]

@@ -1,7 +1,7 @@
-"""Emoji font -> pictures.
+"""Renders emoji from a font.
 
-Noto Color Emoji holds one bitmap of 136 x 128 pixels per emoji; what it cannot show as one bitmap
-(emoji newer than the font) is left out.
+Noto Color Emoji has one bitmap of 136 x 128 pixels per emoji. Emoji that it cannot show as a single
+bitmap, because they are newer than the font, are left out.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from demo.emoji.concepts import Picture
 from lensemble_contract.errors import InvalidInputError
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
+# Side of a rendered picture in pixels.
 SIZE = 128
-"""Side of a rendered picture in pixels."""
 
 _FONT_SIZE = 109  # the only size that the font has
 _BITMAP = 136
@@ -31,25 +31,25 @@ def render(
     """Renders pictures.
 
     Args:
-        pictures: Which.
-        font_file: Debian's `fonts-noto-color-emoji`.
+        pictures: Pictures to render.
+        font_file: Font of Debian's `fonts-noto-color-emoji`.
         progress: Whether to show a progress bar.
 
     Returns:
-        Picture id -> (128, 128, 4) uint8 RGBA, without those that the font lacks.
+        Picture id -> (128, 128, 4) uint8 RGBA, without pictures that the font cannot show.
 
     Raises:
-        InvalidInputError: There is no such font, or Pillow cannot compose its emoji.
+        InvalidInputError: The font is missing, or Pillow cannot compose emoji.
     """
     if not font_file.is_file():
         raise InvalidInputError(
-            f"no font {str(font_file)!r}; install Debian's fonts-noto-color-emoji, or say where "
-            "NotoColorEmoji.ttf is",
+            f"no font {str(font_file)!r}; install Debian's fonts-noto-color-emoji, or pass the "
+            "path of NotoColorEmoji.ttf",
             field="font",
         )
     if not features.check("raqm"):
         raise InvalidInputError(
-            "this Pillow has no Raqm, so emoji of several characters come out as their parts; "
+            "this Pillow has no Raqm, so emoji of several characters are drawn as their parts; "
             "install libfribidi0",
             field="font",
         )
@@ -57,7 +57,7 @@ def render(
     rendered = {}
     for picture in tqdm(pictures, desc="pictures", disable=not progress):
         canvas = Image.new("RGBA", (_BITMAP, _BITMAP))
-        # Wider than one bitmap: a sequence that the font shows as its parts.
+        # A sequence that is wider than one bitmap is one that the font shows as its parts.
         if font.getlength(picture.emoji) > _BITMAP:
             continue
         ImageDraw.Draw(canvas).text((0, 4), picture.emoji, font=font, embedded_color=True)
@@ -68,7 +68,7 @@ def render(
 
 
 def on_white(rgba: NDArray[np.uint8], size: int) -> Image.Image:
-    """A rendered picture on white.
+    """Returns a rendered picture on white.
 
     Args:
         rgba: (128, 128, 4) uint8.

@@ -1,10 +1,12 @@
 """Writes the evaluation dataset that `lensemble eval` reads: pictures, queries, judgments.
 
-Four tasks: a name to its picture, in every language; a damaged picture to its own; a picture, under
-an instruction that says so, to the other variants of its concept; and a picture with words ("the
-same, but with dark skin") to the one that is meant. Three splits: `held_out` searches held-out
-pictures only, `trained` those trained on, `all` everything; of the latter two, and of damaged
-pictures and changes, a sample is asked for.
+There are four tasks. A name must find its picture, in every language; a damaged picture must find
+the original; under an instruction, a picture must find the other variants of its concept; and a
+picture with words ("the same, but with dark skin") must find the picture that is meant.
+
+There are three splits: `held_out` searches only held-out pictures, `trained` those that were
+trained on, and `all` searches both. The queries of the last two are a sample, as are those with
+damaged pictures and with changes.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from lensemble_contract.errors import InvalidInputError
 
 TEXT, DAMAGED = "text to picture", "picture to picture"
 VARIANTS, FUSED = "picture to variants", "picture and text to picture"
+# The instruction under which a picture means every picture of its concept.
 SAME_THING = "Find pictures of the same thing."
-"""The instruction under which a picture means every picture of its concept."""
 SIZE = 64
 DAMAGED_SIZE = 96
 SAMPLES = {"trained": 300, "all": 300}
@@ -52,17 +54,17 @@ def write_dataset(
     """Writes the dataset.
 
     Args:
-        folder: Where; replaced if it exists.
-        pictures: All; those that the font lacks are left out.
+        folder: Folder to write; an existing dataset is replaced.
+        pictures: All pictures; those that the font cannot show are left out.
         rendered: Picture id -> (128, 128, 4) uint8 RGBA.
-        seed: The same seed gives the same queries.
+        seed: Seed of the choice of queries.
 
     Raises:
-        InvalidInputError: The folder holds something else.
+        InvalidInputError: The folder contains something other than a dataset.
     """
     if folder.exists() and not (folder / "qrels").is_dir() and any(folder.iterdir()):
         raise InvalidInputError(
-            f"{str(folder)!r} is there and is no dataset; choose another folder", field="dataset"
+            f"{str(folder)!r} exists and is not a dataset; choose another folder", field="dataset"
         )
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("images", "damaged", "qrels", "candidates"):
@@ -78,13 +80,17 @@ def write_dataset(
     damaged: dict[str, Picture] = {}
     for split, searched in _splits(shown, rendered).items():
         rng = random.Random(f"{seed}/{split}")
-        asked = rng.sample(searched, min(SAMPLES.get(split, len(searched)), len(searched)))
-        asked.sort(key=lambda picture: picture.id)
+        queried = rng.sample(searched, min(SAMPLES.get(split, len(searched)), len(searched)))
+        queried.sort(key=lambda picture: picture.id)
         qrels: Judgments = {}
-        chosen = rng.sample(asked, min(DAMAGED_SAMPLE, len(asked)))
-        damaged |= {picture.id: picture for picture in chosen}
-        for made in (_texts(asked), _damaged(chosen), _variants(asked, searched)):
-            for query, relevant in made:
+        to_damage = rng.sample(queried, min(DAMAGED_SAMPLE, len(queried)))
+        damaged |= {picture.id: picture for picture in to_damage}
+        for task_queries in (
+            _texts(queried),
+            _damaged(to_damage),
+            _variants(queried, searched),
+        ):
+            for query, relevant in task_queries:
                 queries[query["_id"]] = query
                 qrels[query["_id"]] = relevant
         for query, relevant in _fused(searched, rng):
@@ -101,7 +107,7 @@ def write_dataset(
 def _splits(
     shown: Sequence[Picture], rendered: Mapping[str, NDArray[np.uint8]]
 ) -> dict[str, list[Picture]]:
-    # Some flags look alike to the pixel: what was seen under another name is not unseen.
+    # Some flags have identical pixels: a picture that was trained on under another name is not new.
     seen = {rendered[picture.id].tobytes() for picture in shown if not picture.held_out}
     return {
         "held_out": [p for p in shown if p.held_out and rendered[p.id].tobytes() not in seen],
@@ -121,8 +127,8 @@ def _document(picture: Picture) -> dict[str, Any]:
     }
 
 
-def _texts(asked: Iterable[Picture]) -> Iterable[tuple[dict[str, Any], dict[str, int]]]:
-    for picture in asked:
+def _texts(queried: Iterable[Picture]) -> Iterable[tuple[dict[str, Any], dict[str, int]]]:
+    for picture in queried:
         for language in LANGUAGES:
             name = picture.names[language]
             id_ = f"text-{language}-{picture.id}"
@@ -132,19 +138,19 @@ def _texts(asked: Iterable[Picture]) -> Iterable[tuple[dict[str, Any], dict[str,
             )
 
 
-def _damaged(asked: Iterable[Picture]) -> Iterable[tuple[dict[str, Any], dict[str, int]]]:
-    for picture in asked:
+def _damaged(queried: Iterable[Picture]) -> Iterable[tuple[dict[str, Any], dict[str, int]]]:
+    for picture in queried:
         image = f"damaged/{picture.id}.jpg"
         yield {"_id": f"damaged-{picture.id}", "image": image, "task": DAMAGED}, {picture.id: 1}
 
 
 def _variants(
-    asked: Iterable[Picture], searched: Iterable[Picture]
+    queried: Iterable[Picture], searched: Iterable[Picture]
 ) -> Iterable[tuple[dict[str, Any], dict[str, int]]]:
     by_concept = defaultdict(list)
     for picture in searched:
         by_concept[picture.concept].append(picture.id)
-    for picture in asked:
+    for picture in queried:
         relevant = {id_: 1 for id_ in by_concept[picture.concept] if id_ != picture.id}
         if relevant:
             query = {
@@ -178,7 +184,7 @@ def _fused(
 def _write_damaged(
     folder: Path, ids: Sequence[str], rendered: Mapping[str, NDArray[np.uint8]], seed: int
 ) -> None:
-    """One damaged view of each picture, as JPEG."""
+    """Writes one damaged view of each picture, as JPEG."""
     generator = torch.Generator().manual_seed(seed)
     stacked = premultiplied(np.stack([rendered[id_] for id_ in ids]), DAMAGED_SIZE)
     damaged = augment(stacked, (DAMAGED_SIZE, DAMAGED_SIZE), generator, clean_share=0)
@@ -188,7 +194,7 @@ def _write_damaged(
 
 
 def _write_lines(path: Path, objects: Iterable[dict[str, Any]]) -> None:
-    lines = (json.dumps(said, ensure_ascii=False, separators=(",", ":")) for said in objects)
+    lines = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) for line in objects)
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 

@@ -1,12 +1,12 @@
-"""What one training step sees: pictures, and queries that each mean one of them.
+"""The items of one training step: pictures, and queries that each mean one of them.
 
-Queries are damaged views of the pictures, pictures with words (the same but ..., or with its own
-name), and texts. A batch depends on the seed and the step alone, so that training can be resumed.
+Queries are damaged views of the pictures, pictures with words (a change such as "the same, but
+red", or the picture's own name), and texts. A batch depends only on the seed and the step, so that
+training can be resumed.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from demo.emoji import captions
 from demo.emoji.augment import augment, premultiplied
 from demo.emoji.concepts import LANGUAGES, Picture
 from demo.emoji.write_dataset import SAME_THING
-from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
+from demo.training.prompts import PromptsWithRandomCuts
+from lensemble.checkpoint import Checkpoint
 from lensemble.preprocess.features import Features
 from lensemble.preprocess.patches import cut_patches
-from lensemble.preprocess.prompt import IM_END, PromptBuilder
 from lensemble_contract import contract
 
+# Height and width in pixels -> weight of that size; most pictures are small because they are cheap.
 SIZES = {
     (64, 64): 80,
     (96, 96): 6,
@@ -36,27 +36,27 @@ SIZES = {
     (96, 128): 2,
     (128, 96): 2,
 }
-"""Height and width in pixels -> how often in a hundred steps; small ones are cheap."""
 LANGUAGE_WEIGHTS = (5, 5, 2, 2, 2, 2)
-CUTS = 0.03
-"""Chance of a cut between two characters."""
+# The first is the profile's own instruction; one step in five uses another.
 INSTRUCTIONS = (
     "Represent the user's input.",
     "Retrieve the picture that fits the text.",
     SAME_THING,
     "Busca imágenes parecidas.",
 )
-"""The first is the profile's own; one step in five takes another."""
+
+
+_NO_PICTURE = (np.empty((0, contract.PATCH_VALUES), np.uint8), np.empty((0, 3), np.int32))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's items, ready to be packed.
+    """The items of one step, ready to be packed.
 
     Attributes:
-        items: Pictures first, then queries.
-        pictures: How many pictures.
-        texts: How many of the queries are texts alone; they stand last.
+        items: Pictures, then queries.
+        pictures: Number of pictures.
+        texts: Number of queries that are only texts; they come last.
         targets: (queries,) int64, for each query the picture that it means.
     """
 
@@ -67,13 +67,13 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """How many of each kind stand in a batch, where there are enough.
+class BatchSizes:
+    """Largest number of each kind of item in a batch.
 
     Attributes:
-        pictures: And as many texts, one each.
+        pictures: Pictures, and the same number of texts, one for each picture.
         views: Damaged views of some of the pictures.
-        changes: Pictures with words that mean another one ("the same, but ...").
+        changes: Pictures with words that mean another picture ("the same, but ...").
         named: Damaged views with the picture's own name.
     """
 
@@ -84,16 +84,16 @@ class Sizes:
 
 
 class Batches:
-    """Makes batches.
+    """Makes the batch of each step.
 
     Args:
-        pictures: What to train on.
+        pictures: Pictures to train on.
         rendered: Picture id -> (128, 128, 4) uint8 RGBA.
-        checkpoint: Tokenizer and profile.
+        checkpoint: Checkpoint with its tokenizer and profile.
         keywords: Picture id -> language -> other words for it; may be empty.
-        sizes: Of a batch.
-        instructions: The first is that of most batches.
-        seed: The same seed gives the same batches.
+        sizes: Numbers of items of each kind.
+        instructions: Instructions, the first of which is that of most batches.
+        seed: Seed of all random choices.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Batches:
         checkpoint: Checkpoint,
         *,
         keywords: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
-        sizes: Sizes | None = None,
+        sizes: BatchSizes | None = None,
         instructions: Sequence[str] = INSTRUCTIONS,
         seed: int = 0,
     ) -> None:
@@ -118,20 +118,20 @@ class Batches:
             by_concept[picture.concept].append(n)
         self._by_concept = list(by_concept.values())
         self._keywords = keywords or {}
-        self._sizes = sizes or Sizes()
+        self._sizes = sizes or BatchSizes()
         self._instructions, self._seed = instructions, seed
         self._profile = checkpoint.profile
-        self._texts = Texts(checkpoint)
+        self._prompts = PromptsWithRandomCuts(checkpoint)
 
     def __call__(self, step: int) -> Batch:
-        """The batch of one step."""
+        """Returns the batch of one step."""
         rng = random.Random(f"{self._seed}/{step}")
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         sizes = self._sizes
         changes = rng.sample(self._changes, min(sizes.changes, len(self._changes)))
         chosen = self._choose(changes, rng)
-        place = {n: at for at, n in enumerate(chosen)}
-        changes = [c for c in changes if c.source in place and c.target in place]
+        position = {n: at for at, n in enumerate(chosen)}
+        changes = [c for c in changes if c.source in position and c.target in position]
         instruction = (
             rng.choice(self._instructions) if rng.random() < 0.27 else self._instructions[0]
         )
@@ -141,25 +141,29 @@ class Batches:
         fused: list[tuple[int, int, str]] = [
             (c.source, c.target, self._change(c, rng)) for c in changes
         ] + [(n, n, self._caption(self._pictures[n], rng)) for n in named]
-        seen = self._pictures_of(
+        picture_queries = self._pictures_of(
             [*views, *(source for source, _, _ in fused)],
             [*([""] * len(views)), *(words for _, _, words in fused)],
             instruction,
             rng,
             generator,
         )
-        written = [
+        text_queries = [
             Features(
-                self._texts.ids(self._caption(self._pictures[n], rng), 0, instruction, rng),
+                self._prompts.ids(self._caption(self._pictures[n], rng), 0, instruction, rng),
                 *_NO_PICTURE,
             )
             for n in chosen
         ]
         queries = [
-            *zip(seen, [place[n] for n in views] + [place[t] for _, t, _ in fused], strict=True),
+            *zip(
+                picture_queries,
+                [position[n] for n in views] + [position[t] for _, t, _ in fused],
+                strict=True,
+            ),
         ]
         queries.sort(key=lambda query: len(query[0].input_ids))
-        texts = sorted(enumerate(written), key=lambda entry: len(entry[1].input_ids))
+        texts = sorted(enumerate(text_queries), key=lambda entry: len(entry[1].input_ids))
         return Batch(
             items=[*pictures, *(item for item, _ in queries), *(item for _, item in texts)],
             pictures=len(pictures),
@@ -168,18 +172,18 @@ class Batches:
         )
 
     def views(self, chosen: Sequence[int], instruction: str, rng: random.Random) -> list[Features]:
-        """Views of pictures, most of them damaged, all of one size.
+        """Returns views of pictures, most of them damaged, all of one size.
 
         Args:
-            chosen: Places in the pictures.
+            chosen: Positions of the pictures.
             instruction: System message.
-            rng: Of size and damage.
+            rng: Source of size and damage.
         """
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
         return self._pictures_of(chosen, None, instruction, rng, generator)
 
     def _choose(self, changes: Sequence[captions.Change], rng: random.Random) -> list[int]:
-        """Pictures of a batch: both ends of the changes, then one each of random concepts."""
+        """Chooses both pictures of each change, then one picture each of random concepts."""
         chosen = dict.fromkeys(n for c in changes for n in (c.source, c.target))
         concepts = rng.sample(self._by_concept, min(self._sizes.pictures, len(self._by_concept)))
         for concept in concepts:
@@ -196,13 +200,13 @@ class Batches:
             name = " ".join(rng.sample(words, min(len(words), rng.choice((1, 2, 2, 3)))))
             if rng.random() < 0.3:
                 name = f"{picture.names[language]} {name}"
-        return captions.written(name, language, rng)
+        return captions.as_typed(name, language, rng)
 
     @staticmethod
     def _change(change: captions.Change, rng: random.Random) -> str:
         (language,) = rng.choices(LANGUAGES, LANGUAGE_WEIGHTS)
-        said = rng.choice(captions.SAME_BUT[language]).format(change.words[language])
-        return captions.written(said, language, rng) if rng.random() < 0.2 else said
+        text = rng.choice(captions.SAME_BUT[language]).format(change.words[language])
+        return captions.as_typed(text, language, rng) if rng.random() < 0.2 else text
 
     def _pictures_of(
         self,
@@ -214,54 +218,10 @@ class Batches:
     ) -> list[Features]:
         (size,) = rng.choices(list(SIZES), list(SIZES.values()))
         damaged = augment(self._pixels[max(size)][torch.tensor(chosen)], size, generator)
-        made = []
+        features = []
         for n, pixels in enumerate(damaged):
             rows, grid = cut_patches(pixels, self._profile.image)
             tokens = grid[1] * grid[2] // self._profile.image.merge_size**2
-            ids = self._texts.ids(texts[n] if texts else "", tokens, instruction, rng)
-            made.append(Features(ids, rows, np.array([grid], np.int32)))
-        return made
-
-
-_NO_PICTURE = (np.empty((0, contract.PATCH_VALUES), np.uint8), np.empty((0, 3), np.int32))
-
-
-class Texts:
-    """Prompts whose words are cut at random, so that the pieces of unseen words look less strange.
-
-    As BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267), which the tokenizer has without a
-    seed. Only what the user wrote is cut so; the rest of the prompt is `PromptBuilder`'s.
-
-    Args:
-        checkpoint: Tokenizer and profile.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._prompt = PromptBuilder(checkpoint.folder / TOKENIZER_FILE, checkpoint.profile)
-        self._tokenizer = Tokenizer.from_file(str(checkpoint.folder / TOKENIZER_FILE))
-        self._tokenizer.encode_special_tokens = True
-        self._end = checkpoint.profile.prompt.tokens[IM_END]
-
-    def ids(
-        self, text: str, image_tokens: int, instruction: str, rng: random.Random
-    ) -> NDArray[np.int32]:
-        """As `PromptBuilder.ids`, for at most one picture.
-
-        Args:
-            text: Neither begins nor ends with white space.
-            image_tokens: Of the picture; 0 if there is none.
-            instruction: System message.
-            rng: Of the cuts.
-
-        Returns:
-            (T,) int32.
-        """
-        ids = self._prompt.ids(None, [image_tokens] if image_tokens else [], instruction)
-        if not text:
-            return ids
-        end = int(np.flatnonzero(ids == self._end)[-1])
-        places = [n for n in range(1, len(text)) if rng.random() < CUTS]
-        words: list[int] = []
-        for start, stop in itertools.pairwise([0, *places, len(text)]):
-            words += self._tokenizer.encode(text[start:stop], add_special_tokens=False).ids
-        return np.concatenate([ids[:end], np.array(words, np.int32), ids[end:]])
+            ids = self._prompts.ids(texts[n] if texts else "", tokens, instruction, rng)
+            features.append(Features(ids, rows, np.array([grid], np.int32)))
+        return features

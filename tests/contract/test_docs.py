@@ -28,7 +28,7 @@ FOLDERS = {str(parent) for name in TRACKED for parent in Path(name).parents} - {
 PAGES = sorted(name for name in TRACKED if name.endswith(".md"))
 TOP = {name.partition("/")[0] for name in FOLDERS}
 # The template of the demo checkpoint's card, which is tested as the card that it becomes.
-PAGES.remove("demo/training/card.md")
+PAGES.remove("demo/training/model_card.md")
 # A record says where things lay when it was written; the log of changes names what was removed.
 HISTORICAL = {"CHANGELOG.md"}
 README = (ROOT / "README.md").read_text()

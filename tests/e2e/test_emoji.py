@@ -1,10 +1,8 @@
-"""The shipped checkpoint on the shipped pictures: its published figures, measured again."""
-
-import json
+"""Measures the published figures of the shipped checkpoint on the shipped pictures again."""
 
 import pytest
 
-from demo.training.card import Facts, card
+from demo.training.model_card import model_card, read_facts
 from lensemble.checkpoint import Checkpoint
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.pipeline import Pipeline
@@ -40,7 +38,7 @@ def emoji_server(tmp_path_factory):
         yield running
 
 
-def test_checkpoint_is_whole_and_small():
+def test_checkpoint_is_complete_and_small():
     Checkpoint.open(CHECKPOINT, full=True)
     assert sum(path.stat().st_size for path in CHECKPOINT.rglob("*")) <= 16 * 2**20
 
@@ -48,42 +46,42 @@ def test_checkpoint_is_whole_and_small():
 @pytest.mark.parametrize("item", ["text", "picture", "both"])
 def test_checkpoint_gives_the_references_vectors(item):
     picture = DATASET / "images" / "1f355.webp"
-    asked = {
+    query = {
         "text": Item.of("corazón rojo"),
         "picture": Item.of(image=picture),
         "both": Item.of("the same, but green", picture),
     }[item]
     reference = Reference.load(CHECKPOINT, EMBEDDING)
     reference.min_pixels, reference.max_pixels = 4096, 16384
-    (vector,) = Pipeline(Settings(checkpoint=CHECKPOINT, dtype="fp32")).embed([asked])
-    assert float(vector @ reference.embed(asked)) >= 0.99999
+    (vector,) = Pipeline(Settings(checkpoint=CHECKPOINT, dtype="fp32")).embed([query])
+    assert float(vector @ reference.embed(query)) >= 0.99999
 
 
 def test_held_out_figures_are_reproduced(emoji_server, published):
-    """The whole split, every task and language, at the shortest and the full length."""
+    """The whole split: every task and language, at the shortest and the full length."""
     with Client(emoji_server.grpc_url) as client:
-        found = evaluate(client, load_dataset(DATASET, "held_out"), dimensions=[32, 192])
-    assert len(found.rows) >= 2 * (4 + 6 + 2)
-    for row in found.rows:
-        before = published["held_out"].row(row.task, row.language, row.dimensions)
-        assert row.queries == before.queries
-        assert row.metrics == pytest.approx(before.metrics, abs=TOLERANCE), row
+        evaluation = evaluate(client, load_dataset(DATASET, "held_out"), dimensions=[32, 192])
+    assert len(evaluation.rows) >= 2 * (4 + 6 + 2)
+    for row in evaluation.rows:
+        expected = published["held_out"].row(row.task, row.language, row.dimensions)
+        assert row.queries == expected.queries
+        assert row.metrics == pytest.approx(expected.metrics, abs=TOLERANCE), row
 
 
 def test_search_finds_what_exact_ranking_finds(emoji_server, published, tmp_path, capfd):
-    """All pictures through the served index, by the command; the index is exact."""
+    """All pictures through the served index, with the command line; the index is exact."""
     arguments = ["eval", str(DATASET), "--split", "all", "--through", "search"]
     arguments += ["--url", emoji_server.grpc_url, "--json", str(tmp_path / "all.json")]
     arguments += ["--baseline", str(CHECKPOINT / "evaluation-all.json")]
     assert main([*arguments, "--plots", str(tmp_path / "plots")]) == 0
-    found = report.load(tmp_path / "all.json")
-    for row in found.rows:
-        before = published["all"].row(row.task, row.language)
+    evaluation = report.load(tmp_path / "all.json")
+    for row in evaluation.rows:
+        expected = published["all"].row(row.task, row.language)
         for name in ("recall@1", "recall@10", "ndcg@10"):
-            assert row.metrics[name] == pytest.approx(before.metrics[name], abs=TOLERANCE), row
+            assert row.metrics[name] == pytest.approx(expected.metrics[name], abs=TOLERANCE), row
     out = capfd.readouterr().out
     assert "all-by-language.png" in out
-    assert "0.000)" in out, "compared with the baseline"
+    assert "0.000)" in out, "the table compares with the baseline"
 
 
 def test_command_of_the_readme_prints_the_table(emoji_server, capfd):
@@ -96,11 +94,12 @@ def test_command_of_the_readme_prints_the_table(emoji_server, capfd):
     assert sum(row[:3] == ["text", "to", "picture"] and row[4:5] == ["64"] for row in rows) == 7
 
 
-def test_card_says_what_was_measured(published):
-    facts = Facts(**json.loads((CHECKPOINT / "training.json").read_text()))
+def test_model_card_has_the_published_figures(published):
     profile = Checkpoint.open(CHECKPOINT).profile
     order = [published[split] for split in ("all", "held_out", "trained")]
-    assert (CHECKPOINT / "README.md").read_text() == card(profile, facts, order)
+    assert (CHECKPOINT / "README.md").read_text() == model_card(
+        profile, read_facts(CHECKPOINT), order
+    )
 
 
 def test_names_that_were_trained_on_find_their_pictures(published):
@@ -110,7 +109,7 @@ def test_names_that_were_trained_on_find_their_pictures(published):
 
 
 def test_picture_finds_its_variants_under_the_instruction(published):
-    """Of concepts that it never saw; the instruction does it, and leaves other vectors alone."""
-    found = published["held_out"].row("picture to variants").metrics
-    assert found["recall_cap@10"] >= 0.9
+    """For concepts that were not trained on; without the instruction a picture finds itself."""
+    metrics = published["held_out"].row("picture to variants").metrics
+    assert metrics["recall_cap@10"] >= 0.9
     assert published["held_out"].row("picture to picture").metrics["recall@10"] >= 0.9

@@ -1,4 +1,4 @@
-"""How training goes: what clean pictures and their names find, in this process."""
+"""Recall during training: clean pictures and their names as queries, in this process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from lensemble_contract.items import Item
 LANGUAGES = ("en", "es")
 
 
-def embed(
-    encoder: TorchEngine, preprocess: Preprocessor, items: Sequence[Item]
-) -> NDArray[np.float32]:
-    """Vectors of items.
+def embed(encoder: TorchEngine, preprocess: Preprocessor, items: Sequence[Item]) -> NDArray[np.float32]:
+    """Returns the vectors of items.
+
+    Args:
+        encoder: TorchEngine.
+        preprocess: Preprocessor of its checkpoint.
+        items: N items.
 
     Returns:
         (N, D) float32, unit length.
@@ -31,55 +34,55 @@ def embed(
     Raises:
         LensembleError: An item cannot be embedded.
     """
-    return np.stack(_sound(encoder.encode([preprocess(item) for item in items])))
+    return np.stack(_without_errors(encoder.encode([preprocess(item) for item in items])))
 
 
-def clean(
+def clean_pictures(
     pictures: Sequence[Picture],
     rendered: Mapping[str, NDArray[np.uint8]],
     instruction: str | None = None,
 ) -> list[Item]:
-    """The pictures as they are, one item each."""
+    """Returns one item per picture, undamaged and on white."""
     return [
         Item.of(image=on_white(rendered[picture.id], SIZE), instruction=instruction)
         for picture in pictures
     ]
 
 
-def recall(
+def format_recall(
     encoder: TorchEngine,
     checkpoint: Checkpoint,
     pictures: Sequence[Picture],
     rendered: Mapping[str, NDArray[np.uint8]],
     k: int = 10,
 ) -> str:
-    """Capped recall at k among `pictures`: names by language, and variants.
+    """Returns the capped recall at k among pictures as text: names by language, and variants.
 
     Args:
-        encoder: In training.
-        checkpoint: Its tokenizer and profile.
-        pictures: Asked for and searched.
+        encoder: TorchEngine in training.
+        checkpoint: Checkpoint with its tokenizer and profile.
+        pictures: Pictures that are both searched and used as queries.
         rendered: Picture id -> (128, 128, 4) uint8 RGBA.
-        k: How far to look.
+        k: Number of hits.
     """
     preprocess = Preprocessor(checkpoint)
-    corpus = embed(encoder, preprocess, clean(pictures, rendered))
-    found = []
+    corpus = embed(encoder, preprocess, clean_pictures(pictures, rendered))
+    parts = []
     for language in LANGUAGES:
         names = [Item.of(picture.names[language]) for picture in pictures]
         scores = embed(encoder, preprocess, names) @ corpus.T
         ranks = (scores > np.diag(scores)[:, None]).sum(axis=1)
-        found.append(f"{language} {(ranks < k).mean():.3f}")
-    queries = embed(encoder, preprocess, clean(pictures, rendered, SAME_THING))
-    found.append(f"variants {_variants(queries @ corpus.T, pictures, k):.3f}")
-    return " ".join(found)
+        parts.append(f"{language} {(ranks < k).mean():.3f}")
+    queries = embed(encoder, preprocess, clean_pictures(pictures, rendered, SAME_THING))
+    parts.append(f"variants {_variant_recall(queries @ corpus.T, pictures, k):.3f}")
+    return " ".join(parts)
 
 
-def _variants(scores: NDArray[np.float32], pictures: Sequence[Picture], k: int) -> float:
-    """Mean over pictures with variants of their share of the first k, of those that can be."""
+def _variant_recall(scores: NDArray[np.float32], pictures: Sequence[Picture], k: int) -> float:
+    """Returns the mean capped recall at k over pictures that have variants."""
     concepts = np.array([picture.concept for picture in pictures])
     relevant = concepts[:, None] == concepts
-    np.fill_diagonal(relevant, False)  # its own is neither sought nor in the way
+    np.fill_diagonal(relevant, False)  # the picture itself is ignored
     np.fill_diagonal(scores, -np.inf)
     first = np.argsort(-scores, axis=1)[:, :k]
     counts = relevant.sum(axis=1)
@@ -87,7 +90,7 @@ def _variants(scores: NDArray[np.float32], pictures: Sequence[Picture], k: int) 
     return float((hits[counts > 0] / np.minimum(counts[counts > 0], k)).mean())
 
 
-def _sound(results: Sequence[Vector | LensembleError]) -> list[Vector]:
+def _without_errors(results: Sequence[Vector | LensembleError]) -> list[Vector]:
     for result in results:
         if isinstance(result, LensembleError):
             raise result

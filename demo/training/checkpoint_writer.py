@@ -1,4 +1,4 @@
-"""A trained encoder -> a serving checkpoint in Hugging Face format, float16."""
+"""Writes a trained encoder as a serving checkpoint in Hugging Face's layout, in float16."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from lensemble_contract.errors import InvalidInputError
 from lensemble_export.checkpoint_checks import read_json
 from lensemble_export.convert_checkpoint import OPTIONAL_FILES, REQUIRED_FILES, convert_checkpoint
 
+# Training only uses pictures of these areas.
 MIN_PIXELS, MAX_PIXELS = 64 * 64, 128 * 128
-"""Training sees pictures of these areas only."""
+# Half the bytes of float32, and eight times as precise as bfloat16 for weights of this size.
 DTYPE = torch.float16
-"""Half the bytes of float32, and eight times as fine as bfloat16 at these weights' sizes."""
 
 
-def publish(encoder: TorchEngine, initial: Path, out: Path, min_dimension: int) -> Profile:
+def write_checkpoint(encoder: TorchEngine, initial: Path, out: Path, min_dimension: int) -> Profile:
     """Writes the checkpoint.
 
     Args:
-        encoder: Trained.
-        initial: The folder that training began with: configuration and tokenizer.
-        out: Where to write; a checkpoint that stands there is replaced.
-        min_dimension: Smallest Matryoshka length trained for.
+        encoder: Trained encoder.
+        initial: Checkpoint that training began with, for its configuration and tokenizer.
+        out: Folder to write; an existing checkpoint is replaced.
+        min_dimension: Smallest Matryoshka length of the training.
 
     Returns:
         The profile that was written.
 
     Raises:
-        InvalidInputError: `out` holds something else.
+        InvalidInputError: `out` contains something other than a checkpoint.
     """
     if out.exists() and not (out / PROFILE_FILE).is_file() and any(out.iterdir()):
         raise InvalidInputError(
-            f"{str(out)!r} is there and is no checkpoint; choose another folder", field="out"
+            f"{str(out)!r} exists and is not a checkpoint; choose another folder", field="out"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
@@ -56,21 +56,21 @@ def publish(encoder: TorchEngine, initial: Path, out: Path, min_dimension: int) 
         limit_pixels(folder)
         save_file(weights(encoder), folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "model.safetensors").chmod(0o644)
-        made = Path(name) / "made"
+        converted = Path(name) / "converted"
         profile = convert_checkpoint(
             str(folder),
-            made,
+            converted,
             min_pixels=MIN_PIXELS,
             max_pixels=MAX_PIXELS,
             min_dimension=min_dimension,
         )
         shutil.rmtree(out, ignore_errors=True)
-        made.rename(out)
+        converted.rename(out)
         return profile
 
 
 def limit_pixels(folder: Path) -> None:
-    """Writes the pixel limits where the reference reads them."""
+    """Writes the pixel limits into the file from which the reference reads them."""
     path = folder / "preprocessor_config.json"
     processor = read_json(path)
     processor["size"] = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
@@ -78,12 +78,12 @@ def limit_pixels(folder: Path) -> None:
 
 
 def weights(encoder: TorchEngine) -> dict[str, torch.Tensor]:
-    """The encoder's weights under the names of `Qwen3VLForConditionalGeneration`."""
+    """Returns the encoder's weights under the names of `Qwen3VLForConditionalGeneration`."""
     named = dict(encoder.model.state_dict())
     patch = encoder.model.visual.patch_embed
     assert isinstance(patch, PatchEmbedding)
     del named["visual.patch_embed.weight"], named["visual.patch_embed.bias"]
-    # The Linear is the kernel summed over two equal frames; each gets half.
+    # The Linear has the kernel summed over two equal frames, so each frame gets half of it.
     side = encoder.profile.image.patch_size
     frame = patch.weight.reshape(-1, 3, 1, side, side) / 2
     named["visual.patch_embed.proj.weight"] = frame.expand(-1, -1, 2, -1, -1)

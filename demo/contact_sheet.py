@@ -1,4 +1,4 @@
-"""Queries and what was found for them, as one picture."""
+"""Draws queries and their hits as one picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 _TILE, _GAP, _QUERY_WIDTH, _LINE = 72, 8, 230, 14
-# Pillow's own font has no accents.
+# Pillow's own font has no accented letters.
 _FONT = Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 _GREY, _BLACK = (120, 120, 120), (0, 0, 0)
 
@@ -20,9 +20,9 @@ class Answer:
     """One query and its hits.
 
     Attributes:
-        text: Of the query; empty if there is none.
-        picture: Of the query.
-        hits: Pictures found with their scores, nearest first.
+        text: Text of the query; empty if there is none.
+        picture: Picture of the query; None if there is none.
+        hits: Pictures of the hits with their scores, nearest first.
     """
 
     text: str
@@ -34,7 +34,7 @@ def contact_sheet(answers: Sequence[Answer], path: Path) -> Path:
     """Draws one row per query: the query, then its hits with their scores.
 
     Args:
-        answers: Queries and hits.
+        answers: Queries with their hits.
         path: PNG file to write.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The training loop: resumable, and on the same CPU the same under the same seed."""
+"""The training loop. It can be resumed, and is reproducible on the same CPU with the same seed."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from demo.training.forward import has_bf16
+from demo.training.differentiable_encoding import trains_in_bf16
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 STATE_FILE = "state.pt"
+# Weights that are looked up or see raw pixels: AdamW trains them, because Muon is meant for
+# matrices between hidden states.
 TABLES = (
     "language_model.embed_tokens.weight",
     "visual.pos_embed.weight",
     "visual.patch_embed.weight",
 )
-"""What is looked up or sees raw pixels; Muon is for matrices between hidden states."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train.
+class TrainingRecipe:
+    """Hyperparameters of a training phase.
 
     Attributes:
-        steps: In all.
-        learning_rate: At its highest; it rises over `warm_up` of the steps, then falls to 0 along a
+        steps: Number of steps.
+        learning_rate: Highest learning rate; it rises during the warm-up, then falls to 0 along a
             cosine.
-        warm_up: Share of the steps.
-        weight_decay: Of matrices.
-        clip: Longest gradient.
+        warm_up: Share of the steps in which the learning rate rises.
+        weight_decay: Weight decay of matrices.
+        clip: Largest norm of the gradient.
         dimensions: Matryoshka lengths.
-        save_every: Steps between two saved states.
+        save_every: Number of steps between two saved states.
     """
 
     steps: int = 3500
@@ -51,7 +52,7 @@ class Recipe:
     save_every: int = 250
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         rise = max(1, round(self.warm_up * self.steps))
         if step < rise:
             return self.learning_rate * (step + 1) / rise
@@ -59,10 +60,10 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-class _WholePrecision(TorchFunctionMode):
-    """Keeps float32 where code asks for bfloat16, as Muon does.
+class _Float32Only(TorchFunctionMode):
+    """Computes in float32 where code converts to bfloat16, as Muon does.
 
-    A CPU without such instructions multiplies bfloat16 matrices a hundred times slower.
+    A CPU without bfloat16 instructions multiplies such matrices a hundred times more slowly.
     """
 
     def __torch_function__(
@@ -74,38 +75,38 @@ class _WholePrecision(TorchFunctionMode):
 
 
 class Trainer:
-    """Trains an encoder in place: matrices by Muon, tables and the rest by AdamW.
+    """Trains an encoder in place: matrices with Muon, all other weights with AdamW.
 
     Args:
-        encoder: Its weights, float32, on the device to train on.
-        lesson: Step -> loss with its graph; its own parameters are trained, too.
-        recipe: How.
-        folder: Where states are saved; None saves none.
+        encoder: TorchEngine with float32 weights, on the device to train on.
+        objective: Module from a step to its loss; its own parameters are trained too.
+        recipe: Hyperparameters.
+        folder: Folder of the saved state; None saves none.
     """
 
     def __init__(
         self,
         encoder: TorchEngine,
-        lesson: nn.Module,
-        recipe: Recipe,
+        objective: nn.Module,
+        recipe: TrainingRecipe,
         folder: Path | None = None,
     ) -> None:
-        self._encoder, self._lesson, self._recipe = encoder, lesson, recipe
+        self._encoder, self._objective, self._recipe = encoder, objective, recipe
         self._folder = folder
-        self._bf16 = has_bf16(encoder)
+        self._bf16 = trains_in_bf16(encoder)
         self.step = 0
-        self.seconds = 0.0  # spent on the steps so far, in earlier runs too
+        self.seconds = 0.0  # spent on all steps, including those of earlier runs
         encoder.model.requires_grad_(True)
         named = dict(encoder.model.named_parameters())
         matrices = [p for name, p in named.items() if p.ndim == 2 and name not in TABLES]
         tables = [p for name, p in named.items() if p.ndim == 2 and name in TABLES]
-        rest = [*(p for p in named.values() if p.ndim != 2), *lesson.parameters()]
+        rest = [*(p for p in named.values() if p.ndim != 2), *objective.parameters()]
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(
                 matrices,
                 lr=recipe.learning_rate,
                 weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",  # so that one rate serves both
+                adjust_lr_fn="match_rms_adamw",  # lets both optimizers use one learning rate
             ),
             torch.optim.AdamW(
                 [
@@ -118,10 +119,10 @@ class Trainer:
         )
 
     def run(self, report: Callable[[], str] | None = None, *, progress: bool = True) -> list[float]:
-        """Trains to the recipe's last step, from a saved state if there is one.
+        """Trains to the recipe's last step, starting from a saved state if there is one.
 
         Args:
-            report: Called where a state is saved; what it returns is printed.
+            report: Function that is called when a state is saved; its result is printed.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -143,21 +144,21 @@ class Trainer:
         return losses
 
     def advance(self) -> float:
-        """One step.
+        """Runs one step.
 
         Returns:
-            Its loss.
+            The loss of the step.
         """
         began = time.monotonic()
-        loss: torch.Tensor = self._lesson(self.step)
+        loss: torch.Tensor = self._objective(self.step)
         for optimizer in self._optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = self._recipe.rate(self.step)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [*self._encoder.model.parameters(), *self._lesson.parameters()]
+        parameters = [*self._encoder.model.parameters(), *self._objective.parameters()]
         nn.utils.clip_grad_norm_(parameters, self._recipe.clip)
-        with contextlib.nullcontext() if self._bf16 else _WholePrecision():
+        with contextlib.nullcontext() if self._bf16 else _Float32Only():
             for optimizer in self._optimizers:
                 optimizer.step()
         self.step += 1
@@ -172,7 +173,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "model": self._encoder.model.state_dict(),
-            "lesson": self._lesson.state_dict(),
+            "objective": self._objective.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
         part = self._folder / f"{STATE_FILE}.part"
@@ -186,7 +187,7 @@ class Trainer:
             self._folder / STATE_FILE, map_location=self._encoder.device, weights_only=True
         )
         self._encoder.model.load_state_dict(state["model"])
-        self._lesson.load_state_dict(state["lesson"])
+        self._objective.load_state_dict(state["objective"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]

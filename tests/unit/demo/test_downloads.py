@@ -1,10 +1,10 @@
-"""Fonts and keywords: what is said where they cannot be had."""
+"""Downloading the font and the keywords: error messages, and which keywords a picture has."""
 
 import json
 
 import pytest
 
-from demo.emoji import sources
+from demo.emoji import downloads
 from demo.emoji.concepts import LANGUAGES, Picture
 from demo.emoji.render import render
 from lensemble_client import InvalidInputError
@@ -16,16 +16,16 @@ def test_missing_font_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "message"),
     [
         ("false", "`false` failed .*unpack it in"),
         ("no-such-program", "`no-such-program` failed .*unpack it in"),
         ("true", "`true` downloaded nothing"),
     ],
 )
-def test_failed_download_says_what_to_do(tmp_path, program, said):
-    with pytest.raises(InvalidInputError, match=said):
-        sources._fetch(tmp_path / "cache", [program], "*.deb")
+def test_failed_download_says_what_to_do(tmp_path, program, message):
+    with pytest.raises(InvalidInputError, match=message):
+        downloads._download(tmp_path / "cache", [program], "*.deb")
 
 
 def test_keywords_are_those_of_the_emoji_without_skin_tone(tmp_path):
@@ -36,6 +36,6 @@ def test_keywords_are_those_of_the_emoji_without_skin_tone(tmp_path):
         table = {"annotations": {"annotations": words}}
         (folder / "annotations.json").write_text(json.dumps(table))
     pictures = [Picture("1", "👋🏿", "", {}, False), Picture("2", "❤️", "", {}, False)]
-    found = sources.keywords(tmp_path, pictures)
-    assert found["1"]["es"] == ["wave", "es"]
-    assert found["2"] == {language: [] for language in LANGUAGES}
+    keywords = downloads.keywords(tmp_path, pictures)
+    assert keywords["1"]["es"] == ["wave", "es"]
+    assert keywords["2"] == {language: [] for language in LANGUAGES}

@@ -1,4 +1,4 @@
-"""Items to vectors with a graph, the way that is fast backwards."""
+"""Encodes items with gradients, by the attention kernel whose backward pass is fast."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 
 
-def has_bf16(encoder: TorchEngine) -> bool:
-    """Whether training computes in bfloat16 where the encoder is.
+def trains_in_bf16(encoder: TorchEngine) -> bool:
+    """Tells whether training computes in bfloat16 on the encoder's device.
 
-    A CPU without such instructions multiplies bfloat16 matrices a hundred times slower.
+    A CPU without bfloat16 instructions multiplies such matrices a hundred times more slowly.
     """
     return encoder.device.type == "cuda" or bf16_is_faster()
 
 
-def vectors(encoder: TorchEngine, items: Sequence[Features]) -> torch.Tensor:
-    """Vectors of items, with the graph that made them.
+def encode_with_gradients(encoder: TorchEngine, items: Sequence[Features]) -> torch.Tensor:
+    """Returns the vectors of items, with the graph that computed them.
 
     Args:
-        encoder: On the device to compute on.
-        items: N.
+        encoder: TorchEngine, on the device to compute on.
+        items: N items.
 
     Returns:
         (N, D) float32, unit length.
@@ -34,8 +34,8 @@ def vectors(encoder: TorchEngine, items: Sequence[Features]) -> torch.Tensor:
     packed = encoder.pack(items)
     kernel: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if encoder.device.type == "cpu":
-        # PyTorch's fused attention is slow backwards where sequences are short.
+        # The backward pass of PyTorch's fused attention is slow for short sequences.
         kernel = sdpa_kernel(SDPBackend.MATH)
-    enabled = has_bf16(encoder)
+    enabled = trains_in_bf16(encoder)
     with torch.autocast(encoder.device.type, torch.bfloat16, enabled=enabled), kernel:
         return encoder.forward_with_gradients(packed).float()

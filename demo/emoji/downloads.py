@@ -1,8 +1,8 @@
-"""Where pictures and words come from: fetched by the machine's own package tools, kept in a cache.
+"""Downloads the font and the keywords with the machine's package tools, and keeps them in a cache.
 
 - Debian's `fonts-noto-color-emoji`: Noto Color Emoji, SIL Open Font License 1.1.
 - npm's `cldr-annotations-full`: keywords of emoji in many languages, Unicode License v3.
-- PyPI's `emoji` (installed): names of emoji, BSD; they are CLDR's too.
+- PyPI's `emoji`, which is installed: names of emoji, BSD; the names come from CLDR too.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ KEYWORDS_PACKAGE = "cldr-annotations-full@48.2.0"
 
 _FONT = Path("usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 
+# Picture id -> language -> other words for it.
 Keywords = dict[str, dict[str, list[str]]]
-"""Picture id -> language -> other words for it."""
 
 
 def font_file(cache: Path) -> Path:
-    """NotoColorEmoji.ttf: the installed one, or one unpacked into the cache.
+    """Returns the path of NotoColorEmoji.ttf: installed, or unpacked into the cache.
 
     Args:
-        cache: Where the package is kept.
+        cache: Folder in which packages are kept.
 
     Raises:
-        InvalidInputError: It is not installed and cannot be fetched.
+        InvalidInputError: The font is not installed and cannot be downloaded.
     """
     installed, unpacked = Path("/") / _FONT, cache / "font" / _FONT
     if installed.is_file():
         return installed
     if not unpacked.is_file():
-        package = _fetch(cache / "font", ["apt-get", "download", FONT_PACKAGE], "*.deb")
+        package = _download(cache / "font", ["apt-get", "download", FONT_PACKAGE], "*.deb")
         _run(["dpkg", "-x", package.name, "."], cache / "font")
     return unpacked
 
 
 def keywords(cache: Path, pictures: Sequence[Picture]) -> Keywords:
-    """CLDR's keywords of pictures.
+    """Returns CLDR's keywords of pictures.
 
-    A skin tone adds none: its picture has those of the emoji without.
+    A picture with a skin tone has the keywords of the emoji without it.
 
     Args:
-        cache: Where the package is kept.
-        pictures: Which.
+        cache: Folder in which packages are kept.
+        pictures: Pictures.
 
     Raises:
-        InvalidInputError: The package cannot be fetched.
+        InvalidInputError: The package cannot be downloaded.
     """
     folder = cache / "keywords"
     if not (folder / "package").is_dir():
-        archive = _fetch(folder, ["npm", "pack", "--silent", KEYWORDS_PACKAGE], "*.tgz")
+        archive = _download(folder, ["npm", "pack", "--silent", KEYWORDS_PACKAGE], "*.tgz")
         with tarfile.open(archive) as opened:
             opened.extractall(folder / "part", filter="data")
         (folder / "part" / "package").rename(folder / "package")
@@ -76,15 +76,15 @@ def keywords(cache: Path, pictures: Sequence[Picture]) -> Keywords:
     }
 
 
-def _fetch(folder: Path, command: list[str], pattern: str) -> Path:
-    """Runs a package tool in an empty folder and returns what it downloaded."""
+def _download(folder: Path, command: list[str], pattern: str) -> Path:
+    """Runs a package tool in an empty folder and returns the file that it downloaded."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     _run(command, folder)
-    found = sorted(folder.glob(pattern))
-    if not found:
+    files = sorted(folder.glob(pattern))
+    if not files:
         raise InvalidInputError(f"`{' '.join(command)}` downloaded nothing", field="work")
-    return found[0]
+    return files[0]
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -92,7 +92,7 @@ def _run(command: list[str], folder: Path) -> None:
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError) as error:
         raise InvalidInputError(
-            f"`{' '.join(command)}` failed ({error}); fetch it by other means and unpack it in "
-            f"{str(folder)!r}",
+            f"`{' '.join(command)}` failed ({error}); download the package by other means and "
+            f"unpack it in {str(folder)!r}",
             field="work",
         ) from error
