@@ -20,7 +20,8 @@ class PromptsWithRandomCuts:
     """Prompts whose words are cut at random, so that the model also learns rare pieces of words.
 
     This has the effect of BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267), for which the
-    tokenizer takes no seed. Only the user's text is cut; the rest of the prompt is that of `PromptBuilder`.
+    tokenizer takes no seed. Only the user's text is cut; the rest of the prompt is that of
+    `PromptBuilder`.
 
     Args:
         checkpoint: Checkpoint with its tokenizer and profile.

@@ -20,7 +20,9 @@ from lensemble_contract.items import Item
 LANGUAGES = ("en", "es")
 
 
-def embed(encoder: TorchEngine, preprocess: Preprocessor, items: Sequence[Item]) -> NDArray[np.float32]:
+def embed(
+    encoder: TorchEngine, preprocess: Preprocessor, items: Sequence[Item]
+) -> NDArray[np.float32]:
     """Returns the vectors of items.
 
     Args:

@@ -35,7 +35,9 @@ def test_variant_loss_compares_each_variant_with_all_irrelevant_documents():
         )
         for query, positives, negatives in ((0, (0, 2), (3, 4, 5)), (1, (4,), (0, 1, 2, 5))):
             pair_losses = [
-                torch.log(1 + sum(torch.exp(scores[query, n] - scores[query, p]) for n in negatives))
+                torch.log(
+                    1 + sum(torch.exp(scores[query, n] - scores[query, p]) for n in negatives)
+                )
                 for p in positives
             ]
             expected.append(sum(pair_losses) / len(pair_losses))

@@ -16,7 +16,9 @@ def test_written_dataset_can_be_evaluated(tmp_path):
         Picture(name, emoji, "hand", dict.fromkeys(FRAMES, name), True)
         for name, emoji in (("hand", "✋"), ("hand dark skin tone", "✋🏿"))
     ]
-    hands = {p.id: draw_shape(colour, "bar") for p, colour in zip(toned, ("pink", "brown"), strict=True)}
+    hands = {
+        p.id: draw_shape(colour, "bar") for p, colour in zip(toned, ("pink", "brown"), strict=True)
+    }
     # Held out by its name, but it looks like a picture that is trained on.
     twin = Picture("twin", "x", "twin", dict.fromkeys(FRAMES, "twin"), True)
     toned, hands = [*toned, twin], {**hands, "twin": RENDERED["red circle"]}
