@@ -1,4 +1,4 @@
-"""Starts workers, kills them, and knows what an index must hold after that."""
+"""Starts and kills worker processes, and knows what an index must contain afterwards."""
 
 from __future__ import annotations
 
@@ -25,58 +25,67 @@ from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
 from lensemble.index.storage.changes import Upsert
 from lensemble.index.storage.read_results import StoredItem
 from lensemble.index.storage.store import Store
-from tests.faults.worker import SHARED, SLOTS, batch, check_matches, marked, marker, vector
+from tests.faults.worker import (
+    OWN_IDS,
+    SHARED_IDS,
+    batch,
+    check_hits,
+    last_batch,
+    marker_vector,
+    vector,
+)
 from tests.paths import ROOT
 
-PATIENCE_S = 60.0
-"""For what takes milliseconds, unless the machine is very busy."""
+# Deadline for states that a process reaches within milliseconds on an idle machine. It only ends a
+# test that would hang, so it is generous for busy machines.
+PATIENCE_S = 120.0
 
 _PIPE_BYTES = 4096
 
 
-class Nursery:
+class ForkServer:
     """A process that has imported everything, and forks workers."""
 
     def __init__(self) -> None:
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        self._channel, child_channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with child_channel:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.worker", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.faults.worker", str(child_channel.fileno())],
                 cwd=ROOT,
-                pass_fds=[theirs.fileno()],
-                # One thread: a process with several must not fork.
+                pass_fds=[child_channel.fileno()],
+                # One thread: a process with several threads must not fork.
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
 
     def start(self, job: str, **arguments: object) -> Worker:
         """Starts one of `worker.JOBS`."""
-        ours, theirs = os.pipe()
-        # Who reports and is not heard waits, and does not run away.
-        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        said = json.dumps({"job": job, "arguments": arguments}, default=str)
+        read_end, write_end = os.pipe()
+        # A small pipe, so that a writer whose reports are not read soon waits.
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        message = json.dumps({"job": job, "arguments": arguments}, default=str)
         try:
-            socket.send_fds(self._channel, [said.encode()], [theirs])
+            socket.send_fds(self._channel, [message.encode()], [write_end])
         finally:
-            os.close(theirs)
-        return Worker(self, int(self._channel.recv(64)), ours)
+            os.close(write_end)
+        return Worker(self, int(self._channel.recv(64)), read_end)
 
     def wait(self, pid: int) -> int:
-        """The exit status of a worker, once it has ended; minus the signal that ended it."""
+        """Waits until a worker ends; its exit status, or minus the signal that ended it."""
         self._channel.send(json.dumps({"wait": pid}).encode())
         return int(self._channel.recv(64))
 
     def close(self) -> None:
-        """Ends all workers."""
+        """Ends the process and all its workers."""
         self._channel.close()
         self._process.wait(PATIENCE_S)
 
 
 class Worker:
-    """A process that works on an index."""
+    """A process that works on an index; leaving the `with` block kills it."""
 
-    def __init__(self, nursery: Nursery, pid: int, pipe: int) -> None:
-        self._nursery, self.pid, self._pipe = nursery, pid, pipe
-        self._rest = b""
+    def __init__(self, fork_server: ForkServer, pid: int, pipe: int) -> None:
+        self._fork_server, self.pid, self._pipe = fork_server, pid, pipe
+        self._buffer = b""
         self._closed = self.ended = False
         os.set_blocking(pipe, False)
 
@@ -87,94 +96,149 @@ class Worker:
         if not self.ended:
             self.kill()
 
-    def said(self, wait_s: float = 0.0) -> list[str]:
-        """What it reported since the last time; waits for a line, but not for ever.
+    def reports(self, wait_s: float = 0.0) -> list[str]:
+        """The lines reported since the last call; waits up to `wait_s` seconds for one.
 
         Raises:
-            AssertionError: It failed.
+            AssertionError: The worker failed.
         """
         if not self.ended:
             self._read(wait_s)
-        *whole, self._rest = self._rest.split(b"\n")
-        lines = [line.decode() for line in whole]
-        for line in lines:
-            assert not line.startswith("failed"), line.replace("\\n", "\n")
-        return lines
+        *lines, self._buffer = self._buffer.split(b"\n")
+        reports = [line.decode() for line in lines]
+        for report in reports:
+            assert not report.startswith("failed"), report.replace("\\n", "\n")
+        return reports
+
+    def wait_for_reports(self, count: int) -> list[str]:
+        """Waits for at least so many reports from now on, and returns them."""
+        reports: list[str] = []
+        deadline = time.monotonic() + PATIENCE_S
+        while len(reports) < count:
+            assert time.monotonic() < deadline, f"{len(reports)} of {count} reports"
+            reports += self.reports(1.0)
+        return reports
+
+    def wait_for_progress(self) -> None:
+        """Waits for a report about something that the worker did after this call."""
+        self.reports()
+        self.wait_for_reports(1)
 
     def kill(self) -> list[str]:
-        """Kills it, waits until it is gone, and returns the last that it reported."""
+        """Kills the worker and waits for its end; returns its last reports."""
         os.kill(self.pid, signal.SIGKILL)
-        status, lines = self.end()
-        assert status == -signal.SIGKILL, f"it had ended by itself with status {status}"
-        return lines
+        status, reports = self.wait()
+        assert status == -signal.SIGKILL, f"the worker had ended by itself with status {status}"
+        return reports
 
-    def end(self) -> tuple[int, list[str]]:
-        """Waits until it ends; its exit status, and the last that it reported."""
-        until = time.monotonic() + PATIENCE_S
+    def wait(self) -> tuple[int, list[str]]:
+        """Waits until the worker ends; its exit status, and its last reports."""
+        deadline = time.monotonic() + PATIENCE_S
         while not self._closed:
             self._read(1.0)
-            assert time.monotonic() < until, "it does not end"
-        status = self._nursery.wait(self.pid)
+            assert time.monotonic() < deadline, "the worker does not end"
+        status = self._fork_server.wait(self.pid)
         self.ended = True
         os.close(self._pipe)
-        return status, self.said()
+        return status, self.reports()
 
     def _read(self, wait_s: float) -> None:
-        """Takes what is in the pipe."""
-        waiting = select.poll()  # `select` takes no descriptor above 1,023
-        waiting.register(self._pipe, select.POLLIN)
-        waiting.poll(wait_s * 1000)
+        """Reads what is in the pipe."""
+        poll = select.poll()  # `select` does not accept descriptors above 1,023
+        poll.register(self._pipe, select.POLLIN)
+        poll.poll(wait_s * 1000)
         with contextlib.suppress(BlockingIOError):
-            while more := os.read(self._pipe, 1 << 16):
-                self._rest += more
+            while data := os.read(self._pipe, 1 << 16):
+                self._buffer += data
             self._closed = True
 
 
-class Truth:
-    """What an index must hold, from the seed and from what writers were told.
+class ExpectedIndex:
+    """What an index must contain, computed from the seed and from the reports of writers.
 
     Attributes:
-        seed: See `worker.batch`.
-        items: Live items by id.
-        sequence: Of the last change.
-        told: Per writer the numbers of batches that were acknowledged, or found in the index, with
-            their last sequence number.
-        applied: Per writer the number of the last batch in `items`; -1 before the first.
+        seed: see `worker.batch`.
+        items: live items by id, with the sequence number of each.
+        sequence: sequence number of the last change.
+        acknowledged: for each writer the numbers of batches that were acknowledged, or found in the
+            index, with their last sequence number.
+        applied: for each writer the number of the last batch in `items`; -1 before the first.
     """
 
     def __init__(self, seed: int, writers: int) -> None:
         self.seed = seed
         self.items: dict[str, tuple[Upsert, int]] = {}
         self.sequence = 0
-        self.told: list[dict[int, int]] = [{} for _ in range(writers)]
+        self.acknowledged: list[dict[int, int]] = [{} for _ in range(writers)]
         self.applied = [-1] * writers
 
-    def hear(self, writer: int, lines: list[str]) -> None:
-        """Takes a writer's reports."""
-        for line in lines:
-            number, last = map(int, line.split())
-            assert self.told[writer].setdefault(number, last) == last
+    def acknowledge(self, writer: int, reports: list[str]) -> None:
+        """Takes the reports of a writer."""
+        for report in reports:
+            number, sequence = map(int, report.split())
+            assert self.acknowledged[writer].setdefault(number, sequence) == sequence
 
-    def advance(self, marks: Mapping[int, tuple[int, int]]) -> None:
-        """Applies batches, in the order in which they were committed.
+    def last_acknowledged(self, writer: int) -> int:
+        """Number of a writer's last acknowledged batch; -1 if there is none."""
+        return max(self.acknowledged[writer], default=-1)
+
+    def write(self, store: Store, writer: int, number: int) -> None:
+        """Writes a batch from this process, and takes it as acknowledged."""
+        sequence = store.write(batch(self.seed, writer, number))[-1]
+        self.acknowledge(writer, [f"{number} {sequence}"])
+
+    def advance(self, markers: Mapping[int, tuple[int, int]]) -> None:
+        """Applies batches in the order in which they were committed.
 
         Args:
-            marks: By writer, the number and the last sequence of its last batch in the index.
+            markers: for each writer the number and the last sequence number of its last batch in
+                the index.
         """
         batches: list[tuple[int, int, int]] = []
-        for writer, (last, sequence) in marks.items():
+        for writer, (last, last_sequence) in markers.items():
             for number in range(self.applied[writer] + 1, last + 1):
-                at = self.told[writer].get(number, sequence if number == last else None)
-                assert at is not None, f"batch {number} of {writer} was never acknowledged"
-                batches.append((at, writer, number))
-            if last in self.told[writer]:
-                assert self.told[writer][last] == sequence
+                default = last_sequence if number == last else None
+                sequence = self.acknowledged[writer].get(number, default)
+                assert sequence is not None, f"batch {number} of {writer} was never acknowledged"
+                batches.append((sequence, writer, number))
+            if last in self.acknowledged[writer]:
+                assert self.acknowledged[writer][last] == last_sequence
             self.applied[writer] = last
-        for at, writer, number in sorted(batches):
-            self.told[writer][number] = at
+        for sequence, writer, number in sorted(batches):
+            self.acknowledged[writer][number] = sequence
             self._apply(writer, number)
-            # No number left out, none twice: nothing else was written, and none of this in part.
-            assert self.sequence == at, f"batch {number} of {writer} ends at {at}"
+            # Sequence numbers have no gap and no duplicate, so nothing else was written, and no
+            # batch was written in part.
+            assert self.sequence == sequence, f"batch {number} of {writer} ends at {sequence}"
+
+    def ids(self) -> list[str]:
+        """All ids that writers use."""
+        writers = range(len(self.acknowledged))
+        own = [f"{writer}/{n}" for writer in writers for n in range(OWN_IDS)]
+        markers = [f"last/{writer}" for writer in writers]
+        return [*own, *(f"all/{n}" for n in range(SHARED_IDS)), *markers]
+
+    def check_items(self, items: Mapping[str, StoredItem | None]) -> None:
+        """Checks what `Store.get` returned for all ids."""
+        for id_, item in items.items():
+            expected = self.items.get(id_)
+            assert (item is None) == (expected is None), f"{id_}: {item}, expected {expected}"
+            if item is not None and expected is not None:
+                change, sequence = expected
+                assert (item.id, item.document) == (id_, change.document)
+                assert (item.sequence, item.digest) == (sequence, change.digest)
+                assert np.array_equal(item.vector, change.vector)
+
+    def check_results(self, queries: NDArray[np.float32], results: list[list[IndexHit]]) -> None:
+        """Checks that results equal those of exact search in `items`."""
+        matrix = np.stack([change.vector for change, _ in self.items.values()])
+        for query, hits in zip(queries, results, strict=True):
+            check_hits(self.seed, query, hits)
+            best = np.sort(matrix @ query)[::-1][:10]
+            assert len(hits) == len(best)
+            assert np.allclose([hit.score for hit in hits], best, atol=1e-4)
+            for hit in hits:
+                assert hit.document == self.items[hit.id][0].document
 
     def _apply(self, writer: int, number: int) -> None:
         for change in batch(self.seed, writer, number):
@@ -184,86 +248,63 @@ class Truth:
             elif self.items.pop(change.id, None) is not None:
                 self.sequence += 1
 
-    def ids(self) -> list[str]:
-        """All ids that there may ever be."""
-        own = [f"{writer}/{slot}" for writer in range(len(self.told)) for slot in range(SLOTS)]
-        marks = [f"last/{writer}" for writer in range(len(self.told))]
-        return [*own, *(f"all/{slot}" for slot in range(SHARED)), *marks]
 
-    def check_records(self, records: Mapping[str, StoredItem | None]) -> None:
-        """Whether what `Store.get` gave for all ids is what must be there."""
-        for id_, record in records.items():
-            expected = self.items.get(id_)
-            assert (record is None) == (expected is None), f"{id_}: {record}, not {expected}"
-            if record is not None and expected is not None:
-                change, sequence = expected
-                assert (record.id, record.document) == (id_, change.document)
-                assert (record.sequence, record.digest) == (sequence, change.digest)
-                assert np.array_equal(record.vector, change.vector)
-
-    def check_answers(self, queries: NDArray[np.float32], answers: list[list[IndexHit]]) -> None:
-        """Whether answers are those of exact search in what must be there."""
-        matrix = np.stack([change.vector for change, _ in self.items.values()])
-        for query, found in zip(queries, answers, strict=True):
-            check_matches(self.seed, query, found)
-            best = np.sort(matrix @ query)[::-1][: max(len(found), 10)]
-            assert len(found) == min(10, len(best))
-            assert np.allclose([match.score for match in found], best[:10], atol=1e-4)
-            for match in found:
-                assert match.document == self.items[match.id][0].document
-
-
-def check(
+def check_index(
     folder: Path,
-    truth: Truth,
+    expected: ExpectedIndex,
     writers: Mapping[int, Worker] | None = None,
     snapshot_lost: bool = False,
 ) -> None:
-    """Reads all of an index, which others may go on with, and compares it with the truth.
+    """Reads all of an index, while others may go on writing, and compares it.
 
     Args:
-        folder: Of the index.
-        truth: Of the index; batches that were committed, but not acknowledged, are added to it.
-        writers: Those that are alive.
-        snapshot_lost: Whether the current snapshot need not be there.
+        folder: folder of the index.
+        expected: what the index must contain. Batches that were committed but not acknowledged are
+            added to it.
+        writers: writers that are alive, by number.
+        snapshot_lost: whether the current snapshot may be missing.
     """
     writers = writers or {}
-    _hear(truth, writers)
-    acknowledged = [max(told, default=-1) for told in truth.told]
+    for writer, worker in writers.items():
+        expected.acknowledge(writer, worker.reports())
+    acknowledged = [expected.last_acknowledged(n) for n in range(len(expected.acknowledged))]
     with Store.open(folder) as store:
         with store.reading():
             store.verify()
-            records = dict(zip(truth.ids(), store.get(truth.ids()), strict=True))
+            items = dict(zip(expected.ids(), store.get(expected.ids()), strict=True))
             count, sequence = len(store), store.sequence
-        marks = _marks(records)
-        for writer, known in enumerate(acknowledged):
-            there = marks[writer][0] if writer in marks else -1
-            assert there >= known, f"batch {known} of {writer} was acknowledged; {there} is there"
+        markers = _markers(items)
+        for writer, last in enumerate(acknowledged):
+            committed = markers[writer][0] if writer in markers else -1
+            assert committed >= last, (
+                f"of writer {writer}, batch {last} was acknowledged and is lost"
+            )
             if writer not in writers:
-                assert there <= known + 1, f"batches up to {there} of {writer}"
-        _wait(truth, writers, {writer: number for writer, (number, _) in marks.items()})
-        truth.advance(marks)
-        truth.check_records(records)
-        assert (count, sequence) == (len(truth.items), truth.sequence)
+                # A dead writer may have committed one batch without reporting it.
+                assert committed <= last + 1, f"writer {writer} has batches up to {committed}"
+        # The last batch that was found need not be acknowledged yet.
+        numbers = {writer: number - 1 for writer, (number, _) in markers.items()}
+        _wait_for_acknowledgement(expected, writers, numbers)
+        expected.advance(markers)
+        expected.check_items(items)
+        assert (count, sequence) == (len(expected.items), expected.sequence)
         if not snapshot_lost:
             _check_snapshot(store)
-    _check_search(folder, truth, writers)
+    _check_search(folder, expected, writers)
 
 
-def _marks(records: Mapping[str, StoredItem | None]) -> dict[int, tuple[int, int]]:
-    """By writer, the number and the sequence of its last batch."""
-    found = {}
-    for id_, record in records.items():
-        if id_.startswith("last/") and record is not None:
-            found[int(id_.removeprefix("last/"))] = (
-                json.loads(record.document)["batch"],
-                record.sequence,
-            )
-    return found
+def _markers(items: Mapping[str, StoredItem | None]) -> dict[int, tuple[int, int]]:
+    """By writer, the number and the sequence number of its last batch."""
+    markers = {}
+    for id_, item in items.items():
+        if id_.startswith("last/") and item is not None:
+            number = json.loads(item.document)["batch"]
+            markers[int(id_.removeprefix("last/"))] = (number, item.sequence)
+    return markers
 
 
 def _check_snapshot(store: Store) -> None:
-    """The snapshot that is named current can be loaded; unless it was replaced meanwhile."""
+    """Checks that the current snapshot can be loaded, unless it was replaced meanwhile."""
     while name := store.snapshot:
         try:
             Snapshot.load(store.folder, name)
@@ -272,64 +313,48 @@ def _check_snapshot(store: Store) -> None:
             assert store.snapshot != name, f"snapshot {name} is current and cannot be loaded"
 
 
-def _check_search(folder: Path, truth: Truth, writers: Mapping[int, Worker]) -> None:
-    """A new searcher agrees with exact search, at the moment at which it searches."""
-    count = len(truth.told)
+def _check_search(folder: Path, expected: ExpectedIndex, writers: Mapping[int, Worker]) -> None:
+    """Checks that a new searcher finds what exact search finds, at the moment of the search."""
+    count = len(expected.acknowledged)
     queries = np.stack(
         [
-            *(marker(truth.seed, writer) for writer in range(count)),
-            *(vector(truth.seed, 4, 4, 4, n) for n in range(4)),
+            *(marker_vector(expected.seed, writer) for writer in range(count)),
+            *(vector(expected.seed, 4, 4, 4, n) for n in range(4)),
         ]
     )
     with LiveIndex.open(folder) as live:
-        answers = live.search(queries, 10)
+        results = live.search(queries, 10)
         sequence, size = live.manifest["sequence"], len(live)
-    numbers = {writer: marked(answers[writer], writer) for writer in range(count)}
-    _wait(truth, writers, numbers, last_too=True)
-    truth.advance(
+    numbers = {writer: last_batch(results[writer], writer) for writer in range(count)}
+    _wait_for_acknowledgement(expected, writers, numbers)
+    expected.advance(
         {
-            writer: (number, truth.told[writer][number])
+            writer: (number, expected.acknowledged[writer][number])
             for writer, number in numbers.items()
-            if number > truth.applied[writer]
+            if number > expected.applied[writer]
         }
     )
-    assert [max(number, -1) for number in numbers.values()] == truth.applied
-    assert (size, sequence) == (len(truth.items), truth.sequence)
-    if truth.items:
-        truth.check_answers(queries, answers)
+    assert list(numbers.values()) == expected.applied
+    assert (size, sequence) == (len(expected.items), expected.sequence)
+    if expected.items:
+        expected.check_results(queries, results)
 
 
-def _hear(truth: Truth, writers: Mapping[int, Worker], wait_s: float = 0.0) -> None:
-    for writer, worker in writers.items():
-        truth.hear(writer, worker.said(wait_s))
-
-
-def _wait(
-    truth: Truth,
-    writers: Mapping[int, Worker],
-    numbers: Mapping[int, int],
-    last_too: bool = False,
+def _wait_for_acknowledgement(
+    expected: ExpectedIndex, writers: Mapping[int, Worker], numbers: Mapping[int, int]
 ) -> None:
-    """Waits until living writers reported what is in the index already."""
-    until = time.monotonic() + PATIENCE_S
+    """Waits until the living writers have reported the given batches."""
+    deadline = time.monotonic() + PATIENCE_S
     for writer, worker in writers.items():
-        number = numbers.get(writer, -1) - (not last_too)
-        while max(truth.told[writer], default=-1) < number:
-            assert time.monotonic() < until, f"writer {writer} does not go on"
-            truth.hear(writer, worker.said(1.0))
-
-
-def wait_for_report(worker: Worker) -> None:
-    """Waits until a worker reports something that it did not report before: it goes on."""
-    until = time.monotonic() + PATIENCE_S
-    worker.said()
-    while not worker.said(1.0):
-        assert time.monotonic() < until, "it does not go on"
+        number = numbers.get(writer, -1)
+        while expected.last_acknowledged(writer) < number:
+            assert time.monotonic() < deadline, f"writer {writer} makes no progress"
+            expected.acknowledge(writer, worker.reports(1.0))
 
 
 @contextlib.contextmanager
-def told(**circumstances: Any) -> Iterator[None]:
-    """Says with a failure where it happened."""
+def note_on_failure(**circumstances: Any) -> Iterator[None]:
+    """Adds the circumstances to an exception as a note."""
     try:
         yield
     except BaseException as error:

@@ -1,9 +1,13 @@
 """Writers, searchers and compactions are killed at random moments, and before every single step.
 
-After each kill all of the index is read: every acknowledged batch is there, with its vectors and
-documents; of a killed writer's last batch all is there or nothing; sequence numbers have no gap;
-checksums are right; the current snapshot loads; a new searcher agrees with exact search. Moments
-are drawn from seeds, but what they hit depends on the machine: a failure says which they were.
+After each kill the whole index is read. Every acknowledged batch must be there, with its vectors
+and documents. Of a killed writer's last batch, everything or nothing must be there. Sequence
+numbers must have no gap, checksums must be right, the current snapshot must load, and a new
+searcher must find what exact search finds.
+
+The random moments are drawn from seeds, but what the processes do at such a moment depends on the
+machine. So a failure says which moments they were, and no test expects a certain amount of work:
+where work must have been done, the test waits for reports of it.
 """
 
 import itertools
@@ -21,11 +25,19 @@ from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
 from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
-from tests.faults.harness import Truth, check, told, wait_for_report
+from tests.faults.harness import ExpectedIndex, check_index, note_on_failure
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
-LONGEST_S = 0.12
-"""Between a worker's start and its death: it has opened the index by then, and done some work."""
+# Longest time between a worker's last awaited report and its death: it can do some work in it.
+LONGEST_S = 0.05
+
+
+def seeds(first: int, count: int) -> pytest.MarkDecorator:
+    """Runs a test with several seeds; all but the first are marked as slow."""
+    others = [
+        pytest.param(seed, marks=pytest.mark.slow) for seed in range(first + 1, first + count)
+    ]
+    return pytest.mark.parametrize("seed", [first, *others])
 
 
 @pytest.fixture
@@ -34,141 +46,164 @@ def folder(tmp_path):
     return tmp_path / "index"
 
 
-def start_writer(nursery, folder, truth, writer, **more):
-    start = truth.applied[writer] + 1
-    return nursery.start(
-        "write", folder=folder, seed=truth.seed, writer=writer, start=start, **more
+def start_writer(fork_server, folder, expected, writer, **options):
+    return fork_server.start(
+        "write",
+        folder=folder,
+        seed=expected.seed,
+        writer=writer,
+        start=expected.applied[writer] + 1,
+        **options,
     )
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_killed_writer(nursery, folder, seed):
-    """Alone: who opens the index next recovers SQLite's log."""
+def at_random_moment(draw: random.Random, worker) -> list[str]:
+    """Waits for a random number of reports, and for a random time; returns the reports.
+
+    The number may be 0: then the worker may have hardly started.
+    """
+    reports = worker.wait_for_reports(draw.randrange(4))
+    time.sleep(draw.uniform(0, LONGEST_S))
+    return reports
+
+
+@seeds(0, 5)
+def test_killed_writer(fork_server, folder, seed):
+    """No other process has the index open, so the next one recovers SQLite's WAL file."""
     draw = random.Random(seed)
-    truth = Truth(seed, 1)
+    expected = ExpectedIndex(seed, 1)
     for kill in range(12):
-        delay_s = draw.uniform(0, LONGEST_S)
-        pages = draw.choice((10, 1000))  # as good as always in the middle of a checkpoint, or never
-        with told(seed=seed, kill=kill, delay_s=delay_s, pages=pages):
-            with start_writer(nursery, folder, truth, 0, checkpoint_pages=pages) as writer:
-                time.sleep(delay_s)
-                truth.hear(0, writer.kill())
-            check(folder, truth)
-    assert truth.applied[0] > 12
+        # With 10 pages, nearly every kill is during a checkpoint; with 1,000, none is.
+        pages = draw.choice((10, 1000))
+        with note_on_failure(seed=seed, kill=kill, pages=pages):
+            with start_writer(fork_server, folder, expected, 0, checkpoint_pages=pages) as writer:
+                expected.acknowledge(0, at_random_moment(draw, writer))
+                expected.acknowledge(0, writer.kill())
+            check_index(folder, expected)
 
 
-@pytest.mark.parametrize("seed", range(10, 14))
-def test_killed_writer_beside_another(nursery, folder, seed):
-    """The other goes on: a lock goes with the process that holds it."""
+@seeds(10, 4)
+def test_killed_writer_beside_another(fork_server, folder, seed):
+    """The other writer goes on, because the lock of a process ends with it."""
     draw = random.Random(seed)
-    truth = Truth(seed, 2)
-    writers = {n: start_writer(nursery, folder, truth, n, checkpoint_pages=50) for n in range(2)}
+    expected = ExpectedIndex(seed, 2)
+
+    def start(number):
+        return start_writer(fork_server, folder, expected, number, checkpoint_pages=50)
+
+    writers = {number: start(number) for number in range(2)}
     try:
         for kill in range(12):
-            delay_s, victim = draw.uniform(0, LONGEST_S), draw.randrange(2)
-            with told(seed=seed, kill=kill, delay_s=delay_s, victim=victim):
-                time.sleep(delay_s)
-                truth.hear(victim, writers.pop(victim).kill())
-                check(folder, truth, writers)
-                (other,) = writers
-                before = max(truth.told[other], default=-1)
-                while max(truth.told[other], default=-1) == before:
-                    truth.hear(other, writers[other].said(1.0))
-                writers[victim] = start_writer(nursery, folder, truth, victim, checkpoint_pages=50)
+            victim = draw.randrange(2)
+            with note_on_failure(seed=seed, kill=kill, victim=victim):
+                expected.acknowledge(victim, at_random_moment(draw, writers[victim]))
+                expected.acknowledge(victim, writers.pop(victim).kill())
+                check_index(folder, expected, writers)
+                (survivor,) = writers
+                expected.acknowledge(survivor, writers[survivor].wait_for_reports(1))
+                writers[victim] = start(victim)
     finally:
         for writer in writers.values():
             writer.kill()
 
 
-@pytest.mark.parametrize("seed", range(20, 24))
-def test_killed_compaction(nursery, folder, seed):
-    """A writer and a searcher go on; the next compaction clears up what this one left."""
+@seeds(20, 4)
+def test_killed_compaction(fork_server, folder, seed):
+    """A writer and a searcher go on; the next compaction deletes what the killed one left."""
     draw = random.Random(seed)
-    truth = Truth(seed, 1)
+    expected = ExpectedIndex(seed, 1)
     with (
-        start_writer(nursery, folder, truth, 0) as writer,
-        nursery.start("search_on", folder=folder, seed=seed, writers=1) as searcher,
+        start_writer(fork_server, folder, expected, 0) as writer,
+        fork_server.start("search_repeatedly", folder=folder, seed=seed, writers=1) as searcher,
     ):
         for kill in range(15):
-            delay_s = draw.uniform(0, 2 * LONGEST_S)
-            with told(seed=seed, kill=kill, delay_s=delay_s):
-                with nursery.start("compact_on", folder=folder, start=kill) as compactor:
-                    time.sleep(delay_s)
-                    compactor.kill()
-                check(folder, truth, {0: writer})
-                wait_for_report(searcher)
-        truth.hear(0, writer.kill())
+            with note_on_failure(seed=seed, kill=kill):
+                with fork_server.start("compact_repeatedly", folder=folder, start=kill) as worker:
+                    if kill % 5 == 4:  # the others are killed during their first compaction
+                        worker.wait_for_reports(1)
+                    time.sleep(draw.uniform(0, 2 * LONGEST_S))
+                    worker.kill()
+                check_index(folder, expected, {0: writer})
+                searcher.wait_for_progress()
+        expected.acknowledge(0, writer.kill())
     compact(folder)
-    left = [path.name for path in (folder / SNAPSHOTS).iterdir()]
-    assert sorted(left) == sorted(snapshot_names(folder))
-    assert len(left) <= 2
-    check(folder, truth)
+    remaining = [path.name for path in (folder / SNAPSHOTS).iterdir()]
+    assert sorted(remaining) == sorted(snapshot_names(folder))
+    assert len(remaining) <= 2
+    check_index(folder, expected)
 
 
-@pytest.mark.parametrize("seed", range(30, 33))
-def test_killed_searcher(nursery, folder, seed):
-    """A writer and a compaction go on; nobody waits for a reader that is dead."""
+@seeds(30, 3)
+def test_killed_searcher(fork_server, folder, seed):
+    """A writer and a compaction go on, because nobody waits for a dead reader."""
     draw = random.Random(seed)
-    truth = Truth(seed, 1)
+    expected = ExpectedIndex(seed, 1)
     with (
-        start_writer(nursery, folder, truth, 0, checkpoint_pages=50) as writer,
-        nursery.start("compact_on", folder=folder, start=0) as compactor,
+        start_writer(fork_server, folder, expected, 0, checkpoint_pages=50) as writer,
+        fork_server.start("compact_repeatedly", folder=folder, start=0) as compaction,
     ):
         for kill in range(12):
-            delay_s = draw.uniform(0, LONGEST_S)
-            with told(seed=seed, kill=kill, delay_s=delay_s):
-                with nursery.start("search_on", folder=folder, seed=seed, writers=1) as searcher:
-                    time.sleep(delay_s)
+            with note_on_failure(seed=seed, kill=kill):
+                with fork_server.start(
+                    "search_repeatedly", folder=folder, seed=seed, writers=1
+                ) as searcher:
+                    at_random_moment(draw, searcher)
                     searcher.kill()
-                check(folder, truth, {0: writer})
-                wait_for_report(compactor)
+                check_index(folder, expected, {0: writer})
+                compaction.wait_for_progress()
 
 
-@pytest.mark.parametrize("seed", range(40, 42))
-def test_everybody_killed_in_any_order(nursery, folder, seed):
-    """As when a machine's processes all go: two writers, a compaction and a searcher."""
+@seeds(40, 2)
+def test_all_processes_killed_in_any_order(fork_server, folder, seed):
+    """As when a machine stops: two writers, a compaction and a searcher."""
     draw = random.Random(seed)
-    truth = Truth(seed, 2)
+    expected = ExpectedIndex(seed, 2)
     for turn in range(5):
-        writers = {n: start_writer(nursery, folder, truth, n) for n in range(2)}
+        writers = {n: start_writer(fork_server, folder, expected, n) for n in range(2)}
         others = [
-            nursery.start("compact_on", folder=folder, start=turn),
-            nursery.start("search_on", folder=folder, seed=seed, writers=2),
+            fork_server.start("compact_repeatedly", folder=folder, start=turn),
+            fork_server.start("search_repeatedly", folder=folder, seed=seed, writers=2),
         ]
         victims = [*writers.items(), *enumerate(others, start=2)]
         draw.shuffle(victims)
-        delays_s = [draw.uniform(0, 2 * LONGEST_S), *(draw.uniform(0, 0.02) for _ in range(3))]
-        with told(seed=seed, turn=turn, delays_s=delays_s, order=[n for n, _ in victims]):
-            for delay_s, (n, victim) in zip(delays_s, victims, strict=True):
-                time.sleep(delay_s)
-                lines = victim.kill()
-                if n in writers:
-                    truth.hear(n, lines)
-            check(folder, truth)
+        with note_on_failure(seed=seed, turn=turn, order=[number for number, _ in victims]):
+            expected.acknowledge(0, at_random_moment(draw, writers[0]))
+            for number, victim in victims:
+                reports = victim.kill()
+                if number in writers:
+                    expected.acknowledge(number, reports)
+                time.sleep(draw.uniform(0, 0.02))
+            check_index(folder, expected)
 
 
-@pytest.mark.parametrize("seed", range(60, 64))
-def test_killed_in_the_middle_of_a_page(nursery, folder, seed):
-    """In the log, or in a checkpoint's copying into the file: at any byte of either."""
+@seeds(60, 4)
+def test_writer_killed_in_the_middle_of_a_page(fork_server, folder, seed):
+    """At any byte of the WAL file, or of the database file during a checkpoint."""
     draw = random.Random(seed)
-    truth = Truth(seed, 1)
+    expected = ExpectedIndex(seed, 1)
     for kill in range(10):
         size = (folder / STORE_FILE).stat().st_size
         limit = draw.randrange(40_000, size + 200_000)
         pages = draw.choice((5, 1000))
-        with told(seed=seed, kill=kill, limit=limit, size=size, pages=pages):
+        with note_on_failure(seed=seed, kill=kill, limit=limit, size=size, pages=pages):
             writer = start_writer(
-                nursery, folder, truth, 0, checkpoint_pages=pages, file_bytes=limit, fatal=True
+                fork_server,
+                folder,
+                expected,
+                0,
+                checkpoint_pages=pages,
+                file_bytes=limit,
+                fatal=True,
             )
-            status, lines = writer.end()
+            status, reports = writer.wait()
             assert status == -signal.SIGXFSZ
-            truth.hear(0, lines)
-            check(folder, truth)
+            expected.acknowledge(0, reports)
+            check_index(folder, expected)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
-def test_killed_in_the_middle_of_a_snapshot(nursery, tmp_path, plan):
-    """At any byte of any of its files; the one before stays current."""
+def test_compaction_killed_in_the_middle_of_a_file(fork_server, tmp_path, plan):
+    """At any byte of any file of the snapshot; the previous snapshot stays the current one."""
     draw = random.Random(plan.kind)
     folder = tmp_path / "index"
     build(folder, 65, 2000, plan)
@@ -176,93 +211,91 @@ def test_killed_in_the_middle_of_a_snapshot(nursery, tmp_path, plan):
     sizes = [path.stat().st_size for path in (folder / SNAPSHOTS / current).iterdir()]
     for kill in range(8):
         limit = draw.randrange(min(40_000, max(sizes) // 2), max(sizes))
-        with told(kill=kill, limit=limit, sizes=sizes):
-            worker = nursery.start("compact_once", folder=folder, file_bytes=limit, fatal=True)
-            status, _ = worker.end()
+        with note_on_failure(kill=kill, limit=limit, sizes=sizes):
+            worker = fork_server.start("compact_once", folder=folder, file_bytes=limit, fatal=True)
+            status, _ = worker.wait()
             assert status == -signal.SIGXFSZ
             with LiveIndex.open(folder) as live:
                 assert live.manifest["snapshot"] == current
                 assert len(live) == 2000
                 for n in range(0, 2000, 100):
-                    (found,) = live.search(vector(65, n)[None], 1)
-                    assert found[0].document == json.dumps({"seed": 65, "n": n})
-    following = compact(folder).name
-    assert {path.name for path in (folder / SNAPSHOTS).iterdir()} == {current, following}
+                    (hits,) = live.search(vector(65, n)[None], 1)
+                    assert hits[0].document == json.dumps({"seed": 65, "n": n})
+    newest = compact(folder).name
+    assert {path.name for path in (folder / SNAPSHOTS).iterdir()} == {current, newest}
 
 
-def test_killed_before_every_step_of_a_write(nursery, folder):
-    """Of one with new items, new versions and deletes; its last step is the commit."""
-    truth = Truth(50, 1)
+def test_write_killed_before_every_step(fork_server, folder):
+    """The batch has new items, new versions and deletes; the last step is the commit."""
+    expected = ExpectedIndex(50, 1)
     with Store.open(folder) as store:
         for number in range(5):
-            truth.hear(0, [f"{number} {store.write(batch(50, 0, number))[-1]}"])
-    check(folder, truth)
+            expected.write(store, 0, number)
+    check_index(folder, expected)
     for step in itertools.count(1):
-        stepping = nursery.start(
+        worker = fork_server.start(
             "step_write", folder=folder, step=step, seed=50, writer=0, number=5
         )
-        with told(step=step):
-            status, lines = stepping.end()
-            truth.hear(0, lines)
-            check(folder, truth)
-            assert truth.applied[0] == (5 if status == 0 else 4)
+        with note_on_failure(step=step):
+            status, reports = worker.wait()
+            expected.acknowledge(0, reports)
+            check_index(folder, expected)
+            assert expected.applied[0] == (5 if status == 0 else 4)
         if status == 0:
             break
     assert step > len(batch(50, 0, 5))
 
 
-def test_killed_before_every_step_of_a_compaction(nursery, folder):
-    """Of one that has all to do: a snapshot, rows to purge, and an older snapshot to remove."""
-    truth = Truth(51, 1)
+def test_compaction_killed_before_every_step(fork_server, folder):
+    """It makes a snapshot, purges rows, and deletes an older snapshot."""
+    expected = ExpectedIndex(51, 1)
     with Store.open(folder) as store:
         for step in itertools.count(1):
             for number in (2 * step - 2, 2 * step - 1):
-                last = store.write(batch(51, 0, number))[-1]
-                truth.hear(0, [f"{number} {last}"])
-            stepping = nursery.start("step_compact", folder=folder, step=step, turn=step)
-            with told(step=step):
-                status, _ = stepping.end()
-                check(folder, truth)
+                expected.write(store, 0, number)
+            worker = fork_server.start("step_compact", folder=folder, step=step, turn=step)
+            with note_on_failure(step=step):
+                status, _ = worker.wait()
+                check_index(folder, expected)
             if status == 0:
                 break
     assert step > 30
-    assert sorted(path.name for path in (folder / SNAPSHOTS).iterdir()) == sorted(
-        snapshot_names(folder)
-    )
-    assert len(snapshot_names(folder)) == 2
+    names = snapshot_names(folder)
+    assert sorted(path.name for path in (folder / SNAPSHOTS).iterdir()) == sorted(names)
+    assert len(names) == 2
 
 
 @pytest.fixture
-def old(tmp_path):
+def old_index(tmp_path):
     build(tmp_path / "old", 60, 3)
     return tmp_path / "old"
 
 
-def which(folder: Path) -> int:
-    """The seed of an index, all of whose items are whole; 0 if there is none."""
+def seed_of(folder: Path) -> int:
+    """The seed of an index whose items are all intact; 0 if there is no index."""
     if not folder.exists():
         return 0
     with Store.open(folder) as store:
         store.verify()
-        (seed,) = {json.loads(record.document)["seed"] for record in store.live_items()}
+        (seed,) = {json.loads(item.document)["seed"] for item in store.live_items()}
         assert len(store) == {60: 3, 61: 4}[seed]
     return seed
 
 
-def test_killed_before_every_step_of_a_rebuild(nursery, old, tmp_path):
-    """The old index is there or the new one, whole, in the place where servers look for it."""
-    found = []
+def test_rebuild_killed_before_every_step(fork_server, old_index, tmp_path):
+    """Either the old or the new index is complete, at the path where servers look for it."""
+    seeds_found = []
     for step in itertools.count(1):
         folder = tmp_path / f"{step}" / "index"
         folder.parent.mkdir()
-        shutil.copytree(old, folder)
-        stepping = nursery.start("step_rebuild", folder=folder, step=step, seed=61, count=4)
-        with told(step=step):
-            status, _ = stepping.end()
-            found.append(which(folder))
+        shutil.copytree(old_index, folder)
+        worker = fork_server.start("step_rebuild", folder=folder, step=step, seed=61, count=4)
+        with note_on_failure(step=step):
+            status, _ = worker.wait()
+            seeds_found.append(seed_of(folder))
         if status == 0:
             break
     assert step > 40
-    assert 0 not in found, f"killed before step {found.index(0) + 1}, and no index is there"
-    assert found == sorted(found)
-    assert found[-1] == 61
+    assert 0 not in seeds_found, f"no index after step {seeds_found.index(0)}"
+    assert seeds_found == sorted(seeds_found)
+    assert seeds_found[-1] == 61

@@ -26,7 +26,7 @@ from lensemble.settings import Settings
 from lensemble_client import Client
 from lensemble_contract import contract
 from lensemble_contract.errors import InternalError, LensembleError, NotFoundError
-from tests.faults.harness import PATIENCE_S, told
+from tests.faults.harness import PATIENCE_S, note_on_failure
 
 pytestmark = pytest.mark.e2e
 
@@ -154,7 +154,7 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
             damaged = damage_snapshot(tmp_path / "index")
         with TritonServer(settings) as server, Client(server.grpc_url) as client:
             family = psutil.Process(server.pid).children(recursive=True)
-            with told(turn=turn, victim=victim, before=VICTIMS[:turn]):
+            with note_on_failure(turn=turn, victim=victim, before=VICTIMS[:turn]):
                 for load in loads:
                     load.check(client)
                 if victim:
@@ -164,7 +164,7 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
                 else:
                     assert f"{damaged}' cannot be used" in server.log_file.read_text()
                     kill(server, "group")  # to stop in order takes it seconds
-        with told(turn=turn, victim=victim):
+        with note_on_failure(turn=turn, victim=victim):
             assert_gone(server, family)
     assert acknowledged > 5 * WRITERS
     with Store.open(tmp_path / "index") as store:

@@ -16,7 +16,7 @@ from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, Retry
 from lensemble_contract.errors import LensembleError
-from tests.faults.harness import PATIENCE_S, told
+from tests.faults.harness import PATIENCE_S, note_on_failure
 
 pytestmark = pytest.mark.e2e
 
@@ -103,7 +103,7 @@ def test_whoever_is_killed_or_stopped_the_server_serves_again(checkpoint, tmp_pa
             with Callers(server.grpc_url, expected) as callers:
                 for turn, name in enumerate((*VICTIMS, "qwen3_vl")):
                     number = signal.SIGSTOP if turn == len(VICTIMS) else signal.SIGKILL
-                    with told(turn=turn, name=name, state=watching.state):
+                    with note_on_failure(turn=turn, name=name, state=watching.state):
                         process_of(server, name).send_signal(number)
                         until(lambda turn=turn: sum(watching.state.restarts.values()) > turn)
                         until(lambda: watching.state.ready)

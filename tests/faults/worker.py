@@ -1,14 +1,14 @@
-"""Processes that write, compact and search until somebody kills them.
+"""Processes that write, compact and search until they are killed.
 
-What a batch changes follows from the seed, the writer and the batch's number. So of a killed writer
-a test needs to know only the number of the last batch that it was told of, and a searcher knows
-without asking anybody whether id, document and score of what it found belong together.
+The contents of a batch follow from the seed, the writer and the number of the batch. So a test that
+has killed a writer needs to know only the number of its last acknowledged batch, and a searcher can
+check by itself whether id, document and score of a hit belong together.
 
     python -m tests.faults.worker DESCRIPTOR
 
-is a process that has imported everything and forks: a worker is there in ten milliseconds. It takes
-jobs on a socket, as JSON with the pipe that the worker reports to, and answers with a process id;
-`{"wait": PID}` is answered with the exit status.
+is a fork server: it has imported everything, so a worker starts within ten milliseconds. It reads
+jobs from a socket, as JSON together with the pipe for the worker's reports, and answers with the
+process id. `{"wait": PID}` is answered with the exit status.
 """
 
 from __future__ import annotations
@@ -48,54 +48,57 @@ from tests.paths import CHECKPOINT
 
 DIMENSION = 16
 PROFILE = Profile.load(CHECKPOINT)
-SLOTS, SHARED = 24, 8
-"""How many ids each writer has, and how many all have in common."""
+OWN_IDS, SHARED_IDS = 24, 8  # number of ids of each writer, and of ids that all writers share
 PLANS = (
     IndexPlan("exact"),
-    # All lists are looked into: what is found is then what exact search finds.
+    # It searches all lists, so it finds what exact search finds.
     IndexPlan("ivf_sq8", parameters={"nlist": 4, "nprobe": 4}),
     IndexPlan("fp16"),
 )
 
 Report = Callable[[str], None]
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PR_SET_PDEATHSIG = 1  # constant of prctl(2)
 _PIPE_BYTES = 4096
-_CHANGES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod"}
-"""Audit events of Python's that change a folder."""
+# Python's audit events for changes of a folder.
+_FOLDER_EVENTS = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod"}
 
 
 def vector(*numbers: int) -> NDArray[np.float32]:
-    """A unit vector that follows from numbers."""
-    made = np.random.default_rng(numbers).standard_normal(DIMENSION).astype(np.float32)
-    return made / np.linalg.norm(made)
+    """A unit vector (16,) that follows from the numbers."""
+    drawn = np.random.default_rng(numbers).standard_normal(DIMENSION).astype(np.float32)
+    return drawn / np.linalg.norm(drawn)
 
 
-def marker(seed: int, writer: int) -> NDArray[np.float32]:
-    """The vector of the item that says which batch of a writer came last."""
+def marker_vector(seed: int, writer: int) -> NDArray[np.float32]:
+    """The vector of the item whose document has the number of a writer's last batch."""
     return vector(seed, writer)
 
 
 @functools.lru_cache(512)
 def batch(seed: int, writer: int, number: int) -> tuple[Change, ...]:
-    """New items, new versions and deletes; the last change is the writer's mark."""
+    """New items, new versions and deletes; the last change is the writer's marker item."""
     draw = random.Random(f"{seed}/{writer}/{number}")
     changes: list[Change] = []
-    for at in range(draw.randint(1, 16)):
+    for position in range(draw.randint(1, 16)):
         shared = draw.random() < 0.2
-        id_ = f"all/{draw.randrange(SHARED)}" if shared else f"{writer}/{draw.randrange(SLOTS)}"
-        said = {
+        id_ = (
+            f"all/{draw.randrange(SHARED_IDS)}" if shared else f"{writer}/{draw.randrange(OWN_IDS)}"
+        )
+        document = {
             "writer": writer,
             "batch": number,
-            "at": at,
+            "position": position,
             "text": "x" * draw.choice((0, 40, 4000)),
         }
         if draw.random() < 0.25:
             changes.append(Delete(id_))
         else:
-            changes.append(Upsert(id_, vector(seed, writer, number, at), json.dumps(said)))
-    said = {"writer": writer, "batch": number, "at": len(changes)}
-    changes.append(Upsert(f"last/{writer}", marker(seed, writer), json.dumps(said)))
+            changes.append(
+                Upsert(id_, vector(seed, writer, number, position), json.dumps(document))
+            )
+    marker = {"writer": writer, "batch": number, "position": len(changes)}
+    changes.append(Upsert(f"last/{writer}", marker_vector(seed, writer), json.dumps(marker)))
     return tuple(changes)
 
 
@@ -110,23 +113,26 @@ def write(
     file_bytes: int = -1,
     fatal: bool = False,
 ) -> None:
-    """Writes batches, and reports each once it is acknowledged, with its last sequence number.
+    """Writes batches; reports the number and last sequence number of each acknowledged one.
 
     Args:
-        report: Waits while its pipe is full, so that nobody is far ahead of the test.
-        folder: Of the index.
-        seed: See `batch`.
-        writer: See `batch`.
-        start: Number of the first batch.
-        stop: Number of the batch before which it dies; None goes on for ever.
-        checkpoint_pages: In the log, that make SQLite copy them into the file.
-        file_bytes: No file may grow beyond that; -1 sets no limit.
-        fatal: Whether it dies then, in the middle of a write, or gets an error, as of a full disk.
+        report: function that blocks while its pipe is full, so the writer is never far ahead of the
+            test.
+        folder: folder of the index.
+        seed: see `batch`.
+        writer: see `batch`.
+        start: number of the first batch.
+        stop: number of the batch before which the process kills itself; None for no end.
+        checkpoint_pages: number of pages in the WAL file after which SQLite copies them into the
+            database file.
+        file_bytes: size limit for every file; -1 for none.
+        fatal: whether the limit kills the process in the middle of a write, instead of failing the
+            write as a full disk does.
     """
     with Store.open(Path(folder)) as store:
         store._connection.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
         if file_bytes >= 0:
-            limit_files(file_bytes, fatal)
+            limit_file_size(file_bytes, fatal)
         for number in itertools.count(start) if stop is None else range(start, stop):
             try:
                 results = store.write(batch(seed, writer, number))
@@ -134,18 +140,18 @@ def write(
                 report(f"refused {number} {error}")
                 return
             report(f"{number} {results[-1]}")
-        os.kill(os.getpid(), signal.SIGKILL)  # closing would empty the log into the file
+        os.kill(os.getpid(), signal.SIGKILL)  # closing would copy the WAL file into the database
 
 
-def compact_on(report: Report, folder: str, start: int) -> None:
-    """Makes one snapshot after the other, of every kind."""
+def compact_repeatedly(report: Report, folder: str, start: int) -> None:
+    """Makes one snapshot after the other, with alternating kinds; reports their names."""
     for turn in itertools.count(start):
         report(compact(Path(folder), PLANS[turn % len(PLANS)]).name)
 
 
 def compact_once(report: Report, folder: str, file_bytes: int, fatal: bool = False) -> None:
-    """Makes a snapshot where no file may grow beyond so many bytes."""
-    limit_files(file_bytes, fatal)
+    """Makes a snapshot with a size limit for every file (see `write`); reports the outcome."""
+    limit_file_size(file_bytes, fatal)
     try:
         name = compact(Path(folder)).name
     except LensembleError as error:
@@ -154,78 +160,55 @@ def compact_once(report: Report, folder: str, file_bytes: int, fatal: bool = Fal
     try:
         Snapshot.load(Path(folder), name)
     except DamagedError as error:
-        report(f"useless {error}")
+        report(f"damaged {error}")
     else:
         report(f"made {name}")
 
 
-def limit_files(file_bytes: int, fatal: bool) -> None:
-    """See `write`. The kernel writes up to the limit, and kills at the next byte."""
-    if fatal:
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-
-
-def search_on(report: Report, folder: str, seed: int, writers: int) -> None:
-    """Searches without end; every answer must be true, and never older than the one before."""
-    seen = [-1] * writers
+def search_repeatedly(report: Report, folder: str, seed: int, writers: int) -> None:
+    """Searches without end; every result must be right, and never older than the one before."""
+    newest = [-1] * writers
     with LiveIndex.open(Path(folder)) as live:
         for turn in itertools.count():
             queries = np.stack(
-                [*(marker(seed, writer) for writer in range(writers)), vector(seed, 1, 2, 3, turn)]
+                [
+                    *(marker_vector(seed, writer) for writer in range(writers)),
+                    vector(seed, 1, 2, 3, turn),
+                ]
             )
-            answers = live.search(queries, 10)
-            for query, found in zip(queries, answers, strict=True):
-                check_matches(seed, query, found)
+            results = live.search(queries, 10)
+            for query, hits in zip(queries, results, strict=True):
+                check_hits(seed, query, hits)
             for writer in range(writers):
-                if (now := marked(answers[writer], writer)) < seen[writer]:
-                    raise AssertionError(f"batch {now} of {writer} after {seen[writer]}")
-                seen[writer] = now
-            report(f"{turn} {seen}")
-
-
-def check_matches(seed: int, query: NDArray[np.float32], found: list[IndexHit]) -> None:
-    """What was found was written like that once: id, document and vector belong together."""
-    if len({match.id for match in found}) != len(found):
-        raise AssertionError(f"an item stands twice: {found}")
-    for match in found:
-        said = json.loads(match.document)
-        change = batch(seed, said["writer"], said["batch"])[said["at"]]
-        score = float(change.vector @ query)
-        if (change.id, change.document) != (match.id, match.document):
-            raise AssertionError(f"{match} was never written")
-        if abs(score - match.score) > 1e-4:
-            raise AssertionError(f"{match} has score {score}")
-
-
-def marked(found: list[IndexHit], writer: int) -> int:
-    """The last batch of a writer, from the answer to its mark's vector; -1 if it has none."""
-    said = [json.loads(match.document) for match in found if match.id == f"last/{writer}"]
-    return said[0]["batch"] if said else -1
-
-
-def step_compact(report: Report, folder: str, step: int, turn: int) -> None:
-    """Makes a snapshot, and dies before a step of it."""
-    die_before(Path(folder), step)
-    compact(Path(folder), PLANS[turn % len(PLANS)])
+                if (number := last_batch(results[writer], writer)) < newest[writer]:
+                    raise AssertionError(
+                        f"batch {number} of writer {writer} was found after batch {newest[writer]}"
+                    )
+                newest[writer] = number
+            report(f"{turn} {newest}")
 
 
 def step_write(report: Report, folder: str, step: int, seed: int, writer: int, number: int) -> None:
-    """Writes a batch, and dies before a step of it."""
-    die_before(Path(folder), step)
+    """Writes a batch, and is killed before a step of it."""
+    die_before_step(Path(folder), step)
     with Store.open(Path(folder)) as store:
         report(f"{number} {store.write(batch(seed, writer, number))[-1]}")
 
 
+def step_compact(report: Report, folder: str, step: int, turn: int) -> None:
+    """Makes a snapshot, and is killed before a step of it."""
+    die_before_step(Path(folder), step)
+    compact(Path(folder), PLANS[turn % len(PLANS)])
+
+
 def step_rebuild(report: Report, folder: str, step: int, seed: int, count: int) -> None:
-    """Writes a whole index where one may stand, and dies before a step of it."""
-    die_before(Path(folder), step)
+    """Writes a whole index, which may replace another one, and is killed before a step of it."""
+    die_before_step(Path(folder), step)
     build(Path(folder), seed, count)
 
 
 def build(folder: Path, seed: int, count: int, plan: IndexPlan = PLANS[0]) -> None:
-    """An index whose items say which one it is."""
+    """Writes an index whose documents contain the seed."""
     write_index(
         folder,
         PROFILE,
@@ -236,51 +219,79 @@ def build(folder: Path, seed: int, count: int, plan: IndexPlan = PLANS[0]) -> No
     )
 
 
-def die_before(folder: Path, step: int) -> None:
-    """Kills this process before its n-th SQL statement, change of a folder or opening of a file.
+def check_hits(seed: int, query: NDArray[np.float32], hits: list[IndexHit]) -> None:
+    """Checks that each hit is an item that was written: id, document and vector belong together."""
+    if len({hit.id for hit in hits}) != len(hits):
+        raise AssertionError(f"an item occurs twice: {hits}")
+    for hit in hits:
+        document = json.loads(hit.document)
+        change = batch(seed, document["writer"], document["batch"])[document["position"]]
+        score = float(change.vector @ query)
+        if (change.id, change.document) != (hit.id, hit.document):
+            raise AssertionError(f"{hit} was never written")
+        if abs(score - hit.score) > 1e-4:
+            raise AssertionError(f"{hit} has the wrong score; expected {score}")
+
+
+def last_batch(hits: list[IndexHit], writer: int) -> int:
+    """Number of a writer's last batch, from the hits for its marker vector; -1 without a marker."""
+    documents = [json.loads(hit.document) for hit in hits if hit.id == f"last/{writer}"]
+    return documents[0]["batch"] if documents else -1
+
+
+def limit_file_size(file_bytes: int, fatal: bool) -> None:
+    """See `write`. The kernel writes up to the limit, and then fails or kills."""
+    if fatal:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+
+def die_before_step(folder: Path, step: int) -> None:
+    """Kills this process before a step: a SQL statement, a change of a folder, or opening a file.
 
     Args:
-        folder: Only files in it or beside it count.
-        step: 1 is the first.
+        folder: folder of the index; only files in it or beside it count.
+        step: number of the step; 1 is the first.
     """
     steps = itertools.count(1)
-    near = str(folder.resolve().parent)
+    parent = str(folder.resolve().parent)
 
-    def reached(_: object = None) -> None:
+    def count_step(_: object = None) -> None:
         if next(steps) == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def look(event: str, arguments: tuple[object, ...]) -> None:
-        if event in _CHANGES or (event == "open" and str(arguments[0]).startswith(near)):
-            reached()
+    def audit(event: str, arguments: tuple[object, ...]) -> None:
+        if event in _FOLDER_EVENTS or (event == "open" and str(arguments[0]).startswith(parent)):
+            count_step()
 
     connect = sqlite3.connect
 
-    def connected(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        made = connect(*arguments, **options)
-        made.set_trace_callback(reached)
-        return made
+    def connect_with_trace(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(count_step)
+        return connection
 
-    sqlite3.connect = connected
-    sys.addaudithook(look)
+    sqlite3.connect = connect_with_trace
+    sys.addaudithook(audit)
 
 
 JOBS = {
     job.__name__: job
     for job in (
         write,
-        compact_on,
+        compact_repeatedly,
         compact_once,
-        search_on,
-        step_compact,
+        search_repeatedly,
         step_write,
+        step_compact,
         step_rebuild,
     )
 }
 
 
 def main() -> None:
-    """Forks workers until the socket is closed; then none is left."""
+    """Forks workers until the socket is closed; then kills all that are left."""
     faiss_module()
     children: set[int] = set()
     with socket.socket(fileno=int(sys.argv[1])) as channel:
@@ -288,16 +299,16 @@ def main() -> None:
             data, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 1)
             if not data:
                 break
-            said = json.loads(data)
-            if "wait" in said:
-                _, status = os.waitpid(said["wait"], 0)
-                children.discard(said["wait"])
+            message = json.loads(data)
+            if "wait" in message:
+                _, status = os.waitpid(message["wait"], 0)
+                children.discard(message["wait"])
                 channel.send(str(os.waitstatus_to_exitcode(status)).encode())
                 continue
             child = os.fork()
             if not child:
                 channel.close()
-                _work(said, descriptors[0])
+                _run_job(message, descriptors[0])
             children.add(child)
             os.close(descriptors[0])
             channel.send(str(child).encode())
@@ -306,19 +317,20 @@ def main() -> None:
         os.waitpid(child, 0)
 
 
-def _work(said: dict, pipe: int) -> None:
-    """Does a job in a child of its own, and never returns."""
+def _run_job(message: dict, pipe: int) -> None:
+    """Runs a job in a forked process, and never returns."""
     status = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        waits = said["job"] in ("write", "step_write")
+        # Writers wait until the test reads; others drop reports that the full pipe does not take.
+        blocking = message["job"] in ("write", "step_write")
 
         def report(line: str) -> None:
-            with contextlib.suppress(*() if waits else (BlockingIOError,)):
+            with contextlib.suppress(*() if blocking else (BlockingIOError,)):
                 os.write(pipe, f"{line}\n".encode()[:_PIPE_BYTES])
 
-        os.set_blocking(pipe, waits)
-        JOBS[said["job"]](report, **said["arguments"])
+        os.set_blocking(pipe, blocking)
+        JOBS[message["job"]](report, **message["arguments"])
         status = 0
     except BaseException:
         os.set_blocking(pipe, True)
