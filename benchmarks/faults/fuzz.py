@@ -62,10 +62,10 @@ def main() -> None:
 
 
 def _seeds(target: str) -> list[bytes]:
-    from tests.faults.test_fuzz import SOUND
+    from tests.faults.test_fuzz import PICTURES
 
     if target == "pictures":
-        return [*SOUND]
+        return [*PICTURES]
     return [
         b'{"year": {"$gte": 2015, "$lt": 2020}, "$or": [{"door": true}, {"a.b": null}]}',
         b'{"$and": [{"make": {"$in": ["seat", 1.5]}}, {"x": {"$not": {"$exists": false}}}]}',
