@@ -104,7 +104,7 @@ def test_graphs_name_their_checkpoint_and_versions(exported, checkpoints):
     assert metadata["profile"] == checkpoint.profile.hash
     assert metadata["version_torch"] == graphs.versions["torch"]
     assert {(opset.domain, opset.version) for opset in model.opset_import} == {("", exporter.OPSET)}
-    with pytest.raises(InvalidInputError, match="were made of profile sha256:"):
+    with pytest.raises(InvalidInputError, match="were exported from profile sha256:"):
         ExportedGraphs.open(graphs.folder, Checkpoint.open(checkpoints[MEAN]))
 
 
