@@ -1,4 +1,4 @@
-"""crops_metadata.json -> embeddings -> index -> answers, by command and through the server."""
+"""The commands `lensemble corpus embed`, `index` and `query`, with a real server."""
 
 import json
 
@@ -35,17 +35,17 @@ def folder(tmp_path_factory):
 
 def run(capsys, *arguments):
     status = main(["corpus", *map(str, arguments)])
-    said = capsys.readouterr()
-    return status, said.out, said.err
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
 
 
-def test_from_rows_to_answers(folder, server, checkpoint, capsys, monkeypatch):
+def test_rows_become_embeddings_an_index_and_hits(folder, server, checkpoint, capsys, monkeypatch):
     monkeypatch.setenv("LENSEMBLE_URL", server.grpc_url)
     out, index = folder / "out", folder / "index"
     command = ("embed", folder / "crops_metadata.json", out, "--text", "a {damage_type}")
-    status, said, errors = run(capsys, *command)
+    status, output, errors = run(capsys, *command)
     assert status == 1, "some rows failed"
-    assert said == f"4 of 6 rows embedded, 256 dimensions -> {out} (5 sent to the server)\n"
+    assert output == f"4 of 6 rows embedded, 256 dimensions -> {out} (5 sent to the server)\n"
     assert f"error: row 3, '{folder}/crops/broken.png': image[0]: not a picture" in errors
     assert f"error: row 5, '{folder}/crops/gone.png': image[0]: cannot read" in errors
 
@@ -59,31 +59,31 @@ def test_from_rows_to_answers(folder, server, checkpoint, capsys, monkeypatch):
     ]
     with Client(server.http_url) as client:
         for row, vector in zip(rows, vectors, strict=True):
-            alone = client.embed(f"a {row['damage_type']}", folder / row["crop_path"])
-            np.testing.assert_allclose(alone, vector, atol=1e-5)
+            expected = client.embed(f"a {row['damage_type']}", folder / row["crop_path"])
+            np.testing.assert_allclose(expected, vector, atol=1e-5)
 
-    status, said, _ = run(capsys, *command)
-    assert (status, said.split(";")[0]) == (1, f"{out} is up to date: nothing has changed")
-    assert "(0 sent to the server)" in said
+    status, output, _ = run(capsys, *command)
+    assert (status, output.split(";")[0]) == (1, f"{out} is up to date: nothing has changed")
+    assert "(0 sent to the server)" in output
 
     assert run(capsys, "index", out, index) == (0, f"4 items -> {index}\n", "")
-    queried = ("query", index, "a crack", "--image", folder / "crops/c.png", "-k", 2)
-    status, said, _ = run(capsys, *queried)
+    query = ("query", index, "a crack", "--image", folder / "crops/c.png", "-k", 2)
+    status, output, _ = run(capsys, *query)
     assert status == 0
-    first, _second = said.splitlines()
+    first, _second = output.splitlines()
     assert first.split()[:3] == ["1", "1.0000", "crops/c.png"]
-    asked = ("--filter", '{"damage_type": "dent", "year": {"$gt": 2016}}', "--json")
-    _, said, _ = run(capsys, *queried, *asked)
-    (hit,) = map(json.loads, said.splitlines())
+    options = ("--filter", '{"damage_type": "dent", "year": {"$gt": 2016}}', "--json")
+    _, output, _ = run(capsys, *query, *options)
+    (hit,) = map(json.loads, output.splitlines())
     assert (hit["id"], hit["document"]["embedding_index"]) == ("crops/d.png", 3)
 
-    # What a server of that checkpoint loads it with takes it, and finds the same.
+    # The search stage of a server with the same checkpoint loads the index and finds the same item.
     stage = SearchStage(Settings(checkpoint=checkpoint, index=index), "cpu")
-    (found,) = stage.run(stage.read({"embedding": np.array(vectors[1:2])}, {"top_k": 1}))
-    assert (found[0].id, round(found[0].score, 4)) == ("crops/b.png", 1.0)
+    (hits,) = stage.run(stage.read({"embedding": np.array(vectors[1:2])}, {"top_k": 1}))
+    assert (hits[0].id, round(hits[0].score, 4)) == ("crops/b.png", 1.0)
 
 
-def test_shorter_vectors_and_another_profile(folder, server, checkpoints, capsys):
+def test_shorter_vectors_work_and_another_profile_is_refused(folder, server, checkpoints, capsys):
     out, index = folder / "short", folder / "short_index"
     path = folder / "rows.csv"
     path.write_text("id,make\n1,seat\n2,opel\n")
@@ -91,8 +91,8 @@ def test_shorter_vectors_and_another_profile(folder, server, checkpoints, capsys
     command = ("embed", path, out, "--text", "{make}", "--dimensions", "64", *url)
     assert run(capsys, *command)[0] == 0
     assert run(capsys, "index", out, index, "--kind", "exact", "--fields", "make")[0] == 0
-    status, said, _ = run(capsys, "query", index, "opel", "-k", 1, *url)
-    assert (status, said.split()[:3]) == (0, ["1", "1.0000", "2"])
+    status, output, _ = run(capsys, "query", index, "opel", "-k", 1, *url)
+    assert (status, output.split()[:3]) == (0, ["1", "1.0000", "2"])
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["profile"] == Profile.load(checkpoints["qwen3-vl-embedding"]).hash
     other = Profile.load(checkpoints["qwen3-vl-mean"]).hash
