@@ -122,8 +122,6 @@ def fetch(url, hosts, context=None, *, is_allowed=lambda _: True, timeout_s=120.
             return await fetcher(url)
         finally:
             await fetcher.close()
-            # aiohttp closes TLS connections in the background; nothing tells when it has finished.
-            await asyncio.sleep(0.05)
 
     return asyncio.run(run())
 
