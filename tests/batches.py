@@ -1,4 +1,4 @@
-"""What the real server says of its batches."""
+"""Reads from a real server how requests were batched."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import tritonclient.grpc as triton
 
 from lensemble.operations.tritonserver import TritonServer
 from lensemble_client import Client
+from tests.waiting import until
 
 
 class Passes:
-    """Counts the encoder's passes and their items from here on; a look is a pass of one item.
+    """Counts the encoder's passes and items since its creation; each reading adds one of both.
 
     Args:
-        server: Of the real Triton.
+        server: the real server.
     """
 
     def __init__(self, server: TritonServer) -> None:
@@ -30,22 +31,21 @@ class Passes:
 
     def _read(self) -> tuple[float, float]:
         with Client(self._server.grpc_url) as client:
-            client.status()  # brings metrics up to date
+            client.status()  # updates the metrics
         with urllib.request.urlopen(self._server.metrics_url) as answer:
-            found = dict(_SUM.findall(answer.read().decode()))
-        return float(found["pass_items"]), float(found["passes"])
+            sums = dict(_SUM.findall(answer.read().decode()))
+        return float(sums["pass_items"]), float(sums["passes"])
 
 
-SETTLE_S = 10
 _SUM = re.compile(r"^lensemble_(pass_items|passes)_total\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Batches:
-    """Counts a model's items and executions from here on.
+    """Counts a model's items and executions since its creation.
 
     Args:
-        server: Of the real Triton.
-        model: One of its models.
+        server: the real server.
+        model: name of one of its models.
     """
 
     def __init__(self, server: TritonServer, model: str) -> None:
@@ -54,34 +54,33 @@ class Batches:
         self._before = self._settled()
 
     def since(self, items: int) -> tuple[int, int]:
-        """(items, executions) so far, once there are `items` of them.
+        """(items, executions) so far; waits until there are at least `items` items.
 
-        Triton books a batch after it has answered it, so a caller that has all its answers may
-        be ahead of the statistics: they get `SETTLE_S` to catch up, and no more.
+        Triton counts a batch after it has answered it, so a caller that has all its answers may be
+        ahead of the statistics.
         """
-        end = time.monotonic() + SETTLE_S
-        while True:
-            done, executed = (
-                now - then for now, then in zip(self._read(), self._before, strict=True)
-            )
-            if done >= items or time.monotonic() > end:
-                return done, executed
-            time.sleep(0.05)
+
+        def counts() -> tuple[int, int]:
+            done, executed = self._read()
+            return done - self._before[0], executed - self._before[1]
+
+        until(lambda: counts()[0] >= items, f"{items} items")
+        return counts()
 
     def close(self) -> None:
         """Closes the connection."""
         self._client.close()
 
     def _settled(self) -> tuple[int, int]:
-        """What is booked once nothing more comes of calls that were answered before."""
-        found = self._read()
+        """The counts, once batches that were answered before are counted."""
+        counts = self._read()
         for _ in range(50):
             time.sleep(0.2)
-            if (now := self._read()) == found:
+            if (now := self._read()) == counts:
                 break
-            found = now
-        return found
+            counts = now
+        return counts
 
     def _read(self) -> tuple[int, int]:
-        (found,) = self._client.get_inference_statistics(self._model).model_stats
-        return found.inference_count, found.execution_count
+        (model,) = self._client.get_inference_statistics(self._model).model_stats
+        return model.inference_count, model.execution_count

@@ -1,9 +1,8 @@
-"""Debian's Prometheus scrapes a live service: the dashboard has data, every alert fires."""
+"""Prometheus (Debian's package) reads a live service: the dashboard has data, every alert fires."""
 
 import math
 import resource
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -29,15 +28,16 @@ from lensemble.settings import Settings
 from lensemble_client import Client, DeadlineExceededError, Retry, StorageError
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not installed(), reason="Debian's prometheus is not installed"),
 ]
 
-PATIENCE_S = 60
 SLOW_S = 4.0
 ONCE = Retry(tries=1)
+# The encoder fails or is slow, depending on the content of a file.
 FAULTY = """
 
 class Faulty(EncodeStage):
@@ -45,10 +45,10 @@ class Faulty(EncodeStage):
         import time
         from pathlib import Path
         fault = Path({flag!r})
-        said = fault.read_text() if fault.exists() else ""
-        if said == "broken":
+        kind = fault.read_text() if fault.exists() else ""
+        if kind == "broken":
             raise RuntimeError("made to fail")
-        if said == "slow":
+        if kind == "slow":
             time.sleep({slow})
         return super().run(rows)
 
@@ -62,12 +62,12 @@ ALERTS = {
     for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]
 }
+# Alerts that a test has seen firing.
 seen: set[str] = set()
-"""Alerts that a test has seen firing."""
 
 
 class Service:
-    """A supervised server with a gateway, and the Prometheus that looks at them."""
+    """A supervised server with a gateway, and a Prometheus that reads their metrics."""
 
     def __init__(self, folder, checkpoint):
         self.flag = folder / "fault"
@@ -98,12 +98,12 @@ class Service:
         return GatewayServer(settings).start()
 
     def ask(self, text):
-        """Through the gateway."""
+        """Embeds a text through the gateway; returns the status."""
         return httpx.post(
             f"{self.gateway.url}/v1/embeddings",
             json={"model": "native", "input": text},
             headers={"Authorization": f"Bearer {self.key}"},
-            timeout=60,
+            timeout=DEADLINE_S,
         ).status_code
 
     def client(self, **options):
@@ -111,18 +111,15 @@ class Service:
 
     def process(self, model):
         server = self.watching.server
-        beats = read_heartbeats(server.heartbeats)
-        return psutil.Process(next(beat.pid for beat in beats if beat.model == model))
+        heartbeats = read_heartbeats(server.heartbeats)
+        return psutil.Process(next(each.pid for each in heartbeats if each.model == model))
 
     def until_ready(self):
-        end = time.monotonic() + PATIENCE_S
-        while not self.watching.state.ready:
-            assert time.monotonic() < end, self.watching.state.reason
-            time.sleep(0.1)
+        until(lambda: self.watching.state.ready)
 
 
 def poor_index(folder, profile):
-    """Its recall is bad: of many cells that lie at random, one is looked into."""
+    """Writes an index with a low recall: a search looks into one of many random cells."""
     vectors = np.random.default_rng(0).standard_normal((3000, profile.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     plan = IndexPlan(kind="ivf", parameters={"nlist": 64, "nprobe": 1})
@@ -134,68 +131,70 @@ def poor_index(folder, profile):
 @pytest.fixture(scope="module")
 def service(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    made = Service(folder, checkpoint)
-    with made.watching as watching, HealthServer(watching.state) as health:
-        made.gateway = made.start_gateway()
+    service = Service(folder, checkpoint)
+    with service.watching as watching, HealthServer(watching.state) as health:
+        service.gateway = service.start_gateway()
         targets = {
             "triton": urlsplit(watching.server.metrics_url).netloc,
             "supervisor": urlsplit(health.url).netloc,
-            "gateway": urlsplit(made.gateway.url).netloc,
+            "gateway": urlsplit(service.gateway.url).netloc,
         }
         try:
-            with Prometheus(folder / "prometheus", targets, folder / "metrics.key") as made.watcher:
-                yield made
+            with Prometheus(folder / "prometheus", targets, folder / "metrics.key") as watcher:
+                service.watcher = watcher
+                yield service
         finally:
-            made.gateway.stop()
+            service.gateway.stop()
 
 
-def fires(service, name, act=lambda: None):
+def until_fires(service, name, act=lambda: None):
     """Does something again and again until the alert fires."""
     assert name in ALERTS
-    end = time.monotonic() + PATIENCE_S
-    while name not in service.watcher.firing():
-        assert time.monotonic() < end, f"{name} does not fire: {service.watcher.firing()}"
+
+    def fires_after_act():
         act()
-        time.sleep(0.2)
+        return name in service.watcher.firing()
+
+    until(fires_after_act, f"the alert {name}")
     seen.add(name)
 
 
 @pytest.fixture
 def fault(service):
-    """Puts a fault into the encoder for the length of a test."""
+    """Sets the encoder's fault for the duration of a test."""
     yield service.flag.write_text
     service.flag.unlink(missing_ok=True)
 
 
-def test_dashboard_has_data_and_only_the_poor_index_alarms(service):
+def test_dashboard_has_data_and_only_the_poor_index_raises_an_alert(service):
     with service.client() as client:
         for n in range(40):
             client.ingest(f"a{n % 4}", f"a red car {n}", document={})
             client.search("car")
             assert service.ask(f"car {n}") == 200
-            time.sleep(0.05)
         assert service.ask("") == 400
-        client.status()  # brings metrics up to date
-    fires(service, "LensembleRecall")
-    end = time.monotonic() + PATIENCE_S
-    empty = dict(dashboard())
-    while empty and time.monotonic() < end:
+        client.status()  # updates the metrics
+    until_fires(service, "LensembleRecall")
+
+    def panels_without_data():
         service.ask("x")
-        empty = {
-            title: lacking
-            for title, expressions in empty.items()
-            if (lacking := [one for one in expressions if not numbers(service, one[0])])
-        }
-    assert not empty
+        return [
+            title
+            for title, expressions in dashboard().items()
+            if not all(has_numbers(service, expression) for expression, *_ in expressions)
+        ]
+
+    until(lambda: not panels_without_data(), "data in all panels")
     assert service.watcher.firing() == {"LensembleRecall"}
 
 
-def numbers(service, expression):
-    values = [float(one["value"][1]) for one in service.watcher.query(quick(expression))]
-    return values and all(map(math.isfinite, values))
+def has_numbers(service, expression):
+    values = [float(each["value"][1]) for each in service.watcher.query(quick(expression))]
+    return bool(values) and all(map(math.isfinite, values))
 
 
-def test_more_than_can_be_done(service):
+@pytest.mark.slow
+def test_alert_when_requests_are_refused(service):
     def flood():
         def ask(number):
             try:
@@ -207,39 +206,43 @@ def test_more_than_can_be_done(service):
         with ThreadPoolExecutor(100) as pool:
             list(pool.map(ask, range(300)))
 
-    fires(service, "LensembleOverloaded", flood)
+    until_fires(service, "LensembleOverloaded", flood)
 
 
-def test_too_late(service):
+@pytest.mark.slow
+def test_alert_when_deadlines_pass(service):
     rows = {"text": np.array([[b"x"]], np.object_)}
 
     def late():
         with service.client() as client, pytest.raises(DeadlineExceededError):
             client.infer(contract.EMBED, rows, {"timeout_ms": 0.001}, 30)
 
-    fires(service, "LensembleTimeouts", late)
+    until_fires(service, "LensembleTimeouts", late)
 
 
-def test_model_that_fails(service, fault):
+@pytest.mark.slow
+def test_alerts_when_a_model_fails(service, fault):
     fault("broken")
     statuses = set()
-    fires(service, "LensembleFails", lambda: statuses.add(service.ask("x")))
-    fires(service, "LensembleGatewayFails", lambda: statuses.add(service.ask("x")))
+    until_fires(service, "LensembleFails", lambda: statuses.add(service.ask("x")))
+    until_fires(service, "LensembleGatewayFails", lambda: statuses.add(service.ask("x")))
     assert statuses == {500}
 
 
-def test_model_that_is_slow(service, fault):
+@pytest.mark.slow
+def test_alerts_when_a_model_is_slow(service, fault):
     fault("slow")
     with ThreadPoolExecutor(8) as pool:
 
         def ask():
             list(pool.map(service.ask, "abcd"))  # the later ones wait for the first
 
-        fires(service, "LensembleQueues", ask)
-        fires(service, "LensembleGatewaySlow", ask)
+        until_fires(service, "LensembleQueues", ask)
+        until_fires(service, "LensembleGatewaySlow", ask)
 
 
-def test_disk_that_takes_no_more(service):
+@pytest.mark.slow
+def test_alert_when_the_disk_is_full(service):
     process = service.process("store")
     before = process.rlimit(resource.RLIMIT_FSIZE)
     process.rlimit(resource.RLIMIT_FSIZE, (0, before[1]))
@@ -249,7 +252,7 @@ def test_disk_that_takes_no_more(service):
             client.ingest("b", "a blue car", document={})
 
     try:
-        fires(service, "LensembleStorage", write)
+        until_fires(service, "LensembleStorage", write)
     finally:
         process.rlimit(resource.RLIMIT_FSIZE, before)
     with service.client() as client:
@@ -257,7 +260,8 @@ def test_disk_that_takes_no_more(service):
         assert client.get("b").id == "b"
 
 
-def test_index_that_is_written_faster_than_compacted(service):
+@pytest.mark.slow
+def test_alert_when_writes_are_faster_than_compaction(service):
     number = 0
 
     def write():
@@ -268,33 +272,32 @@ def test_index_that_is_written_faster_than_compacted(service):
         with service.client() as client:
             client.upsert(ids, vectors, profile=service.profile.hash)
 
-    fires(service, "LensembleIndexBehind", write)
+    until_fires(service, "LensembleIndexBehind", write)
 
 
-def test_process_that_dies(service):
-    killed = -math.inf
-
+@pytest.mark.slow
+def test_alerts_when_a_process_dies(service):
     def kill():
-        # Once more if the server was back before Prometheus had looked often enough.
-        nonlocal killed
-        if time.monotonic() - killed > PATIENCE_S / 3:
-            service.until_ready()
+        # Again whenever the server is back before Prometheus has seen that it was down.
+        if service.watching.state.ready:
             service.process("qwen3_vl").send_signal(signal.SIGKILL)
-            killed = time.monotonic()
+            until(lambda: not service.watching.state.ready)
 
-    fires(service, "LensembleDown", kill)
-    fires(service, "LensembleRestarted")
+    until_fires(service, "LensembleDown", kill)
+    until_fires(service, "LensembleRestarted")
     service.until_ready()
 
 
-def test_gateway_that_is_gone(service):
+@pytest.mark.slow
+def test_alert_when_the_gateway_is_gone(service):
     port = urlsplit(service.gateway.url).port
     service.gateway.stop()
     try:
-        fires(service, "LensembleUnreachable")
+        until_fires(service, "LensembleUnreachable")
     finally:
         service.gateway = service.start_gateway(port)
 
 
+@pytest.mark.slow
 def test_every_alert_was_seen():
     assert seen == ALERTS

@@ -1,4 +1,4 @@
-"""The real Triton with ONNX Runtime as its engine: the reference's vectors, the same errors."""
+"""The real Triton with ONNX Runtime as its engine gives the reference's vectors and errors."""
 
 import re
 import urllib.request
@@ -33,8 +33,8 @@ def onnx_server(checkpoint, graphs):
         yield server
 
 
-def test_vectors_are_the_references(onnx_server, expected):
-    names = [name for name in CASES if name != "picture_huge"]  # half a minute for nothing new
+def test_vectors_equal_the_references(onnx_server, expected):
+    names = [name for name in CASES if name != "picture_huge"]
     with Client(onnx_server.grpc_url, timeout_s=120) as client:
         for name, vector in zip(
             names, client.embed_many([CASES[name] for name in names]), strict=True
@@ -47,14 +47,14 @@ def test_vectors_are_the_references(onnx_server, expected):
             client.embed(image=b"no picture")
 
 
-def test_it_says_what_computes(onnx_server):
+def test_metrics_name_the_engine(onnx_server):
     with urllib.request.urlopen(onnx_server.metrics_url) as answer:
-        said = answer.read().decode()
-    (line,) = re.findall(r'^lensemble_model_info\{.*triton_model="qwen3_vl".*$', said, re.M)
+        text = answer.read().decode()
+    (line,) = re.findall(r'^lensemble_model_info\{.*triton_model="qwen3_vl".*$', text, re.M)
     assert 'engine="onnx"' in line and 'dtype="float32"' in line
 
 
-def test_graphs_of_another_checkpoint_end_the_start(checkpoints, graphs):
+def test_graphs_of_another_checkpoint_are_refused_at_the_start(checkpoints, graphs):
     settings = Settings(checkpoint=checkpoints["qwen3-vl-mean"], engine="onnx", onnx=graphs)
     with pytest.raises((InternalError, LensembleError), match="were made of profile"):
         TritonServer(settings).start()

@@ -1,4 +1,4 @@
-"""The real server encodes equal items once, and says so among its metrics."""
+"""The real server encodes equal items once, and counts that in its metrics."""
 
 import re
 import urllib.request
@@ -16,18 +16,18 @@ pytestmark = pytest.mark.e2e
 
 def vectors_made(server: TritonServer) -> dict[str, int]:
     with Client(server.grpc_url) as client:
-        assert client.health()  # a ping: metrics are brought up to date
+        assert client.health()  # a ping updates the metrics
     with urllib.request.urlopen(server.metrics_url) as answer:
-        said = answer.read().decode()
+        text = answer.read().decode()
     return {
         source: int(float(count))
         for source, count in re.findall(
-            r'^lensemble_vectors_total\{.*source="(\w+)".*\} (\S+)$', said, re.MULTILINE
+            r'^lensemble_vectors_total\{.*source="(\w+)".*\} (\S+)$', text, re.MULTILINE
         )
     }
 
 
-def test_equal_items_cost_one_vector_and_remembered_ones_none(checkpoint):
+def test_equal_items_are_encoded_once_and_cached_ones_not_at_all(checkpoint):
     picture = encode(textured(96, 64))
     items = [Item("door"), Item("door", (picture,)), Item("door"), Item(images=(picture,))]
     with (
@@ -38,15 +38,15 @@ def test_equal_items_cost_one_vector_and_remembered_ones_none(checkpoint):
         for item in (items[0], items[1]):
             client.embed(item.text, item.images or None)
         assert vectors_made(server) == {"encoded": 2, "repeated": 0, "cached": 0}
-        # Texts of one call share a request, so the last two are of one batch.
-        found = client.embed_many([*items, Item("roof"), Item("roof")])
+        # Texts of one call share a request, so the last two are in one batch.
+        vectors = client.embed_many([*items, Item("roof"), Item("roof")])
         assert vectors_made(server) == {"encoded": 4, "repeated": 1, "cached": 3}
-        np.testing.assert_array_equal(found[0], found[2])
-        np.testing.assert_array_equal(found[4], found[5])
-        # What is remembered is the full vector, under this text and no other.
+        np.testing.assert_array_equal(vectors[0], vectors[2])
+        np.testing.assert_array_equal(vectors[4], vectors[5])
+        # The cache holds the full vector, under exactly this text.
         short = client.embed("door", dimensions=64)
         np.testing.assert_allclose(
-            short, found[0][:64] / np.linalg.norm(found[0][:64]), rtol=0, atol=1e-6
+            short, vectors[0][:64] / np.linalg.norm(vectors[0][:64]), rtol=0, atol=1e-6
         )
         assert vectors_made(server)["cached"] == 4
         client.embed("door", instruction="Find a door.")

@@ -12,12 +12,14 @@ from lensemble_contract.errors import InternalError, InvalidInputError
 pytestmark = pytest.mark.e2e
 
 
-def test_hostile_calls_get_typed_errors_and_do_not_affect_others(tmp_path):
-    figures = send_hostile_calls(600, tmp_path / "index", seed=1)
+@pytest.mark.parametrize("calls", [100, pytest.param(600, marks=pytest.mark.slow)])
+def test_hostile_calls_get_typed_errors_and_do_not_affect_others(tmp_path, calls):
+    figures = send_hostile_calls(calls, tmp_path / "index", seed=1)
     assert figures["wrong"] == {}
-    assert (figures["bad_inputs"], figures["workers_died"], figures["sound_touched"]) == (600, 0, 0)
-    assert figures["answers"]["InvalidInputError"] > 200
-    assert figures["answers"]["vector"] > 20
+    counts = figures["bad_inputs"], figures["workers_died"], figures["sound_touched"]
+    assert counts == (calls, 0, 0)
+    assert figures["answers"]["InvalidInputError"] > calls / 3
+    assert figures["answers"]["vector"] > calls / 30
 
 
 def test_calls_are_the_same_for_the_same_seed():
@@ -46,6 +48,6 @@ def raises(error):
     ],
 )
 def test_answers_are_judged(call, answer, wrong):
-    given, reason = judge_answer(HostileCall("x", call), client=None)
-    assert given == answer
+    kind, reason = judge_answer(HostileCall("x", call), client=None)
+    assert kind == answer
     assert (reason is None) if wrong is None else (wrong in reason)

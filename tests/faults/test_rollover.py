@@ -1,12 +1,13 @@
-"""One server goes, another comes, as behind a load balancer: no call fails, none is lost."""
+"""One server replaces another, as behind a load balancer: no call fails, and none is lost."""
 
 import asyncio
 import contextlib
+import re
 import signal
 import subprocess
 import sys
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -24,6 +25,7 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, LensembleError, Retry
 from tests.conftest import EMBEDDING, MEAN
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -32,12 +34,17 @@ TEXTS = [f"a car, the {n}th" for n in range(5)]
 
 
 class Up:
-    """`lensemble up --gateway` on free ports; it serves on for a second when it is to stop."""
+    """`lensemble up --gateway` on free ports. When it is stopped, it goes on serving for a while.
 
-    def __init__(self, checkpoint):
+    Args:
+        checkpoint: folder of the checkpoint.
+        drain_s: how many seconds it goes on serving.
+    """
+
+    def __init__(self, checkpoint, drain_s=1):
         command = [sys.executable, "-m", "lensemble_cli.main", "up", "--gateway"]
         command += ["--checkpoint", str(checkpoint), "--dtype", "fp32", "--gateway-port", "0"]
-        command += ["--drain", "1"]
+        command += ["--drain", str(drain_s)]
         for port in ("grpc", "http", "metrics", "health"):
             command += [f"--{port}-port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -49,13 +56,13 @@ class Up:
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)  # if it is there still
-        assert self.process.wait(60) == 0
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(DEADLINE_S) == 0
         self.process.stdout.close()
 
 
 class Balancer:
-    """Sends each request to the server of the moment, as an ingress does."""
+    """Forwards each request to the current server, as an ingress does."""
 
     def __init__(self, target):
         self.target = target
@@ -71,9 +78,9 @@ class Balancer:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _):
-        # A connection for each request: one that is kept may be closed just then.
+        # Each request has its own connection: the old server may close a kept one at any time.
         limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(timeout=60, limits=limits) as self._http:
+        async with httpx.AsyncClient(timeout=DEADLINE_S, limits=limits) as self._http:
             yield
 
     async def _pass_on(self, request):
@@ -86,8 +93,7 @@ class Balancer:
 
     def __enter__(self):
         self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
+        until(lambda: self._server.started)
         return self
 
     def __exit__(self, *_):
@@ -96,7 +102,7 @@ class Balancer:
 
 
 class Callers:
-    """Threads that embed all the time, each call once."""
+    """Threads that embed all the time, without retries."""
 
     def __init__(self, url):
         self.url, self.answers, self.failures = url, [], []
@@ -114,7 +120,7 @@ class Callers:
             thread.join()
 
     def _run(self, number):
-        with httpx.Client(timeout=60) as http:
+        with httpx.Client(timeout=DEADLINE_S) as http:
             while not self._ended.is_set():
                 number += 1
                 text = TEXTS[number % len(TEXTS)]
@@ -127,45 +133,43 @@ class Callers:
 
 
 def embed(url, text):
-    answer = httpx.post(f"{url}/v1/embeddings", json={"input": text}, timeout=60)
+    answer = httpx.post(f"{url}/v1/embeddings", json={"input": text}, timeout=DEADLINE_S)
     return answer.json()["data"][0]["embedding"]
 
 
 def test_change_of_checkpoint_under_load(checkpoints):
-    with Up(checkpoints[EMBEDDING]) as old, Balancer(old.url) as balancer:
+    # Long enough to see the old server report that it is stopping.
+    with Up(checkpoints[EMBEDDING], drain_s=5) as old, Balancer(old.url) as balancer:
         before = {text: embed(old.url, text) for text in TEXTS}
         with Callers(balancer.url) as callers:
-            time.sleep(1)
+            until(lambda: callers.answers)
             with Up(checkpoints[MEAN]) as new:
                 assert httpx.get(new.ready).status_code == 200
                 after = {text: embed(new.url, text) for text in TEXTS}
-                while len(callers.answers) < 100:
-                    time.sleep(0.05)
+                until(lambda: len(callers.answers) >= 100)
                 balancer.target = new.url
-                old.process.send_signal(signal.SIGTERM)  # at once, with calls under way
-                time.sleep(0.3)
-                answer = httpx.get(old.ready)
-                assert (answer.status_code, answer.json()["reason"]) == (503, "stopping")
-                assert old.process.wait(60) == 0
+                old.process.send_signal(signal.SIGTERM)  # at once, with calls in progress
+                answer = until(lambda: (r := httpx.get(old.ready)).status_code == 503 and r)
+                assert answer.json()["reason"] == "stopping"
+                assert old.process.wait(DEADLINE_S) == 0
                 count = len(callers.answers)
-                while len(callers.answers) < count + 100:
-                    time.sleep(0.05)
+                until(lambda: len(callers.answers) >= count + 100)
                 callers.__exit__()
     assert callers.failures == []
-    seen = {"before": 0, "after": 0}
+    counts = {"before": 0, "after": 0}
     for text, vector in callers.answers:
-        near = {
+        matches = {
             name: np.allclose(vector, expected[text], atol=1e-4)
             for name, expected in (("before", before), ("after", after))
         }
-        assert sum(near.values()) == 1
-        seen["before"] += near["before"]
-        seen["after"] += near["after"]
-    assert min(seen.values()) >= 50
+        assert sum(matches.values()) == 1
+        counts["before"] += matches["before"]
+        counts["after"] += matches["after"]
+    assert min(counts.values()) >= 50
 
 
 def test_change_of_index_under_load(checkpoint, tmp_path):
-    """A whole other index is put in the place of the one that is searched."""
+    """Another index is put in place of the one that is searched."""
     folder, profile = tmp_path / "index", Checkpoint.open(checkpoint).profile
 
     def put(name):
@@ -174,14 +178,14 @@ def test_change_of_index_under_load(checkpoint, tmp_path):
         write_index(folder, profile, vectors, ids, ["{}"] * len(ids))
 
     put("old")
-    found, failures, ended = [], [], threading.Event()
+    sources, failures, ended = [], [], threading.Event()
 
     def search(url):
         with Client(url, retry=Retry(tries=1)) as client:
             while not ended.is_set():
                 try:
                     hits = client.search("a car", top_k=5)
-                    found.append({hit.id.split()[0] for hit in hits})
+                    sources.append({hit.id.split()[0] for hit in hits})
                 except LensembleError as error:
                     failures.append(error)
 
@@ -190,44 +194,43 @@ def test_change_of_index_under_load(checkpoint, tmp_path):
         for thread in threads:
             thread.start()
         for name in ("new", "newer"):
-            count = len(found)
+            count = len(sources)
             put(name)
-            while {name} not in found[count:] or len(found) < count + 100:
-                assert not failures
-                time.sleep(0.02)
+            until(lambda: {name} in sources[count:] or failures)  # noqa: B023
+            until(lambda: len(sources) >= count + 100 or failures)  # noqa: B023
         ended.set()
         for thread in threads:
             thread.join()
     assert failures == []
-    assert all(len(one) == 1 for one in found)  # never some of one and some of the other
+    assert all(len(each) == 1 for each in sources)  # no search has hits of two indexes
 
 
-def test_calls_under_way_finish_when_it_is_stopped(checkpoint):
-    """SIGTERM to all of it: what was begun is answered, and then it is gone."""
+def embeddings_received(up):
+    """Number of requests for embeddings that the gateway is serving or has answered."""
+    text = httpx.get(f"{up.url}/metrics", timeout=DEADLINE_S).text
+    (in_flight,) = re.findall(r"^lensemble_gateway_in_flight (\S+)$", text, re.MULTILINE)
+    answered = re.findall(
+        r'^lensemble_gateway_requests_total\{route="/v1/embeddings".*\} (\S+)$', text, re.MULTILINE
+    )
+    return float(in_flight) - 1 + sum(map(float, answered))  # 1 is the request for metrics
+
+
+def test_calls_in_progress_finish_when_the_service_is_stopped(checkpoint):
     with Up(checkpoint) as up:
         processes = [psutil.Process(up.process.pid)]
         processes += processes[0].children(recursive=True)
-        results = []
 
-        def ask(number):
-            with httpx.Client(timeout=60) as http:
-                opened = time.monotonic()
-                body = {"input": [f"{number} {n} " + "word " * 200 for n in range(32)]}
-                answer = http.post(f"{up.url}/v1/embeddings", json=body)
-                results.append((opened, answer.status_code, len(answer.json().get("data", ()))))
+        def embed_many(number):
+            body = {"input": [f"{number} {n} " + "word " * 200 for n in range(32)]}
+            answer = httpx.post(f"{up.url}/v1/embeddings", json=body, timeout=DEADLINE_S)
+            return answer.status_code, len(answer.json().get("data", ()))
 
-        threads = [threading.Thread(target=ask, args=(n,)) for n in range(CALLERS)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        stopped = time.monotonic()
-        up.process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-        assert up.process.wait(60) == 0
-    assert len(results) == CALLERS
-    for opened, status, count in results:
-        assert opened < stopped
-        assert (status, count) == (200, 32)
-    _, alive = psutil.wait_procs(processes, timeout=5)
+        with ThreadPoolExecutor(CALLERS) as pool:
+            answers = [pool.submit(embed_many, number) for number in range(CALLERS)]
+            until(lambda: embeddings_received(up) == CALLERS)
+            up.process.send_signal(signal.SIGTERM)
+            results = [answer.result() for answer in answers]
+        assert up.process.wait(DEADLINE_S) == 0
+    assert results == [(200, 32)] * CALLERS
+    _, alive = psutil.wait_procs(processes, timeout=DEADLINE_S)
     assert not alive

@@ -1,9 +1,9 @@
-"""The whole server is killed under load, or the process of one model; then it is started again.
+"""The whole server or one model process is killed under load; then the server is started again.
 
-What was acknowledged is found through the new server, by `get` and by search; a request whose
-answer never came is there whole or not at all, as one request is one transaction. Triton does not
-replace a model's process that died: who has lost one is started again, too. A damaged snapshot is
-left out, and the log names it; a damaged store ends the start, with the command that mends it.
+The new server finds all acknowledged writes, by `get` and by search. A request without an answer is
+stored whole or not at all, because one request is one transaction. A damaged snapshot is not used,
+and the log names it. With a damaged store, the server does not start, and names the command that
+repairs it.
 """
 
 import contextlib
@@ -26,22 +26,23 @@ from lensemble.settings import Settings
 from lensemble_client import Client
 from lensemble_contract import contract
 from lensemble_contract.errors import InternalError, LensembleError, NotFoundError
-from tests.faults.harness import PATIENCE_S, note_on_failure
+from tests.faults.harness import note_on_failure
+from tests.waiting import DEADLINE_S, until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WRITERS, GROUPS, ROWS = 2, 3, contract.MAX_BATCH_SIZE
 DIMENSION = 256
+# Triton may never answer a request to a process that was killed, so calls time out early.
 TIMEOUT_S = 3.0
-"""Triton may never answer for a process that was killed."""
+# What is killed in each round: all processes, one model process, or tritonserver alone.
 VICTIMS = ("group", "store", "server", "faiss")
-"""Who is killed, round by round: all processes at once, Triton alone, or one model's process."""
 
 
 def vectors(writer: int, number: int) -> np.ndarray:
-    """Those of a request (`ROWS`, D)."""
-    made = np.random.default_rng((writer, number)).standard_normal((ROWS, DIMENSION))
-    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+    """The vectors of a request, (`ROWS`, D)."""
+    drawn = np.random.default_rng((writer, number)).standard_normal((ROWS, DIMENSION))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 def ids(writer: int, group: int) -> list[str]:
@@ -49,17 +50,17 @@ def ids(writer: int, group: int) -> list[str]:
 
 
 class Load:
-    """A thread that sends requests of 64 rows until one fails: new items, new versions, deletes.
+    """Sends requests of 64 rows until one fails: new items, new versions and deletes.
 
-    Request n is about group n modulo `GROUPS`; every seventh deletes it.
+    Request n writes the group n modulo `GROUPS`; every seventh request deletes its group.
     """
 
     def __init__(self, writer: int) -> None:
         self._writer = writer
+        # Number of the first request that was not acknowledged.
         self.next = 0
-        """Number of the first request that was not acknowledged."""
+        # For each group, the requests that may have been the last one; -1 stands for none.
         self.states: dict[int, list[int]] = {group: [-1] for group in range(GROUPS)}
-        """By group, the requests that may have been the last one; -1 stands for none."""
         self.sequences: dict[int, list[int]] = {}
 
     def run(self, url: str, profile: str) -> None:
@@ -70,42 +71,44 @@ class Load:
                 try:
                     sequences = self._send(client, group, profile)
                 except LensembleError:
-                    self.next += 1  # its answer never came
+                    self.next += 1  # it was not answered
                     return
                 self.states[group] = [self.next]
                 self.sequences[self.next] = sequences
                 self.next += 1
 
     def _send(self, client: Client, group: int, profile: str) -> list[int]:
-        named = ids(self._writer, group)
+        group_ids = ids(self._writer, group)
         if self.next % 7 == 6:
-            return client.delete(named)
-        said = [{"request": self.next, "row": row} for row in range(ROWS)]
-        return client.upsert(named, vectors(self._writer, self.next), said, profile=profile)
+            return client.delete(group_ids)
+        documents = [{"request": self.next, "row": row} for row in range(ROWS)]
+        return client.upsert(
+            group_ids, vectors(self._writer, self.next), documents, profile=profile
+        )
 
     def check(self, client: Client) -> None:
-        """Whether each group is what its last request made of it; asks one row after the other."""
+        """Checks that each group is as its last request left it; reads it row by row."""
         for group, possible in self.states.items():
-            found = [self._found(client, id_) for id_ in ids(self._writer, group)]
-            (last,) = {-1 if stored is None else stored.document["request"] for stored in found}
-            fits = [n for n in possible if n == last or (last < 0 and n % 7 == 6)]
-            assert fits, f"writer {self._writer}, group {group}: {last} is there, not {possible}"
-            self.states[group] = fits
+            items = [self._get(client, id_) for id_ in ids(self._writer, group)]
+            (last,) = {-1 if item is None else item.document["request"] for item in items}
+            matching = [n for n in possible if n == last or (last < 0 and n % 7 == 6)]
+            assert matching, f"writer {self._writer}, group {group}: {last}, not {possible}"
+            self.states[group] = matching
             if last < 0:
                 continue
             expected = vectors(self._writer, last)
-            for row, stored in enumerate(found):
-                assert stored.document == {"request": last, "row": row}
-                assert np.allclose(stored.embedding, expected[row], atol=1e-6)
+            for row, item in enumerate(items):
+                assert item.document == {"request": last, "row": row}
+                assert np.allclose(item.embedding, expected[row], atol=1e-6)
             if last in self.sequences:
-                assert [stored.sequence for stored in found] == self.sequences[last]
+                assert [item.sequence for item in items] == self.sequences[last]
             for row in (0, ROWS // 2, ROWS - 1):
                 (hit,) = client.search_vector(expected[row], top_k=1)
                 assert hit.id == f"{self._writer}/{group}/{row}"
                 assert hit.document == {"request": last, "row": row}
                 assert hit.score == pytest.approx(1, abs=1e-4)
 
-    def _found(self, client: Client, id_: str):
+    def _get(self, client: Client, id_: str):
         try:
             return client.get(id_)
         except NotFoundError:
@@ -113,7 +116,7 @@ class Load:
 
 
 def search(url: str, ended: threading.Event) -> None:
-    """Load, too; what a search finds is checked after the restart."""
+    """Searches as additional load; the results are checked after the restart only."""
     queries = vectors(9, 9)
     with Client(url, timeout_s=TIMEOUT_S) as client, contextlib.suppress(LensembleError):
         while not ended.is_set():
@@ -121,15 +124,14 @@ def search(url: str, ended: threading.Event) -> None:
                 client.search_vector(query, top_k=20)
 
 
-def stub(server: TritonServer, model: str) -> psutil.Process:
-    """The process of a model."""
-    (found,) = [
+def model_process(server: TritonServer, model: str) -> psutil.Process:
+    (process,) = [
         process
         for process in psutil.Process(server.pid).children(recursive=True)
         if process.name().startswith("triton_python")
         and f"/{model}/" in " ".join(process.cmdline())
     ]
-    return found
+    return process
 
 
 def kill(server: TritonServer, victim: str) -> None:
@@ -137,12 +139,12 @@ def kill(server: TritonServer, victim: str) -> None:
         os.kill(server.pid, signal.SIGKILL)
         return
     if victim in contract.MODELS:
-        stub(server, victim).kill()
-        time.sleep(0.2)  # the others go on as far as they can
-    os.killpg(server.pid, signal.SIGKILL)  # as a container goes
+        model_process(server, victim).kill()
+        time.sleep(0.2)  # the other processes go on as far as they can
+    os.killpg(server.pid, signal.SIGKILL)  # like the end of a container
 
 
-def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp_path):
+def test_killed_server_keeps_all_acknowledged_writes(checkpoint, tmp_path):
     draw = random.Random(0)
     settings = Settings(
         checkpoint=checkpoint, index=tmp_path / "index", dtype="fp32", writes="on", compact_rows=400
@@ -163,7 +165,7 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
                     acknowledged += under_load(server, loads, victim, delay_s, profile)
                 else:
                     assert f"{damaged}' cannot be used" in server.log_file.read_text()
-                    kill(server, "group")  # to stop in order takes it seconds
+                    kill(server, "group")  # stopping in order would take seconds
         with note_on_failure(turn=turn, victim=victim):
             assert_gone(server, family)
     assert acknowledged > 5 * WRITERS
@@ -177,7 +179,7 @@ def test_killed_server_comes_back_with_all_that_was_acknowledged(checkpoint, tmp
 
 
 def damage_snapshot(folder: Path) -> str:
-    """Flips a bit in the current one, as made by the server beside its work."""
+    """Flips a bit in the current snapshot, which the server made under load; returns its name."""
     with Store.open(folder) as store:
         name = store.snapshot
     assert name, "no snapshot was made under load"
@@ -189,7 +191,7 @@ def damage_snapshot(folder: Path) -> str:
 
 
 def damage_store(folder: Path) -> None:
-    """Loses the first bytes of the file."""
+    """Overwrites the first bytes of the file."""
     path = folder / STORE_FILE
     path.write_bytes(bytes(100) + path.read_bytes()[100:])
 
@@ -197,7 +199,7 @@ def damage_store(folder: Path) -> None:
 def under_load(
     server: TritonServer, loads: list[Load], victim: str, delay_s: float, profile: str
 ) -> int:
-    """Kills somebody a while after every writer had an answer; how many answers there were."""
+    """Kills the victim some time after every writer has had an answer; returns their number."""
     before = [load.next for load in loads]
     ended = threading.Event()
     threads = [
@@ -206,22 +208,19 @@ def under_load(
     ]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + PATIENCE_S
-    while any(load.next == start for load, start in zip(loads, before, strict=True)):
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    time.sleep(delay_s)
+    until(lambda: all(load.next > start for load, start in zip(loads, before, strict=True)))
+    time.sleep(delay_s)  # so that the kill hits different moments
     kill(server, victim)
     ended.set()
     for thread in threads:
-        thread.join(PATIENCE_S)
+        thread.join(DEADLINE_S)
         assert not thread.is_alive()
     return sum(load.next - start for load, start in zip(loads, before, strict=True)) - len(loads)
 
 
 def assert_gone(server: TritonServer, family: list[psutil.Process]) -> None:
-    """No process, no shared memory and no folder is left."""
-    _, alive = psutil.wait_procs(family, timeout=5)
+    """Checks that no process, no shared memory and no folder is left."""
+    _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     assert list(Path("/dev/shm").glob(f"{server._shared_memory_prefix}*")) == []
     assert not server.log_file.parent.exists()
