@@ -1,4 +1,4 @@
-"""What all settings classes share: typed, frozen fields that environment variables set.
+"""The base class of all settings: typed, frozen fields that environment variables set.
 
 A settings class is a pydantic model. Its constructor takes values only; `from_env` reads the
 variables. docs/decisions.md has the reason why pydantic-settings, which reads the environment in

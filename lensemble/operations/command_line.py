@@ -88,7 +88,7 @@ def _endpoint_options(endpoints: Endpoints) -> Iterator[str]:
     yield f"--http-port={endpoints.http}"
     yield f"--metrics-address={endpoints.plain_address}"
     yield f"--metrics-port={endpoints.metrics}"
-    # Nobody knows the random key, so the APIs that need it are closed.
+    # The key is random and not kept, so the APIs that require it are closed to everybody.
     restricted = f"{','.join(_CLOSED_APIS)}:admin-key={secrets.token_urlsafe(32)}"
     yield f"--grpc-restricted-protocol={restricted}"
     yield f"--http-restricted-api={restricted}"

@@ -7,8 +7,8 @@ Triton reports a model as ready once it was loaded, even if its process died or 
 - stopped: a signal or a debugger stopped the process.
 - hangs: the process has been in one call for longer than its stage's patience (`Stage.patience_s`)
   without using a CPU, or for a hundred times as long while using one.
-- failing: it answered two pings in a row (`contract.PING`: do a little work) with an error.
-- silent: no answer to pings, although no process of the model is in a call.
+- failing: the model answered two pings in a row (`contract.PING`: do a little work) with an error.
+- silent: the model does not answer pings, although none of its processes is in a call.
 """
 
 from __future__ import annotations

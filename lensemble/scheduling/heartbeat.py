@@ -1,6 +1,6 @@
 """Heartbeats: each model process notes since when it has been working on its current call.
 
-From outside, a process that hangs in a call looks like an idle one: Triton goes on to report it as
+Seen from outside, a process that hangs in a call looks idle, and Triton goes on to report it as
 ready. So each model process writes the start and the end of every call into a small file, which
 takes some microseconds, and the supervisor reads these files.
 """
@@ -24,7 +24,7 @@ _LAYOUT = struct.Struct("=dd")
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatRecord:
-    """What one process noted.
+    """The heartbeat of one process.
 
     Attributes:
         model: name of the model in the model repository.

@@ -22,7 +22,7 @@ _FILE = "admission"
 
 
 class Wait(NamedTuple):
-    """What a new request finds before it.
+    """The queue before a new request.
 
     Attributes:
         seconds: how long it would wait.
@@ -106,7 +106,7 @@ class WaitReader:
         written, *figures = self._triton.read()
         in_triton = Wait(*figures) if time.monotonic() - written <= STALE_S else Wait(0, 0)
         at = 2 * LANES.index(lane)
-        # Of several encoders, the one with the shortest wait will take the request.
+        # If there are several encoders, the one with the shortest wait will take the request.
         in_lane = min((Wait(*file.read()[at : at + 2]) for file in self._encoders), default=(0, 0))
         return Wait(in_triton.seconds + in_lane[0], in_triton.queued + in_lane[1])
 

@@ -1,1 +1,1 @@
-"""What each Triton model does, without Triton: one module per model."""
+"""The work of the Triton models: one module for each model, without Triton."""

@@ -1,4 +1,4 @@
-"""What a Triton model does, without Triton: rows of tensors in, rows of tensors out.
+"""The work of a Triton model, without Triton: rows of tensors in, rows of tensors out.
 
 A stage reads the rows of one request, computes the rows of many requests together, and writes the
 results of one request. `lensemble.stages.python_backend` calls it; tests call it directly.

@@ -71,7 +71,7 @@ def test_queued_requests_are_dropped_when_their_deadline_passes(checkpoint, tmp_
             with pytest.raises(DeadlineExceededError, match="passed before qwen3_vl began"):
                 answer.result()
         client.embed("a text that comes after them")
-        assert encoded(gated.server, client) == before + 2  # the picture, once, and the last text
+        assert encoded(gated.server, client) == before + 3  # two pictures and the last text
 
 
 def test_bad_timeout_is_refused(server):

@@ -35,7 +35,7 @@ WRITERS, GROUPS, ROWS = 2, 3, contract.MAX_BATCH_SIZE
 DIMENSION = 256
 # Triton may never answer a request to a process that was killed, so calls time out early.
 TIMEOUT_S = 3.0
-# What is killed in each round: all processes, one model process, or tritonserver alone.
+# The victim of each round: all processes, one model process, or tritonserver alone.
 VICTIMS = ("group", "store", "server", "faiss")
 
 

@@ -70,7 +70,7 @@ class ErrorCounts:
 
 
 def lane_readings(lanes: Mapping[str, Lane]) -> Iterator[Counter | Gauge]:
-    """What is measured about the encoder's lanes."""
+    """Measurements of the encoder's lanes, for `MetricsPublisher`."""
     for name, lane in lanes.items():
         labels = {"lane": name}
         yield Gauge(*_WAITING, labels, lane.waiting_rows)

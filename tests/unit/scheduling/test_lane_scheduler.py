@@ -276,7 +276,7 @@ def compute_one_row(scheduler):
 
 
 def become_idle(scheduler):
-    """What the thread of the passes does each time that nothing is left to compute."""
+    """Does the same as the thread of the passes when nothing is left to compute."""
     with scheduler._changed:
         scheduler._clean_up_if_due()
 

@@ -33,38 +33,38 @@ def search(settings):
     return SearchStage(settings, "cpu")
 
 
-def test_stages_joined_by_their_tensors_equal_the_pipeline(preprocess, encode_stage, pipeline):
+def test_chained_stages_equal_the_pipeline(preprocess, encode_stage, pipeline):
     picture = encode(textured(90, 130))
     items = [Item("uno"), Item(images=(picture,)), Item("tres", (picture, picture), "find")]
     read = preprocess.read(to_rows(items), {})
     assert list(read) == items
-    between = preprocess.write(preprocess.run(read))
-    rows = encode_stage.read(between, {})
+    features = preprocess.write(preprocess.run(read))
+    rows = encode_stage.read(features, {})
     vectors = encode_stage.write(encode_stage.run(rows))["embedding"]
     np.testing.assert_allclose(vectors, np.stack(pipeline.embed(items)), atol=1e-6)
 
 
-def test_bad_picture_is_that_rows_error(preprocess):
+def test_bad_picture_is_an_error_of_its_row_only(preprocess):
     good, bad = preprocess.run([Item("a"), Item(images=(b"x",))])
     assert len(good.input_ids)
     assert isinstance(bad, InvalidInputError)
 
 
-@pytest.mark.parametrize("asked", [100, "100"])
-def test_dimensions_come_as_number_or_text(encode_stage, preprocess, asked):
-    between = preprocess.write(preprocess.run([Item("a")]))
-    (row,) = encode_stage.read(between, {"dimensions": asked})
+@pytest.mark.parametrize("dimensions", [100, "100"])
+def test_dimensions_may_be_a_number_or_text(encode_stage, preprocess, dimensions):
+    features = preprocess.write(preprocess.run([Item("a")]))
+    (row,) = encode_stage.read(features, {"dimensions": dimensions})
     assert row[1] == 100
 
 
-@pytest.mark.parametrize("asked", [True, 1.5, "x", [], {}])
-def test_dimensions_that_are_no_whole_number_are_refused(encode_stage, preprocess, asked):
-    between = preprocess.write(preprocess.run([Item("a")]))
+@pytest.mark.parametrize("dimensions", [True, 1.5, "x", [], {}])
+def test_dimensions_that_are_no_whole_number_are_refused(encode_stage, preprocess, dimensions):
+    features = preprocess.write(preprocess.run([Item("a")]))
     with pytest.raises(InvalidInputError, match=r"dimensions: .* is not a whole number"):
-        encode_stage.read(between, {"dimensions": asked})
+        encode_stage.read(features, {"dimensions": dimensions})
 
 
-def test_hits_of_a_whole_batch_keep_their_own_top_k(search):
+def test_each_query_of_a_batch_has_its_own_top_k(search):
     queries = np.eye(256, dtype=np.float32)[:2]
     few, many = search.run([Query(queries[0], 2), Query(queries[1], 5)])
     assert (len(few), len(many)) == (2, 5)
@@ -95,9 +95,9 @@ def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
     write_index(tmp_path / "index", Profile.load(checkpoint), cut, ids, ["{}"] * 20)
     stage = SearchStage(Settings(checkpoint=checkpoint, index=tmp_path / "index"), "cpu")
     for queries, parameters in ((full, {}), (cut, {}), (cut, {"dimensions": 64})):
-        found = stage.run(stage.read({"embedding": queries}, {"top_k": 1, **parameters}))
-        assert [matches[0].id for matches in found] == ids
-        assert [matches[0].score for matches in found] == pytest.approx([1] * 20, abs=1e-5)
+        hits = stage.run(stage.read({"embedding": queries}, {"top_k": 1, **parameters}))
+        assert [of_query[0].id for of_query in hits] == ids
+        assert [of_query[0].score for of_query in hits] == pytest.approx([1] * 20, abs=1e-5)
     with pytest.raises(InvalidInputError, match="the query has 128 dimensions, the index 64"):
         stage.read({"embedding": full[:, :128]}, {"dimensions": 128})
     with pytest.raises(InvalidInputError, match="the query has 256 dimensions, the index 64"):

@@ -1,4 +1,4 @@
-"""The `store` and `faiss` stages by hand: operations, refusals, cut vectors, replaced indexes."""
+"""The stages `store` and `faiss`, called directly: operations, errors, cut vectors, new indexes."""
 
 import json
 
@@ -18,8 +18,8 @@ from lensemble_contract.errors import StorageError
 
 @pytest.fixture(scope="module")
 def vectors():
-    made = np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    drawn = np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def cut(vectors, length=64):
@@ -40,63 +40,64 @@ def stages(settings):
 
 
 def rows(ids, vectors=None, documents=None):
+    texts = documents or [""] * len(ids)
     return {
         "id": np.array([[id_.encode()] for id_ in ids], np.object_),
-        "document": np.array([[one.encode()] for one in documents or [""] * len(ids)], np.object_),
+        "document": np.array([[text.encode()] for text in texts], np.object_),
         "embedding": np.empty((len(ids), 0), np.float32) if vectors is None else vectors,
     }
 
 
-def ran(stage, given, **parameters):
-    return stage.write(stage.run(stage.read(given, parameters)))
+def run(stage, request_rows, **parameters):
+    return stage.write(stage.run(stage.read(request_rows, parameters)))
 
 
-def test_operations_by_their_tensors(stages, vectors):
+def test_operations_on_the_index(stages, vectors):
     store, search = stages
     documents = [json.dumps({"n": n}) for n in range(3)]
-    written = ran(store, rows("abc", vectors[:3], documents))
+    written = run(store, rows("abc", vectors[:3], documents))
     assert written["sequence"].tolist() == [[1], [2], [3]]
     assert (written["sequence"].dtype, written["stored_embedding"].shape) == (np.int64, (3, 0))
-    got = ran(store, rows(["b", "nobody"]), operation="get")
-    assert got["sequence"].tolist() == [[2], [0]]
-    assert got["stored_document"].tolist() == [[b'{"n": 1}'], [b""]]
-    assert np.array_equal(got["stored_embedding"], [vectors[1], np.zeros(256)])
-    found = ran(search, {"embedding": vectors[1:2]}, filter='{"n": {"$gt": 0}}', top_k=5)
-    assert found["ids"].tolist() == [[b"b", b"c"]]
-    assert ran(store, rows(["b", "nobody"]), operation="delete")["sequence"].tolist() == [[4], [0]]
-    assert ran(search, {"embedding": vectors[1:2]}, filter='{"n": 1}')["ids"].shape == (1, 0)
-    stats = json.loads(ran(store, rows([""]), operation="stats")["stored_document"][0, 0])
+    read = run(store, rows(["b", "nobody"]), operation="get")
+    assert read["sequence"].tolist() == [[2], [0]]
+    assert read["stored_document"].tolist() == [[b'{"n": 1}'], [b""]]
+    assert np.array_equal(read["stored_embedding"], [vectors[1], np.zeros(256)])
+    hits = run(search, {"embedding": vectors[1:2]}, filter='{"n": {"$gt": 0}}', top_k=5)
+    assert hits["ids"].tolist() == [[b"b", b"c"]]
+    assert run(store, rows(["b", "nobody"]), operation="delete")["sequence"].tolist() == [[4], [0]]
+    assert run(search, {"embedding": vectors[1:2]}, filter='{"n": 1}')["ids"].shape == (1, 0)
+    stats = json.loads(run(store, rows([""]), operation="stats")["stored_document"][0, 0])
     assert (stats["count"], stats["sequence"], stats["snapshot"]) == (2, 4, None)
 
 
-def test_digest_stands_for_what_an_item_was_made_from(stages, vectors):
+def test_upsert_with_the_same_digest_changes_nothing(stages, vectors):
     store, _ = stages
-    one = rows("a", vectors[:1])
-    assert ran(store, one, digest="x")["sequence"].tolist() == [[1]]
-    assert ran(store, rows("a"), operation="get")["stored_digest"].tolist() == [[b"x"]]
-    # The same picture in another batch: a vector that differs in its last bits.
+    item = rows("a", vectors[:1])
+    assert run(store, item, digest="x")["sequence"].tolist() == [[1]]
+    assert run(store, rows("a"), operation="get")["stored_digest"].tolist() == [[b"x"]]
+    # The same picture in another batch: its vector differs in the last bits.
     again = rows("a", np.nextafter(vectors[:1], 1, dtype=np.float32))
-    assert ran(store, again, digest="x")["sequence"].tolist() == [[1]]
-    assert ran(store, again, digest="y")["sequence"].tolist() == [[2]]
-    assert ran(store, one)["sequence"].tolist() == [[3]]
+    assert run(store, again, digest="x")["sequence"].tolist() == [[1]]
+    assert run(store, again, digest="y")["sequence"].tolist() == [[2]]
+    assert run(store, item)["sequence"].tolist() == [[3]]
     with pytest.raises(InvalidInputError, match=r"digest: 'x' for 2 items; send one item"):
         store.read(rows("ab", vectors[:2]), {"digest": "x"})
 
 
 @pytest.mark.parametrize(
-    ("given", "parameters", "said"),
+    ("request_rows", "parameters", "message"),
     [
         (rows("a"), {"operation": "drop"}, "operation: 'drop'; expected one of upsert, delete"),
         (rows("a"), {"operation": 3}, "operation: 3; expected a string"),
         (rows("a"), {"profile": "sha256:0"}, "profile: .*under sha256:0; they cannot be compared"),
     ],
 )
-def test_requests_at_fault_are_refused(stages, given, parameters, said):
-    with pytest.raises(InvalidInputError, match=said):
-        stages[0].read(given, parameters)
+def test_bad_requests_are_refused(stages, request_rows, parameters, message):
+    with pytest.raises(InvalidInputError, match=message):
+        stages[0].read(request_rows, parameters)
 
 
-def test_rows_at_fault_are_refused_before_anything_is_written(stages, vectors):
+def test_bad_rows_are_refused_before_anything_is_written(stages, vectors):
     store, _ = stages
     bad = [
         rows([""], vectors[:1]),
@@ -107,15 +108,15 @@ def test_rows_at_fault_are_refused_before_anything_is_written(stages, vectors):
         {**rows("a", vectors[:1]), "document": np.array([[b"\xff"]], np.object_)},
     ]
     fields = []
-    for given in bad:
-        (row,) = store.read(given, {})
+    for request_rows in bad:
+        (row,) = store.read(request_rows, {})
         assert isinstance(row, InvalidInputError)
         fields.append(row.field)
     assert fields == ["id", "document", "embedding", "embedding", "id", "document"]
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"filter": "{"}, None),
         ({"filter": 3}, "filter: 3; expected a string"),
@@ -128,36 +129,35 @@ def test_rows_at_fault_are_refused_before_anything_is_written(stages, vectors):
         ({"profile": "sha256:0"}, "cannot be compared"),
     ],
 )
-def test_searches_at_fault_are_refused(stages, vectors, parameters, said):
+def test_bad_searches_are_refused(stages, vectors, parameters, message):
     _, search = stages
-    if said is None:  # known when the query runs; the query beside it is answered
+    if message is None:  # noticed when the query runs; the other query is answered
         both = [*search.read({"embedding": vectors[:1]}, parameters)]
         both += search.read({"embedding": vectors[:1]}, {})
         refused, answered = search.run(both)
         assert isinstance(refused, InvalidInputError)
         assert answered == []
         return
-    with pytest.raises(InvalidInputError, match=said):
+    with pytest.raises(InvalidInputError, match=message):
         search.read({"embedding": vectors[:1]}, parameters)
 
 
-def test_index_of_shorter_vectors_is_written_with_full_ones(settings, checkpoint, vectors):
+def test_full_vectors_are_cut_for_an_index_of_shorter_ones(settings, checkpoint, vectors):
     write_index(settings.index, Profile.load(checkpoint), cut(vectors[:2]), ["a", "b"], ["{}"] * 2)
     store, search = StoreStage(settings, "cpu"), SearchStage(settings, "cpu")
-    ran(store, rows("c", vectors[2:3]))
-    ran(store, rows("d", cut(vectors[3:4])), dimensions=64)
+    run(store, rows("c", vectors[2:3]))
+    run(store, rows("d", cut(vectors[3:4])), dimensions=64)
     for n, id_ in enumerate((b"a", b"b", b"c", b"d")):
-        found = ran(search, {"embedding": vectors[n : n + 1]}, top_k=1)
-        assert found["ids"].tolist() == [[id_]]
-        assert found["scores"][0, 0] == pytest.approx(1, abs=1e-5)
+        hits = run(search, {"embedding": vectors[n : n + 1]}, top_k=1)
+        assert hits["ids"].tolist() == [[id_]]
+        assert hits["scores"][0, 0] == pytest.approx(1, abs=1e-5)
     (refused,) = store.read(rows("e", vectors[:1]), {"dimensions": 256})
     assert "256 dimensions, the index 64" in str(refused)
     store.close()
     search.close()
 
 
-def test_writes_are_off_unless_they_are_on(settings, checkpoint, vectors):
-
+def test_writes_must_be_turned_on(settings, checkpoint, vectors):
     off = settings.with_changes(writes="off")
     with pytest.raises(InvalidInputError, match=r"no store\.sqlite in .*index build"):
         StoreStage(off, "cpu")
@@ -168,28 +168,28 @@ def test_writes_are_off_unless_they_are_on(settings, checkpoint, vectors):
             store.read(rows("a", vectors[:1]), {"operation": operation})
     assert store.read(rows("a"), {"operation": "get"}) == [ReadOperation("get", "a")]
     store.close()
-    nothing = StoreStage(Settings(checkpoint=checkpoint), "cpu")
+    no_index = StoreStage(Settings(checkpoint=checkpoint), "cpu")
     with pytest.raises(NotReadyError, match="no index is loaded"):
-        nothing.read(rows("a"), {})
-    nothing.close()
+        no_index.read(rows("a"), {})
+    no_index.close()
 
 
-def test_both_go_over_to_an_index_that_was_put_in_place(stages, settings, vectors, tmp_path):
+def test_both_stages_switch_to_a_restored_index(stages, settings, vectors, tmp_path):
     store, search = stages
-    ran(store, rows("a", vectors[:1]))
+    run(store, rows("a", vectors[:1]))
     back_up(settings.index, tmp_path / "backup")
-    ran(store, rows("b", vectors[1:2]))
+    run(store, rows("b", vectors[1:2]))
     restore(tmp_path / "backup", settings.index)
-    assert ran(store, rows("b"), operation="get")["sequence"].tolist() == [[0]]
-    ran(store, rows("c", vectors[2:3]))
-    assert ran(search, {"embedding": vectors[2:3]}, top_k=5)["ids"].tolist()[0][0] == b"c"
+    assert run(store, rows("b"), operation="get")["sequence"].tolist() == [[0]]
+    run(store, rows("c", vectors[2:3]))
+    assert run(search, {"embedding": vectors[2:3]}, top_k=5)["ids"].tolist()[0][0] == b"c"
     with Store.open(settings.index) as opened:
         assert set(opened.live_rows(["a", "b", "c"])) == {"a", "c"}
 
 
-def test_a_store_that_fails_fails_the_calls_that_need_it(stages, settings, vectors):
+def test_damaged_item_fails_only_the_calls_that_need_it(stages, settings, vectors):
     store, search = stages
-    ran(store, rows("ab", vectors[:2]))
+    run(store, rows("ab", vectors[:2]))
     with Store.open(settings.index) as other:
         other._connection.execute("UPDATE items SET document = '{\"n\": 9}' WHERE id = 'a'")
     damaged, whole = store.run([ReadOperation("get", "a"), ReadOperation("get", "b")])
