@@ -14,6 +14,7 @@ from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS
 from lensemble.operations.supervisor import START
 from lensemble.scheduling.lanes import LANES
+from lensemble_client import Client
 from lensemble_contract import contract
 from tests.paths import ROOT
 
@@ -251,3 +252,26 @@ def test_pages_that_the_code_names_exist():
             named |= set(re.findall(r"\bdocs/\w+\.md\b", text_of(path)))
     assert named, "the code names pages"
     assert named <= set(PAGES)
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
+def test_python_on_the_pages_is_valid(page):
+    for block in python_blocks(page):
+        ast.parse(block)
+
+
+def test_the_example_of_a_fake_server_runs():
+    (block,) = [block for block in python_blocks("docs/client.md") if "FakeServer" in block]
+    exec(block, {})
+
+
+def test_every_call_of_the_client_is_on_its_page():
+    calls = {
+        name for name in dir(Client) if not name.startswith("_") and callable(getattr(Client, name))
+    }
+    calls -= {"close", "infer", "run", "run_many"}
+    assert {call for call in calls if f"`{call}`" not in text_of("docs/client.md")} == set()
