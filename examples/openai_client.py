@@ -1,11 +1,11 @@
-"""OpenAI's own client against the gateway: texts, and pictures with or without words.
+"""Compares a picture, a text, and both together, with OpenAI's own client and the gateway.
 
     lensemble up --checkpoint demo/checkpoint --gateway
 
     python examples/openai_client.py demo/dataset/images/1f697.webp "the same, but green"
 
-OpenAI's client sends whatever stands in `input`; its type hints know texts only, hence `Any`.
-`extra_body` carries fields that it has no argument for.
+OpenAI's client sends anything that is in `input`, but its type hints allow only texts, hence `Any`.
+`extra_body` contains the fields for which the client has no argument.
 """
 
 import argparse
@@ -19,28 +19,28 @@ from openai import OpenAI
 parser = argparse.ArgumentParser(description="Compare a picture, a text, and both.")
 parser.add_argument("picture", type=Path)
 parser.add_argument("text", nargs="?", default="a red car")
-parser.add_argument("--instruction", help="replaces the model's own")
+parser.add_argument("--instruction", help="replaces the default instruction")
 parser.add_argument("--url", default="http://127.0.0.1:8080/v1")
 parser.add_argument("--key", default="none", help="the gateway's key, if it asks for one")
-given = parser.parse_args()
+arguments = parser.parse_args()
 
-# Whatever kind it says, the gateway goes by the bytes.
-url = f"data:image/jpeg;base64,{base64.b64encode(given.picture.read_bytes()).decode()}"
+# The gateway ignores the media type; it looks at the bytes.
+url = f"data:image/jpeg;base64,{base64.b64encode(arguments.picture.read_bytes()).decode()}"
 items: dict[str, Any] = {
-    "text": given.text,
+    "text": arguments.text,
     "picture": {"image": url},
-    "both": {"text": given.text, "image": url},
+    "both": {"text": arguments.text, "image": url},
     "in parts": [  # as in a chat: the same item as `both`
-        {"type": "text", "text": given.text},
+        {"type": "text", "text": arguments.text},
         {"type": "image_url", "image_url": {"url": url}},
     ],
 }
-sent: Any = list(items.values())
-with OpenAI(base_url=given.url, api_key=given.key) as client:
-    extra = {"instruction": given.instruction}
-    answer = client.embeddings.create(model="native", input=sent, extra_body=extra)
+contents: Any = list(items.values())
+with OpenAI(base_url=arguments.url, api_key=arguments.key) as client:
+    extra = {"instruction": arguments.instruction}
+    answer = client.embeddings.create(model="native", input=contents, extra_body=extra)
 
-# An item that failed has no vector and an error in its place.
+# An item that failed has an error instead of a vector.
 for name, entry in zip(items, answer.data, strict=True):
     if entry.embedding is None:
         raise SystemExit(f"{name}: {(entry.model_extra or {})['error']['message']}")
@@ -48,5 +48,6 @@ vectors = np.array([entry.embedding for entry in answer.data])
 print(
     f"{len(vectors)} vectors of {vectors.shape[1]} dimensions, {answer.usage.total_tokens} tokens"
 )
-for name, row in zip(items, vectors @ vectors.T, strict=True):  # of unit length: their cosines
+cosines = vectors @ vectors.T  # the vectors have unit length
+for name, row in zip(items, cosines, strict=True):
     print(f"{name:8}", *(f"{cosine:7.4f}" for cosine in row))

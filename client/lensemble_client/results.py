@@ -69,7 +69,7 @@ class Measured(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server reports about itself.
+    """State of a server.
 
     Attributes:
         server: Name and version of the server.

@@ -1,7 +1,9 @@
-"""Both clients on both wires through the real server: the same answers, and nothing left open."""
+"""Both clients over both protocols, with a real server: the same answers."""
 
 import asyncio
+import re
 
+import httpx
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from lensemble_client import (
 from tests.pictures import encode, textured
 
 pytestmark = pytest.mark.e2e
+DEADLINE_S = 60
 WORDS = [f"{'word ' * (n % 7)}{n}" for n in range(150)]
 
 
@@ -29,32 +32,33 @@ def url(server, request):
     return {"grpc": server.grpc_url, "http": server.http_url}[request.param]
 
 
-def test_many_are_the_same_as_one_by_one(url):
+def test_many_items_have_the_vectors_of_single_calls(url):
     picture = encode(textured(80, 60))
     items = [*map(Item, WORDS), Item(images=(picture,)), Item("with it", (picture,)), Item("")]
     items.insert(40, Item("word " * 9000))
     with Client(url) as client:
-        found = client.embed_many(iter(items))
-        assert len(found) == len(items)
-        for place in (0, 39, 41, 99, 151, 152):
-            alone = client.embed(items[place].text, list(items[place].images) or None)
-            assert float(alone @ found[place]) > 0.999
-        assert isinstance(found[40], InvalidInputError), "too long"
-        assert isinstance(found[-1], InvalidInputError), "nothing"
-        assert sum(isinstance(one, np.ndarray) for one in found) == len(items) - 2
+        results = client.embed_many(iter(items))
+        assert len(results) == len(items)
+        for position in (0, 39, 41, 99, 151, 152):
+            item = items[position]
+            alone = client.embed(item.text, list(item.images) or None)
+            assert float(alone @ results[position]) > 0.999
+        assert isinstance(results[40], InvalidInputError), "the text is too long"
+        assert isinstance(results[-1], InvalidInputError), "the item is empty"
+        assert sum(isinstance(result, np.ndarray) for result in results) == len(items) - 2
 
     async def many():
         async with AsyncClient(url) as client:
             return await client.embed_many(iter(items))
 
-    for one, other in zip(found, asyncio.run(many()), strict=True):
-        if isinstance(one, np.ndarray):
-            assert float(one @ other) > 0.999
+    for result, from_asyncio in zip(results, asyncio.run(many()), strict=True):
+        if isinstance(result, np.ndarray):
+            assert float(result @ from_asyncio) > 0.999
         else:
-            assert str(one) == str(other)
+            assert str(result) == str(from_asyncio)
 
 
-def test_asyncio_asks_and_is_answered_as_threads_are(url):
+def test_both_clients_get_the_same_answers(url):
     async def ask():
         async with AsyncClient(url) as client:
             assert await client.health()
@@ -88,31 +92,48 @@ def test_asyncio_asks_and_is_answered_as_threads_are(url):
         assert stats["count"] == client.stats()["count"]
 
 
-def test_cancelled_and_late_calls_leave_the_client_usable(url):
+async def preprocessed(server):
+    """How many requests `preprocess` has answered; then the encoder works on them."""
+    async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
+        metrics = (await http.get(server.metrics_url)).text
+    (count,) = re.findall(r'nv_inference_request_success{model="preprocess".*} (\S+)', metrics)
+    return float(count)
+
+
+def test_client_stays_usable_after_cancelled_and_late_calls(server, url):
     slow = encode(textured(1300, 1300, 1), "JPEG")
 
     async def ask():
-        async with AsyncClient(url) as client:
-            call = asyncio.create_task(client.embed(image=[slow] * 3))
-            await asyncio.sleep(0.05)
-            call.cancel()
-            with pytest.raises((asyncio.CancelledError, CancelledError)):
-                await call
+        async with AsyncClient(url, timeout_s=5 * DEADLINE_S) as client:
+            before = await preprocessed(server)
+            calls = [asyncio.create_task(client.embed(image=[slow] * 3)) for _ in range(2)]
+            async with asyncio.timeout(DEADLINE_S):
+                while await preprocessed(server) == before:
+                    await asyncio.sleep(0.02)
+            running = [call for call in calls if not call.done()]
+            assert running
+            for call in running:
+                call.cancel()
+            for call in running:
+                with pytest.raises((asyncio.CancelledError, CancelledError)):
+                    await call
             with pytest.raises(DeadlineExceededError, match=r"no answer within 0\.001 s"):
                 await client.embed(image=[slow] * 3, timeout_s=0.001)
             return await client.embed("x")
 
-    assert asyncio.run(ask()).shape == (256,)
+    vector = asyncio.run(ask())
+    with Client(url) as client:
+        np.testing.assert_allclose(vector, client.embed("x"), atol=1e-5)
 
 
 def test_asyncio_writes(checkpoint, tmp_path):
-    """Upserts, deletes, resumed ingestion, as `tests/e2e/test_store.py` has them with threads."""
+    """Upserts, deletions and resumed ingestion; `test_store.py` tests them with `Client`."""
     records = [Record(f"r{n}", Item(word), {"n": n}) for n, word in enumerate(WORDS[:40])]
 
     async def write(url):
         async with AsyncClient(url) as client:
             first = await client.ingest_many(records)
-            assert await client.ingest_many(records) == first, "nothing is done twice"
+            assert await client.ingest_many(records) == first, "nothing is stored twice"
             assert sorted(first) == list(range(1, 41))
             stored = await client.get("r3")
             profile = (await client.stats())["profile_hash"]
@@ -127,16 +148,16 @@ def test_asyncio_writes(checkpoint, tmp_path):
         asyncio.run(write(running.grpc_url))
 
 
-def test_embedder_as_its_users_wrote_it(server, tmp_path):
+def test_embedder_gives_the_vectors_of_single_calls(server, tmp_path):
     paths = []
     for n in range(5):
         paths.append(tmp_path / f"{n}.png")
         paths[-1].write_bytes(encode(textured(64, 48 + n, n)))
     contexts = [f"damage {n}" for n in range(5)]
     with Qwen3VLEmbedder(server.grpc_url) as embedder:
-        found = embedder.generate_batch_embeddings(paths, contexts)
-        assert found.shape == (5, 256)
-        for path, context, vector in zip(paths, contexts, found, strict=True):
+        vectors = embedder.generate_batch_embeddings(paths, contexts)
+        assert vectors.shape == (5, 256)
+        for path, context, vector in zip(paths, contexts, vectors, strict=True):
             assert float(embedder.generate_embedding(str(path), context) @ vector) > 0.999
         (tmp_path / "3.png").write_bytes(b"no picture")
         with pytest.raises(InvalidInputError, match=r"^\[3\]\.image\[0\]: not a picture"):

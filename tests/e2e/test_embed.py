@@ -41,17 +41,17 @@ def test_other_profiles_and_precisions(checkpoints, expected, profile, dtype):
                 assert cosine(vector, expected(profile, case)) >= MIN_COSINE[dtype], case
 
 
-def test_vector_alone_equals_vector_among_32_callers(client):
+def test_vector_is_the_same_alone_and_among_32_callers(client):
     items = mixed_batch()
     alone = [client.embed(i.text, i.images or None, instruction=i.instruction) for i in items]
     for batch_size in (1, 1, 4, 32):
         together = client.embed_many(items, concurrency=32, batch_size=batch_size)
-        for one, other in zip(alone, together, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-5)
+        for single, batched in zip(alone, together, strict=True):
+            np.testing.assert_allclose(single, batched, atol=1e-5)
 
 
 def test_dimensions_survive_batching(client):
-    """Sixteen callers at once, each with a length of its own."""
+    """Sixteen callers at the same time, each with another length."""
     full = client.embed("the same text")
 
     def cut(dimensions):
@@ -67,7 +67,7 @@ def test_dimensions_survive_batching(client):
 
 @pytest.mark.parametrize("kind", ["grpc", "http"])
 def test_one_request_may_hold_many_items(server, client, kind):
-    """Shorter rows are filled up on the way, and the filling changes nothing."""
+    """Shorter rows are padded on the way, and the padding changes no vector."""
     address = (server.grpc_url if kind == "grpc" else server.http_url).split("//")[1]
     transport = (GrpcTransport if kind == "grpc" else HttpTransport)(address)
     names = ("text", "picture_portrait", "several_pictures", "text_with_instruction", "both")
@@ -87,10 +87,10 @@ def test_one_request_may_hold_many_items(server, client, kind):
 
 
 def test_texts_and_pictures_share_batches(server):
-    """Requests of different shapes must be computed together, or nothing is gained."""
+    """Requests of different shapes must be computed together, or batching has no effect."""
     passes = Passes(server)
     with Client(server.grpc_url) as client:
         results = client.embed_many(mixed_batch() * 4, concurrency=32, batch_size=1)
-    items, made = passes.since()
+    items, count = passes.since()
     assert len(results) == 128
-    assert items / made > 2
+    assert items / count > 2

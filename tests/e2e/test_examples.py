@@ -1,4 +1,4 @@
-"""The scripts of `examples/` and the commands of docs/api.md, against real server and gateway."""
+"""The scripts in `examples/` and the commands in docs/api.md, with a real server and gateway."""
 
 import json
 import re
@@ -24,13 +24,13 @@ NAMES = ("one", "two", "three")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Three pictures, and two files that are none."""
+    """Three pictures, and two files that only look like pictures."""
     folder = tmp_path_factory.mktemp("photos")
     for seed, name in enumerate(NAMES):
         (folder / f"{name}.png").write_bytes(encode(textured(64, 64, seed=seed)))
     (folder / "torn.jpg").write_bytes(b"no picture")
     (folder / "empty.webp").touch()
-    (folder / "notes.txt").write_text("not a picture, nor said to be one")
+    (folder / "notes.txt").write_text("not a picture, and not named like one")
     return folder
 
 
@@ -44,7 +44,7 @@ def triton(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(triton, photos, tmp_path_factory):
-    """The gateway's, with a chat server behind it."""
+    """URL of a gateway with a chat server."""
     folder = tmp_path_factory.mktemp("chat") / "tiny-chat"
     write_chat_checkpoint(folder)
     with ChatServer(folder) as chat:
@@ -63,18 +63,18 @@ def url(triton, photos, tmp_path_factory):
 
 @pytest.fixture
 def direct(triton):
-    with Client(triton.grpc_url) as made:
-        yield made
+    with Client(triton.grpc_url) as client:
+        yield client
 
 
 def run(name, *arguments, status=0):
-    """What a script prints."""
+    """Runs a script; returns its output, or its error messages if it is expected to fail."""
     ran = subprocess.run(
         [sys.executable, f"examples/{name}.py", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ran.returncode == status, ran.stdout + ran.stderr
     return ran.stdout if status == 0 else ran.stderr
@@ -82,7 +82,7 @@ def run(name, *arguments, status=0):
 
 def test_search_photos(triton, photos, direct):
     arguments = ("--words", "a wave", "--like", photos / "two.png", "--url", triton.grpc_url)
-    for _ in range(2):  # the second time, nothing is sent again
+    for _ in range(2):  # the second time, no picture is sent again
         lines = run("search_photos", photos, *arguments).splitlines()
         assert sorted(line.split(":")[1] for line in lines[:2]) == [" empty.webp", " torn.jpg"]
         assert lines[2] == "3 of 5 pictures stored"
@@ -95,7 +95,7 @@ def test_search_photos(triton, photos, direct):
 
 
 def test_embed_many(triton, photos, direct, tmp_path):
-    said = [
+    items = [
         {"text": "red"},
         {"text": "a wave", "image": "one.png"},
         {"image": "torn.jpg"},
@@ -103,13 +103,13 @@ def test_embed_many(triton, photos, direct, tmp_path):
         {"text": "blue"},
     ]
     source = photos / "items.jsonl"
-    source.write_text("\n".join(map(json.dumps, said)))
+    source.write_text("\n".join(map(json.dumps, items)))
     target = tmp_path / "vectors.npy"
     printed = run("embed_many", source, target, "--url", triton.grpc_url)
     table = np.load(target)
     assert np.isnan(table).all(axis=1).tolist() == [False, False, True, True, False]
     for row, image in ((0, None), (1, photos / "one.png"), (4, None)):
-        expected = direct.embed(said[row]["text"], image)
+        expected = direct.embed(items[row]["text"], image)
         np.testing.assert_allclose(table[row], expected, atol=1e-4)
     assert re.findall(r"item (\d): InvalidInputError: image\[0\]: .", printed) == ["2", "3"]
     assert printed.endswith(f"5 items, {table.shape[1]} dimensions -> {target}\n")
@@ -126,27 +126,27 @@ def test_openai_client(url, photos, direct):
     assert [row[:9].strip() for row in rows] == ["text", "picture", "both", "in parts"]
     assert first.startswith(f"4 vectors of {len(vectors[0])} dimensions, ")
 
-    said = run("openai_client", photos / "torn.jpg", "--url", f"{url}/v1", status=1)
-    assert said.startswith("picture: input[1].image[0]: not a picture that can be read")
+    message = run("openai_client", photos / "torn.jpg", "--url", f"{url}/v1", status=1)
+    assert message.startswith("picture: input[1].image[0]: not a picture that can be read")
 
 
 def test_langchain_search(url, direct, tmp_path):
     texts = ["a red car", "", "a blue boat", "a green tree"]
     (tmp_path / "notes.txt").write_text("\n".join(texts))
     arguments = (tmp_path / "notes.txt", "a blue boat", "-k", 2, "--url", f"{url}/v1")
-    found = run("langchain_search", *arguments).splitlines()
-    asked = direct.embed("a blue boat")
-    scores = {text: float(direct.embed(text) @ asked) for text in texts if text}
+    lines = run("langchain_search", *arguments).splitlines()
+    query = direct.embed("a blue boat")
+    scores = {text: float(direct.embed(text) @ query) for text in texts if text}
     best = sorted(scores, key=lambda text: -scores[text])[:2]
-    assert [line.split(": ")[1] for line in found] == best
-    assert [float(line.split()[0]) for line in found] == pytest.approx(
+    assert [line.split(": ")[1] for line in lines] == best
+    assert [float(line.split()[0]) for line in lines] == pytest.approx(
         [scores[text] for text in best], abs=3e-4
     )
-    assert found[0].split("  ")[1] == "3: a blue boat"  # its line, the empty one counted
+    assert lines[0].split("  ")[1] == "3: a blue boat"  # its line number counts empty lines, too
 
 
 def test_ask_with_sources(url, photos, direct):
-    for name in NAMES:  # as `search_photos` stores them
+    for name in NAMES:  # as `search_photos` does it
         path = photos / f"{name}.png"
         direct.ingest(path.name, image=path, document={"file": path.name})
     arguments = ("a wave", "-k", 2, "--max-tokens", 8, "--url", url)
@@ -156,12 +156,12 @@ def test_ask_with_sources(url, photos, direct):
         f"[{number}] {hit.score:.4f}  {hit.id}  (with its picture)"
         for number, hit in enumerate(direct.search("a wave", top_k=2), start=1)
     ]
-    said = run("ask_with_sources", "", "--url", url, status=1)
-    assert said == "error: the item is empty; give a text, a picture, or both\n"
+    message = run("ask_with_sources", "", "--url", url, status=1)
+    assert message == "error: the item is empty; give a text, a picture, or both\n"
 
 
 def test_commands_of_api_docs(url):
-    """In the page's order, word for word but for the port: none is refused."""
+    """In the order of the page, and word for word except for the port: none is refused."""
     page = (ROOT / "docs" / "api.md").read_text()
     commands = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     assert len(commands) > 15
@@ -171,21 +171,21 @@ def test_commands_of_api_docs(url):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         assert ran.returncode == 0, command
         if "/metrics" in command:
             assert "lensemble_gateway_requests_total{" in ran.stdout
         else:
-            said = json.loads(ran.stdout)
-            assert "error" not in said and "detail" not in said, f"{command}\n{ran.stdout}"
+            answer = json.loads(ran.stdout)
+            assert "error" not in answer and "detail" not in answer, f"{command}\n{ran.stdout}"
 
 
-def test_every_example_is_run_here_and_is_short():
+def test_every_example_has_a_test_and_is_short():
     tests = Path(__file__).read_text()
     for path in (ROOT / "examples").glob("*.py"):
         assert f"def test_{path.stem}(" in tests
         text = path.read_text()
         assert 20 <= len(text.splitlines()) <= 55
-        assert f"python examples/{path.name} " in text.split('"""')[1]  # how it is started
+        assert f"python examples/{path.name} " in text.split('"""')[1]  # the command that starts it
         assert "    lensemble up --checkpoint " in text.split('"""')[1]

@@ -1,4 +1,4 @@
-"""What README.md says to type, typed: against the real server, word for word but for the ports."""
+"""The commands and snippets of README.md, with a real server; only the ports differ."""
 
 import json
 import os
@@ -25,7 +25,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def server(checkpoint, index_folder, tmp_path_factory):
-    """A server with writes on, and the one item that README names."""
+    """A server that accepts writes, with the one item that README names."""
     folder = shutil.copytree(index_folder, tmp_path_factory.mktemp("readme") / "index")
     settings = Settings(checkpoint=checkpoint, index=folder, dtype="fp32", writes="on")
     with TritonServer(settings) as running:
@@ -36,7 +36,7 @@ def server(checkpoint, index_folder, tmp_path_factory):
 
 @pytest.fixture
 def typed(server, tmp_path):
-    """Blocks of one language, with this server's ports, and a folder with `car.webp` to run in."""
+    """Function that returns the blocks of one language, with the ports of this server."""
     (tmp_path / "car.webp").write_bytes(read_photo("china.jpg"))
 
     def blocks(language: str) -> list[str]:
@@ -57,7 +57,7 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

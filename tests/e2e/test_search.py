@@ -1,4 +1,4 @@
-"""Search in one call: pictures find themselves, through the real server."""
+"""Search with a real server: pictures find themselves."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.common.photos import PHOTOS, changed_copies, read_photo
-from lensemble_client import InvalidInputError
+from lensemble_client import InvalidInputError, Item
 from lensemble_client.transports.sync_transports import GrpcTransport
 from lensemble_contract import contract
 
@@ -28,9 +28,7 @@ def test_changed_copy_finds_its_original(client):
     assert {client.search(image=copy, top_k=1)[0].id for copy in copies.values()} == {"coffee.png"}
 
 
-def test_scores_are_the_inner_products(client, pipeline):
-    from lensemble_client import Item
-
+def test_scores_are_inner_products(client, pipeline):
     hits = client.search("a question", top_k=len(PHOTOS))
     (query,) = pipeline.embed([Item("a question")])
     for hit in hits[:5]:
@@ -61,7 +59,7 @@ def test_vectors_can_be_searched_directly(server, client):
 
 
 def test_plain_http_with_json(server):
-    """What the README shows with curl: text as it is, a picture as a data URL."""
+    """As the README shows it with curl: a text, and a picture as a data URL."""
     url = base64.b64encode(read_photo("coffee.png")).decode()
     for name, value in (("text", "a red car"), ("image", f"data:image/png;base64,{url}")):
         body = {

@@ -1,6 +1,6 @@
 """The calls that a server offers: request and answer of each, independent of the protocol.
 
-Both clients send these calls, so both ask the same questions. `Client.run` runs one.
+`Client.run` and `AsyncClient.run` send them.
 """
 
 from lensemble_client.calls.call import Call, json_text, measured, without_none

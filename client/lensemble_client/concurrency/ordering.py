@@ -1,4 +1,4 @@
-"""What threads and tasks share: the order of the results, and the progress bar."""
+"""Order of results and progress bar, for `threads` and `tasks`."""
 
 from __future__ import annotations
 

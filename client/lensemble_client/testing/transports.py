@@ -16,7 +16,7 @@ _VERSION = "fake 0"
 
 
 class _FakeConnection:
-    """What both transports share.
+    """Base class of both transports: the server, and whether the transport is closed.
 
     Args:
         server: The server; None makes one.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 
 import numpy as np
@@ -20,6 +21,7 @@ from lensemble_client import (
 )
 from lensemble_client.testing import FakeServer, fake_async_client, fake_client, vector_of
 from lensemble_client.testing.filters import matches
+from tests.paths import ROOT
 
 AT_ONCE = Retry(tries=3, first_s=0.0)
 CARS = [
@@ -176,6 +178,12 @@ def test_both_clients_may_share_a_server(client, server):
     assert profiles == ["sha256:fake"]
     assert client.search("a green car", top_k=1)[0].id == "4"
     assert server.embedded[-1] == Item("a green car")
+
+
+def test_example_of_the_docs_runs():
+    section = (ROOT / "docs/api.md").read_text().split("## Testing your own code")[1]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    exec(code, {})
 
 
 DOCUMENTS = [
