@@ -23,7 +23,7 @@ from lensemble_client import (
 from tests.pictures import encode, textured
 
 pytestmark = pytest.mark.e2e
-DEADLINE_S = 60
+DEADLINE_S = 200
 WORDS = [f"{'word ' * (n % 7)}{n}" for n in range(150)]
 
 
@@ -104,7 +104,7 @@ def test_client_stays_usable_after_cancelled_and_late_calls(server, url):
     slow = encode(textured(1300, 1300, 1), "JPEG")
 
     async def ask():
-        async with AsyncClient(url, timeout_s=5 * DEADLINE_S) as client:
+        async with AsyncClient(url, timeout_s=DEADLINE_S) as client:
             before = await preprocessed(server)
             calls = [asyncio.create_task(client.embed(image=[slow] * 3)) for _ in range(2)]
             async with asyncio.timeout(DEADLINE_S):
