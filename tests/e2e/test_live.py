@@ -1,4 +1,4 @@
-"""The running server follows its index: what is committed to the store, the next search knows."""
+"""The running server follows its index: the next search finds what another process committed."""
 
 import shutil
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def live(checkpoint, index_folder, tmp_path_factory):
-    """A server with an index of its own, to be written to."""
+    """A server with its own copy of an index, which tests may write to."""
     folder = tmp_path_factory.mktemp("live") / "index"
     shutil.copytree(index_folder, folder)
     settings = Settings(checkpoint=checkpoint, index=folder, dtype="fp32")
@@ -66,7 +66,7 @@ def test_searches_go_on_while_snapshots_change(live):
         assert store.snapshot in {path.name for path in (folder / SNAPSHOTS).iterdir()}
 
 
-def test_damaged_row_is_named_to_the_caller_and_others_are_served(live):
+def test_damaged_row_is_reported_to_the_caller_and_other_calls_are_answered(live):
     folder, client = live
     with Store.open(folder) as store:
         vector = client.embed("soon damaged")
