@@ -111,7 +111,7 @@ def test_graphs_name_their_checkpoint_and_versions(exported, checkpoints):
 @pytest.mark.parametrize(("model", "graph"), [("qwen3_vl_vision", VISION), ("qwen3_vl_text", TEXT)])
 def test_tritons_configuration_matches_the_graph(exported, model, graph):
     """For the ONNX Runtime backend of NVIDIA's image, which is not in the bundled server."""
-    text = (ROOT / "export" / "triton" / model / "config.pbtxt").read_text()
+    text = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (config.name, config.default_model_filename) == (model, graph)
     proto = onnx.load(exported[EMBEDDING].folder / graph, load_external_data=False).graph
