@@ -85,3 +85,18 @@ def test_options_of_the_gateway_require_the_gateway():
     args = build_parser().parse_args(["up", "--gateway-port", "0"])
     with pytest.raises(InvalidInputError, match="gateway_port: it requires --gateway"):
         make_gateway(args, "grpc://127.0.0.1:1", "http://127.0.0.1:1/metrics")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "embed", "search", "eval", "ingest", "get", "delete", "compare", "doctor"),
+        *("status", "keys add", "corpus embed", "corpus index", "corpus query", "index build"),
+        *("index compact", "index tune"),
+    ],
+)
+def test_every_command_prints_its_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: lensemble {command} ")
