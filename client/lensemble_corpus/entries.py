@@ -87,7 +87,7 @@ def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
         InvalidInputError: The file is missing or empty, or a line of it is wrong.
     """
     entries: dict[str, Entry] = {}
-    for where, line in lines(folder / name):
+    for where, line in read_lines(folder / name):
         try:
             entry = _parse_entry(json.loads(line), folder)
         except (ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
     return list(entries.values())
 
 
-def strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
+def read_strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
     """The strings in a field that holds a string or a list of strings; empty without the field.
 
     Raises:
@@ -115,29 +115,7 @@ def strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def _parse_entry(fields: Any, folder: Path) -> Entry:
-    if not isinstance(fields, dict) or not isinstance(fields.get("_id"), str) or not fields["_id"]:
-        raise ValueError('expected an object with a string "_id"')
-    for name in ("title", "text", "instruction"):
-        if not isinstance(fields.get(name), str | None):
-            raise ValueError(f"{name!r} is {fields[name]!r}; expected a string")
-    text = " ".join(filter(None, (fields.get("title"), fields.get("text")))) or None
-    images = tuple(_inside(folder, image) for image in strings(fields, "image"))
-    if text is None and not images:
-        raise ValueError(f'{fields["_id"]!r} has neither "text" nor "image"')
-    document = {key: value for key, value in fields.items() if key not in _NOT_IN_THE_DOCUMENT}
-    return Entry(fields["_id"], text, images, fields.get("instruction"), document)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A picture's path; a corpus from elsewhere must not reach files outside its folder."""
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"picture {name!r} is outside the folder")
-    return path
-
-
-def lines(path: Path) -> Iterator[tuple[str, str]]:
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Reads the lines that are not blank, each with its place, such as `line 3`.
 
     Args:
@@ -153,6 +131,28 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"line {number}", line.strip()
+
+
+def _parse_entry(fields: Any, folder: Path) -> Entry:
+    if not isinstance(fields, dict) or not isinstance(fields.get("_id"), str) or not fields["_id"]:
+        raise ValueError('expected an object with a string "_id"')
+    for name in ("title", "text", "instruction"):
+        if not isinstance(fields.get(name), str | None):
+            raise ValueError(f"{name!r} is {fields[name]!r}; expected a string")
+    text = " ".join(filter(None, (fields.get("title"), fields.get("text")))) or None
+    images = tuple(_inside(folder, image) for image in read_strings(fields, "image"))
+    if text is None and not images:
+        raise ValueError(f'{fields["_id"]!r} has neither "text" nor "image"')
+    document = {key: value for key, value in fields.items() if key not in _NOT_IN_THE_DOCUMENT}
+    return Entry(fields["_id"], text, images, fields.get("instruction"), document)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A picture's path; a corpus from elsewhere must not reach files outside its folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"picture {name!r} is outside the folder")
+    return path
 
 
 def _find_pictures(folder: Path) -> list[Entry]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
-from lensemble_corpus.entries import Entry, find_entries, strings
+from lensemble_corpus.entries import Entry, find_entries, read_strings
 from lensemble_corpus.row_content import digest_of, document_text
 from lensemble_corpus.table_files import TableRow, open_table
 from lensemble_corpus.text_template import TextTemplate, list_fields
@@ -157,7 +157,7 @@ class Source:
         names: tuple[str, ...] = ()
         if self._image_field:
             try:
-                names = strings(fields, self._image_field)
+                names = read_strings(fields, self._image_field)
             except ValueError as error:
                 raise InvalidInputError(str(error)) from error
         images = tuple(self._base / name for name in names if name)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lensemble_contract.errors import InvalidInputError
-from lensemble_corpus.entries import Entry, lines, load_entries, strings
+from lensemble_corpus.entries import Entry, load_entries, read_lines, read_strings
 
 # A greater judgment is taken for a typing error.
 MAX_RELEVANCE = 1000
@@ -112,7 +112,7 @@ def _check_pictures(name: str, entries: list[Entry]) -> None:
 
 def _excluded_ids(query: Entry) -> frozenset[str]:
     try:
-        return frozenset(strings(query.document, "exclude"))
+        return frozenset(read_strings(query.document, "exclude"))
     except ValueError as error:
         raise InvalidInputError(f"{query.id!r}: {error}", field=_QUERIES) from error
 
@@ -122,7 +122,7 @@ def _load_qrels(
 ) -> dict[str, dict[str, int]]:
     name = f"qrels/{path.name}"
     judged: dict[str, dict[str, int]] = {}
-    for n, (where, line) in enumerate(lines(path)):
+    for n, (where, line) in enumerate(read_lines(path)):
         cells = line.split("\t")
         if n == 0 and cells[0] == "query-id":
             continue
@@ -162,7 +162,7 @@ def _load_qrels(
 def _load_candidates(path: Path, corpus: dict[str, Entry]) -> dict[str, Entry]:
     name = f"candidates/{path.name}"
     chosen = {}
-    for where, id_ in lines(path):
+    for where, id_ in read_lines(path):
         if id_ not in corpus:
             raise InvalidInputError(f"{where}: {id_!r} is not in corpus.jsonl", field=name)
         chosen[id_] = corpus[id_]

@@ -95,32 +95,6 @@ def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
     return weights
 
 
-def _check_architecture(config: dict[str, Any]) -> None:
-    architecture = (config.get("architectures") or ["none"])[0]
-    if architecture not in ARCHITECTURES or config.get("model_type") != "qwen3_vl":
-        raise InvalidInputError(
-            f"architecture is {architecture!r} ({config.get('model_type')!r}); expected one of "
-            f"{', '.join(ARCHITECTURES)} (qwen3_vl)",
-            field="source",
-        )
-    numbers = config.get("text_config")
-    if not isinstance(numbers, dict) or not {"hidden_size", "vocab_size"} <= set(numbers):
-        raise InvalidInputError(
-            "config.json has no text_config with hidden_size and vocab_size", field="source"
-        )
-
-
-def _no_weights(folder: Path) -> str:
-    pickles = [
-        *sorted(path.name for path in folder.glob("*.bin")),
-        *sorted(path.name for path in folder.glob("*.pt*")),
-    ]
-    message = f"no *.safetensors in {str(folder)!r}"
-    if pickles:
-        message += f"; {', '.join(pickles)} would run code when loaded, and so is not read"
-    return message
-
-
 def check_tokens(
     folder: Path,
     config: dict[str, Any],
@@ -156,6 +130,32 @@ def check_tokens(
     appends = tokenizer.encode("x").ids[-1] == tokens[prompt.ENDOFTEXT]
     report(f"<|endoftext|>: {_describe_endoftext(appends, append_endoftext)}")
     return tokens
+
+
+def _check_architecture(config: dict[str, Any]) -> None:
+    architecture = (config.get("architectures") or ["none"])[0]
+    if architecture not in ARCHITECTURES or config.get("model_type") != "qwen3_vl":
+        raise InvalidInputError(
+            f"architecture is {architecture!r} ({config.get('model_type')!r}); expected one of "
+            f"{', '.join(ARCHITECTURES)} (qwen3_vl)",
+            field="source",
+        )
+    numbers = config.get("text_config")
+    if not isinstance(numbers, dict) or not {"hidden_size", "vocab_size"} <= set(numbers):
+        raise InvalidInputError(
+            "config.json has no text_config with hidden_size and vocab_size", field="source"
+        )
+
+
+def _no_weights(folder: Path) -> str:
+    pickles = [
+        *sorted(path.name for path in folder.glob("*.bin")),
+        *sorted(path.name for path in folder.glob("*.pt*")),
+    ]
+    message = f"no *.safetensors in {str(folder)!r}"
+    if pickles:
+        message += f"; {', '.join(pickles)} would run code when loaded, and so is not read"
+    return message
 
 
 def _load_tokenizer(folder: Path) -> Tokenizer:
