@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import Qwen3VLConfig
 
 from lensemble.preprocess.features import Features
 from lensemble_contract import contract
@@ -50,6 +49,8 @@ class InputSpec:
         Raises:
             OSError: The folder has no `config.json`.
         """
+        from transformers import Qwen3VLConfig  # takes a second to import
+
         return cls.from_config(
             Qwen3VLConfig.from_pretrained(folder, local_files_only=True)  # nosec B615
         )

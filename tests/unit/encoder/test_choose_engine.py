@@ -1,5 +1,6 @@
 """CPUs use ONNX Runtime if there are graphs that give the same vectors faster."""
 
+import sys
 import time
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
+from tests.profiles import write_fake_checkpoint
 
 SPEC = InputSpec(vocab_size=1000, image_token_id=999, merge_size=2, num_grid_per_side=48)
 EAST, NORTH = np.eye(2, dtype=np.float32)
@@ -41,23 +43,28 @@ class FakeEngine:
 
 
 @pytest.fixture
-def folder(checkpoint, tmp_path):
-    """A checkpoint's profile and files, and a folder of graphs that are never loaded."""
-    for path in checkpoint.iterdir():
-        (tmp_path / path.name).symlink_to(path)
+def folder(tmp_path):
+    """A serving checkpoint with a folder for graphs; neither is loaded."""
     (tmp_path / "onnx").mkdir()
-    return tmp_path
+    return write_fake_checkpoint(tmp_path)
 
 
 @pytest.fixture
-def fake_engines(monkeypatch):
-    """Replaces both engines; the vectors of ONNX Runtime's can be changed."""
-    from lensemble.encoder.pytorch.torch_engine import TorchEngine
+def fake_torch(monkeypatch):
+    """Replaces the module of PyTorch's engine, which takes seconds to import."""
+    engine = FakeEngine("torch")
+    fake_class = SimpleNamespace(load=lambda *_: engine)
+    module = SimpleNamespace(TorchEngine=fake_class)
+    monkeypatch.setitem(sys.modules, "lensemble.encoder.pytorch.torch_engine", module)
+    return engine
 
-    engines = SimpleNamespace(torch=FakeEngine("torch"), onnx=FakeEngine("onnx"))
-    monkeypatch.setattr(TorchEngine, "load", lambda *_: engines.torch)
-    monkeypatch.setattr(choose_engine, "_load_onnx", lambda *_: engines.onnx)
-    return engines
+
+@pytest.fixture
+def fake_onnx(monkeypatch):
+    """Replaces the engine on ONNX Runtime."""
+    engine = FakeEngine("onnx")
+    monkeypatch.setattr(choose_engine, "_load_onnx", lambda *_: engine)
+    return engine
 
 
 def chosen_engine(folder, **settings):
@@ -66,35 +73,31 @@ def chosen_engine(folder, **settings):
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.2, "onnx"), (1.05, "torch")])
-def test_faster_engine_is_used(folder, fake_engines, monkeypatch, ratio, expected):
+def test_faster_engine_is_used(folder, fake_torch, fake_onnx, monkeypatch, ratio, expected):
     monkeypatch.setattr(choose_engine, "speed_ratio", lambda engine, base: ratio)
     assert chosen_engine(folder) == expected
     assert chosen_engine(folder, engine="torch") == "torch"
     assert chosen_engine(folder, engine="onnx") == "onnx"
 
 
-def test_graphs_with_different_vectors_are_not_used(folder, fake_engines, monkeypatch):
+def test_graphs_with_different_vectors_are_not_used(folder, fake_torch, fake_onnx, monkeypatch):
     monkeypatch.setattr(choose_engine, "speed_ratio", lambda engine, base: 9.0)
-    fake_engines.onnx.vector = NORTH
+    fake_onnx.vector = NORTH
     assert chosen_engine(folder) == "torch"
 
 
-def test_without_graphs_pytorch_is_used(folder, fake_engines, monkeypatch):
+def test_without_graphs_pytorch_is_used(folder, fake_torch, fake_onnx, monkeypatch):
     monkeypatch.setattr(choose_engine, "speed_ratio", lambda engine, base: 9.0)
     (folder / "onnx").rmdir()
     assert chosen_engine(folder) == "torch"
 
 
-def test_missing_graphs_are_an_error_if_onnx_is_asked_for(checkpoint):
+def test_missing_graphs_are_an_error_if_onnx_is_asked_for(folder):
     with pytest.raises(InvalidInputError, match=r"has no export\.json"):
-        chosen_engine(checkpoint, engine="onnx")
+        chosen_engine(folder, engine="onnx")
 
 
-def test_damaged_graphs_are_not_used(folder, fake_engines, monkeypatch, caplog):
-    monkeypatch.undo()
-    monkeypatch.setattr(
-        "lensemble.encoder.pytorch.torch_engine.TorchEngine.load", lambda *_: fake_engines.torch
-    )
+def test_damaged_graphs_are_not_used(folder, fake_torch, caplog):
     files = {name: ("sha256", 1000) for name in (VISION, TEXT)}
     profile = Checkpoint.open(folder).profile.hash
     ExportedGraphs(folder / "onnx", profile, "float32", 18, files).write()

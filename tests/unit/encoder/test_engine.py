@@ -9,7 +9,6 @@ import torch
 from lensemble.encoder import engine as engine_module
 from lensemble.encoder.engine import Engine, PassResult
 from lensemble.encoder.input_spec import InputSpec
-from lensemble.profile import ImageProfile, Profile, PromptProfile
 from lensemble.scheduling.deadline import from_timeout
 from lensemble_client import (
     DeadlineExceededError,
@@ -17,20 +16,11 @@ from lensemble_client import (
     InvalidInputError,
     OverloadedError,
 )
+from tests.profiles import make_profile
 from tests.unit.encoder.items import text
 
 SPEC = InputSpec(vocab_size=1000, image_token_id=999, merge_size=2, num_grid_per_side=48)
-PROFILE = Profile(
-    name="fake",
-    model_id="fake",
-    content_hash="sha256:0",
-    dimension=256,
-    min_dimension=64,
-    pooling="last_token",
-    max_tokens=8192,
-    prompt=PromptProfile("", False, False, {}),
-    image=ImageProfile(4096, 65_536, 16, 2, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-)
+PROFILE = make_profile()
 UNLUCKY, NAN = 13, 14  # ids of tokens that make the fake model fail, or return NaN
 
 

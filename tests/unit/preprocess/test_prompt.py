@@ -4,11 +4,12 @@ from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
 from lensemble.preprocess import prompt
 from lensemble.preprocess.prompt import PromptBuilder, with_final_punctuation
 from lensemble_client import InvalidInputError
+from tests.paths import CHECKPOINT
 
 
 @pytest.fixture(scope="module")
-def opened(checkpoint):
-    return Checkpoint.open(checkpoint)
+def opened():
+    return Checkpoint.open(CHECKPOINT)
 
 
 @pytest.fixture(scope="module")
