@@ -1,19 +1,18 @@
-"""Packed encoding against padded batches and one at a time; the server against a naive one.
+"""Packed encoding against padded batches and single items; the server against a naive one.
 
     python -m benchmarks.encoder.encode [--quick] [--save]
 
-Everything runs in fp32 on one small checkpoint with random weights, on the same cores, by turns:
+Everything runs in fp32 on one small checkpoint with random weights, on the same cores, by turns.
 
-- `packed`: this encoder, all items in packed micro-batches.
-- `padded`: Transformers' model on right-padded batches in order of arrival; the fastest of several
-  batch sizes is the one compared with. `padded_sorted` sorts by length first, as an offline job
-  can.
+- `packed`: this encoder, with all items in packed micro-batches.
+- `padded`: Transformers' model on right-padded batches in the order of arrival, at the fastest of
+  several batch sizes. `padded_sorted` sorts the items by length first, as an offline job can.
 - `single`: Transformers' model, one item at a time.
 - `served`: `embed` on a real Triton over gRPC, 16 callers; `served_default` is the same in the
-  precision that the server chooses by itself.
-- `naive`: FastAPI with Transformers' processor and model, one request one forward, 16 callers.
+  precision that the server chooses itself.
+- `naive`: FastAPI with Transformers' processor and model, one forward pass per request, 16 callers.
 
-Preprocessing is outside of the first three and inside of the last two.
+Preprocessing is part of the last two only.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ PADDED_BATCH_SIZES = (4, 8, 16, 32)
 
 
 def in_batches(reference: Reference, items: Sequence[Inputs], size: int) -> Callable[[], object]:
-    """What encodes padded batches of `size`; the batches are made beforehand."""
+    """Returns a function that encodes padded batches, which are made beforehand."""
     pad_id = reference.processor.tokenizer.pad_token_id
     batches = [padded(items[n : n + size], pad_id) for n in range(0, len(items), size)]
     return lambda: [reference.embed(batch) for batch in batches]
 
 
 def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, object]:
-    """Packed against padded and single, and whether the vectors agree."""
+    """Measures packed encoding against padded and single, and compares their vectors."""
     pipeline = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
     reference = Reference(checkpoint)
     features = [pipeline.preprocess(item) for item in items]
@@ -95,7 +94,7 @@ def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, 
 
 
 def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, object]:
-    """`embed` over gRPC against the naive server over HTTP, `CALLERS` at a time."""
+    """Measures `embed` over gRPC against the naive server over HTTP, with `CALLERS` callers."""
     bodies = [
         {
             "text": item.text,
@@ -142,17 +141,17 @@ def servers(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, o
 
 
 def main() -> None:
-    """Runs both comparisons and prints a table, then one JSON line."""
+    """Runs both comparisons and prints a table, then one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="fewer items and rounds")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/encode.json")
-    given = parser.parse_args()
-    count, rounds = (32, 3) if given.quick else (128, 7)
+    options = parser.parse_args()
+    count, rounds = (32, 3) if options.quick else (128, 7)
     items = mixed_items(count)
     checkpoint = random_serving_checkpoint()
     results = encoders(items, checkpoint, rounds) | servers(items, checkpoint, rounds)
     print_and_save(
-        "encode", {"items": count, "rounds": rounds, "callers": CALLERS}, results, given.save
+        "encode", {"items": count, "rounds": rounds, "callers": CALLERS}, results, options.save
     )
 
 

@@ -1,11 +1,13 @@
-"""PyTorch and ONNX Runtime, each in its precisions: how fast behind Triton, and how well they find.
+"""PyTorch and ONNX Runtime in each of their precisions: speed behind Triton, and recall.
 
     python -m benchmarks.encoder.engines [--quick] [--workload demo|small|both] [--save]
 
-Every engine has a server of its own; they are asked by turns. `items_per_s_1` and `_32` are those
-of 1 and 32 callers, `over_torch_fp32` their ratio in the same round: median, least and most. For
-the demo's checkpoint also `recall_at_10` of its held-out concepts, and `agreement`: of the ten
-pictures that an engine finds for a name, the part that PyTorch in fp32 finds, too.
+Every engine has a server of its own, and they are measured by turns. `items_per_s_1` and `_32` are
+those of 1 and 32 callers, `over_torch_fp32` is their ratio within a round: median, smallest and
+largest. For the demo's checkpoint there is also `recall_at_10` of its held-out concepts, and
+`agreement`: the share of the ten pictures that an engine finds for a name that PyTorch in fp32
+    finds
+too.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ DATASET = Path("demo/dataset")
 BASE = "torch fp32"
 ENGINES = (BASE, "torch bf16", "onnx fp32", "onnx int8")
 CALLERS = (1, 32)
+# Requests of one engine in one round, with 1 and with 32 callers.
 REQUESTS = {"demo": (300, 1024), "small": (24, 96)}
-"""Of one engine in one round, at 1 and at 32 callers."""
 TASK = "text to picture"
 _TOP = 10
 
@@ -48,12 +50,12 @@ Figures = dict[str, Any]
 
 
 def settings(engine: str, checkpoint: Path, graphs: Path) -> Settings:
-    """Of a server with this engine.
+    """Returns the settings of a server with an engine.
 
     Args:
-        engine: Of `ENGINES`.
-        checkpoint: The serving checkpoint.
-        graphs: Folder with its graphs, by precision.
+        engine: One of `ENGINES`.
+        checkpoint: Folder of the serving checkpoint.
+        graphs: Folder with one folder of graphs per precision.
     """
     name, precision = engine.split()
     if name == "torch":
@@ -62,12 +64,12 @@ def settings(engine: str, checkpoint: Path, graphs: Path) -> Settings:
 
 
 def measure(workload: str, engines: tuple[str, ...], rounds: int) -> dict[str, Figures]:
-    """Figures of each engine.
+    """Measures each engine.
 
     Args:
         workload: A key of `WORKLOADS`.
-        engines: Of `ENGINES`; `BASE` among them.
-        rounds: How many, by turns.
+        engines: Some of `ENGINES`, including `BASE`.
+        rounds: Number of rounds.
     """
     checkpoint = Checkpoint.open(WORKLOADS[workload].checkpoint())
     results: dict[str, Figures] = {engine: {} for engine in engines}
@@ -95,7 +97,9 @@ def _speeds(
         print(f"{workload}: {count} callers, round {turn + 1}", file=sys.stderr)
         for engine, server in [*servers.items()][:: -1 if turn % 2 else 1]:
             url = server.grpc_url
-            speeds[engine].append(callers.run(url, workload, callers=count, requests=requests))
+            speeds[engine].append(
+                callers.run_in_process(url, workload, callers=count, requests=requests)
+            )
     found: dict[str, Figures] = {}
     for engine, each in speeds.items():
         ratios = [
@@ -113,7 +117,7 @@ def _speeds(
 
 
 def _quality(servers: dict[str, TritonServer]) -> dict[str, Figures]:
-    """Of the held-out split; ranking by exact search over the vectors."""
+    """Returns recall and agreement on the held-out split, by exact search over the vectors."""
     dataset = load_dataset(DATASET, "held_out")
     found: dict[str, Figures] = {}
     tops: dict[str, NDArray[np.int64]] = {}
@@ -146,7 +150,7 @@ def _quality(servers: dict[str, TritonServer]) -> dict[str, Figures]:
 
 
 def _tops(client: Client, dataset: Dataset) -> NDArray[np.int64]:
-    """For each name, the places of the ten pictures that are nearest: (Q, 10)."""
+    """Returns the positions of the ten nearest pictures of each name: (Q, 10)."""
     queries = [entry for entry in dataset.queries if not entry.item().images]
     corpus, asked = (_vectors(client, entries) for entries in (dataset.corpus, queries))
     return np.argsort(-(asked @ corpus.T), axis=1, kind="stable")[:, :_TOP]
@@ -187,15 +191,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="2 rounds")
     parser.add_argument("--workload", choices=(*WORKLOADS, "both"), default="demo")
     parser.add_argument("--save", action="store_true", help="write results/engines.json")
-    given = parser.parse_args()
-    rounds = 2 if given.quick else 5
-    workloads = [*WORKLOADS] if given.workload == "both" else [given.workload]
+    options = parser.parse_args()
+    rounds = 2 if options.quick else 5
+    workloads = [*WORKLOADS] if options.workload == "both" else [options.workload]
     results = {}
     with stop_on_signals():
         for workload in workloads:
             results[workload] = measure(workload, ENGINES, rounds)
             print(f"{workload}\n{table(results[workload])}")
-    print_and_save("engines", {"rounds": rounds}, results, given.save)
+    print_and_save("engines", {"rounds": rounds}, results, options.save)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What exporting a large model takes: time, memory, disk; and whether its graphs are right.
+"""Exporting a large model: time, memory and disk, and whether the graphs give the right vectors.
 
     python -m benchmarks.encoder.export [--shape tiny|small|2b] [--dtype fp32|fp16|int8] [--save]
 
-Random weights in the true shape. `python -m lensemble_export onnx`, then `verify-onnx`, each as a
-process of its own. `own_gib` is the most memory that was the process's own at a time (`rss` less
-what is shared), `mapped_gib` the most of files that it had mapped, which the system may take back.
+The weights are random, in the shape of the published model. It runs `python -m lensemble_export
+onnx` and then `verify-onnx`, each in a process of its own. `own_gib` is the largest private memory
+of the process (`rss` without shared memory). `mapped_gib` is the largest memory of mapped files,
+which the system may take back.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from benchmarks.common.random_checkpoint import random_serving_checkpoint
 from benchmarks.common.results import print_and_save
 from lensemble.operations.signals import stop_on_signals
 
-_EVERY_S = 0.1
+_SAMPLE_INTERVAL_S = 0.1
 GIB = 2**30
 
 
-def watched(command: list[str]) -> tuple[str, dict[str, float]]:
-    """Runs a command and looks at its memory all the time.
+def run_and_measure(command: list[str]) -> tuple[str, dict[str, float]]:
+    """Runs a command and samples its memory.
 
     Args:
-        command: Arguments of Python.
+        command: Arguments of the Python interpreter.
 
     Returns:
-        What it printed, and `seconds`, `own_gib`, `mapped_gib`.
+        Standard output, and `seconds`, `own_gib`, `mapped_gib`.
 
     Raises:
-        SystemExit: It failed.
+        SystemExit: The command failed.
     """
     own = mapped = 0
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
         try:
-            looked = psutil.Process(process.pid)
+            sampled = psutil.Process(process.pid)
             while process.poll() is None:
                 try:
-                    memory = looked.memory_info()
+                    memory = sampled.memory_info()
                 except psutil.Error:  # it has just ended
                     continue
                 own = max(own, memory.rss - memory.shared)
                 mapped = max(mapped, memory.shared)
-                time.sleep(_EVERY_S)
+                time.sleep(_SAMPLE_INTERVAL_S)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -67,20 +68,20 @@ def watched(command: list[str]) -> tuple[str, dict[str, float]]:
 
 
 def measure(shape: str, dtype: str) -> dict[str, Any]:
-    """Exports and verifies.
+    """Exports and verifies a model.
 
     Args:
         shape: A key of `lensemble_export.model_shapes.SHAPES`.
-        dtype: Of the graphs.
+        dtype: Precision of the graphs.
     """
     checkpoint = random_serving_checkpoint(shape)
     weights = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     tool = ["-m", "lensemble_export"]
     with TemporaryDirectory(dir=checkpoint.parent) as folder:
         graphs = Path(folder) / "graphs"
-        _, export = watched([*tool, "onnx", str(checkpoint), str(graphs), "--dtype", dtype])
+        _, export = run_and_measure([*tool, "onnx", str(checkpoint), str(graphs), "--dtype", dtype])
         files = {path.name: path.stat().st_size for path in sorted(graphs.iterdir())}
-        printed, verify = watched([*tool, "verify-onnx", str(checkpoint), str(graphs)])
+        printed, verify = run_and_measure([*tool, "verify-onnx", str(checkpoint), str(graphs)])
     return {
         "checkpoint_gib": round(weights / GIB, 2),
         "graphs_gib": round(sum(files.values()) / GIB, 2),
@@ -96,15 +97,17 @@ def main() -> None:
     parser.add_argument("--shape", default="2b")
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--save", action="store_true", help="write results/export.json")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with stop_on_signals():
-        found = measure(given.shape, given.dtype)
+        figures = measure(options.shape, options.dtype)
     print(
-        f"{given.shape} in {given.dtype}: {found['graphs_gib']} GiB, "
-        f"{found['export']['seconds']} s and {found['export']['own_gib']} GiB of memory; "
-        f"cosine {found['verify']['min_cosine']}"
+        f"{options.shape} in {options.dtype}: {figures['graphs_gib']} GiB, "
+        f"{figures['export']['seconds']} s and {figures['export']['own_gib']} GiB of memory; "
+        f"cosine {figures['verify']['min_cosine']}"
     )
-    print_and_save("export", {"shape": given.shape, "dtype": given.dtype}, found, given.save)
+    print_and_save(
+        "export", {"shape": options.shape, "dtype": options.dtype}, figures, options.save
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How many pictures a core preprocesses, where the time goes, and what that does to vectors.
+"""Preprocessing: pictures per second and core, time per step, and its effect on vectors.
 
     python -m benchmarks.encoder.preprocess [--quick] [--save]
 
-One thread on one core, by process time: photographs as JPEG of quality 90, decoded, resized where
-the model wants another size, and cut into patch rows. `scaled` is `LENSEMBLE_JPEG=scaled` against
-full decoding, for photographs of 12 megapixels. Cosines are between vectors in fp32 of one random
-model: to those of Transformers' own processor (`reference`), and of full decoding (`scaled`).
+It measures the CPU time of one thread on one core: photographs as JPEG of quality 90 are decoded,
+resized where the model needs another size, and cut into patch rows. `scaled` compares
+`LENSEMBLE_JPEG=scaled` with full decoding, for photographs of 12 megapixels. Cosines are between
+vectors in fp32 of a model with random weights: to those of Transformers' own processor
+(`reference`), and to those of full decoding (`scaled`).
 """
 
 from __future__ import annotations
@@ -43,37 +44,37 @@ Figures = dict[str, Any]
 
 
 def photographs(size: tuple[int, int], count: int) -> list[bytes]:
-    """JPEG files of one size."""
+    """Returns photographs as JPEG files of one size."""
     names = list(PHOTOS)[:count]
     pictures = (Image.open(io.BytesIO(read_photo(name))).convert("RGB") for name in names)
     return [encoded(picture.resize(size)) for picture in pictures]
 
 
-def cpu_ms(work: Callable[[Any], object], inputs: Sequence[Any], rounds: int) -> float:
-    """Milliseconds of CPU time for one input, median over all."""
-    taken = []
+def cpu_ms(function: Callable[[Any], object], inputs: Sequence[Any], rounds: int) -> float:
+    """Returns the milliseconds of CPU time per input, median over all calls."""
+    seconds = []
     for _ in range(rounds):
-        for one in inputs:
+        for value in inputs:
             began = time.process_time()
-            work(one)
-            taken.append(time.process_time() - began)
-    return round(statistics.median(taken) * 1000, 2)
+            function(value)
+            seconds.append(time.process_time() - began)
+    return round(statistics.median(seconds) * 1000, 2)
 
 
 def speed(pipeline: Pipeline, count: int, rounds: int) -> Figures:
-    """CPU time of the whole and of its parts."""
+    """Measures the CPU time of preprocessing and of its steps."""
     profile, preprocess = pipeline.checkpoint.profile.image, pipeline.preprocess
     results: Figures = {}
     for name, size in SIZES.items():
         files = photographs(size, count)
         decoded = [decode_rgb(open_picture(file)) for file in files]
-        wanted = smart_resize(size[1], size[0], profile)
-        resized = [resize(rgb, *wanted) for rgb in decoded]
+        target = smart_resize(size[1], size[0], profile)
+        resized = [resize(rgb, *target) for rgb in decoded]
         features = [preprocess(Item(images=(file,))) for file in files]
         results[name] = {
             "all_ms": cpu_ms(lambda file: preprocess(Item(images=(file,))), files, rounds),
             "decode_ms": cpu_ms(lambda file: decode_rgb(open_picture(file)), files, rounds),
-            "resize_ms": cpu_ms(functools.partial(_resize, wanted), decoded, rounds),
+            "resize_ms": cpu_ms(functools.partial(_resize, target), decoded, rounds),
             "rows_ms": cpu_ms(lambda pixels: cut_patches(pixels, profile), resized, rounds),
             "hash_ms": cpu_ms(content_hash, features, rounds),
         }
@@ -83,7 +84,7 @@ def speed(pipeline: Pipeline, count: int, rounds: int) -> Figures:
     results["12 megapixels"] = {
         "full_ms": cpu_ms(lambda file: preprocess(Item(images=(file,))), large, rounds),
         "scaled_ms": cpu_ms(lambda file: scaled(Item(images=(file,))), large, rounds),
-        "min_cosine_scaled": least_cosine(
+        "min_cosine_scaled": smallest_cosine(
             embedded(pipeline, [preprocess(Item(images=(file,))) for file in large[:2]]),
             embedded(pipeline, [scaled(Item(images=(file,))) for file in large[:2]]),
         ),
@@ -96,24 +97,24 @@ def _resize(size: tuple[int, int], rgb: Image.Image) -> object:
 
 
 def embedded(pipeline: Pipeline, features: Sequence[Any]) -> NDArray[np.float32]:
-    """Vectors (N, D) of features."""
-    return np.stack([np.asarray(one) for one in pipeline.encoder.encode(features)])
+    """Returns the vectors of features, (N, D) float32."""
+    return np.stack([np.asarray(vector) for vector in pipeline.encoder.encode(features)])
 
 
-def least_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Of unit vectors (N, D), pair by pair."""
-    return round(float((one * other).sum(axis=1).min()), 7)
+def smallest_cosine(vectors: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """Returns the smallest cosine between rows of unit vectors (N, D)."""
+    return round(float((vectors * others).sum(axis=1).min()), 7)
 
 
-def faithful(pipeline: Pipeline, reference: Reference) -> float:
-    """The least cosine to vectors that Transformers' own processor leads to."""
+def cosine_to_reference(pipeline: Pipeline, reference: Reference) -> float:
+    """Returns the smallest cosine to the vectors that Transformers' own processor leads to."""
     files = [*photographs((1000, 750), 2), *photographs((517, 388), 6)]
     ours = np.stack([np.asarray(v) for v in pipeline.embed([Item(images=(f,)) for f in files])])
     theirs = [
         reference.embed(reference.inputs(None, Image.open(io.BytesIO(file)).convert("RGB")))[0]
         for file in files
     ]
-    return least_cosine(ours, np.stack(theirs))
+    return smallest_cosine(ours, np.stack(theirs))
 
 
 def main() -> None:
@@ -121,11 +122,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds")
     parser.add_argument("--save", action="store_true", help="write results/preprocess.json")
-    given = parser.parse_args()
-    count, rounds = (8, 3) if given.quick else (20, 5)
+    options = parser.parse_args()
+    count, rounds = (8, 3) if options.quick else (20, 5)
     checkpoint = random_serving_checkpoint()
     pipeline = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
-    least = faithful(pipeline, Reference(checkpoint))
+    cosine = cosine_to_reference(pipeline, Reference(checkpoint))
     torch.set_num_threads(1)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -133,11 +134,11 @@ def main() -> None:
         results = speed(pipeline, count, rounds)
     finally:
         os.sched_setaffinity(0, cores)
-    results["min_cosine_reference"] = least
+    results["min_cosine_reference"] = cosine
     results["pictures_per_s_per_core_preprocess"] = results["1024x768"]["pictures_per_s"]
     for name, figures in results.items():
         print(f"{name:36} {figures}")
-    print_and_save("preprocess", {"pictures": count, "rounds": rounds}, results, given.save)
+    print_and_save("preprocess", {"pictures": count, "rounds": rounds}, results, options.save)
 
 
 if __name__ == "__main__":

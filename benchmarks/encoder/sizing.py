@@ -1,10 +1,11 @@
-"""Which model on which card: upper bounds, computed from shapes, nothing measured.
+"""Upper bounds of items per second by model and card, computed from shapes; nothing is measured.
 
     python -m benchmarks.encoder.sizing
 
-Floating-point operations of one input (a multiplication and an addition are two) over the card's
-peak. No server reaches its peak; on what share of it to count, `docs/performance.md` says where it
-was measured. Rough to a per cent: norms, softmax and embeddings are left out.
+A bound is the card's peak divided by the floating-point operations of one input (a multiplication
+and an addition are two). No server reaches the peak; `docs/performance.md` has the shares that were
+measured. The operations are correct to about a per cent: norms, softmax and embeddings are left
+out.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ from typing import Any
 
 from lensemble_export.model_shapes import SHAPES
 
+# Dense bf16 operations per second, according to the manufacturer's data sheets.
 PEAKS = {"H100 SXM": 989e12, "A100": 312e12, "L4": 121e12}
-"""Dense bf16 operations per second, by the makers' data sheets."""
 
+# Tokens around a picture or a text: system message, roles, markers.
 PROMPT_TOKENS = 22
-"""Around a picture or a text: system message, roles, markers."""
 PICTURES = {"448x448": (448, 448), "1024x768": (1024, 768), "1024x1024": (1024, 1024)}
 TEXTS = {"32 tokens": 32, "512 tokens": 512}
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """Operations of both towers of one shape."""
+class FlopCount:
+    """Floating-point operations of both towers of one model shape.
+
+    Attributes:
+        text: Configuration of the text tower.
+        vision: Configuration of the vision tower.
+    """
 
     text: dict[str, Any]
     vision: dict[str, Any]
 
     def of_tokens(self, tokens: int) -> float:
-        """The text tower's, for one item of so many tokens."""
+        """Returns the operations of the text tower for one item with that many tokens."""
         t = self.text
         hidden, head = t["hidden_size"], t["head_dim"]
         queries, keys = t["num_attention_heads"] * head, t["num_key_value_heads"] * head
@@ -42,7 +48,7 @@ class Cost:
         return float(t["num_hidden_layers"] * (tokens * per_token + attention))
 
     def of_patches(self, patches: int) -> float:
-        """The vision tower's, for one picture of so many patches, with its mergers."""
+        """Returns the operations of the vision tower and its mergers for one picture."""
         v = self.vision
         hidden = v["hidden_size"]
         embedding = 2 * patches * 768 * hidden  # one Linear on uint8 rows
@@ -53,20 +59,20 @@ class Cost:
         return float(embedding + layers + mergers * patches // 4 * merged)
 
     def of_picture(self, width: int, height: int) -> float:
-        """Both towers', for a picture whose sides are multiples of 32."""
+        """Returns the operations of both towers for a picture whose sides are multiples of 32."""
         patches = width * height // 256
         return self.of_patches(patches) + self.of_tokens(patches // 4 + PROMPT_TOKENS)
 
 
 def bounds(shape: str) -> dict[str, dict[str, float]]:
-    """Items per second at a card's peak: input -> card -> bound."""
-    cost = Cost(SHAPES[shape]["text"], SHAPES[shape]["vision"])
-    inputs = {name: cost.of_picture(*size) for name, size in PICTURES.items()}
-    inputs |= {name: cost.of_tokens(tokens) for name, tokens in TEXTS.items()}
+    """Returns input -> card -> items per second at the card's peak."""
+    flop = FlopCount(SHAPES[shape]["text"], SHAPES[shape]["vision"])
+    inputs = {name: flop.of_picture(*size) for name, size in PICTURES.items()}
+    inputs |= {name: flop.of_tokens(tokens) for name, tokens in TEXTS.items()}
     return {
-        name: {"TFLOP": round(each / 1e12, 3)}
-        | {card: round(peak / each, 1) for card, peak in PEAKS.items()}
-        for name, each in inputs.items()
+        name: {"TFLOP": round(operations / 1e12, 3)}
+        | {card: round(peak / operations, 1) for card, peak in PEAKS.items()}
+        for name, operations in inputs.items()
     }
 
 

@@ -1,11 +1,10 @@
-"""A service through a calm, a flood and a fault, as its dashboard shows it.
+"""The dashboard during normal load, a flood of requests, and a killed encoder.
 
     python -m benchmarks.serving.dashboard [--save]
 
-A supervised server with the demo checkpoint and an index that is written to, its gateway, and
-Debian's Prometheus with the files of deploy/. One caller each embeds, searches and writes all the
-time; then a hundred callers send pictures at once; then the encoder is killed. Draws the main
-graphs.
+It runs a supervised server with the demo checkpoint and an index, its gateway, and Debian's
+Prometheus with the files of deploy/. One caller each embeds, searches and writes all the time. Then
+a hundred callers send pictures at once; then the encoder is killed. It draws the main graphs.
 """
 
 from __future__ import annotations
@@ -28,7 +27,12 @@ import httpx
 import psutil
 
 from benchmarks.common.workloads import WORKLOADS
-from benchmarks.serving.prometheus_server import Prometheus, dashboard, installed, quick
+from benchmarks.serving.prometheus_server import (
+    Prometheus,
+    dashboard,
+    installed,
+    with_short_windows,
+)
 from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
 from lensemble.gateway.settings import GatewaySettings
@@ -51,22 +55,24 @@ PANELS = (
     "Index",
 )
 CALM_S, FLOOD_S, AFTER_S = 25.0, 20.0, 35.0
+# Number of callers that send pictures at once.
 FLOOD = 100
-"""Callers who send pictures at once."""
 
 
-class Load:
-    """Threads that do something again and again; a context manager.
+class BackgroundLoad:
+    """A context manager that calls functions repeatedly, each in a thread of its own.
 
     Args:
-        works: Each is done by a thread of its own; what fails is tried again.
+        functions: Functions to call; calls that fail are repeated.
     """
 
-    def __init__(self, works: Sequence[Callable[[], object]]) -> None:
+    def __init__(self, functions: Sequence[Callable[[], object]]) -> None:
         self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in works]
+        self._threads = [
+            threading.Thread(target=self._run, args=(function,)) for function in functions
+        ]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> BackgroundLoad:
         for thread in self._threads:
             thread.start()
         return self
@@ -76,22 +82,23 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _run(self, work: Callable[[], object]) -> None:
+    def _run(self, function: Callable[[], object]) -> None:
         while not self._ended.is_set():
             try:
-                work()
+                function()
             except (LensembleError, httpx.HTTPError):
                 self._ended.wait(0.1)
 
 
-def run(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
-    """Calm, flood, kill.
+def run_drill(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
+    """Runs the normal load, the flood and the kill.
 
     Args:
-        folder: For the index, keys, and Prometheus.
+        folder: Folder for the index, keys, and Prometheus.
 
     Returns:
-        Panel -> series of Prometheus with `legend` and `values`; and what began when, in seconds.
+        Panel -> series of Prometheus with `legend` and `values`; and event -> when it began, in
+        seconds.
     """
     pictures = WORKLOADS["demo"].items("mixed", 256)
     settings = Settings(
@@ -102,9 +109,9 @@ def run(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]
         max_wait_s=0.5,
     )
     with ExitStack() as stack:
-        watching = stack.enter_context(Supervisor(TritonServer(settings)))
-        health = stack.enter_context(HealthServer(watching.state))
-        server = watching.server
+        supervisor = stack.enter_context(Supervisor(TritonServer(settings)))
+        health = stack.enter_context(HealthServer(supervisor.state))
+        server = supervisor.server
         path = folder / "keys.json"
         key = keys.add(path, "caller", "read")
         (folder / "metrics.key").write_text(keys.add(path, "prometheus", "metrics"))
@@ -136,8 +143,8 @@ def run(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]
                 f"{gateway.url}/v1/embeddings", json={"input": f"a car {next(number)}"}
             ).raise_for_status()
 
-        calm = Load([write, lambda: client.search(f"car {next(number)}"), ask])
-        watcher = stack.enter_context(
+        calm = BackgroundLoad([write, lambda: client.search(f"car {next(number)}"), ask])
+        prometheus = stack.enter_context(
             Prometheus(folder / "prometheus", targets, folder / "metrics.key")
         )
         start = time.time()
@@ -150,17 +157,17 @@ def run(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]
             _kill(server)
             time.sleep(AFTER_S)
         end = time.time()
-        found = {
+        panels = {
             panel: [
-                {**one, "legend": _legend(legend, one["metric"])}
+                {**series, "legend": _legend(legend, series["metric"])}
                 for expression, legend in dashboard()[panel]
-                for one in watcher.history(quick(expression), start, end)
+                for series in prometheus.history(with_short_windows(expression), start, end)
             ]
             for panel in PANELS
         }
-    for series in itertools.chain.from_iterable(found.values()):
+    for series in itertools.chain.from_iterable(panels.values()):
         series["values"] = [(at - start, float(value)) for at, value in series["values"]]
-    return found, began
+    return panels, began
 
 
 def _flood(client: Client, pictures: Sequence[Item]) -> None:
@@ -192,20 +199,20 @@ def _legend(text: str, labels: dict[str, str]) -> str:
     return text
 
 
-def draw(found: dict[str, list[dict[str, Any]]], began: dict[str, float], path: Path) -> None:
-    """Draws the panels, with what began when as lines."""
+def draw(panels: dict[str, list[dict[str, Any]]], began: dict[str, float], path: Path) -> None:
+    """Draws the panels, with the events as vertical lines."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 3, figsize=(15, 7), constrained_layout=True)
-    for (panel, series), plot in zip(found.items(), axes.flat, strict=True):
+    for (panel, series), plot in zip(panels.items(), axes.flat, strict=True):
         for one in series:
             plot.plot(*zip(*one["values"], strict=True), label=one["legend"], linewidth=1.2)
-        for what, at in began.items():
+        for event, at in began.items():
             plot.axvline(at, color="grey", linestyle=":", linewidth=1)
-            plot.annotate(what, (at, 1), xycoords=("data", "axes fraction"), fontsize=8)
+            plot.annotate(event, (at, 1), xycoords=("data", "axes fraction"), fontsize=8)
         plot.set_title(panel, fontsize=10)
         plot.set_xlabel("s", fontsize=8)
         plot.set_ylim(bottom=0)
@@ -215,19 +222,19 @@ def draw(found: dict[str, list[dict[str, Any]]], began: dict[str, float], path: 
 
 
 def main() -> int:
-    """Runs it and draws; 1 if Debian's `prometheus` is not installed."""
+    """Runs and draws; returns 1 if Debian's `prometheus` is not installed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.serving.dashboard", description=__doc__
     )
     parser.add_argument("--save", action="store_true", help=f"draw {PICTURE}")
-    given = parser.parse_args()
+    options = parser.parse_args()
     if not installed():
         print("error: no `prometheus` on PATH; apt install prometheus", file=sys.stderr)
         return 1
     with stop_on_signals(), TemporaryDirectory() as folder:
-        found, began = run(Path(folder))
-        draw(found, began, PICTURE if given.save else Path(".cache/watch.png"))
-    for panel, series in found.items():
+        panels, began = run_drill(Path(folder))
+        draw(panels, began, PICTURE if options.save else Path(".cache/watch.png"))
+    for panel, series in panels.items():
         for one in series:
             values = [value for _, value in one["values"]]
             print(f"{panel:24} {one['legend']:24} most {max(values, default=0):10.3f}")

@@ -1,11 +1,12 @@
-"""Cost against size: time of 1 to 4,096 items, and of a search among 10,000 to 1,000,000 vectors.
+"""Cost by size: seconds for 1 to 4,096 items, and of a search in 10,000 to 1,000,000 vectors.
 
     python -m benchmarks.serving.growth [--quick] [--save]
 
-Through the real server with the demo's checkpoint, texts and pictures half and half. `embed_many`
-of so many items, and `search` (embed, then the nearest ten) by one caller over made-up vectors in
-the kind of index that `auto` picks. `exponent` is the slope between logarithms from 256 items on: 1
-is linear. WriteMeasurement `benchmarks/results/growth.png` with `--save`.
+It uses the real server with the demo's checkpoint, with half texts and half pictures. It measures
+`embed_many` of that many items, and `search` (embed, then the nearest ten) by one caller over
+random vectors, in the kind of index that `auto` picks. `exponent` is the slope of the logarithm of
+time over the logarithm of size from 256 items on: 1 is linear. `--save` also writes
+`benchmarks/results/growth.png`.
 """
 
 from __future__ import annotations
@@ -41,23 +42,23 @@ FOLDER = Path(".cache/growth")
 Figures = dict[str, Any]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of one run."""
+def seconds_of(function: Callable[[], object]) -> float:
+    """Returns the seconds of one call."""
     began = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - began
 
 
-def exponent(sizes: list[int], taken: list[float]) -> float:
-    """Least-squares slope of log(time) over log(size)."""
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """Returns the least-squares slope of log(time) over log(size)."""
     slope, _ = statistics.linear_regression(
-        [math.log(size) for size in sizes], [math.log(one) for one in taken]
+        [math.log(size) for size in sizes], [math.log(value) for value in seconds]
     )
     return round(slope, 3)
 
 
-def of_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Figures:
-    """Seconds of `embed_many` by the number of items, median of the rounds."""
+def measure_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Figures:
+    """Returns seconds of `embed_many` by the number of items, medians over the rounds."""
     items = WORKLOADS["demo"].items("mixed", max(counts))
     with TritonServer(Settings(checkpoint=checkpoint)) as server, Client(server.grpc_url) as client:
         client.embed_many(items[:256])
@@ -65,7 +66,7 @@ def of_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Figures:
         for number in range(rounds):
             for count in counts:
                 print(f"round {number + 1}: {count} items", file=sys.stderr)
-                taken[count].append(seconds(partial(client.embed_many, items[:count])))
+                taken[count].append(seconds_of(partial(client.embed_many, items[:count])))
     medians = {count: statistics.median(each) for count, each in taken.items()}
     large = [count for count in counts if count >= LINEAR_FROM]
     return {
@@ -74,11 +75,11 @@ def of_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Figures:
     }
 
 
-def of_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
-    """Milliseconds of a search and of its step in the index, by the number of vectors."""
+def measure_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
+    """Returns milliseconds of a search, and of its index step alone, by the number of vectors."""
     profile = Checkpoint.open(checkpoint).profile
     texts = [item.text for item in WORKLOADS["demo"].items("text", QUERIES)]
-    found: Figures = {}
+    figures: Figures = {}
     for rows in sizes:
         folder = FOLDER / str(rows)
         shutil.rmtree(folder, ignore_errors=True)
@@ -94,19 +95,19 @@ def of_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
             embedded = [client.embed(text) for text in texts]
             client.search_vector(embedded[0])
             client.search(texts[0])
-            alone = [seconds(partial(client.search_vector, vector)) for vector in embedded]
-            whole = [seconds(partial(client.search, text)) for text in texts]
-            found[str(rows)] = {
+            alone = [seconds_of(partial(client.search_vector, vector)) for vector in embedded]
+            whole = [seconds_of(partial(client.search, text)) for text in texts]
+            figures[str(rows)] = {
                 "kind": client.stats()["snapshot"]["kind"],
                 "search_vector_p50_ms": round(statistics.median(alone) * 1000, 2),
                 "search_p50_ms": round(statistics.median(whole) * 1000, 2),
             }
         shutil.rmtree(folder)
-    return found
+    return figures
 
 
 def plot(items: Figures, rows: Figures, file: Path) -> None:
-    """Both as a picture."""
+    """Plots both."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -138,7 +139,7 @@ def main() -> None:
     counts, sizes, rounds = (COUNTS[:-1], ROWS[:-1], 2) if given.quick else (COUNTS, ROWS, 3)
     checkpoint = WORKLOADS["demo"].checkpoint()
     with stop_on_signals():
-        items, rows = of_items(checkpoint, counts, rounds), of_rows(checkpoint, sizes)
+        items, rows = measure_items(checkpoint, counts, rounds), measure_rows(checkpoint, sizes)
     for count, taken in items["seconds"].items():
         print(f"{count:>9} items {taken:9.3f} s {taken / int(count) * 1000:9.2f} ms each")
     print(f"exponent from {LINEAR_FROM} items on: {items['exponent']}")

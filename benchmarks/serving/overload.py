@@ -1,12 +1,12 @@
-"""Ten times what the server can do, for a while: what is answered, what refused, what after?
+"""Overload: requests at ten times the server's peak rate. What is answered, and what is refused?
 
     python -m benchmarks.serving.overload [--quick] [--workload small|demo] [--times 10] [--save]
 
-A closed loop of 32 callers finds the peak. Then requests come at random moments (Poisson),
-`--times` as many a second, whether or not earlier ones were answered; nobody tries again.
-Afterwards one caller asks until it is answered as soon as before. Ends with one line of JSON:
-`goodput_over_peak`, `refused_p99_ms` (a refusal counts from the moment at which the request was
-due), `recovery_s`, `text` and `picture` with their own latencies, `growth_mib` of all processes.
+A closed loop of 32 callers measures the peak. Then requests come at random times (Poisson) at
+`--times` the peak rate, whether or not earlier ones were answered; nothing is retried. Afterwards a
+single caller sends requests until it is answered as fast as before. It ends with one line of JSON:
+`goodput_over_peak`, `refused_p99_ms` (counted from the time at which the request was due),
+`recovery_s`, `text` and `picture` with their own latencies, `growth_mib` of all processes.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from lensemble_contract.errors import LensembleError, OverloadedError
 CALLERS = 32
 TIMEOUT_S = 30.0
 ONCE = Retry(tries=1)
-_AGAIN = 2.0
-"""Times its earlier median that a lone caller may wait for the burst to be over."""
+# The burst is over when a single caller waits at most this many times its earlier median.
+_USUAL_FACTOR = 2.0
 _GIVE_UP_S = 60.0
 
 Figures = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Seen:
-    """What came of the burst.
+class BurstOutcome:
+    """Outcome of the burst.
 
     Attributes:
-        answered: Kind (`text` or `picture`) -> seconds from when a request was due.
-        during: Requests answered before the burst ended.
-        refused: Seconds until each refusal.
-        errors: Class -> how often, refusals aside.
-        recovery_s: After the last request was sent, until a lone caller was answered as usual.
+        answered: Kind (`text` or `picture`) -> seconds from the due time to each answer.
+        during: Number of requests answered before the burst ended.
+        refused: Kind -> seconds from the due time to each refusal.
+        errors: Class of error -> number of errors other than refusals.
+        recovery_s: Seconds from the last request until a single caller was answered as usual.
     """
 
     answered: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -63,24 +63,24 @@ class Seen:
 
 
 def kind_of(item: Item) -> str:
-    """`picture` if it has any."""
+    """Returns `picture` if the item has one, else `text`."""
     return "picture" if item.images else "text"
 
 
 async def burst(
     url: str, items: list[Item], rate: float, seconds: float, text: str, within_s: float
-) -> Seen:
-    """Sends at a rate, whatever comes back; then sees when a lone caller is served as usual.
+) -> BurstOutcome:
+    """Sends requests at a rate; then waits until a single caller is answered as fast as usual.
 
     Args:
-        url: Of the server.
-        items: Sent over and over.
-        rate: Requests a second.
-        seconds: For how long.
-        text: That the lone caller sends.
-        within_s: In which it is answered as usual.
+        url: URL of the server.
+        items: Items, which are sent again and again.
+        rate: Requests per second.
+        seconds: Seconds of the burst.
+        text: Text of the single caller.
+        within_s: Largest latency that counts as usual, in seconds.
     """
-    seen = Seen()
+    outcome = BurstOutcome()
     count = round(rate * seconds)
     gaps = np.random.default_rng(0).exponential(1 / rate, size=count)
     async with (
@@ -95,102 +95,104 @@ async def burst(
             try:
                 await client.embed(item.text, list(item.images) or None)
             except OverloadedError:
-                seen.refused[kind].append(time.perf_counter() - due)
+                outcome.refused[kind].append(time.perf_counter() - due)
             except LensembleError as error:
-                seen.errors[type(error).__name__] += 1
+                outcome.errors[type(error).__name__] += 1
             else:
                 now = time.perf_counter()
-                seen.answered[kind].append(now - due)
-                seen.during += now < end
+                outcome.answered[kind].append(now - due)
+                outcome.during += now < end
 
         for number, due in enumerate(began + np.cumsum(gaps)):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             requests.create_task(ask(items[number % len(items)], float(due)))
-        # What is still under way is part of what there is to recover from.
-        seen.recovery_s = await recovered(client, text, within_s)
-    return seen
+        # Requests that are still in flight are part of the load to recover from.
+        outcome.recovery_s = await seconds_to_recover(client, text, within_s)
+    return outcome
 
 
-async def lone(url: str, text: str, times: int) -> float:
-    """Median seconds of one caller's requests."""
+async def single_caller_latency(url: str, text: str, times: int) -> float:
+    """Returns the median seconds of a single caller's requests."""
     async with AsyncClient(url, timeout_s=TIMEOUT_S, retry=ONCE) as client:
-        taken = []
+        latencies = []
         for _ in range(times):
             began = time.perf_counter()
             await client.embed(text)
-            taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+            latencies.append(time.perf_counter() - began)
+    return statistics.median(latencies)
 
 
-async def recovered(client: AsyncClient, text: str, within_s: float) -> float:
-    """Seconds until a lone caller is answered within so many, three times in a row."""
-    began, sound = time.perf_counter(), 0
+async def seconds_to_recover(client: AsyncClient, text: str, within_s: float) -> float:
+    """Returns the seconds until three requests in a row are answered within `within_s`."""
+    began, fast = time.perf_counter(), 0
     while time.perf_counter() - began < _GIVE_UP_S:
         asked = time.perf_counter()
         try:
             await client.embed(text)
-            sound = sound + 1 if time.perf_counter() - asked <= within_s else 0
+            fast = fast + 1 if time.perf_counter() - asked <= within_s else 0
         except LensembleError:
-            sound = 0
-        if sound == 3:
+            fast = 0
+        if fast == 3:
             return asked - began
         await asyncio.sleep(0.05)
-    raise RuntimeError(f"a lone caller still waits {_GIVE_UP_S:g} s after the burst")
+    raise RuntimeError(f"a single caller is still slow {_GIVE_UP_S:g} s after the burst")
 
 
-def resident(server: TritonServer) -> float:
-    """MiB of all its processes."""
+def resident_mib(server: TritonServer) -> float:
+    """Returns the resident memory of all processes of a server in MiB."""
     first = psutil.Process(server.pid)
-    rss = [one.memory_info().rss for one in (first, *first.children(recursive=True))]
+    rss = [process.memory_info().rss for process in (first, *first.children(recursive=True))]
     return float(sum(rss) / 2**20)
 
 
 def measure(workload: str, times: float, seconds: float) -> Figures:
-    """One burst.
+    """Measures one burst.
 
     Args:
         workload: A key of `WORKLOADS`.
-        times: The peak's.
-        seconds: Of the burst.
+        times: Rate of the burst, as a multiple of the peak.
+        seconds: Seconds of the burst.
     """
     checkpoint = WORKLOADS[workload].checkpoint()
     items = WORKLOADS[workload].items("mixed", 600)
     text = next(item.text for item in items if not item.images and item.text)
     settings = Settings(checkpoint=checkpoint)
-    with TritonServer(settings) as server:  # without a supervisor it refuses nobody
+    with TritonServer(settings) as server:  # without a supervisor it refuses no request
         requests = {"demo": 4000, "small": 160}[workload]
-        callers.run(server.grpc_url, workload, callers=CALLERS, requests=requests // 4)
-        found = callers.run(server.grpc_url, workload, callers=CALLERS, requests=requests)
-        peak = found["items_per_s"]
+        callers.run_in_process(server.grpc_url, workload, callers=CALLERS, requests=requests // 4)
+        figures = callers.run_in_process(
+            server.grpc_url, workload, callers=CALLERS, requests=requests
+        )
+        peak = figures["items_per_s"]
     with Supervisor(TritonServer(settings)) as up:
         url = up.server.grpc_url
-        usual = asyncio.run(lone(url, text, 20))
-        before = resident(up.server)
-        print(f"peak {peak}/s, a lone text {usual * 1000:.0f} ms; burst", file=sys.stderr)
-        seen = asyncio.run(burst(url, items, peak * times, seconds, text, _AGAIN * usual))
-        grown = resident(up.server) - before
+        usual = asyncio.run(single_caller_latency(url, text, 20))
+        before = resident_mib(up.server)
+        print(f"peak {peak}/s, a single text takes {usual * 1000:.0f} ms; burst", file=sys.stderr)
+        outcome = asyncio.run(burst(url, items, peak * times, seconds, text, _USUAL_FACTOR * usual))
+        grown = resident_mib(up.server) - before
         restarts = dict(up.state.restarts)
-    refused = [one for every in seen.refused.values() for one in every]
-    answered = sum(map(len, seen.answered.values()))
+    refused = [seconds for of_kind in outcome.refused.values() for seconds in of_kind]
+    answered = sum(map(len, outcome.answered.values()))
     return {
         "peak_items_per_s": peak,
         "offered_per_s": round(peak * times, 1),
-        "goodput_over_peak": round(seen.during / seconds / peak, 3),
+        "goodput_over_peak": round(outcome.during / seconds / peak, 3),
         "answered": answered,
         "refused": len(refused),
-        "errors": dict(seen.errors),
+        "errors": dict(outcome.errors),
         "refused_p50_ms": _ms(refused, 50),
         "refused_p99_ms": _ms(refused, 99),
         **{
             kind: {
-                "answered": len(seen.answered[kind]),
-                "refused": len(seen.refused[kind]),
-                "p50_ms": _ms(seen.answered[kind], 50),
-                "p99_ms": _ms(seen.answered[kind], 99),
+                "answered": len(outcome.answered[kind]),
+                "refused": len(outcome.refused[kind]),
+                "p50_ms": _ms(outcome.answered[kind], 50),
+                "p99_ms": _ms(outcome.answered[kind], 99),
             }
             for kind in ("text", "picture")
         },
-        "recovery_s": round(seen.recovery_s, 2),
+        "recovery_s": round(outcome.recovery_s, 2),
         "growth_mib": round(grown),
         "restarts": restarts,
     }
@@ -203,9 +205,9 @@ def _ms(seconds: list[float], percentile: float) -> float | None:
 def main() -> None:
     """Prints one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="ten seconds")
+    parser.add_argument("--quick", action="store_true", help="a burst of ten seconds")
     parser.add_argument("--workload", choices=WORKLOADS, default="small")
-    parser.add_argument("--times", type=float, default=10.0, help="the peak's")
+    parser.add_argument("--times", type=float, default=10.0, help="rate as a multiple of the peak")
     parser.add_argument("--save", action="store_true", help="write results/overload-WORKLOAD.json")
     given = parser.parse_args()
     seconds = 10.0 if given.quick else 60.0

@@ -1,4 +1,4 @@
-"""The same way from bytes to vectors in one process of its own, with nothing in between."""
+"""`Pipeline.embed` in a process of its own: from bytes to vectors without a server."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ def _items_per_s(count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-class InProcess:
-    """Encodes batches of 32 when asked to; else it does nothing."""
+class PipelineProcess:
+    """A process that embeds batches when it is told to, and is idle otherwise."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
     def items_per_s(self, count: int) -> float:
-        """Of this many items, a multiple of `BATCH`."""
+        """Embeds this many items, a multiple of `BATCH`, and returns the items per second."""
         return self._pool.submit(_items_per_s, count).result()
 
 
 @contextmanager
-def in_process(workload: str, distinct: int) -> Iterator[InProcess]:
-    """A process that has a workload's model and its items in memory.
+def pipeline_process(workload: str, distinct: int) -> Iterator[PipelineProcess]:
+    """Starts a process with a workload's model and items in memory.
 
     Args:
         workload: A key of `WORKLOADS`.
-        distinct: Items of its mixed load.
+        distinct: Number of different items.
     """
-    # What the server sets for its own processes: without it, this one would lose for nothing but
-    # a neighbour on its cores.
+    # The server sets the same for its own processes. Without it, this process would be slower just
+    # because of another process on its cores.
     os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         1, mp_context=spawn, initializer=_load, initargs=(workload, distinct)
     ) as pool:
-        yield InProcess(pool)
+        yield PipelineProcess(pool)

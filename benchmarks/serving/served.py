@@ -1,18 +1,18 @@
-"""The served way against the same way in one process, and what it does near its limit.
+"""The server against the same pipeline in one process, and its latency near its limit.
 
     python -m benchmarks.serving.served [--quick] [--save]
 
-Two workloads (`benchmarks/common/workloads.py`) on one machine's cores, items half texts, half
-pictures (a third of those with a text), precision as the server chooses it:
+It measures two workloads (`benchmarks/common/workloads.py`) on one machine's cores. Half of the
+items are texts, half pictures (a third of those with a text); the server chooses the precision.
 
-- `in_process`: `Pipeline.embed`, from bytes to vectors, 32 items at a time, nothing else running.
+- `in_process`: `Pipeline.embed`, from bytes to vectors, 32 items at a time, with no other load.
 - `served`: `embed` on a real Triton over gRPC, 32 callers in a process of their own on the same
-  cores; `b32` is the same with 32 items in a request, `one` a single caller.
-- `at_80`: requests at random moments, 80 % as many a second as the callers reached; latency counts
-  from the moment that a request was due.
+  cores; `b32` has 32 items in a request, `one` a single caller.
+- `at_80`: requests at random times, at 80 % of the rate that the callers reached; latency counts
+  from the time at which a request was due.
 - `search`: `search` over 100,000 vectors instead of `embed`, 32 callers.
 
-They take turns in every round; a ratio is of one round, then the median of all.
+They take turns in every round, and a ratio is the median of the ratios of each round.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.common.timing import format_ratios, medians, ratio
 from benchmarks.common.workloads import WORKLOADS
 from benchmarks.search.corpora import VECTORS, VectorCorpus, clustered
 from benchmarks.serving import callers
-from benchmarks.serving.pipeline_process import BATCH, in_process
+from benchmarks.serving.pipeline_process import BATCH, pipeline_process
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.storage.index_plan import IndexPlan
@@ -46,13 +46,13 @@ _COLUMNS = ("items_per_s", "p50_ms", "p99_ms")
 Figures = dict[str, Any]
 
 
+# Rounds, and items of one measurement in a round.
 FULL = {"demo": (5, 1536), "small": (3, 128)}
 QUICK = {"demo": (3, 768), "small": (2, 64)}
-"""Rounds, and items of one way in a round."""
 
 
-def index(checkpoint: Path, name: str) -> Path:
-    """Folder of an index of `CORPUS_ROWS` made-up vectors with short documents."""
+def make_index(checkpoint: Path, name: str) -> Path:
+    """Returns the folder of an index of `CORPUS_ROWS` random vectors with short documents."""
     folder = FOLDER / name
     if not folder.is_dir():
         profile = Checkpoint.open(checkpoint).profile
@@ -64,49 +64,51 @@ def index(checkpoint: Path, name: str) -> Path:
 
 
 def measure(name: str, rounds: int, count: int) -> Figures:
-    """All ways of one workload, by turns.
+    """Measures one workload, by turns.
 
     Args:
         name: A key of `WORKLOADS`.
-        rounds: How many.
-        count: Items of one way in a round, a multiple of `BATCH`.
+        rounds: Number of rounds.
+        count: Number of items of one measurement in a round, a multiple of `BATCH`.
     """
     checkpoint = WORKLOADS[name].checkpoint()
-    settings = Settings(checkpoint=checkpoint, index=index(checkpoint, name))
-    found: dict[str, list[Figures]] = {}
+    settings = Settings(checkpoint=checkpoint, index=make_index(checkpoint, name))
+    by_way: dict[str, list[Figures]] = {}
 
     def take(way: str, run: Callable[[], Figures]) -> Figures:
         print(f"{name}: {way}", file=sys.stderr)
         figures = run()
-        found.setdefault(way, []).append(figures)
+        by_way.setdefault(way, []).append(figures)
         return figures
 
-    with in_process(name, callers.DISTINCT) as alone, TritonServer(settings) as server:
+    with pipeline_process(name, callers.DISTINCT) as alone, TritonServer(settings) as server:
 
         def served(way: str, **options: float | bool) -> Figures:
             load: Figures = {"callers": CALLERS, "requests": count, **options}
-            return take(way, lambda: callers.run(server.grpc_url, name, **load))
+            return take(way, lambda: callers.run_in_process(server.grpc_url, name, **load))
 
         for _ in range(rounds):
             take("in_process", lambda: {"items_per_s": round(alone.items_per_s(count), 2)})
             peak = served("served")["items_per_s"]
-            if count >= CALLERS * BATCH // 2:  # with fewer, most callers would have no request
+            if (
+                count >= CALLERS * BATCH // 2
+            ):  # with fewer items, most callers would have no request
                 served("b32", items=BATCH, requests=count // BATCH)
             served("at_80", rate=SHARE_OF_PEAK * peak)
             served("search", search=True)
             served("one", callers=1, requests=count // 4)
-    return {**{way: medians(rounds) for way, rounds in found.items()}, **ratios(found)}
+    return {**{way: medians(rounds) for way, rounds in by_way.items()}, **ratios(by_way)}
 
 
-def ratios(found: dict[str, list[Figures]]) -> Figures:
-    """What the ways are to each other: median of the rounds' own ratios, least and most."""
-    rates = {way: [one["items_per_s"] for one in rounds] for way, rounds in found.items()}
+def ratios(by_way: dict[str, list[Figures]]) -> Figures:
+    """Returns the ratios between the measurements, each with its spread over the rounds."""
+    rates = {way: [figures["items_per_s"] for figures in rounds] for way, rounds in by_way.items()}
     pairs = {
         "served_over_inprocess": (rates["served"], rates["in_process"]),
         "served_over_inprocess_b32": (rates.get("b32", []), rates["in_process"]),
         "search_over_embed": (rates["search"], rates["served"]),
         "p99_over_p50_at_80": tuple(
-            [one[key] for one in found["at_80"]] for key in ("p99_ms", "p50_ms")
+            [figures[key] for figures in by_way["at_80"]] for key in ("p99_ms", "p50_ms")
         ),
     }
     results: Figures = {}
@@ -117,7 +119,7 @@ def ratios(found: dict[str, list[Figures]]) -> Figures:
 
 
 def table(name: str, results: Figures) -> str:
-    """The figures of one workload for people."""
+    """Returns the figures of one workload as a table."""
     lines = [f"{name:12} {'items/s':>9} {'p50 ms':>9} {'p99 ms':>9} {'failed':>7}"]
     for way, one in results.items():
         if isinstance(one, dict):

@@ -1,9 +1,9 @@
-"""Settings of the server, one changed at a time: which are good at 1 caller and at 64?
+"""Settings of the server, one changed at a time, with 1 caller and with 64.
 
     python -m benchmarks.serving.sweep [--quick] [--workload demo|small] [--save]
 
-Every variant has a server of its own. Variants and the defaults take turns in each round, and what
-is printed is their ratio to the defaults of the same round: median, least and most.
+Every variant has a server of its own. The variant and the defaults take turns in each round. The
+table has their ratios within the same round: median, smallest and largest.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 
 CALLERS = (1, 64)
+# Requests of one variant in one round, with 1 and with 64 callers.
 REQUESTS = {"demo": (200, 1024), "small": (24, 128)}
-"""Of one variant in one round, at 1 and at 64 callers."""
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to start the server.
+    """A configuration of the server.
 
     Attributes:
         settings: Fields of `Settings`.
-        delay_us: That the batcher of `qwen3_vl` waits for more, in microseconds.
-        environment: Variables of the server.
+        delay_us: Microseconds that the batcher of `qwen3_vl` waits for more requests.
+        environment: Environment variables of the server.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -50,18 +50,18 @@ class Variant:
     environment: dict[str, str] = field(default_factory=dict)
 
     def repository(self, settings: Settings, folder: Path) -> Path:
-        """The models with this variant's configuration."""
+        """Writes the model repository with this variant's configuration, and returns its folder."""
         copy = write_repository(settings, folder / "models")
         if self.delay_us:
             delay = f"dynamic_batching {{ max_queue_delay_microseconds: {self.delay_us} }}"
-            _change(copy / "qwen3_vl", r"dynamic_batching \{ \}", delay)
+            _replace_in_config(copy / "qwen3_vl", r"dynamic_batching \{ \}", delay)
         return copy
 
 
 DEFAULTS = "defaults"
 VARIANTS = {
     DEFAULTS: Variant(),
-    "the defaults again": Variant(),  # how much two equal servers differ
+    "the defaults again": Variant(),  # shows how much two equal servers differ
     "1 preprocess instance": Variant({"preprocess_instances": 1}),
     "3 preprocess instances": Variant({"preprocess_instances": 3}),
     "1 encoder thread": Variant({"threads": 1}),
@@ -79,17 +79,17 @@ VARIANTS = {
 }
 
 
-def _change(model: Path, pattern: str, wanted: str) -> None:
+def _replace_in_config(model: Path, pattern: str, replacement: str) -> None:
     config = model / "config.pbtxt"
-    text, count = re.subn(pattern, wanted, config.read_text())
+    text, count = re.subn(pattern, replacement, config.read_text())
     if count != 1:
-        raise ValueError(f"{pattern!r} stands {count} times in {config}; expected once")
+        raise ValueError(f"{pattern!r} occurs {count} times in {config}; expected once")
     config.write_text(text)
 
 
 @contextmanager
-def running(variant: Variant, checkpoint: Path) -> Iterator[TritonServer]:
-    """A server of this variant."""
+def running_variant(variant: Variant, checkpoint: Path) -> Iterator[TritonServer]:
+    """Starts a server of this variant, and stops it when the block is left."""
     settings = Settings(checkpoint=checkpoint, **variant.settings)
     before = {name: os.environ.get(name) for name in variant.environment}
     with TemporaryDirectory() as folder:
@@ -108,45 +108,49 @@ def running(variant: Variant, checkpoint: Path) -> Iterator[TritonServer]:
             yield server
 
 
-def measure(name: str, wanted: dict[str, Variant], rounds: int) -> dict[str, Figures]:
-    """Figures of each variant against the defaults beside it.
+def measure(name: str, variants: dict[str, Variant], rounds: int) -> dict[str, Figures]:
+    """Measures each variant against the defaults.
 
     Args:
         name: A key of `WORKLOADS`.
-        wanted: Variants; the defaults run beside each.
-        rounds: How many, by turns.
+        variants: Name -> variant.
+        rounds: Number of rounds.
     """
     checkpoint = WORKLOADS[name].checkpoint()
     results: dict[str, Figures] = {}
     with ExitStack() as stack:
-        defaults = stack.enter_context(running(VARIANTS[DEFAULTS], checkpoint))
-        for label, variant in wanted.items():
-            with running(variant, checkpoint) as server:
+        defaults = stack.enter_context(running_variant(VARIANTS[DEFAULTS], checkpoint))
+        for label, variant in variants.items():
+            with running_variant(variant, checkpoint) as server:
                 print(label, file=sys.stderr)
-                results[label] = _beside(name, defaults, server, rounds)
+                results[label] = _compare_with_defaults(name, defaults, server, rounds)
     return results
 
 
-def _beside(name: str, defaults: TritonServer, server: TritonServer, rounds: int) -> Figures:
-    found: Figures = {}
+def _compare_with_defaults(
+    name: str, defaults: TritonServer, server: TritonServer, rounds: int
+) -> Figures:
+    figures: Figures = {}
     for count, requests in zip(CALLERS, REQUESTS[name], strict=True):
         ratios: dict[str, list[float]] = {"items_per_s": [], "p50_ms": [], "p99_ms": []}
         for turn in range(rounds):
-            took = {}
-            # Each is first in every other round: what a machine does after idling helps nobody.
+            measured = {}
+            # They take turns at being first, since a machine may be faster or slower after idling.
             for which in (server, defaults) if turn % 2 else (defaults, server):
-                took[which] = callers.run(which.grpc_url, name, callers=count, requests=requests)
-            one, other = took[server], took[defaults]
+                measured[which] = callers.run_in_process(
+                    which.grpc_url, name, callers=count, requests=requests
+                )
+            of_variant, of_defaults = measured[server], measured[defaults]
             for key, each in ratios.items():
-                each.append(one[key] / other[key])
+                each.append(of_variant[key] / of_defaults[key])
         for key, each in ratios.items():
-            found[f"{key}_{count}"] = round(statistics.median(each), 2)
-            found[f"{key}_{count}_spread"] = [round(min(each), 2), round(max(each), 2)]
-    return found
+            figures[f"{key}_{count}"] = round(statistics.median(each), 2)
+            figures[f"{key}_{count}_spread"] = [round(min(each), 2), round(max(each), 2)]
+    return figures
 
 
 def table(results: dict[str, Figures]) -> str:
-    """Ratios to the defaults for people."""
+    """Returns the ratios to the defaults as a table."""
     columns = [f"{key}_{count}" for count in CALLERS for key in ("items_per_s", "p50_ms", "p99_ms")]
     lines = [f"{'over the defaults':28}" + "".join(f"{column:>24}" for column in columns)]
     for label, figures in results.items():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.encoder.sizing import Cost
+from benchmarks.encoder.sizing import FlopCount
 from lensemble.preprocess.features import Features
 from lensemble_client import Item
 from lensemble_export.model_shapes import SHAPES
@@ -18,8 +18,8 @@ def test_operations_are_those_that_pytorch_counts(pipeline, plain_encoder, side)
     counter = FlopCounterMode(display=False)
     with counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         plain_encoder.forward(packed)
-    cost = Cost(SHAPES["tiny"]["text"], SHAPES["tiny"]["vision"])
+    flop = FlopCount(SHAPES["tiny"]["text"], SHAPES["tiny"]["vision"])
     counted = counter.get_total_flops()
-    expected = cost.of_patches(len(features.patches)) + cost.of_tokens(len(features.input_ids))
+    expected = flop.of_patches(len(features.patches)) + flop.of_tokens(len(features.input_ids))
     # PyTorch counts all pairs of a causal attention, the bound half of them.
     assert counted == pytest.approx(expected, rel=0.02)
