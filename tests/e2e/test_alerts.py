@@ -12,7 +12,13 @@ import psutil
 import pytest
 import yaml
 
-from benchmarks.serving.prometheus_server import DEPLOY, Prometheus, dashboard, installed, with_short_windows
+from benchmarks.serving.prometheus_server import (
+    DEPLOY,
+    Prometheus,
+    dashboard,
+    installed,
+    with_short_windows,
+)
 from lensemble.checkpoint import Checkpoint
 from lensemble.gateway.access import keys
 from lensemble.gateway.process import GatewayServer
@@ -189,7 +195,9 @@ def test_dashboard_has_data_and_only_the_poor_index_raises_an_alert(service):
 
 
 def has_numbers(service, expression):
-    values = [float(each["value"][1]) for each in service.watcher.query(with_short_windows(expression))]
+    values = [
+        float(each["value"][1]) for each in service.watcher.query(with_short_windows(expression))
+    ]
     return bool(values) and all(map(math.isfinite, values))
 
 
