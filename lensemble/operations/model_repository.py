@@ -2,7 +2,7 @@
 
     python -m lensemble.operations.model_repository FOLDER
 
-writes the served models with this machine's instance counts, for a `tritonserver` that is not
+writes the served models with instance counts for this machine, for a `tritonserver` that is not
 started by `lensemble up`.
 """
 

@@ -14,7 +14,7 @@ READY = 'I1126 10:30:45.123456 77 server.cc:676] "started"'
 FAILED = "E1126 10:30:46.000001 77 model.py:33] encode: request r-1: [internal] it failed"
 
 
-def test_line_of_triton():
+def test_tritons_message_becomes_json():
     assert json.loads(triton_message_as_json(READY, NOW)) == {
         "time": "2026-11-26T08:30:45.123Z",
         "level": "INFO",
@@ -24,10 +24,10 @@ def test_line_of_triton():
     }
 
 
-def test_id_of_a_request_is_a_key_of_its_own():
-    said = json.loads(triton_message_as_json(FAILED, NOW))
-    assert said["request_id"] == "r-1"
-    assert said["level"] == "ERROR"
+def test_request_id_has_its_own_key():
+    entry = json.loads(triton_message_as_json(FAILED, NOW))
+    assert entry["request_id"] == "r-1"
+    assert entry["level"] == "ERROR"
 
 
 @pytest.mark.parametrize("text", ["no head", "", "E1126 nonsense", 'I1126 "', "\x00\x1b[31m"])
@@ -35,32 +35,32 @@ def test_other_lines_are_kept(text):
     assert json.loads(triton_message_as_json(text, NOW))["message"] == text
 
 
-def test_message_cannot_begin_another_line():
+def test_message_of_several_lines_stays_one_json_line():
     text = triton_message_as_json(FAILED + '\n{"level": "INFO", "message": "all is well"}', NOW)
     assert "\n" not in text
     assert json.loads(text)["message"].endswith('"all is well"}')
 
 
-def test_own_messages():
+def test_own_messages_become_json():
     try:
         raise ValueError("inside")
     except ValueError:
         record = logging.LogRecord("ours", 30, "x.py", 1, "a %s", ("word",), sys.exc_info())
-    said = json.loads(JsonFormatter().format(record))
-    assert (said["level"], said["source"], said["message"]) == ("WARNING", "ours", "a word")
-    assert "ValueError: inside" in said["exception"]
+    entry = json.loads(JsonFormatter().format(record))
+    assert (entry["level"], entry["source"], entry["message"]) == ("WARNING", "ours", "a word")
+    assert "ValueError: inside" in entry["exception"]
 
 
 def messages(out):
-    return [json.loads(one)["message"] for one in out.getvalue().splitlines()]
+    return [json.loads(line)["message"] for line in out.getvalue().splitlines()]
 
 
 @pytest.fixture
 def relay(tmp_path):
     out = io.StringIO()
-    made = LogRelay(lambda: tmp_path / "log", out)
-    yield made, tmp_path / "log", out
-    made.close()
+    relay = LogRelay(lambda: tmp_path / "log", out)
+    yield relay, tmp_path / "log", out
+    relay.close()
 
 
 def write(path, text):
@@ -68,12 +68,12 @@ def write(path, text):
         file.write(text)
 
 
-def test_relay_joins_what_belongs_together(relay):
+def test_relay_joins_the_lines_of_one_message(relay):
     relaying, path, out = relay
-    relaying.relay()  # there is no file yet
+    relaying.relay()  # the file does not exist yet
     write(path, f"{FAILED}\nTraceback\n  line\n{READY}\n")
     relaying.relay()
-    relaying.relay()  # nothing follows
+    relaying.relay()  # no further line follows
     assert messages(out) == [
         "encode: request r-1: [internal] it failed\nTraceback\n  line",
         "started",
@@ -95,7 +95,7 @@ def test_relay_goes_on_with_the_next_servers_file(relay):
     relaying, path, out = relay
     write(path, READY + "\n")
     relaying.relay()
-    write(path, FAILED + "\n")  # its last words
+    write(path, FAILED + "\n")  # the old server's last message
     path.rename(path.with_name("old"))
     write(path, READY + "\n")
     relaying.relay()
@@ -103,7 +103,7 @@ def test_relay_goes_on_with_the_next_servers_file(relay):
     assert len(messages(out)) == 3
 
 
-def test_relay_empties_a_large_file_and_loses_nothing(relay, monkeypatch):
+def test_relay_truncates_a_large_file_without_losing_messages(relay, monkeypatch):
     monkeypatch.setattr(logs, "MAX_BYTES", 1000)
     relaying, path, out = relay
     for _ in range(20):
@@ -114,7 +114,7 @@ def test_relay_empties_a_large_file_and_loses_nothing(relay, monkeypatch):
     assert path.stat().st_size < 2000
 
 
-def test_relay_says_the_rest_at_the_end(relay):
+def test_relay_writes_the_rest_at_the_end(relay):
     relaying, path, out = relay
     with relaying:
         write(path, READY + "\n")

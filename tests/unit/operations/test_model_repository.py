@@ -1,4 +1,4 @@
-"""Copies of the models with instance counts of their own."""
+"""The model repository that is written for a server, with its instance counts."""
 
 import os
 import subprocess
@@ -17,43 +17,48 @@ from lensemble.settings import Settings
 from lensemble_contract import contract
 
 
+@pytest.fixture
+def checkpoint(tmp_path):
+    return tmp_path / "checkpoint"  # no test here reads it
+
+
 def config(folder, model):
     text = (folder / model / "config.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 2), (2, 2), (6, 6), (64, 8)])
-def test_preprocess_goes_by_cores(monkeypatch, checkpoint, cores, expected):
+def test_preprocess_instances_follow_the_cores(monkeypatch, checkpoint, cores, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert with_instance_counts(Settings(checkpoint=checkpoint)).preprocess_instances == expected
 
 
 def test_encoder_instances_share_the_cores(monkeypatch, checkpoint):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    found = [
+    threads = [
         Settings(checkpoint=checkpoint, encoder_instances=count).cpu_threads
         for count in (1, 3, 8, 20)
     ]
-    assert found == [8, 2, 1, 1]
+    assert threads == [8, 2, 1, 1]
     assert Settings(checkpoint=checkpoint, encoder_instances=3, threads=5).cpu_threads == 5
 
 
 def test_only_the_counts_are_changed(checkpoint, tmp_path):
     settings = Settings(checkpoint=checkpoint, preprocess_instances=5, encoder_instances=3)
     target = tmp_path / "models"
-    for _ in range(2):  # what an earlier one left is replaced
+    for _ in range(2):  # the second one replaces the first
         written = write_repository(settings, target)
-        (written / "preprocess" / "left").touch()
-    assert not (write_repository(settings, target) / "preprocess" / "left").exists()
-    wanted = {"preprocess": 5, "qwen3_vl": 3}
+        (written / "preprocess" / "leftover").touch()
+    assert not (write_repository(settings, target) / "preprocess" / "leftover").exists()
+    counts = {"preprocess": 5, "qwen3_vl": 3}
     assert {folder.name for folder in written.iterdir()} == set(contract.MODELS)
     for folder in (packaged_models() / name for name in contract.MODELS):
-        own, original = config(written, folder.name), config(packaged_models(), folder.name)
-        if folder.name in wanted:
-            assert own.instance_group[0].count == wanted[folder.name]
-            assert own.instance_group[0].kind == original.instance_group[0].kind
-            own.instance_group[0].count = original.instance_group[0].count
-        assert own == original
+        copy, original = config(written, folder.name), config(packaged_models(), folder.name)
+        if folder.name in counts:
+            assert copy.instance_group[0].count == counts[folder.name]
+            assert copy.instance_group[0].kind == original.instance_group[0].kind
+            copy.instance_group[0].count = original.instance_group[0].count
+        assert copy == original
         assert sorted(path.name for path in (written / folder.name / "1").iterdir()) == sorted(
             path.name for path in (folder / "1").iterdir() if path.name != "__pycache__"
         )
@@ -66,14 +71,14 @@ def test_models_of_other_embedders_are_written_if_they_are_set_up(checkpoint, tm
     assert {folder.name for folder in written.iterdir()} == set(contract.MODELS) | clip
 
 
-def test_editing_a_repository_leaves_the_package_as_it_is(checkpoint, tmp_path):
+def test_editing_a_repository_does_not_change_the_package(checkpoint, tmp_path):
     written = write_repository(Settings(checkpoint=checkpoint), tmp_path / "models")
     original = (packaged_models() / "faiss" / "1" / "model.py").read_bytes()
     (written / "faiss" / "1" / "model.py").write_text("edited")
     assert (packaged_models() / "faiss" / "1" / "model.py").read_bytes() == original
 
 
-def test_command_writes_them_and_says_where(checkpoint, tmp_path):
+def test_command_writes_the_repository_and_prints_its_folder(checkpoint, tmp_path):
     environment = {
         **os.environ,
         "LENSEMBLE_CHECKPOINT": str(checkpoint),
