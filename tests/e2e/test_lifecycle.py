@@ -301,7 +301,7 @@ def test_tritonserver_is_found_on_path_or_in_the_wheel(tmp_path, monkeypatch):
     (tmp_path / "tritonserver").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_tritonserver().binary == tmp_path / "tritonserver"
-    assert find_tritonserver(bundled.binary).binary == bundled.binary
+    assert find_tritonserver(bundled.binary).binary == bundled.binary.resolve()
 
 
 def test_commands_against_a_server(server, tmp_path, capsys):
