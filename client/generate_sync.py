@@ -51,7 +51,8 @@ def generate(target: Path) -> None:
     (target / "__init__.py").write_text(HEADER.format(name="") + summary)
     for name, text in generated.items():
         (target / name).write_text(HEADER.format(name=name) + text)
-    for command in (["check", "--fix"], ["format"]):  # imports sort differently by other names
+    # The imports sort differently under the other names. `make lint` reports what is left.
+    for command in (["check", "--fix", "--exit-zero"], ["format"]):
         subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--quiet", "--config", CONFIG, target],
             check=True,

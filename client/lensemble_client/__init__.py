@@ -8,7 +8,7 @@ Typical use:
         vector = client.embed(image="bumper.jpg")
         hits = client.search("parachoques abollado", top_k=5)
 
-`AsyncClient` has the same calls for asyncio.
+`AsyncClient` has the same calls for asyncio. `testing` has a server in memory for tests.
 """
 
 from lensemble_client.async_client import AsyncClient

@@ -37,7 +37,7 @@ class Retry:
     def patient_waits(self) -> Iterator[float]:
         """Yields the seconds to wait before each further try after an overload refusal.
 
-        There is no end to them, but there are none at all if `tries` is 1.
+        The iterator is infinite, or empty if `tries` is 1.
         """
         return self._all_waits() if self.tries > 1 else iter(())
 

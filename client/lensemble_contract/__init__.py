@@ -1,1 +1,1 @@
-"""What clients and servers share: tensors and limits, errors, items, data URLs and certificates."""
+"""Shared by clients and servers: tensors and limits, errors, items, data URLs, certificates."""

@@ -11,8 +11,8 @@
     ├── NotReadyError           503  UNAVAILABLE         starting, gone, or no index is loaded
     └── DeadlineExceededError   504  DEADLINE_EXCEEDED   the answer took longer than the timeout
 
-On the wire an error is the text `[code] field: message`. From it the client raises the same error
-as the server, for both protocols and whatever text an ensemble puts in front.
+On the wire an error is the text `[code] field: message`. The client reads that text and raises the
+same error as the server. This works with both protocols, and if an ensemble puts text in front.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Items, and how they are laid out as tensors.
 
 The client writes tensors with `to_rows`, and the model `preprocess` reads them with `from_rows`.
-Both functions are in this module so that they stay consistent.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class HealthCalls(BaseClient):
         return all(ready.values())
 
     def _ready(self, names: list[str], timeout_s: float) -> dict[str, bool]:
-        """Whether each model, with all models that it is made of, answers."""
+        """Whether each model can serve: it is loaded, and all its processes answer."""
         answers = call_each(lambda name: self._transport.ready(name, timeout_s), names)
         ready = dict(zip(names, answers, strict=True))
         processes = sorted(

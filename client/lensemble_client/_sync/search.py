@@ -103,9 +103,10 @@ class SearchCalls(BaseClient):
     ) -> Generator[Measured[Embedding] | LensembleError]:
         """Embeds an unlimited number of items: yields results, in order, while it reads items.
 
-        Memory does not grow with the number of items: at most `2 * concurrency` requests are held,
-        and the results that wait for an earlier item. Closing the generator starts no further
-        request; `AsyncClient` cancels those that run, `Client` waits for them.
+        Memory does not grow with the number of items: at most `2 * concurrency` requests are in
+        memory, together with the results that wait for an earlier item. After the generator is
+        closed, no further request starts; `AsyncClient` cancels those that run, `Client` waits for
+        them.
 
         Args:
             items: As in `embed_many`; read while results are requested.
@@ -116,8 +117,8 @@ class SearchCalls(BaseClient):
             timeout_s: Seconds for each request.
 
         Returns:
-            For each item its vector (D,) with its cost and the profile under which it was made; or
-            its error.
+            For each item its error, or its vector (D,) with its cost and the profile under which it
+            was made.
         """
         return stream_batches(
             batches(items, batch_size),

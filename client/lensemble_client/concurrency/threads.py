@@ -65,9 +65,9 @@ def stream_batches(
     """Runs a function on every batch with threads, and yields each result in order.
 
     A result is yielded once it and all earlier ones are complete. At most `2 * in_flight` batches
-    are in memory, and the results that wait for an earlier one. No batch is taken before the first
-    result is requested. Closing the generator starts no further batch and waits for those that
-    run.
+    are in memory, together with the results that wait for an earlier one. No batch is taken before
+    the first result is requested. After the generator is closed, no further batch starts; it waits
+    for those that run.
 
     Args:
         batches: Batches of items with their positions; each position from 0 on occurs once.
