@@ -30,7 +30,7 @@ PAGES = sorted(name for name in TRACKED if name.endswith(".md"))
 TOP = {name.partition("/")[0] for name in FOLDERS}
 # The template of the demo checkpoint's card, which is tested as the card that it becomes.
 PAGES.remove("demo/training/model_card.md")
-# A record says where things lay when it was written; the log of changes names what was removed.
+# The log of changes names paths that were removed.
 HISTORICAL = {"CHANGELOG.md"}
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -41,12 +41,12 @@ def text_of(page: str) -> str:
 
 
 def prose(page: str) -> str:
-    """A page without its fenced blocks, where `#` is a comment and brackets are JSON."""
+    """Returns a page without its fenced blocks, in which `#` starts no heading."""
     return re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: str) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Returns the anchors that GitHub makes from a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\s-]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -72,9 +72,9 @@ def test_the_first_sentence_names_the_one_reader_of_the_page(page):
 
 
 def paths_in(page: str) -> set[str]:
-    """What looks like a path of the repository: it starts with a top-level folder.
+    """Finds paths of the repository: words that start with a top-level folder.
 
-    Words in capitals and `*` stand for something else; of such a path the folder is looked for.
+    Words in capitals and `*` are placeholders; of such a path the fixed part is returned.
     """
     pattern = rf"(?<![\w./:-])(?:{'|'.join(sorted(TOP))})/[\w./*-]*[\w*]/?"
     found = set()
@@ -108,7 +108,7 @@ def test_modules_that_one_is_told_to_run_exist(page):
 
 
 def tree() -> dict[str, str]:
-    """Path -> description of every line of README's tree."""
+    """Parses README's tree: path -> description."""
     block = README.split("## What is where")[1].split("```")[1].strip("\n")
     found, stack = {}, []
     for line in block.splitlines():
@@ -145,7 +145,7 @@ def strings(folder: str) -> set[str]:
 
 
 def metrics_in(text: str) -> set[str]:
-    """Names of metrics, `lensemble_index_{items,delta}` written out."""
+    """Finds names of metrics; `lensemble_index_{items,delta}` gives two."""
     found = set()
     for name in re.findall(r"`(lensemble_[a-z_]*(?:\{[a-z_,]+\}[a-z_]*)?)", text):
         choice = re.search(r"\{([a-z_,]+)\}(?!$)|\{([a-z_]+,[a-z_,]+)\}", name)
@@ -185,7 +185,7 @@ def test_reasons_of_restarts_are_those_of_the_code():
 
 
 def labels_of(metric: str, label: str) -> set[str]:
-    """Values that operations.md lists for a label of a metric."""
+    """Returns the values that operations.md lists for a label of a metric."""
     (cells,) = [
         row for row in table_under("### Labels") if row[:2] == [f"`{metric}`", f"`{label}`"]
     ]
@@ -228,7 +228,7 @@ def test_limits_are_those_of_the_contract():
 
 
 def test_messages_on_the_troubleshooting_page_are_those_of_the_code():
-    """Of a message in the first column, every part between dots stands in some string."""
+    """Each part of a quoted message, between its dots, is part of some string of the code."""
     texts = set()
     for folder in ("lensemble", "client", "cli", "export"):
         texts |= strings(folder)
