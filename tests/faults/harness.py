@@ -154,7 +154,7 @@ class Worker:
 
 
 class ExpectedIndex:
-    """What an index must contain, computed from the seed and from the reports of writers.
+    """The contents that an index must have, computed from the seed and the reports of writers.
 
     Attributes:
         seed: see `worker.batch`.

@@ -21,8 +21,8 @@ from lensemble_contract.errors import LensembleError
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
-# From this share of removed rows on, skipping them costs more than a new snapshot does. Qdrant's
-# vacuum has the same default.
+# If at least this share of a snapshot's rows was removed, skipping them costs more than a new
+# snapshot. Qdrant's vacuum has the same default.
 REMOVED_SHARE = 0.2
 _MIN_REMOVED = 1000
 _RETRY_S = 60.0

@@ -1,4 +1,4 @@
-"""What a searcher searches: a snapshot, the delta, and the rows removed since, at one moment."""
+"""All live rows of a store at one sequence number: a snapshot, the delta, and known removals."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 SCAN_SHARE = 0.02
 # Up to this number, allowed rows are always compared one by one.
 SCAN_ROWS = 1000
-# From this share of allowed rows on, FAISS searches without a selector, and rows that are not
-# allowed are dropped from the result.
+# If at least this share of all rows is allowed, FAISS searches without a selector, and other rows
+# are dropped from the result.
 _DROP_SHARE = 0.25
-_SPARE = 16
+_SPARE = 16  # candidates that FAISS is asked for in addition
 _SCAN_BYTES = 64 * 1024 * 1024
 
 

@@ -1,8 +1,7 @@
 """FAISS indexes: building, search parameters, GPU copies, with settings that FAISS's defaults lack.
 
-FAISS knows only positions 0 to N-1; a snapshot says which row is at which position. What this
-module assumes about FAISS is checked against the installed version by
-`tests/unit/index/test_kinds.py`.
+FAISS knows only positions 0 to N-1; a snapshot says which row is at which position.
+`tests/unit/index/test_kinds.py` checks this module's assumptions against the installed FAISS.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_snapshot_does_not_change_results(store, index, rng):
 
 @pytest.mark.parametrize("removed", [1, 40, 290, 300])
 def test_removed_rows_of_a_snapshot_are_not_returned(store, index, rng, removed):
-    """So many of the nearest rows are removed that FAISS must search with a selector."""
+    """More of the nearest rows are removed than can be dropped, so FAISS needs a selector."""
     vectors = unit(rng, 300)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     compact(store.folder)
