@@ -1,4 +1,4 @@
-"""A CLIP checkpoint of the real architecture with small, random weights, made on the spot."""
+"""Writes a CLIP checkpoint of the real architecture with small random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE, PATCH, DIMENSION, MAX_TOKENS = 64, 16, 32, 77
 
 
 def write_clip_checkpoint(folder: Path) -> Path:
-    """Model, tokenizer and image processor, as `save_pretrained` lays them out."""
+    """Writes model, tokenizer and image processor with `save_pretrained`."""
     tokenizer = _tokenizer()
     tower = {
         "hidden_size": 48,
@@ -38,12 +38,12 @@ def write_clip_checkpoint(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     model = CLIPModel(config)
-    with torch.no_grad():  # as initialised, all items look alike
+    with torch.no_grad():  # with the initial weights all vectors are nearly equal
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.15)
     model.save_pretrained(folder)
-    # Square here, 224 in real ones.
+    # Real checkpoints have a side of 224.
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     )
@@ -52,10 +52,10 @@ def write_clip_checkpoint(folder: Path) -> Path:
 
 
 def _tokenizer() -> CLIPTokenizer:
-    """Byte-level BPE with `</w>`, trained as CLIP's own is; what begins and ends a text last."""
+    """Trains a byte-level BPE with `</w>`, like CLIP's; the start and end tokens come last."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    like = CLIPTokenizer().backend_tokenizer
-    bpe.normalizer, bpe.pre_tokenizer = like.normalizer, like.pre_tokenizer
+    original = CLIPTokenizer().backend_tokenizer
+    bpe.normalizer, bpe.pre_tokenizer = original.normalizer, original.pre_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=900,
         end_of_word_suffix="</w>",
@@ -63,11 +63,11 @@ def _tokenizer() -> CLIPTokenizer:
         show_progress=False,
     )
     bpe.train([str(CORPUS)], trainer)
-    said = json.loads(bpe.to_str())["model"]
-    vocab = dict(said["vocab"])
-    for word in (*(f"{one}</w>" for one in sorted(pre_tokenizers.ByteLevel.alphabet())),):
-        vocab.setdefault(word, len(vocab))  # so that no text needs the unknown token
+    model = json.loads(bpe.to_str())["model"]
+    vocab = dict(model["vocab"])
+    for letter in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocab.setdefault(f"{letter}</w>", len(vocab))  # so that no text has unknown tokens
     for token in ("<|startoftext|>", "<|endoftext|>"):
         vocab[token] = len(vocab)
-    merges = [tuple(pair) for pair in said["merges"]]
+    merges = [tuple(pair) for pair in model["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)

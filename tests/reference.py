@@ -1,8 +1,8 @@
-"""The reference: Transformers' processor and model, qwen-vl-utils' resizing, one item at a time.
+"""The reference: Transformers' processor and model with qwen-vl-utils' resizing, item by item.
 
-Written after the official embedder's recipe: chat prompt, pictures resized by qwen-vl-utils, the
-processor without resizing, the model without cache, pooling after the final norm. Nothing of
-Lensemble's data path is used.
+It follows the official embedder: a chat prompt, pictures resized by qwen-vl-utils, the processor
+without resizing, the model without a cache, and pooling after the final norm. It uses nothing of
+Lensemble's own preprocessing and encoding.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from lensemble_client import Item
 
 @dataclass
 class Reference:
-    """One checkpoint under one profile's semantics.
+    """One checkpoint with the rules of one profile.
 
-    `min_pixels`, `max_pixels` and `endoftext` are given by the test, not read from a profile.
+    `load` sets the rules itself and does not read them from a profile.
     """
 
     model: Qwen3VLModel
@@ -77,7 +77,7 @@ class Reference:
         )
         last = inputs["input_ids"][0, -1].item()
         end = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        assert (last == end) == self.endoftext, "the checkpoint does not fit the profile"
+        assert (last == end) == self.endoftext, "the tokenizer does not fit the profile"
         return dict(inputs)
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Items on which the served way must agree with the reference."""
+"""Items for which the served vectors must equal the reference's."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from tests.parity.cases import mixed_batch
 @pytest.mark.parametrize("budgets", [(16_384, 32_768), (300, 1000)])
 def test_vector_alone_equals_vector_in_a_batch_of_32(pipelines, monkeypatch, profile, budgets):
     pipeline = pipelines[profile]
-    encoder: TorchEngine = pipeline.encoder
-    monkeypatch.setattr(encoder, "_batch_tokens", budgets[0])
-    monkeypatch.setattr(encoder, "_batch_patches", budgets[1])
+    engine: TorchEngine = pipeline.encoder
+    monkeypatch.setattr(engine, "_batch_tokens", budgets[0])
+    monkeypatch.setattr(engine, "_batch_patches", budgets[1])
     items = mixed_batch()
     assert len(items) == 32
     together = pipeline.embed(items)

@@ -1,9 +1,9 @@
-"""Packed items must not see each other, and the tests that say so must be able to fail.
+"""Packed items must not see each other, and the test of that must be able to fail.
 
-Transformers' own packing has three near misses that leak in silence: leaving the cache on, giving
-three rows of positions, and giving a mask of ones. Each is put in here, and the check that the
-encoder passes must fail on it. So must it on faults of our own: boundaries that are wrong, and
-items that are neither told apart in the text nor in the vision tower.
+With Transformers' own packing, three mistakes leak without an error: leaving the cache on, giving
+three rows of positions, and giving a mask of ones. Each mistake is made here, and the check that
+the encoder passes must fail with it. It must also fail with mistakes of our own: wrong boundaries
+of items in the text tower or of pictures in the vision tower.
 """
 
 from dataclasses import replace
@@ -27,11 +27,11 @@ PICTURES = [
 
 
 def leak(forward, pipeline, items) -> float:
-    """How far an item's vector moves when others stand beside it."""
+    """Returns the largest change of a vector component when items share a batch."""
     features = [pipeline.preprocess(item) for item in items]
-    geometry = pipeline.encoder.input_spec
-    alone = [forward(pack([item], geometry)) for item in features]
-    together = forward(pack(features, geometry))
+    spec = pipeline.encoder.input_spec
+    alone = [forward(pack([item], spec)) for item in features]
+    together = forward(pack(features, spec))
     return float((torch.cat(alone) - together).abs().max())
 
 
@@ -48,24 +48,24 @@ def transformers_model(sources):
 
 
 def transformers_packing(model, **change):
-    """Transformers' own way to pack texts: restarting positions, no mask, no cache."""
+    """Packs texts as Transformers does: positions restart, and there is no mask and no cache."""
 
     @torch.inference_mode()
     def forward(packed: PackedBatch) -> torch.Tensor:
-        given = {
+        arguments = {
             "input_ids": packed.input_ids,
             "position_ids": packed.position_ids,
             "attention_mask": None,
             "use_cache": False,
         }
-        given |= {name: value(packed) for name, value in change.items()}
-        hidden = model(**given).last_hidden_state[0]
+        arguments |= {name: value(packed) for name, value in change.items()}
+        hidden = model(**arguments).last_hidden_state[0]
         return torch.nn.functional.normalize(hidden[packed.cu_seqlens[1:].long() - 1], dim=-1)
 
     return forward
 
 
-def test_transformers_packing_done_right_does_not_leak(transformers_model, pipeline):
+def test_correct_use_of_transformers_packing_does_not_leak(transformers_model, pipeline):
     assert leak(transformers_packing(transformers_model), pipeline, TEXTS) <= TOLERANCE
 
 
@@ -78,7 +78,7 @@ def test_transformers_packing_done_right_does_not_leak(transformers_model, pipel
     ],
     ids=["cache left on", "three rows of positions", "mask of ones"],
 )
-def test_near_misses_are_seen_to_leak(transformers_model, pipeline, change):
+def test_mistakes_with_transformers_packing_are_found_to_leak(transformers_model, pipeline, change):
     assert leak(transformers_packing(transformers_model, **change), pipeline, TEXTS) > 1000 * (
         TOLERANCE
     )
@@ -89,29 +89,22 @@ def test_near_misses_are_seen_to_leak(transformers_model, pipeline, change):
     [{"use_cache": True}, {"three rows": True}, {"attention_mask": True}],
     ids=["cache left on", "three rows of positions", "mask of ones"],
 )
-def test_encoder_is_not_moved_by_the_near_misses(pipeline, monkeypatch, change):
-    """Our attention goes by boundaries alone, so none of the three can leak through it."""
+def test_these_mistakes_do_not_affect_the_encoder(pipeline, monkeypatch, change):
+    """Our attention uses only the boundaries, so none of the three mistakes can leak."""
     tower = pipeline.encoder.model.language_model
     forward = tower.forward
 
-    def nearly(**given):
+    def mistaken(**arguments):
         if "use_cache" in change:
-            given["use_cache"] = True
+            arguments["use_cache"] = True
         if "three rows" in change:
-            given["position_ids"] = given["position_ids"][1:]
+            arguments["position_ids"] = arguments["position_ids"][1:]
         if "attention_mask" in change:
-            given["attention_mask"] = torch.ones(given["inputs_embeds"].shape[:2])
-        return forward(**given)
+            arguments["attention_mask"] = torch.ones(arguments["inputs_embeds"].shape[:2])
+        return forward(**arguments)
 
-    monkeypatch.setattr(tower, "forward", nearly)
+    monkeypatch.setattr(tower, "forward", mistaken)
     assert leak(pipeline.encoder.forward, pipeline, TEXTS + PICTURES) <= TOLERANCE
-
-
-def one_segment(packed: PackedBatch) -> PackedBatch:
-    """Text boundaries lost: everything is one item to the attention."""
-    return replace(
-        packed, cu_seqlens=packed.cu_seqlens[[0, -1]], max_seqlen=packed.input_ids.numel()
-    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +126,7 @@ def one_segment(packed: PackedBatch) -> PackedBatch:
     ],
     ids=["text boundary off by one", "pictures in one segment"],
 )
-def test_wrong_boundaries_are_seen_to_leak(pipeline, items, damage):
+def test_wrong_boundaries_are_found_to_leak(pipeline, items, damage):
     def forward(packed: PackedBatch) -> torch.Tensor:
         alone = len(packed.cu_seqlens) == 2
         return pipeline.encoder.forward(packed if alone else damage(packed))
@@ -141,22 +134,22 @@ def test_wrong_boundaries_are_seen_to_leak(pipeline, items, damage):
     assert leak(forward, pipeline, items) > 10 * TOLERANCE
 
 
-def test_lost_text_boundaries_are_seen_to_leak(pipeline, monkeypatch):
-    """Only the attention is told of one segment; pooling still knows the items."""
+def test_lost_text_boundaries_are_found_to_leak(pipeline, monkeypatch):
+    """Only the attention gets one segment; pooling still gets the boundaries of the items."""
     tower = pipeline.encoder.model.language_model
     forward = tower.forward
 
-    def leaking(**given):
-        boundaries = given["cu_seq_lens_q"][[0, -1]]
-        length = given["inputs_embeds"].shape[1]
-        return forward(**given | {"cu_seq_lens_q": boundaries, "max_length_q": length})
+    def leaking(**arguments):
+        boundaries = arguments["cu_seq_lens_q"][[0, -1]]
+        length = arguments["inputs_embeds"].shape[1]
+        return forward(**arguments | {"cu_seq_lens_q": boundaries, "max_length_q": length})
 
     monkeypatch.setattr(tower, "forward", leaking)
     assert leak(pipeline.encoder.forward, pipeline, TEXTS) > 1000 * TOLERANCE
 
 
-def test_filling_is_never_computed(pipeline):
-    """What stands in filled-up rows cannot matter: it does not reach the packed row."""
+def test_padding_is_never_computed(pipeline):
+    """The content of padding has no effect, because it does not reach the packed row."""
     from lensemble.preprocess.features import pad, unpad
 
     features = [pipeline.preprocess(item) for item in TEXTS + PICTURES]

@@ -1,4 +1,4 @@
-"""The data path in this process against Transformers' own processor and model."""
+"""Compares the pipeline in this process with Transformers' own processor and model."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ from tests.reference import Reference
 MIN_COSINE = {"fp32": 0.99999, "bf16": 0.999}
 
 
-def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 @pytest.fixture(scope="session")
-def in_bf16(checkpoints):
+def bf16_pipelines(checkpoints):
     return {
         name: Pipeline(Settings(checkpoint=folder, dtype="bf16"))
         for name, folder in checkpoints.items()
@@ -38,8 +38,8 @@ def test_vector_equals_the_reference(profile, case, pipelines, expected):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("profile", [EMBEDDING, MEAN])
-def test_bf16_stays_close_to_the_reference_in_fp32(profile, case, in_bf16, expected):
-    (vector,) = in_bf16[profile].embed([CASES[case]])
+def test_bf16_stays_close_to_the_reference_in_fp32(profile, case, bf16_pipelines, expected):
+    (vector,) = bf16_pipelines[profile].embed([CASES[case]])
     assert cosine(vector, expected(profile, case)) >= MIN_COSINE["bf16"]
 
 
@@ -55,7 +55,7 @@ def test_ids_and_grids_equal_the_processors(profile, case, pipelines, references
 
 @pytest.mark.parametrize("case", [name for name in CASES if "picture" in name])
 def test_pixels_equal_the_processors_within_two_levels(case, pipeline, references):
-    """The reference's rows hold two equal frames of normalised floats; ours one of bytes."""
+    """The reference's rows hold two equal frames of normalized floats; ours hold one of bytes."""
     theirs = references[EMBEDDING].inputs(CASES[case])["pixel_values"].numpy()
     theirs = theirs.reshape(-1, 3, 2, 256)
     np.testing.assert_array_equal(theirs[:, :, 0], theirs[:, :, 1])
@@ -65,8 +65,8 @@ def test_pixels_equal_the_processors_within_two_levels(case, pipeline, reference
     assert difference.mean() < 0.02
 
 
-def test_patch_linear_equals_conv3d_on_the_processors_pixels(references, pipeline):
-    """With a mean and deviation that a mix-up of channels would not survive."""
+def test_patch_embedding_equals_conv3d_on_the_processors_pixels(references, pipeline):
+    """Mean and deviation differ between channels, so that swapping channels would be found."""
     model = references[EMBEDDING].model
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
     from dataclasses import replace
@@ -78,34 +78,34 @@ def test_patch_linear_equals_conv3d_on_the_processors_pixels(references, pipelin
     embed = model.visual.patch_embed
     with torch.inference_mode():
         expected = embed(pixels.expand(-1, 3, 2, 256).reshape(-1, 1536))
-        found = PatchEmbedding(embed.proj, image)(patches)
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+        actual = PatchEmbedding(embed.proj, image)(patches)
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
 
 
 def test_packed_towers_equal_the_model_on_the_same_patches(pipeline, references):
-    """Without the resize, whose few levels hide smaller faults: only the packing differs."""
+    """Without resizing, whose small differences would hide faults, only the packing differs."""
     names = ("picture_portrait", "text", "several_pictures_and_text", "picture_tiny")
     features = [pipeline.preprocess(CASES[name]) for name in names]
     vectors = pipeline.encoder.forward(pack(features, pipeline.encoder.input_spec)).numpy()
     reference: Reference = references[EMBEDDING]
     for vector, item in zip(vectors, features, strict=True):
         ids = torch.from_numpy(item.input_ids.astype(np.int64))[None]
-        given = {}
+        vision_inputs = {}
         if len(item.patches):
             frame = torch.from_numpy(item.patches).float().view(-1, 3, 1, 256) / 127.5 - 1
-            given = {
+            vision_inputs = {
                 "pixel_values": frame.expand(-1, 3, 2, 256).reshape(-1, 1536),
                 "image_grid_thw": torch.from_numpy(item.image_grid_thw.astype(np.int64)),
                 "mm_token_type_ids": (ids == reference.model.config.image_token_id).int(),
             }
         with torch.inference_mode():
-            hidden = reference.model(input_ids=ids, use_cache=False, **given).last_hidden_state
-        expected = torch.nn.functional.normalize(hidden[0, -1], dim=-1).numpy()
+            out = reference.model(input_ids=ids, use_cache=False, **vision_inputs)
+        expected = torch.nn.functional.normalize(out.last_hidden_state[0, -1], dim=-1).numpy()
         np.testing.assert_allclose(vector, expected, atol=2e-5)
 
 
-def test_wrong_normalisation_would_be_seen(checkpoint, expected, pipeline, monkeypatch):
-    """CLIP's mean and deviation, which a processor made by hand has, must fail the parity test."""
+def test_wrong_normalization_would_be_found(checkpoint, expected, pipeline, monkeypatch):
+    """CLIP's mean and deviation, the defaults of the processor, must fail the parity test."""
     from dataclasses import replace
 
     from lensemble.encoder.pytorch import patch_embedding

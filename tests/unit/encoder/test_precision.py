@@ -5,6 +5,7 @@ import torch
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder import precision
 from lensemble.encoder.input_spec import check_features
+from lensemble.encoder.pytorch.thread_count import ThreadCount
 from lensemble.encoder.synthetic_items import synthetic_mix
 from lensemble.settings import Settings
 from lensemble_contract.errors import InternalError
@@ -57,7 +58,11 @@ def test_vectors_with_an_error_do_not_agree(pipeline):
 def test_cpu_uses_bf16_only_if_the_vectors_agree(checkpoint, monkeypatch, min_cosine, expected):
     monkeypatch.setattr(precision, "bf16_is_faster", lambda: True)
     monkeypatch.setattr(precision, "MIN_COSINE", min_cosine)
-    from lensemble.encoder.pytorch.torch_engine import TorchEngine
+    from lensemble.encoder.pytorch import torch_engine
 
-    engine = TorchEngine.load(Checkpoint.open(checkpoint), Settings(checkpoint=checkpoint))
+    # Timing passes is slow and not part of this test.
+    monkeypatch.setattr(torch_engine, "measure_thread_count", lambda *_: ThreadCount(1))
+    engine = torch_engine.TorchEngine.load(
+        Checkpoint.open(checkpoint), Settings(checkpoint=checkpoint)
+    )
     assert engine.dtype is expected
