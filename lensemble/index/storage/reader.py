@@ -102,11 +102,11 @@ class StoreReader(StoreFile):
         source, newest = ("items", ()) if not after else ("items INDEXED BY written", (after,))
         newer = "sequence > ? AND" if after else ""
         with self._storage_errors(), self.reading():
-            found = self._connection.execute(
+            matches = self._connection.execute(
                 f"SELECT row FROM {source} WHERE removed IS NULL AND {newer} {condition.sql}",  # nosec B608
                 (*newest, *condition.parameters),
             ).fetchall()
-            rows = np.sort(np.array(found, np.int64).reshape(-1))
+            rows = np.sort(np.array(matches, np.int64).reshape(-1))
         return rows
 
     def changes_since(self, sequence: int) -> StoreChanges:
