@@ -1,4 +1,4 @@
-"""What `benchmarks/locustfile.py` hooks into Locust: options, users, steps and the result."""
+"""The hooks of `benchmarks/locustfile.py` in Locust: options, users, steps and the result."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _LOG_LINES = 30
 
 @dataclass(frozen=True, slots=True)
 class LocustRun:
-    """What one run of Locust measured.
+    """Measurements of one run of Locust.
 
     Attributes:
         began: When its clock started, in seconds since 1970.

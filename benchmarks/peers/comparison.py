@@ -1,4 +1,4 @@
-"""Ratios and a table of the turns of all servers. Above 1, Lensemble is faster."""
+"""Ratios and a table of the turns of all servers. Lensemble is faster if a ratio is above 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model is trained on: pictures, their names and keywords."""
+"""The training data: pictures, their names and keywords."""
 
 from __future__ import annotations
 

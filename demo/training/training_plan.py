@@ -1,4 +1,4 @@
-"""What a training run depends on besides the data: recipes, seed, validation."""
+"""The plan of a training run: recipes, seed, validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNCHANGED = BatchSizes(pictures=72, views=24, changes=12, named=8)
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """What a run depends on besides the data.
+    """Everything that a run depends on, besides the data.
 
     Attributes:
         recipe: Recipe of the first phase, in which a query means one picture.

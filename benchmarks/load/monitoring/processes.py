@@ -1,4 +1,4 @@
-"""What the server's processes, its shared memory and the GPU use at this moment."""
+"""Reads the current use of the server's processes, its shared memory and the GPU."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Table = tuple[Row, list[Row]]
 
 
 def request_table(result: RunResult) -> Table:
-    """What callers saw: one row per step and kind of request."""
+    """Figures of the requests: one row per step and kind of request."""
     rows: list[Row] = []
     for step in result.steps:
         for kind, summary in step["kinds"].items():
@@ -40,7 +40,7 @@ def request_table(result: RunResult) -> Table:
 
 
 def model_table(result: RunResult) -> Table:
-    """What Triton's models did: mean milliseconds of a request."""
+    """Figures of Triton's models: mean milliseconds of a request."""
     rows: list[Row] = [
         (
             name_of_step(result.scenario, step),
@@ -55,7 +55,7 @@ def model_table(result: RunResult) -> Table:
 
 
 def lane_table(result: RunResult) -> Table:
-    """What the encoder's lanes did: mean milliseconds of a row."""
+    """Figures of the encoder's lanes: mean milliseconds of a row."""
     keys = ("rows", "waited_ms", "pass_ms")
     rows: list[Row] = [
         (name_of_step(result.scenario, step), lane, *(_number(counts[key]) for key in keys))
@@ -66,7 +66,7 @@ def lane_table(result: RunResult) -> Table:
 
 
 def process_table(result: RunResult) -> Table:
-    """What the processes used, with shared memory and GPUs."""
+    """Use of processes, shared memory and GPUs."""
     rows: list[Row] = []
     for step in result.steps:
         load, server = name_of_step(result.scenario, step), step["server"]

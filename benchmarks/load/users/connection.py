@@ -1,4 +1,4 @@
-"""What all connections share: their interface, new ids, and the check of answers."""
+"""The interface of all connections, new ids, and the check of answers."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class NotSentError(Exception):
 
 
 class WorkerRun:
-    """What the users of one worker process share.
+    """State that the users of one worker process share.
 
     Args:
         scenario: Scenario, with rates instead of shares.
@@ -70,7 +70,7 @@ class TimedUser(User):
     """Base of all users: sends requests and reports them to the statistics and to Locust.
 
     Attributes:
-        worker_run: What the users of this process share; set when the run begins.
+        worker_run: State that the users of this process share; set when the run begins.
         action: Action of this user, in a closed loop.
         actions: All actions with their weights; in an open loop one user per process does all.
     """

@@ -1,4 +1,4 @@
-"""The formula behind every TFLOP/s figure, against PyTorch's own count."""
+"""The formula for floating-point operations, against PyTorch's own count."""
 
 import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -1,4 +1,4 @@
-"""The computed bounds against PyTorch's own count of operations."""
+"""The computed operations of both towers, against PyTorch's own count."""
 
 import pytest
 import torch
@@ -21,5 +21,5 @@ def test_operations_are_those_that_pytorch_counts(pipeline, plain_encoder, side)
     flop = FlopCount(SHAPES["tiny"]["text"], SHAPES["tiny"]["vision"])
     counted = counter.get_total_flops()
     expected = flop.of_patches(len(features.patches)) + flop.of_tokens(len(features.input_ids))
-    # PyTorch counts all pairs of a causal attention, the bound half of them.
+    # PyTorch counts all pairs of causal attention, the formula only the half that is computed.
     assert counted == pytest.approx(expected, rel=0.02)

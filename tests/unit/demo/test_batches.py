@@ -1,4 +1,4 @@
-"""What a batch contains, and how its prompts are cut."""
+"""The content of a batch, and the random cuts of its texts."""
 
 import random
 

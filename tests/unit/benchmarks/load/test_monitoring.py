@@ -1,4 +1,4 @@
-"""What is read of the server: Triton's statistics, lanes, and the use of processes."""
+"""Readings of the server: Triton's statistics, lanes, and the use of processes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is counted for which step, and merging the statistics of processes."""
+"""The step for which a request counts, and merging the statistics of processes."""
 
 import json
 

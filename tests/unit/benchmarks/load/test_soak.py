@@ -1,4 +1,4 @@
-"""What counts as growth in a long run."""
+"""Growth in a long run."""
 
 import pytest
 
