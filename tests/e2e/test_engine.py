@@ -56,5 +56,5 @@ def test_metrics_name_the_engine(onnx_server):
 
 def test_graphs_of_another_checkpoint_are_refused_at_the_start(checkpoints, graphs):
     settings = Settings(checkpoint=checkpoints["qwen3-vl-mean"], engine="onnx", onnx=graphs)
-    with pytest.raises((InternalError, LensembleError), match="were made of profile"):
+    with pytest.raises((InternalError, LensembleError), match="were exported from profile"):
         TritonServer(settings).start()
