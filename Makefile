@@ -1,7 +1,8 @@
-# The two commands are `make demo` and `make test`; `make check` is the inner loop, `make bench` measures.
+# The two commands are `make demo` and `make test`; `make check` is the inner loop, and `make bench`
+# measures.
 # Each makes the virtual environment in .venv if it is missing or pyproject.toml is newer.
 
-.PHONY: demo check test test-all bench export-onnx style types lint audit format clean
+.PHONY: demo check test test-all bench export-onnx style types lint audit docs generate format clean
 .DEFAULT_GOAL := demo
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -50,6 +51,10 @@ lint: style types
 # Packages with known holes, by PyPI's service.
 audit: $(VENV)/.made
 	@$(BIN)/pip-audit --progress-spinner off --skip-editable
+
+# docs/settings.md, from the settings classes.
+docs: $(VENV)/.made
+	@$(BIN)/python docs/generate_settings.py
 
 # The synchronous client, from the asynchronous one.
 generate: $(VENV)/.made

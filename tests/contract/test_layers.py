@@ -115,6 +115,19 @@ def test_a_circle_of_imports_is_found(tmp_path, monkeypatch):
         test_imports_inside_a_package_run_one_way("p")
 
 
+def test_no_two_classes_share_a_name():
+    """One name for one thing: a reader who searches for a class finds one."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for folder in PACKAGES.values():
+        for path in files(folder):
+            if "_sync" in path.parts:  # generated from `_async`, which has the same names
+                continue
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_only_what_calls_servers_uses_the_client():
     for path in files("lensemble"):
         if "lensemble_client" in {top(name) for name in imports(path)}:
