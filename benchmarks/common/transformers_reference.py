@@ -15,7 +15,7 @@ INSTRUCTION = "Represent the user's input."
 Inputs = dict[str, torch.Tensor]
 
 
-class Reference:
+class TransformersReference:
     """Transformers' own processor and model.
 
     Args:

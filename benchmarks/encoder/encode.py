@@ -31,7 +31,7 @@ from benchmarks.common.mixed_items import mixed_items
 from benchmarks.common.random_checkpoint import random_serving_checkpoint
 from benchmarks.common.results import print_and_save
 from benchmarks.common.timing import ratio, time_in_turn
-from benchmarks.common.transformers_reference import Inputs, Reference, padded
+from benchmarks.common.transformers_reference import Inputs, TransformersReference, padded
 from benchmarks.peers.naive_server import peer as naive_peer
 from benchmarks.peers.peer import running_peer
 from lensemble.operations.tritonserver import TritonServer
@@ -44,7 +44,9 @@ CALLERS = 16
 PADDED_BATCH_SIZES = (4, 8, 16, 32)
 
 
-def in_batches(reference: Reference, items: Sequence[Inputs], size: int) -> Callable[[], object]:
+def in_batches(
+    reference: TransformersReference, items: Sequence[Inputs], size: int
+) -> Callable[[], object]:
     """Returns a function that encodes padded batches, which are made beforehand."""
     pad_id = reference.processor.tokenizer.pad_token_id
     batches = [padded(items[n : n + size], pad_id) for n in range(0, len(items), size)]
@@ -54,7 +56,7 @@ def in_batches(reference: Reference, items: Sequence[Inputs], size: int) -> Call
 def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, object]:
     """Measures packed encoding against padded and single, and compares their vectors."""
     pipeline = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
-    reference = Reference(checkpoint)
+    reference = TransformersReference(checkpoint)
     features = [pipeline.preprocess(item) for item in items]
     inputs = [
         reference.inputs(

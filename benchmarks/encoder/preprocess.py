@@ -28,7 +28,7 @@ from PIL import Image
 from benchmarks.common.photos import PHOTOS, encoded, read_photo
 from benchmarks.common.random_checkpoint import random_serving_checkpoint
 from benchmarks.common.results import print_and_save
-from benchmarks.common.transformers_reference import Reference
+from benchmarks.common.transformers_reference import TransformersReference
 from lensemble.encoder.vector_cache import content_hash
 from lensemble.pipeline import Pipeline
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
@@ -106,7 +106,7 @@ def smallest_cosine(vectors: NDArray[np.float32], others: NDArray[np.float32]) -
     return round(float((vectors * others).sum(axis=1).min()), 7)
 
 
-def cosine_to_reference(pipeline: Pipeline, reference: Reference) -> float:
+def cosine_to_reference(pipeline: Pipeline, reference: TransformersReference) -> float:
     """Returns the smallest cosine to the vectors that Transformers' own processor leads to."""
     files = [*photographs((1000, 750), 2), *photographs((517, 388), 6)]
     ours = np.stack([np.asarray(v) for v in pipeline.embed([Item(images=(f,)) for f in files])])
@@ -126,7 +126,7 @@ def main() -> None:
     count, rounds = (8, 3) if options.quick else (20, 5)
     checkpoint = random_serving_checkpoint()
     pipeline = Pipeline(Settings(checkpoint=checkpoint, dtype="fp32"))
-    cosine = cosine_to_reference(pipeline, Reference(checkpoint))
+    cosine = cosine_to_reference(pipeline, TransformersReference(checkpoint))
     torch.set_num_threads(1)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})

@@ -50,7 +50,7 @@ class Recovery:
     errors: Counter[str] = field(default_factory=Counter)
 
 
-class Writer:
+class WritingCaller:
     """A thread that keeps storing items, each under a new id.
 
     Args:
@@ -68,7 +68,7 @@ class Writer:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> WritingCaller:
         self._thread.start()
         return self
 
@@ -132,7 +132,7 @@ def kill_processes(kills: int, folder: Path) -> Figures:
     faults: dict[str, list[Recovery]] = {}
     with Supervisor(TritonServer(settings)) as supervisor:
         server = supervisor.server
-        with Writer(server.grpc_url, profile.hash, profile.dimension) as writer:
+        with WritingCaller(server.grpc_url, profile.hash, profile.dimension) as writer:
             for turn, (name, number) in enumerate(faults_to_cause):
                 time.sleep(draw.uniform(0, 1.5))
                 fault = f"{signal.Signals(number).name} {name}"

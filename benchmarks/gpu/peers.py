@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.common.mixed_items import mixed_items
 from benchmarks.common.photos import encoded, read_photo
-from benchmarks.common.transformers_reference import Reference, padded
+from benchmarks.common.transformers_reference import TransformersReference, padded
 from benchmarks.gpu.step import Step, parse_arguments
 from lensemble.pipeline import Pipeline
 from lensemble_client import Item
@@ -27,7 +27,7 @@ from lensemble_client import Item
 TORCH_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-class OnDevice(Reference):
+class OnDevice(TransformersReference):
     """The reference, on the device and in the precision that are measured."""
 
     def __init__(self, step: Step) -> None:

@@ -21,7 +21,7 @@ Turns = Mapping[str, Sequence[Turn]]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PeerComparison:
     """The comparison of all servers on one workload.
 
     Attributes:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from fastapi import FastAPI
 
-from benchmarks.common.transformers_reference import Reference
+from benchmarks.common.transformers_reference import TransformersReference
 from benchmarks.peers import http_api
 from benchmarks.peers.peer import Peer, name_with_dtype
 
@@ -30,7 +30,7 @@ def peer(dtype: str = "fp32") -> Peer:
 
 def make_app(checkpoint: Path, dtype: str = "fp32") -> FastAPI:
     """Returns the application, with its model loaded."""
-    reference = Reference(checkpoint, DTYPES[dtype])
+    reference = TransformersReference(checkpoint, DTYPES[dtype])
     reference.size = http_api.pixel_limits(checkpoint)
     app = FastAPI()
 

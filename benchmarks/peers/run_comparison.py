@@ -34,7 +34,7 @@ from benchmarks.peers.comparison import (
     SERVED,
     SERVED_FP32,
     SERVED_ONNX,
-    Comparison,
+    PeerComparison,
     smallest_cosine,
 )
 from benchmarks.peers.load_generator import Turn, fetch_vectors, run_turn
@@ -140,7 +140,7 @@ def measure(
     callers: int,
     lengths: TurnLengths,
     client: Any,
-) -> Comparison:
+) -> PeerComparison:
     """Compares the vectors of all servers, then measures the servers by turns.
 
     Args:
@@ -188,7 +188,7 @@ def measure(
         if count > len(items):
             print(f"{name} got items again after {len(items)}; a cache may have helped it")
     dtypes = {name: server.dtype for name, server in servers.items()}
-    return Comparison(loaded, alone, dtypes, cosines)
+    return PeerComparison(loaded, alone, dtypes, cosines)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ BATCH = 64
 _VECTORS = 16_384
 
 
-class Writer:
+class VectorWriter:
     """Writes items of a corpus's mixture: half are new, half replace existing items.
 
     Args:
@@ -79,7 +79,7 @@ def main() -> None:
     """Reads seconds, writes, and prints what was acknowledged."""
     url, profile, name = sys.argv[1:]
     with Client(url) as client:
-        writer = Writer(client, profile, CORPORA[name])
+        writer = VectorWriter(client, profile, CORPORA[name])
         print("ready", flush=True)
         for line in sys.stdin:
             count, seconds = writer.write(float(line))

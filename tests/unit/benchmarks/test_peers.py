@@ -13,7 +13,7 @@ from benchmarks.peers.comparison import (
     SERVED,
     SERVED_FP32,
     SERVED_ONNX,
-    Comparison,
+    PeerComparison,
     smallest_cosine,
 )
 from benchmarks.peers.load_generator import (
@@ -35,7 +35,7 @@ def turns(*rates: float) -> list[Turn]:
     return [Turn(rate, 1.0, 2.0, 0.1, 100) for rate in rates]
 
 
-def comparison() -> Comparison:
+def comparison() -> PeerComparison:
     loaded = {
         SERVED: turns(40, 60, 50),
         SERVED_FP32: turns(20, 30, 20),
@@ -43,7 +43,7 @@ def comparison() -> Comparison:
         "naive_bf16": turns(20, 5, 5),
     }
     alone = {name: turns(*(10 for _ in range(3))) for name in loaded} | {"naive": turns(20, 20, 20)}
-    return Comparison(loaded, alone, DTYPES, dict.fromkeys(DTYPES, 1.0))
+    return PeerComparison(loaded, alone, DTYPES, dict.fromkeys(DTYPES, 1.0))
 
 
 def test_ratios_are_medians_over_the_rounds_with_their_spread():
@@ -60,7 +60,7 @@ def test_only_like_precision_is_compared_with_fp32():
 
 def test_onnx_runtime_is_compared_with_all_peers_and_is_not_one_of_them():
     loaded = {**comparison().loaded, SERVED_ONNX: turns(40, 40, 60)}
-    ratios = Comparison(loaded, loaded, {**DTYPES, SERVED_ONNX: "fp32"}, {}).ratios()
+    ratios = PeerComparison(loaded, loaded, {**DTYPES, SERVED_ONNX: "fp32"}, {}).ratios()
     assert ratios["served_onnx_over_naive"] == 4
     assert ratios["served_onnx_over_naive_bf16_spread"] == [2, 12]
     assert ratios["served_over_best_peer"] == 2.5
@@ -80,7 +80,7 @@ def test_ratio_for_a_single_caller_is_below_1_if_a_peer_is_faster():
 
 def test_where_fp32_is_the_default_there_is_no_second_ratio():
     only = {SERVED: turns(10), "naive": turns(5)}
-    ratios = Comparison(only, only, {SERVED: "fp32", "naive": "fp32"}, {}).ratios()
+    ratios = PeerComparison(only, only, {SERVED: "fp32", "naive": "fp32"}, {}).ratios()
     assert not [name for name in ratios if name.startswith(SERVED_FP32)]
 
 
