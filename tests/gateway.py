@@ -153,7 +153,7 @@ async def gateway(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway in this process, in front of a fake Triton."""
     defaults = {"metrics": "http://127.0.0.1:9/metrics", "access_log": False}
-    client = AsyncClient(transport=triton or FakeTriton(), retry=Retry(tries, first_s=0.0))
+    client = AsyncClient(transport=triton or FakeTriton(), retry=Retry(tries, first_wait_s=0.0))
     app = Gateway(GatewaySettings(**{**defaults, **settings}), picture_fetcher, client)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (

@@ -19,7 +19,7 @@ from benchmarks.load.report.run_result import RunResult
 from benchmarks.load.scenario import Scenario, Soak
 from benchmarks.load.users.item_file import INDEX, read_items
 from benchmarks.load.users.triton_connection import check_url
-from lensemble_client.connection import address
+from lensemble_client.connection import split_url
 from lensemble_contract.errors import InternalError
 
 
@@ -62,7 +62,7 @@ def run_scenario(
     if url is not None:
         check_url(scenario.protocol, url)
     if triton is not None:
-        address(triton)
+        split_url(triton)
     out.mkdir(parents=True, exist_ok=True)
     items = out / "items.jsonl"
     checkpoint = _make_items(scenario, out, items)

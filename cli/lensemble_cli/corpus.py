@@ -18,14 +18,14 @@ from lensemble_cli.options import (
     report_missing_package,
     requiring_extras,
 )
-from lensemble_client.connection import IN_FLIGHT
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_client.retry import Retry
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 
 # Embedding takes hours: a server that restarts meanwhile must not end it.
-_PATIENT_RETRY = Retry(tries=20, most_s=5.0)
+_PATIENT_RETRY = Retry(tries=20, max_wait_s=5.0)
 # How many failed rows are printed; `failed.json` lists all of them.
 _MAX_PRINTED_FAILURES = 50
 
@@ -66,7 +66,7 @@ def _add_embed(actions: Commands) -> None:
     embed.add_argument("--dimensions", type=int, help="Matryoshka length (default: full length)")
     _add_embedder_option(embed)
     embed.add_argument(
-        "--concurrency", type=int, default=IN_FLIGHT, help="requests in flight at a time"
+        "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="requests in flight at a time"
     )
     embed.add_argument(
         "--again", action="store_true", help="discard earlier vectors and embed all rows again"

@@ -12,8 +12,8 @@ __all__ = ["AsyncClient"]
 class AsyncClient(AsyncSearchCalls, AsyncStoreCalls, AsyncHealthCalls):
     """Talks to one Lensemble server, on one event loop; an asynchronous context manager.
 
-    It has the calls of `Client`, awaited. Every call may be cancelled: the server is told, and
-    drops the work if it has not begun.
+    It has the calls of `Client`, to be awaited. Every call may be cancelled. The server is told
+    that a call was cancelled, and drops its work unless it has begun.
 
     Args:
         url: As for `Client`.

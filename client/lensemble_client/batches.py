@@ -14,8 +14,9 @@ TEXTS_PER_REQUEST = 32
 # Approximate limit for the UTF-8 bytes of all texts in one request, because every row is padded to
 # the longest.
 TEXT_BYTES_PER_REQUEST = 1024 * 1024
-# Items that may come between the first and the last text of a request. Results are released in
-# order, so those that come after a text wait until its request is full.
+# Largest distance in the input between the first and the last text of a request. Results are
+# returned in the order of the input, so the results of items after the first text wait until its
+# request has been filled, sent and answered.
 MAX_SPAN = 1024
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ T = TypeVar("T")
 NumberedItems: TypeAlias = list[tuple[int, Item]]
 
 
-def batches(items: Iterable[Item], texts: int = TEXTS_PER_REQUEST) -> Iterator[NumberedItems]:
+def batches(items: Iterable[Item], batch_size: int = TEXTS_PER_REQUEST) -> Iterator[NumberedItems]:
     """Groups items into requests, in the order in which they come.
 
     Texts share requests. An item with pictures has a request of its own: otherwise its rows would
@@ -31,13 +32,14 @@ def batches(items: Iterable[Item], texts: int = TEXTS_PER_REQUEST) -> Iterator[N
     padding.
 
     Args:
-        items: Any number of items; read while batches are taken.
-        texts: Largest number of texts in one request; limited to 1 to `contract.MAX_BATCH_SIZE`.
+        items: Any number of items. They are read only as batches are requested.
+        batch_size: Largest number of texts in one request. Numbers outside 1 to
+            `contract.MAX_BATCH_SIZE` are replaced by the nearest number in that range.
 
     Yields:
         Items with their positions; every item occurs once.
     """
-    texts = min(max(1, texts), contract.MAX_BATCH_SIZE)
+    batch_size = min(max(1, batch_size), contract.MAX_BATCH_SIZE)
     waiting: NumberedItems = []
     size = 0
     for position, item in enumerate(items):
@@ -48,7 +50,7 @@ def batches(items: Iterable[Item], texts: int = TEXTS_PER_REQUEST) -> Iterator[N
             yield [(position, item)]
             continue
         length = len(item.text or "") + len(item.instruction or "")
-        if waiting and (len(waiting) >= texts or size + length > TEXT_BYTES_PER_REQUEST):
+        if waiting and (len(waiting) >= batch_size or size + length > TEXT_BYTES_PER_REQUEST):
             yield waiting
             waiting, size = [], 0
         waiting.append((position, item))
@@ -58,7 +60,9 @@ def batches(items: Iterable[Item], texts: int = TEXTS_PER_REQUEST) -> Iterator[N
 
 
 def is_worth_splitting(error: LensembleError, batch: NumberedItems) -> bool:
-    """Whether to send the items of a failed request one by one, because only some may be invalid.
+    """Whether to send the items of a failed request again, one by one.
+
+    Only some of the items may be the cause of the error.
 
     Args:
         error: The error of the request.

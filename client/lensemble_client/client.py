@@ -5,18 +5,8 @@ from __future__ import annotations
 from lensemble_client._sync.health import HealthCalls
 from lensemble_client._sync.search import SearchCalls
 from lensemble_client._sync.store import StoreCalls
-from lensemble_client.connection import DEFAULT_TIMEOUT_S, DEFAULT_URL
-from lensemble_client.results import Embedding, Hit, Status, Stored
 
-__all__ = [
-    "DEFAULT_TIMEOUT_S",
-    "DEFAULT_URL",
-    "Client",
-    "Embedding",
-    "Hit",
-    "Status",
-    "Stored",
-]
+__all__ = ["Client"]
 
 
 class Client(SearchCalls, StoreCalls, HealthCalls):
@@ -24,11 +14,11 @@ class Client(SearchCalls, StoreCalls, HealthCalls):
 
     Args:
         url: `grpc://host:port` or `http://host:port`; `grpcs` and `https` use TLS.
-        timeout_s: Seconds that a call may take, all its tries together, unless the call has a
-            timeout of its own.
-        retry: How often to try a call again that may succeed then; `Retry(tries=1)` never does.
-        tls: Folder of certificates (`lensemble_contract.tls`): whom to trust, and the client's own
-            certificate for mutual TLS.
+        timeout_s: Seconds that a call may take, all its tries together. A call may have a timeout
+            of its own.
+        retry: How failed calls are tried again; `Retry(tries=1)` never tries again.
+        tls: Folder of certificates (`lensemble_contract.tls`): the authorities to trust, and for
+            mutual TLS the client's own certificate.
         transport: Used instead of one made from `url`.
 
     Raises:

@@ -13,11 +13,11 @@ SCHEMES = ("grpc", "grpcs", "http", "https")
 DEFAULT_URL = "grpc://127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_RETRY = Retry()
-# Requests that a call with many items sends at the same time.
-IN_FLIGHT = 16
+# Requests of one call with many items that run at the same time.
+DEFAULT_CONCURRENCY = 16
 
 
-def address(url: str) -> tuple[str, str]:
+def split_url(url: str) -> tuple[str, str]:
     """Splits the URL of a server into its scheme and `host:port`.
 
     Raises:
@@ -49,7 +49,7 @@ def certificates(scheme: str, tls: Path | str | None) -> Tls | None:
             cannot be used.
     """
     if scheme in ("grpcs", "https"):
-        return Tls.of(tls)
+        return Tls.from_folder(tls)
     if tls is not None:
         raise InvalidInputError(
             f"{scheme}:// does not use the certificates in {str(tls)!r}; expected {scheme}s://",

@@ -1,4 +1,4 @@
-"""`Qwen3VLEmbedder`: vectors of pictures and their contexts, for code that needs nothing else."""
+"""`Qwen3VLEmbedder`: a small class for code that only needs vectors of pictures with context."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble_client.calls import Embedding
 from lensemble_client.client import Client
 from lensemble_client.connection import DEFAULT_URL
+from lensemble_client.results import Embedding
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item, Picture
 
@@ -23,7 +23,7 @@ class Qwen3VLEmbedder:
         url: URL of the server, `grpc://host:port` or `http://host:port`.
         instruction: Replaces the profile's instruction.
         dimensions: Matryoshka length of the vectors; None takes the profile's full length.
-        client: Used instead of one made from `url`; it is not closed.
+        client: Client to use; None makes one from `url`. `close` does not close a given client.
         options: Further arguments of `Client`, such as `timeout_s`.
     """
 
@@ -52,7 +52,7 @@ class Qwen3VLEmbedder:
         self.close()
 
     def close(self) -> None:
-        """Closes the client, unless it was given."""
+        """Closes the client, unless the caller gave it."""
         if self._owned:
             self._client.close()
 
@@ -85,7 +85,7 @@ class Qwen3VLEmbedder:
         """Embeds many pictures, several requests at a time.
 
         Args:
-            image_paths: N pictures; None where there is only a context.
+            image_paths: N pictures as in `generate_embedding`; None where there is only a context.
             text_contexts: N contexts; None if there are none.
             progress: Whether to show a progress bar on standard error.
 
@@ -100,7 +100,7 @@ class Qwen3VLEmbedder:
         contexts = [None] * len(image_paths) if text_contexts is None else text_contexts
         if len(contexts) != len(image_paths):
             raise InvalidInputError(
-                f"{len(image_paths)} pictures, {len(contexts)} contexts; expected as many of each",
+                f"{len(image_paths)} pictures, {len(contexts)} contexts; expected the same number",
                 field="text_contexts",
             )
         items = []
@@ -119,6 +119,6 @@ class Qwen3VLEmbedder:
 
 
 def _at_position(error: LensembleError, n: int) -> LensembleError:
-    """Returns the same error, whose field begins with the position of the item."""
+    """Returns the same error with the position of the item before its field."""
     field = f"[{n}].{error.field}" if error.field else f"[{n}]"
     return type(error)(error.message, field=field)

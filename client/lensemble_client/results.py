@@ -1,4 +1,4 @@
-"""What calls return."""
+"""The results of calls."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Stored:
         document: The JSON document stored with the item.
         embedding: (D,) float32, unit length.
         sequence: Sequence number of the write that stored the item.
-        digest: SHA-256 of the record that the item was made from; empty if it is not known.
+        digest: SHA-256 of the record from which the item was made (`Record.digest`); empty if it is
+            not known.
     """
 
     id: str
@@ -56,9 +57,10 @@ class Measured(Generic[T]):
     Attributes:
         result: The result itself.
         tokens: Number of tokens in the item's prompt, pictures included; 0 if nothing was encoded.
-        times_ms: Stage (`preprocess`, `encode`, `search`, `store`) -> milliseconds that the stage
-            worked on the batch that contained the item. Waiting is not included.
-        profile: Hash of the profile under which a vector was made; empty for other results.
+        times_ms: Stage (`preprocess`, `encode`, `search`, `store`) -> milliseconds for which the
+            stage worked on the batch that contained the item. Waiting is not included.
+        profile: Hash of the profile under which the vector was made; empty if the result is not a
+            vector.
     """
 
     result: T

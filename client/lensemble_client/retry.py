@@ -13,47 +13,48 @@ from lensemble_contract.errors import LensembleError, NotReadyError, OverloadedE
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Number of tries, and the waits between them.
+    """How often a failed call is tried again, and how long to wait before that.
 
     Waits are random below a limit that doubles, so that callers do not all come back at the same
     moment ("full jitter": Brooker 2015, "Exponential Backoff And Jitter", AWS Architecture Blog).
 
     Attributes:
-        tries: Number of tries, the first included; 1 never tries again. Overload refusals of calls
-            that send many items do not use up a try: such calls are tried again until their
-            timeout, because most of the load may be their own.
-        first_s: Longest wait before the second try, in seconds; it doubles with each further try.
-        most_s: Longest wait before any try, in seconds.
+        tries: Number of tries, the first included; 1 never tries again. If a call sends many items,
+            a refusal because of overload does not count as a try: the call is tried again until its
+            timeout, because it may itself cause most of the load.
+        first_wait_s: Longest wait before the second try, in seconds. It doubles with each further
+            try.
+        max_wait_s: Longest wait before any try, in seconds.
     """
 
     tries: int = 3
-    first_s: float = 0.1
-    most_s: float = 2.0
+    first_wait_s: float = 0.1
+    max_wait_s: float = 2.0
 
     def waits(self) -> Iterator[float]:
         """Yields the seconds to wait before each further try."""
         return itertools.islice(self._all_waits(), max(0, self.tries - 1))
 
     def patient_waits(self) -> Iterator[float]:
-        """Yields the seconds to wait before each further try after an overload refusal.
+        """Yields the seconds to wait before each further try, without a limit on their number.
 
-        The iterator is infinite, or empty if `tries` is 1.
+        The iterator is empty if `tries` is 1.
         """
         return self._all_waits() if self.tries > 1 else iter(())
 
     def _all_waits(self) -> Iterator[float]:
-        longest = self.first_s
+        longest = self.first_wait_s
         while True:
-            yield random.uniform(0, min(self.most_s, longest))
-            longest = min(self.most_s, 2 * longest)
+            yield random.uniform(0, min(self.max_wait_s, longest))
+            longest = min(self.max_wait_s, 2 * longest)
 
     @staticmethod
-    def worth(error: LensembleError, *, writes: bool) -> bool:
+    def is_worth_retrying(error: LensembleError, *, writes: bool) -> bool:
         """Whether trying the call again may succeed and is safe.
 
-        A call that was refused because of overload has done nothing. A call that lost its server
-        may have been carried out. To read again is safe; to write again might undo what somebody
-        else has written since.
+        A call that was refused because of overload has done nothing. If the connection to the
+        server was lost, the call may have been carried out. Reading again is safe, but writing
+        again might undo what somebody else has written since.
 
         Args:
             error: The error of the call.
@@ -65,12 +66,12 @@ class Retry:
 
 
 class Tries:
-    """The tries of one call: how long the next one may take, and how long to wait before it.
+    """The tries of one call: how long to wait before the next one, and how long it may take.
 
     Args:
-        retry: Number of tries, and the waits.
+        retry: Number of tries, and the waits between them.
         timeout_s: Seconds for all tries together.
-        patient: Whether overload refusals do not use up a try, as in calls that send many items.
+        patient: Whether the number of tries after refusals because of overload is not limited.
 
     Attributes:
         left_s: Seconds that the next try may take.
@@ -95,7 +96,7 @@ class Tries:
         waits = self._patient_waits if isinstance(error, OverloadedError) else self._waits
         wait = next(waits, None)
         left_s = self._end - time.monotonic() - (wait or 0)
-        if wait is None or left_s <= 0 or not self._retry.worth(error, writes=writes):
+        if wait is None or left_s <= 0 or not self._retry.is_worth_retrying(error, writes=writes):
             raise error
         self.left_s = left_s
         return wait

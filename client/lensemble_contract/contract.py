@@ -38,8 +38,8 @@ DEFAULT_TOP_K = 10
 MAX_TOP_K = 1000
 MAX_EXCLUDED = 1000
 
-# Padding in `ids`, where a row of a request has fewer hits than another. The score there is -1 and
-# the document `{}`.
+# Padding in `ids` where a row of a request has fewer hits than another row. The score of such an
+# entry is -1, and its document is `{}`.
 NO_ID = b""
 
 
@@ -70,8 +70,8 @@ class Model:
         outputs: Output tensors.
         parameters: Request parameters that the model reads.
         steps: Names of the models that an ensemble runs, in order; empty for other models.
-        time: The output with the model's own working time; None if there is none. An ensemble has
-            the outputs of its steps instead.
+        time_output: The output with the model's working time; None if there is none. An ensemble
+            has None here, and the times of its steps among its outputs.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Model:
     outputs: tuple[Tensor, ...]
     parameters: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
-    time: Tensor | None = None
+    time_output: Tensor | None = None
 
     def with_outputs(self, *outputs: Tensor) -> Model:
         """Returns the same model with only these outputs, so that a request asks for no others."""
@@ -98,8 +98,8 @@ DEADLINE = Tensor("deadline", "INT64", (1,))
 # Tokens in the item's prompt, pictures included; `usage` in the HTTP API counts these.
 TOKENS = Tensor("tokens", "INT32", (1,))
 EMBEDDING = Tensor("embedding", "FP32", (-1,))
-# Hash of the profile under which the embedding was made. Only embeddings of equal profiles are
-# comparable.
+# Hash of the profile under which the embedding was made. Only embeddings of the same profile can be
+# compared.
 VECTOR_PROFILE = Tensor("profile", "STRING", (1,))
 IDS = Tensor("ids", "STRING", (-1,))
 SCORES = Tensor("scores", "FP32", (-1,))
@@ -112,27 +112,30 @@ STORED_DOCUMENT = Tensor("stored_document", "STRING", (1,))
 STORED_DIGEST = Tensor("stored_digest", "STRING", (1,))
 STORED_EMBEDDING = Tensor("stored_embedding", "FP32", (-1,))
 
-# An item's pictures, resized for CLIP and not yet normalized: pictures, height, width, RGB.
+# An item's pictures, resized for CLIP and not yet normalized. The axes are picture, height, width
+# and colour (RGB).
 PIXELS = Tensor("pixels", "UINT8", (-1, -1, -1, 3))
-# Number of pictures of the item in `pixels`; the others are padding.
+# Number of pictures that the item has in `pixels`; any further pictures there are padding.
 PICTURE_COUNT = Tensor("pictures", "INT32", (1,))
-# The item's text; empty if it has none.
+# The text that the caller sent with the item, beside the description that the chat model writes;
+# empty if the item has no text.
 OWN_TEXT = Tensor("own_text", "STRING", (1,))
-# An item's pictures in the form in which the chat model gets them; empty bytes are padding.
+# An item's pictures as JPEG files for the chat model; empty bytes are padding.
 JPEGS = Tensor("jpegs", "STRING", (-1,))
-# The chat model's description of an item's pictures; empty if it has none.
+# The chat model's description of an item's pictures; empty if the item has no pictures.
 DESCRIPTION = Tensor("description", "STRING", (1,))
 # Tokens that the chat server counted for the item; 0 if it was not called or does not count.
 CHAT_TOKENS = Tensor("chat_tokens", "INT32", (1,))
 
-# Milliseconds that the stage worked on the batch that contained the item, without any waiting.
+# Milliseconds for which the stage worked on the batch that contained the item; waiting is not
+# included.
 PREPROCESS_MS = Tensor("preprocess_ms", "FP32", (1,))
 ENCODE_MS = Tensor("encode_ms", "FP32", (1,))
 SEARCH_MS = Tensor("search_ms", "FP32", (1,))
 STORE_MS = Tensor("store_ms", "FP32", (1,))
 STAGE_TIMES = (PREPROCESS_MS, ENCODE_MS, SEARCH_MS, STORE_MS)
 
-# Request parameters.
+# Names of request parameters. Each comment begins with the type of the value.
 
 # int: Matryoshka length of the vector; the profile's full length if absent.
 DIMENSIONS = "dimensions"
@@ -142,22 +145,25 @@ TOP_K = "top_k"
 FILTER = "filter"
 # JSON text: list of ids that must not be among the hits.
 EXCLUDE = "exclude"
-# Number, or its text: smallest score of a hit.
+# Number, or text with a number: smallest score of a hit.
 MIN_SCORE = "min_score"
-# Text, for `faiss`: id of the stored item whose neighbours are wanted; `embedding` has length 0.
+# Text, for `faiss`: id of the stored item whose neighbours are wanted. `embedding` then has
+# the length 0.
 LIKE = "like"
-# Text: hash of the profile under which the vectors of the request were made; it is checked.
+# Text: hash of the profile under which the vectors of the request were made. A request with another
+# profile than the server's is refused.
 PROFILE = "profile"
 # Text, for `store`: one of `OPERATIONS`; upsert if absent.
 OPERATION = "operation"
-# Text: hash of the content of the one item in an upsert. If digest and document are those that are
-# stored, nothing changes.
+# Text: hash of the content of the item in an upsert of a single item. If the store already has the
+# item with the same digest and document, nothing is written.
 DIGEST = "digest"
-# Number, or its text: milliseconds that the caller waits for the answer, counted from the moment at
-# which the first model begins with the request. Without it, the request has no deadline.
+# Number, or text with a number: milliseconds for which the caller waits for the answer, from the
+# moment at which the first model begins with the request. Without it, the request has no deadline.
 TIMEOUT_MS = "timeout_ms"
-# bool, for every model that runs as a process: the rows of the request are ignored. The answer is
-# blank rows if the model can do its work, and the error if it cannot.
+# bool, for every model that runs as a process: the request only asks whether the model can do its
+# work, and the rows of the request are ignored. The answer is blank rows if the model can, and an
+# error if it cannot.
 PING = "ping"
 
 # What `store` does with its rows:
@@ -170,6 +176,7 @@ PING = "ping"
 UPSERT, DELETE, GET, STATS = "upsert", "delete", "get", "stats"
 OPERATIONS = (UPSERT, DELETE, GET, STATS)
 
+# Tensors and parameters that several models share.
 ITEM = (TEXT, IMAGE, INSTRUCTION)
 FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
@@ -178,24 +185,28 @@ SEARCH_PARAMETERS = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 PARAMETERS = (*SEARCH_PARAMETERS, LIKE, PROFILE, OPERATION, DIGEST, TIMEOUT_MS, PING)
 
 PREPROCESS = Model(
-    "preprocess", ITEM, (*FEATURES, DEADLINE, TOKENS, PREPROCESS_MS), time=PREPROCESS_MS
+    "preprocess", ITEM, (*FEATURES, DEADLINE, TOKENS, PREPROCESS_MS), time_output=PREPROCESS_MS
 )
 QWEN3_VL = Model(
     "qwen3_vl",
     (*FEATURES, DEADLINE),
     (EMBEDDING, VECTOR_PROFILE, ENCODE_MS),
     (DIMENSIONS,),
-    time=ENCODE_MS,
+    time_output=ENCODE_MS,
 )
 FAISS = Model(
-    "faiss", (EMBEDDING,), (*HITS, SEARCH_MS), (*SEARCH_PARAMETERS, LIKE, PROFILE), time=SEARCH_MS
+    "faiss",
+    (EMBEDDING,),
+    (*HITS, SEARCH_MS),
+    (*SEARCH_PARAMETERS, LIKE, PROFILE),
+    time_output=SEARCH_MS,
 )
 STORE = Model(
     "store",
     (EMBEDDING, ID, DOCUMENT),
     (SEQUENCE, STORED_DOCUMENT, STORED_DIGEST, STORED_EMBEDDING, STORE_MS),
     (OPERATION, DIGEST, PROFILE),
-    time=STORE_MS,
+    time_output=STORE_MS,
 )
 EMBED = Model(
     "embed",
@@ -221,7 +232,7 @@ INGEST = Model(
     ("preprocess", "qwen3_vl", "store"),
 )
 
-# The models that every server has.
+# Name -> model, for the models that every server has.
 MODELS = {
     model.name: model for model in (PREPROCESS, QWEN3_VL, FAISS, STORE, EMBED, SEARCH, INGEST)
 }
@@ -230,14 +241,14 @@ CLIP_PREPROCESS = Model(
     "clip_preprocess",
     ITEM,
     (INPUT_IDS, PIXELS, PICTURE_COUNT, DEADLINE, TOKENS, PREPROCESS_MS),
-    time=PREPROCESS_MS,
+    time_output=PREPROCESS_MS,
 )
 CLIP = Model(
     "clip",
     (INPUT_IDS, PIXELS, PICTURE_COUNT, DEADLINE),
     (EMBEDDING, VECTOR_PROFILE, ENCODE_MS),
     (DIMENSIONS,),
-    time=ENCODE_MS,
+    time_output=ENCODE_MS,
 )
 EMBED_CLIP = Model("embed_clip", ITEM, EMBED.outputs, (DIMENSIONS,), ("clip_preprocess", "clip"))
 
@@ -246,14 +257,14 @@ DESCRIBE = Model(
     "describe",
     (OWN_TEXT, JPEGS, DEADLINE),
     (DESCRIPTION, CHAT_TOKENS, PREPROCESS_MS),
-    time=PREPROCESS_MS,
+    time_output=PREPROCESS_MS,
 )
 SENTENCE = Model(
     "sentence",
     (OWN_TEXT, DESCRIPTION, CHAT_TOKENS),
     (EMBEDDING, VECTOR_PROFILE, TOKENS, ENCODE_MS),
     (DIMENSIONS,),
-    time=ENCODE_MS,
+    time_output=ENCODE_MS,
 )
 EMBED_HYBRID = Model(
     "embed_hybrid",
@@ -273,7 +284,7 @@ EMBEDDER_MODELS = {
     HYBRID: (HYBRID_PREPROCESS, DESCRIBE, SENTENCE, EMBED_HYBRID),
     CLIP_EMBEDDER: (CLIP_PREPROCESS, CLIP, EMBED_CLIP),
 }
-# All models that a server may have.
+# Name -> model, for all models that a server may have.
 ALL_MODELS = MODELS | {model.name: model for models in EMBEDDER_MODELS.values() for model in models}
-# The models that run as processes; the others are ensembles of them.
-PROCESSES = {name: model for name, model in ALL_MODELS.items() if not model.steps}
+# Name -> model, for the models that run as processes. All others are ensembles of these.
+PROCESS_MODELS = {name: model for name, model in ALL_MODELS.items() if not model.steps}

@@ -1,6 +1,6 @@
 """Pictures as data URLs (RFC 2397): `data:image/jpeg;base64,...`.
 
-The media type is ignored: what a picture is follows from its bytes.
+The media type is ignored, because the format of a picture is recognized from its bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def decode_data_url(url: str | bytes, field: str = "image") -> bytes:
         picture = binascii.a2b_base64(body, strict_mode=True)
     except ValueError as error:
         raise InvalidInputError(
-            f"a data URL that cannot be read ({error}); expected data:image/jpeg;base64,...",
+            f"cannot read the data URL ({error}); expected data:image/jpeg;base64,...",
             field=field,
             reason="data_url",
         ) from error

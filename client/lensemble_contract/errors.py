@@ -12,7 +12,8 @@
     └── DeadlineExceededError   504  DEADLINE_EXCEEDED   the answer took longer than the timeout
 
 On the wire an error is the text `[code] field: message`. The client reads that text and raises the
-same error as the server. This works with both protocols, and if an ensemble puts text in front.
+same error as the server. This works over gRPC and HTTP, and also if an ensemble of Triton puts text
+in front of the message.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class LensembleError(Exception):
     """Base class of all errors that Lensemble raises.
 
     Attributes:
-        code: One word for the class of the error; part of the text on the wire.
+        code: Name of the error's class in the text on the wire, such as `not_found`.
         grpc_status: Name of the gRPC status code.
         http_status: HTTP status code.
         message: Text for people: the problem, what was expected, and what to do.
@@ -56,7 +57,7 @@ class LensembleError(Exception):
         self.field, self.reason = field, reason
 
     def to_wire(self) -> str:
-        """Returns the text from which `from_wire` makes this error again."""
+        """Returns the text on the wire, from which `from_wire` makes the same error."""
         return f"[{self.code}] {self}"
 
 
@@ -79,7 +80,7 @@ class NotFoundError(LensembleError):
 
 
 class OverloadedError(LensembleError):
-    """The service has too much work; the request was refused before any work on it began."""
+    """The service has too much work, and refused the request before it began any work on it."""
 
     code, grpc_status, http_status = "overloaded", "RESOURCE_EXHAUSTED", 429
 
@@ -109,7 +110,7 @@ class NotReadyError(LensembleError):
 
 
 class DeadlineExceededError(LensembleError):
-    """There was no answer within the timeout."""
+    """The answer did not come within the timeout."""
 
     code, grpc_status, http_status = "deadline_exceeded", "DEADLINE_EXCEEDED", 504
 
@@ -127,7 +128,7 @@ _CLASSES = (
 )
 _BY_CODE = {cls.code: cls for cls in _CLASSES}
 
-# Statuses that Triton or a proxy sets itself, so that the text has no code of ours.
+# Classes for statuses that Triton or a proxy sets itself. Their messages contain no `[code]`.
 _BY_STATUS: dict[str, type[LensembleError]] = {
     **{cls.grpc_status: cls for cls in _CLASSES},
     **{str(cls.http_status): cls for cls in _CLASSES},
@@ -145,7 +146,7 @@ _TAGGED = re.compile(rf"\[({'|'.join(_BY_CODE)})\] (?:([a-z_]+(?:\[\d+\])?): )?(
 
 
 def from_wire(status: str | None, message: str) -> LensembleError:
-    """Returns the error that the status and the message of a failed call stand for.
+    """Returns the error for the status and the message of a failed call.
 
     Args:
         status: gRPC status name, with or without `StatusCode.`, or HTTP status as text; None if the
@@ -153,7 +154,7 @@ def from_wire(status: str | None, message: str) -> LensembleError:
         message: The text that came with the status.
 
     Returns:
-        An instance of a class of the tree, never of `LensembleError` itself.
+        An instance of a subclass of `LensembleError`, never of `LensembleError` itself.
     """
     if tagged := _TAGGED.search(message):
         code, field, text = tagged.groups()

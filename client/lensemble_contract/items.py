@@ -1,4 +1,4 @@
-"""Items, and how they are laid out as tensors.
+"""Items, and their conversion to tensors and back.
 
 The client writes tensors with `to_rows`, and the model `preprocess` reads them with `from_rows`.
 """
@@ -52,7 +52,7 @@ class Item:
         image: Picture | Sequence[Picture] | None = None,
         instruction: str | None = None,
     ) -> Item:
-        """Returns an item from pictures in any form: bytes, paths, Pillow images.
+        """Makes an item. Pictures may be encoded bytes, paths or Pillow images.
 
         Args:
             text: Text of the item.
@@ -89,7 +89,10 @@ class Record:
     document: Mapping[str, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """Returns the SHA-256 of item and document, to compare with that of the stored item."""
+        """Returns the SHA-256 of the item and its document.
+
+        The store keeps it, so that a caller can tell whether the stored item is the same.
+        """
         item = self.item
         parts = [
             json.dumps(self.document, sort_keys=True).encode(),
@@ -98,13 +101,13 @@ class Record:
             *item.images,
         ]
         digest = hashlib.sha256()
-        for part in parts:  # with its length, so that no two lists of parts give the same bytes
+        for part in parts:  # with its length, so that different parts never give the same bytes
             digest.update(len(part).to_bytes(8, "little") + part)
         return digest.hexdigest()
 
 
 def _check_not_empty(item: Item) -> None:
-    """Rejects empty items and pictures: on the wire, empty bytes mean padding."""
+    """Refuses empty items and empty pictures, because empty bytes mean padding on the wire."""
     if not item.text and not item.images:
         raise InvalidInputError("the item is empty; give a text, a picture, or both")
     for n, image in enumerate(item.images):
@@ -129,10 +132,10 @@ def _encoded(picture: Picture, field: str) -> bytes:
 
 
 def to_rows(items: Sequence[Item]) -> Rows:
-    """Lays items out as the inputs of one request.
+    """Converts items to the inputs of one request.
 
-    An input that no item uses is left out. If only some items use it, it is padded with empty bytes
-    for the others.
+    An input that no item uses is left out. If only some items use it, the rows of the others are
+    padded with empty bytes.
 
     Args:
         items: 1 to `contract.MAX_BATCH_SIZE` items.
@@ -179,13 +182,14 @@ def blank_rows(tensors: Sequence[contract.Tensor]) -> Rows:
 
 
 def from_rows(rows: Mapping[str, np.ndarray[Any, Any] | None]) -> list[Item | LensembleError]:
-    """Reads the items of one request: an item for each row, or an error if the row is not valid.
+    """Converts the inputs of one request to items.
 
     Args:
-        rows: Inputs as `to_rows` lays them out; a missing input, or None, was not sent.
+        rows: Inputs of the request, as `to_rows` makes them. An input that was not sent is missing
+            or None.
 
     Returns:
-        B items or errors, in order.
+        For each of the B rows its item, or an error if the row is not valid.
     """
     arrays = {name: array for name, array in rows.items() if array is not None}
     if not arrays:

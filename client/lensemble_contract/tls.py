@@ -1,8 +1,8 @@
 """Certificates in a folder, under the file names that Kubernetes gives to a TLS secret.
 
-- `ca.crt`: certificates of the authorities to trust; without it, those that the system trusts.
-- `tls.crt`, `tls.key`: the own certificate, followed by the intermediate ones, and its key. Either
-  both files are there or neither.
+- `ca.crt`: certificates of the authorities to trust. Without it, those of the system are trusted.
+- `tls.crt`, `tls.key`: the certificate of the client or server that uses the folder, followed by
+  the intermediate certificates, and its private key. Both files exist, or neither does.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Tls:
     """The certificates of one side of a connection.
 
     Attributes:
-        authority: File with the authorities to trust; None trusts those of the system.
-        certificate: File with the own certificate; None if there is none.
-        key: File with the key of the own certificate; None if there is none.
+        authority: File with the authorities to trust; None to trust those of the system.
+        certificate: File with the certificate to present; None if there is none.
+        key: File with the private key of that certificate; None if there is none.
     """
 
     authority: Path | None
@@ -31,11 +31,12 @@ class Tls:
     key: Path | None
 
     @classmethod
-    def of(cls, folder: Path | str | None) -> Tls:
-        """Returns the certificates in a folder.
+    def from_folder(cls, folder: Path | str | None) -> Tls:
+        """Finds the certificates in a folder.
 
         Args:
-            folder: The folder; None stands for no certificates at all.
+            folder: The folder; None for no certificates. Then the authorities of the system are
+                trusted.
 
         Raises:
             InvalidInputError: The folder does not exist, has none of the three files, or has only
@@ -59,10 +60,11 @@ class Tls:
             )
         return cls(authority, certificate, key)
 
-    def for_client(self) -> ssl.SSLContext:
-        """Returns the context of a client, which checks the server's certificate and host name.
+    def client_context(self) -> ssl.SSLContext:
+        """Returns the TLS context of a client.
 
-        The client presents its own certificate if there is one.
+        The client checks the server's certificate and host name, and presents its own certificate
+        if there is one.
 
         Raises:
             InvalidInputError: A file cannot be read, or certificate and key do not belong together.
@@ -72,7 +74,11 @@ class Tls:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as error:
-            raise InvalidInputError(f"{self}: {error}", field="tls") from error
+            paths = (self.authority, self.certificate, self.key)
+            names = ", ".join(repr(str(path)) for path in paths if path is not None)
+            raise InvalidInputError(
+                f"cannot use {names or 'the authorities of the system'}: {error}", field="tls"
+            ) from error
         return context
 
     def grpc_options(self) -> dict[str, bool | str | None]:
@@ -84,7 +90,7 @@ class Tls:
             "private_key": _text(self.key),
         }
 
-    def for_server(self, *, mutual: bool) -> Tls:
+    def check_for_server(self, *, mutual: bool) -> Tls:
         """Checks that a server can use these certificates, and returns them.
 
         Args:
@@ -99,7 +105,7 @@ class Tls:
             raise InvalidInputError(
                 f"mutual TLS needs {AUTHORITY}, which signed the callers' certificates", field="tls"
             )
-        self.for_client()  # checks the files, and that certificate and key belong together
+        self.client_context()  # checks the files, and that certificate and key belong together
         return self
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lensemble_client.client import Client
-from lensemble_client.connection import IN_FLIGHT
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 from lensemble_corpus.durable_files import flush_to_disk, move_into_place, write_file
@@ -66,7 +66,7 @@ def embed_source(
     kind: FileKind = "npy",
     dimensions: int | None = None,
     embedder: str = contract.NATIVE,
-    concurrency: int = IN_FLIGHT,
+    concurrency: int = DEFAULT_CONCURRENCY,
     again: bool = False,
     progress: bool = False,
 ) -> EmbeddingSummary:

@@ -8,8 +8,8 @@ from contextlib import closing
 from itertools import islice
 from typing import TypeAlias
 
-from lensemble_client.calls import Embedding, Measured
 from lensemble_client.client import Client
+from lensemble_client.results import Embedding, Measured
 from lensemble_contract.errors import (
     InvalidInputError,
     LensembleError,

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from lensemble_client import calls
-from lensemble_client.calls import Embedding, Measured
 from lensemble_client.client import Client
+from lensemble_client.results import Embedding, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lensemble_client.client import Client, Embedding
+from lensemble_client.client import Client
+from lensemble_client.results import Embedding
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_corpus.entries import Entry

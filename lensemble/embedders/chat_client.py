@@ -30,7 +30,7 @@ from lensemble_contract.errors import (
 
 logger = logging.getLogger(__name__)
 
-RETRY = Retry(tries=3, first_s=0.2, most_s=2.0)
+RETRY = Retry(tries=3, first_wait_s=0.2, max_wait_s=2.0)
 MAX_ANSWER_BYTES = 1024 * 1024
 
 # HTTP statuses with which servers refuse a picture or the prompt.

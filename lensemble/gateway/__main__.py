@@ -74,7 +74,7 @@ def _uvicorn_tls_options(settings: GatewaySettings) -> dict[str, Any]:
     """
     if settings.tls is None:
         return {}
-    certificates = Tls.of(settings.tls).for_server(mutual=settings.mutual)
+    certificates = Tls.from_folder(settings.tls).check_for_server(mutual=settings.mutual)
     return {
         "ssl_certfile": certificates.certificate,
         "ssl_keyfile": certificates.key,

@@ -12,7 +12,8 @@ from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.served_models import ServedModels
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient, calls
-from lensemble_client.calls import Call, Measured
+from lensemble_client.calls import Call
+from lensemble_client.results import Measured
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Record
 

@@ -13,7 +13,7 @@ import orjson
 from fastapi import Response
 from pydantic import BaseModel, Field
 
-from lensemble_client.calls import Measured
+from lensemble_client.results import Measured
 
 
 def json_response(content: dict[str, Any]) -> Response:

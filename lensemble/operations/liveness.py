@@ -110,7 +110,7 @@ class LivenessCheck:
         busy = {each.model for each in read_heartbeats(self._heartbeats) if each.since is not None}
         for model, error in errors.items():
             timed_out = isinstance(error, DeadlineExceededError)
-            answered = error is None or calls.is_answer(error)
+            answered = error is None or calls.proves_alive(error)
             if not timed_out or model in busy:
                 # If a model in a call makes no progress, `check_processes` finds it.
                 self._answered_at[model] = now

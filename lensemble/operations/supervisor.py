@@ -137,7 +137,7 @@ class Supervisor:
         pid = self.server.pid
         if pid is None:
             return None
-        models = [name for name in self.server.models if name in contract.PROCESSES]
+        models = [name for name in self.server.models if name in contract.PROCESS_MODELS]
         try:
             check = LivenessCheck(pid, self.server.http_url, self.server.heartbeats, models)
         except psutil.NoSuchProcess as error:

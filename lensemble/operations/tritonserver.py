@@ -108,7 +108,7 @@ class TritonServer:
             )
         self._repository = repository
         self._mutual = mutual
-        self._tls = None if tls is None else Tls.of(tls).for_server(mutual=mutual)
+        self._tls = None if tls is None else Tls.from_folder(tls).check_for_server(mutual=mutual)
         self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None

@@ -21,7 +21,7 @@ from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.e2e
 
-RETRY = Retry(tries=1000, first_s=0.2, most_s=0.5)
+RETRY = Retry(tries=1000, first_wait_s=0.2, max_wait_s=0.5)
 VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
 HANGS = """
 

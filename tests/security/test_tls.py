@@ -98,7 +98,9 @@ def test_gateway_serves_clients_with_the_right_certificates_only(server, folders
         tls=folders["own"],
         mutual=server.mutual,
     )
-    own, trusting = (Tls.of(folders[name]).for_client() for name in ("own", "trusting"))
+    own, trusting = (
+        Tls.from_folder(folders[name]).client_context() for name in ("own", "trusting")
+    )
     with GatewayServer(settings) as gateway:
         assert gateway.url.startswith("https://127.0.0.1:")
         body = {"input": "x"}

@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from lensemble_client.connection import address
+from lensemble_client.connection import split_url
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 _TIMEOUT_S = 10.0
@@ -28,7 +28,7 @@ def read_counters(url: str) -> dict[str, Counts]:
     Raises:
         OSError: The server does not answer.
     """
-    scheme, place = address(url)
+    scheme, place = split_url(url)
     if scheme == "http":
         with urllib.request.urlopen(f"{url}/v2/models/stats", timeout=_TIMEOUT_S) as answer:
             content = json.load(answer)

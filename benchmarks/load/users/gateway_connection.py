@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.load.users.connection import check_results, new_id
 from lensemble_client import Item
-from lensemble_client.transports.wire import translated
+from lensemble_client.transports.wire import translate_error
 
 
 class HttpError(Exception):
@@ -49,7 +49,7 @@ class GatewayConnection:
             answer = self._http.post(path, json.dumps(body), {"Content-Type": "application/json"})
             status, content = answer.status_code, bytes(answer.read())
         except Exception as error:
-            raise translated(error, self._http.network_timeout) from error
+            raise translate_error(error, self._http.network_timeout) from error
         if status != 200:
             raise HttpError(status, content)
         check_results(action, _results(action, json.loads(content)), len(items))

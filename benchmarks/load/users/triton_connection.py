@@ -13,8 +13,14 @@ import numpy as np
 from benchmarks.load.users.connection import Connection, check_results, new_id
 from benchmarks.load.users.gateway_connection import GatewayConnection
 from lensemble_client import Client, Item, calls
-from lensemble_client.connection import address
-from lensemble_client.transports.wire import Parameters, arrays, inputs, outputs, translated
+from lensemble_client.connection import split_url
+from lensemble_client.transports.wire import (
+    Parameters,
+    answer_rows,
+    request_inputs,
+    request_outputs,
+    translate_error,
+)
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Record, Rows
@@ -70,13 +76,13 @@ class GreenHttpTransport:
         try:
             result = self._client.infer(
                 model.name,
-                inputs(self._triton, model, rows),
-                outputs=outputs(self._triton, model),
+                request_inputs(self._triton, model, rows),
+                outputs=request_outputs(self._triton, model),
                 parameters=dict(parameters),
             )
         except Exception as error:
-            raise translated(error, self._timeout_s) from error
-        return arrays(result, model.outputs)
+            raise translate_error(error, self._timeout_s) from error
+        return answer_rows(result, model.outputs)
 
     def ready(self, model: str, timeout_s: float) -> bool:
         """See `lensemble_client.transports.sync_transports.Transport.ready`."""
@@ -102,7 +108,7 @@ def check_url(protocol: str, url: str) -> None:
     Raises:
         InvalidInputError: The URL has the scheme of another protocol.
     """
-    scheme, _ = address(url)
+    scheme, _ = split_url(url)
     expected = "grpc" if protocol == "grpc" else "http"
     if scheme != expected:
         raise InvalidInputError(
@@ -123,7 +129,7 @@ def connect(protocol: str, url: str, connections: int, timeout_s: float) -> Conn
     if protocol == "gateway":
         return GatewayConnection(url, connections, timeout_s)
     if protocol == "http":
-        transport = GreenHttpTransport(address(url)[1], connections, timeout_s)
+        transport = GreenHttpTransport(split_url(url)[1], connections, timeout_s)
         return TritonConnection(Client(transport=transport, timeout_s=timeout_s))
     return TritonConnection(Client(url, timeout_s=timeout_s))
 

@@ -1,4 +1,4 @@
-"""Embedding items and searching for their neighbours."""
+"""The calls that embed items and search for their neighbours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lensemble_client._async.base import AsyncBaseClient
 from lensemble_client.batches import TEXTS_PER_REQUEST, batches
 from lensemble_client.calls import SearchOptions
 from lensemble_client.concurrency.tasks import stream_batches
-from lensemble_client.connection import IN_FLIGHT
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_client.results import Embedding, Hit, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
@@ -57,7 +57,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         *,
         dimensions: int | None = None,
         embedder: str = contract.NATIVE,
-        concurrency: int = IN_FLIGHT,
+        concurrency: int = DEFAULT_CONCURRENCY,
         batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         progress: bool = False,
@@ -72,7 +72,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             items: Items to embed; they are read while requests run, so this may be a generator.
             dimensions: Matryoshka length of the vectors; None takes the profile's full length.
             embedder: As in `embed`.
-            concurrency: Requests that are sent at the same time.
+            concurrency: Number of requests that run at the same time.
             batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
             timeout_s: Seconds for each request.
             progress: Whether to show a progress bar on standard error.
@@ -96,19 +96,19 @@ class AsyncSearchCalls(AsyncBaseClient):
         *,
         dimensions: int | None = None,
         embedder: str = contract.NATIVE,
-        concurrency: int = IN_FLIGHT,
+        concurrency: int = DEFAULT_CONCURRENCY,
         batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Measured[Embedding] | LensembleError]:
-        """Embeds an unlimited number of items: yields results, in order, while it reads items.
+        """Embeds an unlimited number of items, and yields their results in order.
 
-        Memory does not grow with the number of items: at most `2 * concurrency` requests are in
-        memory, together with the results that wait for an earlier item. After the generator is
-        closed, no further request starts; `AsyncClient` cancels those that run, `Client` waits for
-        them.
+        Items are read while results are requested, and memory does not grow with their number: at
+        most `2 * concurrency` requests are in memory, together with the results that wait for an
+        earlier item. After the generator is closed, no further request starts. `AsyncClient`
+        cancels the requests that run, and `Client` waits for them.
 
         Args:
-            items: As in `embed_many`; read while results are requested.
+            items: Items to embed, in any number.
             dimensions: As in `embed_many`.
             embedder: As in `embed`.
             concurrency: As in `embed_many`.
@@ -123,7 +123,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             batches(items, batch_size),
             lambda batch: self._run_batch(
                 batch,
-                lambda some: calls.measured(calls.embed(some, dimensions, embedder)),
+                lambda batch_items: calls.measured(calls.embed(batch_items, dimensions, embedder)),
                 timeout_s,
             ),
             concurrency,
@@ -152,8 +152,8 @@ class AsyncSearchCalls(AsyncBaseClient):
             exclude: Ids of items that must not be among the hits.
             min_score: Smallest score of a hit; None sets no limit.
             instruction: Replaces the profile's instruction.
-            dimensions: Length of vectors that the index must have, or the search is refused; None
-                takes the length that the index has.
+            dimensions: Length of vectors that the index must have; otherwise the search is refused.
+                None accepts any length.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -176,7 +176,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         exclude: Sequence[str] = (),
         min_score: float | None = None,
         dimensions: int | None = None,
-        concurrency: int = IN_FLIGHT,
+        concurrency: int = DEFAULT_CONCURRENCY,
         batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         progress: bool = False,
@@ -220,7 +220,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         profile: str | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Finds the stored items nearest to a vector that was made before.
+        """Finds the stored items nearest to a vector that the caller already has.
 
         Args:
             vector: (D,) unit length.
@@ -252,7 +252,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         min_score: float | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """Finds the items nearest to a stored one, without that item itself.
+        """Finds the stored items nearest to a stored item, which is not among them itself.
 
         Args:
             id: Id of the stored item.

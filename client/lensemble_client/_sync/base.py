@@ -1,5 +1,5 @@
 # Generated from lensemble_client/_async/base.py by `make generate`. Edit that file instead.
-"""One connection to a server: runs calls, with retries and timeouts."""
+"""Sends calls to a server, with retries and timeouts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lensemble_client.batches import (
 from lensemble_client.calls import Call
 from lensemble_client.concurrency.threads import map_batches, sleep
 from lensemble_client.connection import (
+    DEFAULT_CONCURRENCY,
     DEFAULT_RETRY,
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
-    IN_FLIGHT,
-    address,
     certificates,
+    split_url,
 )
 from lensemble_client.retry import Retry, Tries
 from lensemble_client.transports.sync_transports import (
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class BaseClient:
-    """Runs calls on one server. `Client` says what the arguments are."""
+    """Sends calls to one server. `Client` describes the arguments."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class BaseClient:
         Args:
             call: The call to run.
             timeout_s: Seconds for all tries together; None takes the client's timeout.
-            patient: Whether to try again until the timeout while the server refuses the call
+            patient: Whether to try again until the timeout as long as the server refuses the call
                 because of overload.
 
         Returns:
@@ -118,9 +118,9 @@ class BaseClient:
     def run_many(
         self,
         items: Iterable[Item],
-        make: Callable[[list[Item]], Call[list[T]]],
+        make_call: Callable[[list[Item]], Call[list[T]]],
         *,
-        concurrency: int = IN_FLIGHT,
+        concurrency: int = DEFAULT_CONCURRENCY,
         batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         patient: bool = True,
@@ -131,12 +131,12 @@ class BaseClient:
 
         Args:
             items: Items to send; they are read while requests run, so this may be a generator.
-            make: Function from items to the call that gives one result for each of them.
-            concurrency: Requests that are sent at the same time.
+            make_call: Function from items to the call that gives one result for each of them.
+            concurrency: Number of requests that run at the same time.
             batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
             timeout_s: Seconds for each request.
             patient: As in `run`.
-            label: Text in front of the progress bar.
+            label: Text before the progress bar.
             progress: Whether to show a progress bar on standard error.
 
         Returns:
@@ -144,8 +144,8 @@ class BaseClient:
         """
         return map_batches(
             batches(items, batch_size),
-            lambda batch: self._run_batch(batch, make, timeout_s, patient),
-            in_flight=concurrency,
+            lambda batch: self._run_batch(batch, make_call, timeout_s, patient),
+            concurrency=concurrency,
             label=label,
             total=len(items) if isinstance(items, Sized) else None,
             progress=progress,
@@ -154,13 +154,13 @@ class BaseClient:
     def _run_batch(
         self,
         batch: NumberedItems,
-        make: Callable[[list[Item]], Call[list[T]]],
+        make_call: Callable[[list[Item]], Call[list[T]]],
         timeout_s: float | None,
         patient: bool = True,
     ) -> list[T | LensembleError]:
-        """Runs a call for a batch; if it fails because of one item, once for each item."""
+        """Runs a call for a batch. If it fails, it may be run again for each item alone."""
         try:
-            call = make([item for _, item in batch])
+            call = make_call([item for _, item in batch])
             results = self.run(call, timeout_s, patient=patient)
             return [*check_count(results, batch)]
         except LensembleError as error:
@@ -169,7 +169,7 @@ class BaseClient:
         return [
             result
             for single in batch
-            for result in self._run_batch([single], make, timeout_s, patient)
+            for result in self._run_batch([single], make_call, timeout_s, patient)
         ]
 
     def _timeout(self, timeout_s: float | None) -> float:
@@ -177,6 +177,6 @@ class BaseClient:
 
 
 def _transport(url: str, tls: Path | str | None) -> Transport:
-    scheme, host_and_port = address(url)
-    make = GrpcTransport if scheme.startswith("grpc") else HttpTransport
-    return make(host_and_port, certificates(scheme, tls))
+    scheme, host_and_port = split_url(url)
+    transport_class = GrpcTransport if scheme.startswith("grpc") else HttpTransport
+    return transport_class(host_and_port, certificates(scheme, tls))

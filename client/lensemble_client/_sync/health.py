@@ -1,5 +1,5 @@
 # Generated from lensemble_client/_async/health.py by `make generate`. Edit that file instead.
-"""Asking a server what it is and whether it can serve."""
+"""The calls that ask a server for its version, its embedders, and whether it can serve."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class HealthCalls(BaseClient):
     def status(self, timeout_s: float | None = None) -> Status:
         """Asks the server for its version and which models can serve now.
 
-        Triton still calls a model ready when its process has died. So every model process is also
-        asked to do a little work.
+        Triton still reports a model as ready when its process has died. So every model process is
+        also asked to do a little work.
 
         Args:
             timeout_s: Seconds for each request.
@@ -37,7 +37,7 @@ class HealthCalls(BaseClient):
             timeout_s: Seconds for each request.
 
         Returns:
-            Names of `contract.EMBEDDERS`.
+            Their names, keys of `contract.EMBEDDERS`.
 
         Raises:
             NotReadyError: The server cannot be reached.
@@ -63,7 +63,7 @@ class HealthCalls(BaseClient):
         return all(ready.values())
 
     def _ready(self, names: list[str], timeout_s: float) -> dict[str, bool]:
-        """Whether each model can serve: it is loaded, and all its processes answer."""
+        """Returns for each model whether it is loaded and all its processes answer."""
         answers = call_each(lambda name: self._transport.ready(name, timeout_s), names)
         ready = dict(zip(names, answers, strict=True))
         processes = sorted(
@@ -78,5 +78,5 @@ class HealthCalls(BaseClient):
         try:
             self._transport.infer(call.model, call.rows, call.parameters, timeout_s)
         except LensembleError as error:
-            return calls.is_answer(error)
+            return calls.proves_alive(error)
         return True

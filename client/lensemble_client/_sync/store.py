@@ -1,5 +1,5 @@
 # Generated from lensemble_client/_async/store.py by `make generate`. Edit that file instead.
-"""Writing to the index, and reading what it holds."""
+"""The calls that write to the index and read from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lensemble_client import calls
 from lensemble_client._sync.base import BaseClient
 from lensemble_client.concurrency.threads import map_batches
-from lensemble_client.connection import IN_FLIGHT
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_client.results import Stored
 from lensemble_contract.errors import LensembleError, NotFoundError
 from lensemble_contract.items import Item, Picture, Record
@@ -60,7 +60,7 @@ class StoreCalls(BaseClient):
         records: Iterable[Record],
         *,
         resume: bool = True,
-        concurrency: int = IN_FLIGHT,
+        concurrency: int = DEFAULT_CONCURRENCY,
         timeout_s: float | None = None,
         progress: bool = False,
     ) -> list[int | LensembleError]:
@@ -73,7 +73,7 @@ class StoreCalls(BaseClient):
         Args:
             records: Records to store; they are read while requests run, so this may be a generator.
             resume: Whether to ask the server for each record first, and skip it if it is stored.
-            concurrency: Requests that are sent at the same time.
+            concurrency: Number of requests that run at the same time.
             timeout_s: Seconds for each request.
             progress: Whether to show a progress bar on standard error.
 
@@ -95,7 +95,7 @@ class StoreCalls(BaseClient):
         return map_batches(
             ([numbered] for numbered in enumerate(records)),
             ingest_one,
-            in_flight=concurrency,
+            concurrency=concurrency,
             label="ingest",
             total=len(records) if isinstance(records, Sized) else None,
             progress=progress,
@@ -110,7 +110,7 @@ class StoreCalls(BaseClient):
         profile: str,
         timeout_s: float | None = None,
     ) -> list[int]:
-        """Stores vectors that were made before. When the call returns, they are on disk.
+        """Stores vectors that the caller already has. When the call returns, they are on disk.
 
         More than `contract.MAX_BATCH_SIZE` vectors are sent in several requests. Each request is
         stored completely or not at all.
@@ -132,8 +132,8 @@ class StoreCalls(BaseClient):
             InvalidInputError: An item is not valid, or the profile is not that of the index.
             LensembleError: Any class of the tree in `errors`.
         """
-        parts = calls.upsert(ids, vectors, documents, profile)
-        return [sequence for call in parts for sequence in self.run(call, timeout_s)]
+        requests = calls.upsert(ids, vectors, documents, profile)
+        return [sequence for call in requests for sequence in self.run(call, timeout_s)]
 
     def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
         """Removes items. When the call returns, no search finds them.
@@ -143,14 +143,14 @@ class StoreCalls(BaseClient):
             timeout_s: Seconds for each request.
 
         Returns:
-            The sequence number of each removal, 0 where there was nothing to remove.
+            The sequence number of each removal, 0 for an id that was not stored.
 
         Raises:
             ReadOnlyError: The server accepts no writes.
             LensembleError: Any class of the tree in `errors`.
         """
-        parts = calls.delete(ids)
-        return [sequence for call in parts for sequence in self.run(call, timeout_s)]
+        requests = calls.delete(ids)
+        return [sequence for call in requests for sequence in self.run(call, timeout_s)]
 
     def get(self, id: str, *, timeout_s: float | None = None) -> Stored:
         """Reads one stored item.

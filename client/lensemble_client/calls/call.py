@@ -24,7 +24,7 @@ class Call(Generic[T]):
         model: The model to run; its `outputs` are the ones that are requested.
         rows: Inputs of the model.
         parameters: Request parameters.
-        read: Function from the outputs to the result for the caller.
+        read: Function that converts the outputs of the model to the result for the caller.
         writes: Whether the call changes the index.
     """
 
@@ -36,12 +36,12 @@ class Call(Generic[T]):
 
 
 def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
-    """Returns the same call, which also reports tokens, stage times and profile of each result."""
-    complete = contract.ALL_MODELS[call.model.name]
+    """Returns the same call with results that also have tokens, stage times and profile."""
+    available = contract.ALL_MODELS[call.model.name].outputs
     extra = [
         tensor
         for tensor in (contract.TOKENS, contract.VECTOR_PROFILE, *contract.STAGE_TIMES)
-        if tensor in complete.outputs
+        if tensor in available
     ]
 
     def read(rows: Rows) -> list[Measured[T]]:

@@ -1,4 +1,4 @@
-"""Checks whether a model can do its work."""
+"""The call that checks whether a model can do its work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def ping(name: str) -> Call[None]:
     """Returns the call that checks whether the process of a model can do its work.
 
     Args:
-        name: Name of the model, a key of `contract.PROCESSES`.
+        name: Name of the model, a key of `contract.PROCESS_MODELS`.
     """
-    model = contract.PROCESSES[name]
+    model = contract.PROCESS_MODELS[name]
     tensors = [tensor for tensor in model.inputs if not tensor.optional] or model.inputs[:1]
     return Call(model, blank_rows(tensors), {contract.PING: True}, lambda _: None)
 
@@ -33,9 +33,9 @@ def processes_of(model: str) -> tuple[str, ...]:
     return contract.ALL_MODELS[model].steps or (model,)
 
 
-def is_answer(error: LensembleError) -> bool:
-    """Whether an error that `ping` raised came from a model process that is alive.
+def proves_alive(error: LensembleError) -> bool:
+    """Whether an error in answer to a ping shows that the model process is alive.
 
-    A model of an older server knows no pings; it refuses the blank rows, so it is alive too.
+    The models of an older server do not know pings and refuse the blank rows; they are alive, too.
     """
     return not isinstance(error, NotReadyError | DeadlineExceededError | InternalError)

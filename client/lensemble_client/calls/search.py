@@ -1,4 +1,4 @@
-"""Embedding items and searching for their neighbours."""
+"""The calls that embed items and search for their neighbours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lensemble_contract.items import Item, Rows, to_rows
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search, whatever the query is.
+    """The conditions of a search, whatever the query is.
 
     Attributes:
         top_k: Largest number of hits, 1 to `contract.MAX_TOP_K`.
@@ -64,7 +64,12 @@ def embedder_model(name: str) -> contract.Model:
 def embed(
     items: Sequence[Item], dimensions: int | None, embedder: str = contract.NATIVE
 ) -> Call[list[Embedding]]:
-    """Embeds 1 to `contract.MAX_BATCH_SIZE` items; the result is one vector (D,) for each.
+    """Embeds items; the result is one vector (D,) for each.
+
+    Args:
+        items: 1 to `contract.MAX_BATCH_SIZE` items.
+        dimensions: Matryoshka length of the vectors; None takes the profile's full length.
+        embedder: Name of the embedder, a key of `contract.EMBEDDERS`.
 
     Raises:
         InvalidInputError: An item is empty, or there is no embedder of that name.
@@ -80,12 +85,15 @@ def embed(
 def search(
     items: Sequence[Item], options: SearchOptions, dimensions: int | None
 ) -> Call[list[list[Hit]]]:
-    """Searches for 1 to `contract.MAX_BATCH_SIZE` items; the result is the hits of each.
+    """Searches for the neighbours of items; the result is one list of hits for each, nearest first.
 
-    Hits come nearest first.
+    Args:
+        items: 1 to `contract.MAX_BATCH_SIZE` items.
+        options: The conditions of the search.
+        dimensions: Length of vectors that the index must have; None accepts any length.
 
     Raises:
-        InvalidInputError: An item is empty, or filter or ids cannot be written as JSON.
+        InvalidInputError: An item is empty, or the filter or the ids cannot be written as JSON.
     """
     parameters = options.parameters(dimensions=dimensions)
     return Call(_returning_hits(contract.SEARCH), to_rows(items), parameters, _hits)
@@ -94,10 +102,10 @@ def search(
 def search_vector(
     vector: Sequence[float] | Embedding, options: SearchOptions, profile: str | None
 ) -> Call[list[list[Hit]]]:
-    """Searches for a vector (D,); the result is one list of hits, nearest first.
+    """Searches for the neighbours of a vector (D,); the result is one list of hits, nearest first.
 
     Raises:
-        InvalidInputError: Filter or ids cannot be written as JSON.
+        InvalidInputError: The filter or the ids cannot be written as JSON.
     """
     rows = {contract.EMBEDDING.name: np.array([vector], np.float32)}
     parameters = options.parameters(profile=profile)
@@ -105,10 +113,10 @@ def search_vector(
 
 
 def more_like(id_: str, options: SearchOptions) -> Call[list[list[Hit]]]:
-    """Searches for the neighbours of a stored item; the result is one list, nearest first.
+    """Searches for the neighbours of a stored item; the result is one list of hits, nearest first.
 
     Raises:
-        InvalidInputError: Filter or ids cannot be written as JSON.
+        InvalidInputError: The filter or the ids cannot be written as JSON.
     """
     rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
     parameters = options.parameters(like=id_)

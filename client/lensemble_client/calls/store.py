@@ -1,4 +1,4 @@
-"""Writing to the index, and reading what it holds."""
+"""The calls that write to the index and read from it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def upsert(
     documents: Sequence[Mapping[str, Any]] | None,
     profile: str,
 ) -> list[Call[list[int]]]:
-    """Stores vectors (N, D) float32, in calls of at most `contract.MAX_BATCH_SIZE` each.
+    """Stores vectors (N, D) float32, at most `contract.MAX_BATCH_SIZE` of them in one call.
 
-    The results are the sequence numbers.
+    The result of each call is the list of its sequence numbers.
 
     Raises:
         InvalidInputError: The lengths differ, or an id or a document cannot be encoded.
@@ -51,8 +51,8 @@ def upsert(
     documents = [{}] * len(ids) if documents is None else documents
     if not len(ids) == len(vectors) == len(documents):
         raise InvalidInputError(
-            f"{len(ids)} ids, {len(vectors)} vectors, {len(documents)} documents; expected as many "
-            "of each",
+            f"{len(ids)} ids, {len(vectors)} vectors, {len(documents)} documents; expected "
+            "the same number",
             field="vectors",
         )
     return [
@@ -63,14 +63,15 @@ def upsert(
             _sequences,
             writes=True,
         )
-        for part in _parts(len(ids))
+        for part in _slices(len(ids))
     ]
 
 
 def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
-    """Removes items, in calls of at most `contract.MAX_BATCH_SIZE` each.
+    """Removes items, at most `contract.MAX_BATCH_SIZE` of them in one call.
 
-    The results are the sequence numbers; 0 for an id that was not stored.
+    The result of each call is the list of its sequence numbers, with 0 for an id that was not
+    stored.
 
     Raises:
         InvalidInputError: An id is not valid Unicode.
@@ -78,7 +79,7 @@ def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
     parameters = {contract.OPERATION: contract.DELETE}
     return [
         Call(_WRITE, _store_rows(ids[part]), parameters, _sequences, writes=True)
-        for part in _parts(len(ids))
+        for part in _slices(len(ids))
     ]
 
 
@@ -119,7 +120,7 @@ def sequence_if_unchanged(stored: Stored | None, record: Record) -> int:
     return stored.sequence if stored is not None and stored.digest == record.digest() else 0
 
 
-def _parts(count: int) -> list[slice]:
+def _slices(count: int) -> list[slice]:
     step = contract.MAX_BATCH_SIZE
     return [slice(start, start + step) for start in range(0, count, step)]
 

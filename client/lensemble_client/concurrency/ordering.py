@@ -1,4 +1,4 @@
-"""Order of results and progress bar, for `threads` and `tasks`."""
+"""Results in order and a progress bar, for `threads` and `tasks`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class OrderedResults(Generic[T]):
-    """Holds results back until all earlier ones are complete."""
+    """Keeps each result until all earlier ones are complete."""
 
     def __init__(self) -> None:
         self._results: dict[int, T] = {}

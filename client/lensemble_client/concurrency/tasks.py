@@ -20,7 +20,7 @@ async def sleep(seconds: float) -> None:
 
 
 async def call_each(function: Callable[[A], Awaitable[T]], arguments: Iterable[A]) -> list[T]:
-    """Calls a function with each argument, all at the same time; returns the results in order."""
+    """Calls a function with all arguments at the same time; returns the results in order."""
     return await asyncio.gather(*(function(argument) for argument in arguments))
 
 
@@ -28,18 +28,19 @@ async def map_batches(
     batches: Iterable[list[tuple[int, E]]],
     work: Callable[[list[tuple[int, E]]], Awaitable[list[T]]],
     *,
-    in_flight: int,
+    concurrency: int,
     label: str = "",
     total: int | None = None,
     progress: bool = False,
 ) -> list[T]:
-    """Runs a function on every batch, and collects the results. See `threads.map_batches`.
+    """Runs a function on every batch, and collects the results.
 
-    If the caller is cancelled, all running batches are cancelled.
+    `threads.map_batches` describes the arguments. If the caller is cancelled, all running batches
+    are cancelled.
     """
     results: list[T] = []
     with progress_bar(label, total, shown=progress) as advance:
-        async for result in stream_batches(batches, work, in_flight):
+        async for result in stream_batches(batches, work, concurrency):
             results.append(result)
             advance(1)
     return results
@@ -48,15 +49,15 @@ async def map_batches(
 async def stream_batches(
     batches: Iterable[list[tuple[int, E]]],
     work: Callable[[list[tuple[int, E]]], Awaitable[list[T]]],
-    in_flight: int,
+    concurrency: int,
 ) -> AsyncGenerator[T]:
     """Runs a function on every batch, and yields each result in order.
 
-    See `threads.stream_batches`. If the generator is closed or its caller cancelled, all running
-    batches are cancelled.
+    `threads.stream_batches` describes the arguments. If the generator is closed or its caller is
+    cancelled, all running batches are cancelled.
     """
-    in_flight = max(1, in_flight)
-    room = asyncio.Semaphore(in_flight)
+    concurrency = max(1, concurrency)
+    room = asyncio.Semaphore(concurrency)
     ordered = OrderedResults[T]()
     running: deque[tuple[list[int], asyncio.Task[list[T]]]] = deque()
 
@@ -66,7 +67,8 @@ async def stream_batches(
 
     async def wait_for_oldest() -> list[T]:
         positions, task = running[0]
-        # If `await task` is cancelled, this task ends first, and its end starts another batch.
+        # Unlike `await task`, this does not cancel the batch if the caller is cancelled. The end of
+        # the cancelled batch would make room, and another batch would start.
         await asyncio.wait((task,))
         running.popleft()
         return ordered.add(positions, task.result())
@@ -75,7 +77,7 @@ async def stream_batches(
         for batch in batches:
             positions = [position for position, _ in batch]
             running.append((positions, asyncio.create_task(work_when_there_is_room(batch))))
-            if len(running) >= 2 * in_flight:
+            if len(running) >= 2 * concurrency:
                 for result in await wait_for_oldest():
                     yield result
         while running:

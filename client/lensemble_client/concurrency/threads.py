@@ -29,19 +29,20 @@ def map_batches(
     batches: Iterable[list[tuple[int, E]]],
     work: Callable[[list[tuple[int, E]]], list[T]],
     *,
-    in_flight: int,
+    concurrency: int,
     label: str = "",
     total: int | None = None,
     progress: bool = False,
 ) -> list[T]:
     """Runs a function on every batch with threads, and collects the results.
 
-    Batches are taken from the iterable only while there is room, so there may be any number.
+    Batches are read from the iterable only while there is room for them, so there may be any
+    number of them.
 
     Args:
         batches: Batches of items with their positions; each position from 0 on occurs once.
         work: Function from a batch to one result for each of its items.
-        in_flight: Largest number of batches that run at the same time.
+        concurrency: Largest number of batches that run at the same time.
         label: Text in front of the progress bar.
         total: Number of items, if known.
         progress: Whether to show a progress bar on standard error.
@@ -51,7 +52,7 @@ def map_batches(
     """
     results: list[T] = []
     with progress_bar(label, total, shown=progress) as advance:
-        for result in stream_batches(batches, work, in_flight):
+        for result in stream_batches(batches, work, concurrency):
             results.append(result)
             advance(1)
     return results
@@ -60,24 +61,24 @@ def map_batches(
 def stream_batches(
     batches: Iterable[list[tuple[int, E]]],
     work: Callable[[list[tuple[int, E]]], list[T]],
-    in_flight: int,
+    concurrency: int,
 ) -> Generator[T]:
     """Runs a function on every batch with threads, and yields each result in order.
 
-    A result is yielded once it and all earlier ones are complete. At most `2 * in_flight` batches
-    are in memory, together with the results that wait for an earlier one. No batch is taken before
-    the first result is requested. After the generator is closed, no further batch starts; it waits
-    for those that run.
+    A result is yielded as soon as it and all earlier ones are complete. At most `2 * concurrency`
+    batches are in memory, together with the results that wait for an earlier one. No batch is read
+    before the first result is requested. After the generator is closed, no further batch starts,
+    and it waits for those that run.
 
     Args:
         batches: Batches of items with their positions; each position from 0 on occurs once.
         work: Function from a batch to one result for each of its items.
-        in_flight: Largest number of batches that run at the same time.
+        concurrency: Largest number of batches that run at the same time.
 
     Yields:
         The results in the order of the positions.
     """
-    in_flight = max(1, in_flight)
+    concurrency = max(1, concurrency)
     ordered = OrderedResults[T]()
     running: deque[tuple[list[int], Future[list[T]]]] = deque()
 
@@ -85,15 +86,15 @@ def stream_batches(
         positions, future = running.popleft()
         yield from ordered.add(positions, future.result())
 
-    with ThreadPoolExecutor(in_flight) as pool:
+    with ThreadPoolExecutor(concurrency) as pool:
         try:
             for batch in batches:
                 running.append(([position for position, _ in batch], pool.submit(work, batch)))
-                if len(running) >= 2 * in_flight:
+                if len(running) >= 2 * concurrency:
                     yield from wait_for_oldest()
             while running:
                 yield from wait_for_oldest()
         except BaseException:
-            # The pool still waits for batches that run: on Ctrl-C, too.
+            # Leaving the `with` block still waits for the batches that run, even after Ctrl-C.
             pool.shutdown(wait=False, cancel_futures=True)
             raise

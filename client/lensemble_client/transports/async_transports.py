@@ -16,11 +16,11 @@ from lensemble_client import request_headers
 from lensemble_client.transports.wire import (
     GRPC_CHANNEL,
     Parameters,
-    arrays,
-    inputs,
+    answer_rows,
     message_of,
-    outputs,
-    translated,
+    request_inputs,
+    request_outputs,
+    translate_error,
     with_timeout,
 )
 from lensemble_contract import contract
@@ -70,34 +70,34 @@ class AsyncGrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        tensors = inputs(self._triton, model, rows)
+        tensors = request_inputs(self._triton, model, rows)
         try:
             result = await self._client().infer(
                 model.name,
                 tensors,
-                outputs=outputs(self._triton, model),
+                outputs=request_outputs(self._triton, model),
                 request_id=request_headers.request_id.get(),
                 headers=request_headers.headers(),
                 parameters=with_timeout(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
         except Exception as error:
-            raise translated(error, timeout_s) from error
-        return arrays(result, model.outputs)
+            raise translate_error(error, timeout_s) from error
+        return answer_rows(result, model.outputs)
 
     async def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
         try:
             return bool(await self._client().is_model_ready(model, client_timeout=timeout_s))
         except Exception as error:
-            raise translated(error, timeout_s) from error
+            raise translate_error(error, timeout_s) from error
 
     async def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
         try:
             metadata = await self._client().get_server_metadata(client_timeout=timeout_s)
         except Exception as error:
-            raise translated(error, timeout_s) from error
+            raise translate_error(error, timeout_s) from error
         return f"{metadata.name} {metadata.version}"
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ class AsyncHttpTransport:
 
         self._aiohttp, self._triton = aiohttp, triton
         self._url = f"http{'' if tls is None else 's'}://{address}/v2"
-        self._context: Any = True if tls is None else tls.for_client()
+        self._context: Any = True if tls is None else tls.client_context()
         self._session: Any = None
 
     async def infer(
@@ -141,8 +141,8 @@ class AsyncHttpTransport:
     ) -> Rows:
         """See `Transport.infer`."""
         body, json_size = self._triton.InferenceServerClient.generate_request_body(
-            inputs(self._triton, model, rows),
-            outputs=outputs(self._triton, model),
+            request_inputs(self._triton, model, rows),
+            outputs=request_outputs(self._triton, model),
             request_id=request_headers.request_id.get(),
             parameters=with_timeout(parameters, timeout_s),
         )
@@ -157,8 +157,8 @@ class AsyncHttpTransport:
                 answer, header_length=None if size is None else int(size)
             )
         except Exception as error:
-            raise translated(error, timeout_s) from error
-        return arrays(result, model.outputs)
+            raise translate_error(error, timeout_s) from error
+        return answer_rows(result, model.outputs)
 
     async def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
@@ -175,7 +175,7 @@ class AsyncHttpTransport:
             metadata = json.loads(answer)
             return f"{metadata['name']} {metadata['version']}"
         except (ValueError, KeyError, TypeError) as error:
-            raise translated(error, timeout_s) from error
+            raise translate_error(error, timeout_s) from error
 
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
@@ -213,7 +213,7 @@ class AsyncHttpTransport:
             ):
                 answer = await response.read()
         except Exception as error:
-            raise translated(error, timeout_s) from error
+            raise translate_error(error, timeout_s) from error
         if response.status != HTTPStatus.OK:
             raise from_wire(str(response.status), message_of(answer))
         return answer, response.headers.get(_JSON_SIZE)

@@ -16,10 +16,10 @@ from lensemble_client.transports.async_transports import AsyncHttpTransport
 from lensemble_client.transports.wire import (
     GRPC_CHANNEL,
     Parameters,
-    arrays,
-    inputs,
-    outputs,
-    translated,
+    answer_rows,
+    request_inputs,
+    request_outputs,
+    translate_error,
     with_timeout,
 )
 from lensemble_contract import contract
@@ -92,34 +92,34 @@ class GrpcTransport:
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        tensors = inputs(self._triton, model, rows)
+        tensors = request_inputs(self._triton, model, rows)
         try:
             result = self._client.infer(
                 model.name,
                 tensors,
-                outputs=outputs(self._triton, model),
+                outputs=request_outputs(self._triton, model),
                 request_id=request_headers.request_id.get(),
                 headers=request_headers.headers(),
                 parameters=with_timeout(parameters, timeout_s),
                 client_timeout=timeout_s,
             )
         except Exception as error:
-            raise translated(error, timeout_s) from error
-        return arrays(result, model.outputs)
+            raise translate_error(error, timeout_s) from error
+        return answer_rows(result, model.outputs)
 
     def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
         try:
             return bool(self._client.is_model_ready(model, client_timeout=timeout_s))
         except Exception as error:
-            raise translated(error, timeout_s) from error
+            raise translate_error(error, timeout_s) from error
 
     def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
         try:
             metadata = self._client.get_server_metadata(client_timeout=timeout_s)
         except Exception as error:
-            raise translated(error, timeout_s) from error
+            raise translate_error(error, timeout_s) from error
         return f"{metadata.name} {metadata.version}"
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ def with_timeout(parameters: Parameters, timeout_s: float) -> dict[str, str | in
     return {contract.TIMEOUT_MS: max(1, round(timeout_s * 1000)), **parameters}
 
 
-def inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
+def request_inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
     """Converts rows to the inputs of a request, in binary.
 
     Args:
@@ -86,11 +86,11 @@ def _fill(value: Any, array: NDArray[Any], tensor: contract.Tensor) -> None:
         ) from error
 
 
-def outputs(triton: Any, model: contract.Model) -> list[Any]:
+def request_outputs(triton: Any, model: contract.Model) -> list[Any]:
     """Returns the requested outputs of a request: all outputs of the model, in binary.
 
     Args:
-        triton: As in `inputs`.
+        triton: As in `request_inputs`.
         model: The model to run.
 
     Returns:
@@ -99,7 +99,7 @@ def outputs(triton: Any, model: contract.Model) -> list[Any]:
     return [triton.InferRequestedOutput(tensor.name) for tensor in model.outputs]
 
 
-def arrays(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
+def answer_rows(result: Any, outputs: Sequence[contract.Tensor]) -> Rows:
     """Converts an answer to rows.
 
     Args:
@@ -129,7 +129,7 @@ def message_of(answer: bytes) -> str:
         return answer[:200].decode(errors="replace") or "no message"
 
 
-def translated(error: Exception, timeout_s: float) -> LensembleError:
+def translate_error(error: Exception, timeout_s: float) -> LensembleError:
     """Returns the error of Lensemble for an exception of tritonclient or its libraries.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from lensemble_client.calls import Measured
+from lensemble_client.results import Measured
 from lensemble_contract.errors import LensembleError
 
 access_log = logging.getLogger("lensemble.gateway.access")

@@ -23,8 +23,8 @@ from lensemble.gateway.inputs.request_schemas import (
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import EmbeddingsResponse, json_response, token_usage
 from lensemble_client import calls
-from lensemble_client.calls import Embedding, Measured
 from lensemble_client.quantization import quantize
+from lensemble_client.results import Embedding, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item

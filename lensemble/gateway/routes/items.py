@@ -20,7 +20,7 @@ from lensemble.gateway.responses import (
     json_response,
     token_usage,
 )
-from lensemble_client.calls import Measured
+from lensemble_client.results import Measured
 from lensemble_contract.errors import LensembleError, NotFoundError
 
 

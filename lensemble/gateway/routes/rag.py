@@ -19,7 +19,7 @@ from lensemble.gateway.routes.rag_sources import RagSource, picture_part, read_p
 from lensemble.gateway.routes.search import search_options
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import calls
-from lensemble_client.calls import Measured
+from lensemble_client.results import Measured
 from lensemble_contract.items import Item
 
 # Sources may contain instructions that somebody has hidden there. The last sentence lowers the risk

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lensemble.gateway.routes.search import hit_object
-from lensemble_client.calls import Hit
+from lensemble_client.results import Hit
 from lensemble_contract import contract
 
 # First bytes of an encoded picture -> subtype of its media type.

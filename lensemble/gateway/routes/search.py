@@ -14,7 +14,8 @@ from lensemble.gateway.inputs.request_schemas import SearchFields, SearchRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import SearchResponse, json_response, token_usage
 from lensemble_client import calls
-from lensemble_client.calls import Call, Hit, Measured
+from lensemble_client.calls import Call
+from lensemble_client.results import Hit, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 

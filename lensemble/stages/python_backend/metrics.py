@@ -36,7 +36,7 @@ _ERRORS_FROM_THE_START = (InternalError, NotReadyError, StorageError, DeadlineEx
 # The inputs that may become a label; callers' own words may not.
 _KNOWN_INPUTS = {
     *contract.PARAMETERS,
-    *(tensor.name for model in contract.PROCESSES.values() for tensor in model.inputs),
+    *(tensor.name for model in contract.PROCESS_MODELS.values() for tensor in model.inputs),
 }
 
 

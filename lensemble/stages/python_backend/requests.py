@@ -111,8 +111,8 @@ class Responses:
         try:
             rows = dict(self._stage.write(results))
             model = self._stage.model
-            if model.time is not None:
-                rows[model.time.name] = np.full((len(results), 1), compute_ms, np.float32)
+            if model.time_output is not None:
+                rows[model.time_output.name] = np.full((len(results), 1), compute_ms, np.float32)
             if contract.DEADLINE in model.outputs:
                 deadlines = np.full((len(results), 1), request.deadline, np.int64)
                 rows[contract.DEADLINE.name] = deadlines

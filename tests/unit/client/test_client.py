@@ -18,7 +18,7 @@ from lensemble_client import (
 from lensemble_client.transports.sync_transports import Transport
 
 DEADLINE_S = 60
-AT_ONCE = Retry(tries=3, first_s=0.0)
+AT_ONCE = Retry(tries=3, first_wait_s=0.0)
 
 
 class RecordingTransport:

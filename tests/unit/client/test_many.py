@@ -22,7 +22,7 @@ from lensemble_client import (
 from lensemble_client.batches import TEXT_BYTES_PER_REQUEST, batches
 
 DEADLINE_S = 60
-AT_ONCE = Retry(tries=3, first_s=0.0)
+AT_ONCE = Retry(tries=3, first_wait_s=0.0)
 
 
 class Requests:
@@ -277,7 +277,7 @@ def test_tries_end_with_the_timeout(kind, monkeypatch):
     monkeypatch.setattr("lensemble_client.retry.random.uniform", lambda least, most: most)
     monkeypatch.setattr("lensemble_client._sync.base.sleep", pass_time)
     monkeypatch.setattr("lensemble_client._async.base.sleep", pass_time_async)
-    caller = Caller(kind, retry=Retry(tries=100, first_s=0.1, most_s=0.4))
+    caller = Caller(kind, retry=Retry(tries=100, first_wait_s=0.1, max_wait_s=0.4))
     caller.transport.failures = [OverloadedError("busy")] * 100
     with pytest.raises(OverloadedError):
         caller.embed("x", timeout_s=1.0)
@@ -286,7 +286,7 @@ def test_tries_end_with_the_timeout(kind, monkeypatch):
 
 
 def test_waits_grow_and_differ():
-    waits = [list(Retry(tries=6, first_s=0.1, most_s=0.5).waits()) for _ in range(200)]
+    waits = [list(Retry(tries=6, first_wait_s=0.1, max_wait_s=0.5).waits()) for _ in range(200)]
     highest = np.max(waits, axis=0)
     assert (highest <= [0.1, 0.2, 0.4, 0.5, 0.5]).all()
     assert (highest > [0.05, 0.1, 0.2, 0.3, 0.3]).all()

@@ -23,7 +23,7 @@ from lensemble_client.testing import FakeServer, fake_async_client, fake_client,
 from lensemble_client.testing.filters import matches
 from tests.paths import ROOT
 
-AT_ONCE = Retry(tries=3, first_s=0.0)
+AT_ONCE = Retry(tries=3, first_wait_s=0.0)
 CARS = [
     Record("1", Item("a red car"), {"year": 2010}),
     Record("2", Item("a blue car"), {"year": 2015}),

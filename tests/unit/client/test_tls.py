@@ -25,10 +25,10 @@ def write(folder, authority, *names):
 
 
 def test_folder_is_read(tmp_path, authority):
-    tls = Tls.of(write(tmp_path, authority, "ca.crt", "tls.crt", "tls.key"))
+    tls = Tls.from_folder(write(tmp_path, authority, "ca.crt", "tls.crt", "tls.key"))
     assert (tls.authority, tls.certificate) == (tmp_path / "ca.crt", tmp_path / "tls.crt")
-    assert tls.for_client().get_ca_certs()
-    assert tls.for_server(mutual=True) is tls
+    assert tls.client_context().get_ca_certs()
+    assert tls.check_for_server(mutual=True) is tls
     assert set(tls.grpc_options()) == {
         "ssl",
         "root_certificates",
@@ -46,25 +46,25 @@ def test_folder_is_read(tmp_path, authority):
 )
 def test_incomplete_folder_is_refused(tmp_path, authority, names, reason):
     with pytest.raises(InvalidInputError, match=reason):
-        Tls.of(write(tmp_path, authority, *names))
+        Tls.from_folder(write(tmp_path, authority, *names))
 
 
 def test_server_needs_a_certificate_and_for_mutual_tls_an_authority(tmp_path, authority):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     with pytest.raises(InvalidInputError, match=r"needs tls.crt and tls.key"):
-        Tls.of(write(tmp_path / "a", authority, "ca.crt")).for_server(mutual=False)
-    own = Tls.of(write(tmp_path / "b", authority, "tls.crt", "tls.key"))
-    assert own.for_server(mutual=False)
+        Tls.from_folder(write(tmp_path / "a", authority, "ca.crt")).check_for_server(mutual=False)
+    own = Tls.from_folder(write(tmp_path / "b", authority, "tls.crt", "tls.key"))
+    assert own.check_for_server(mutual=False)
     with pytest.raises(InvalidInputError, match=r"mutual TLS needs ca.crt"):
-        own.for_server(mutual=True)
+        own.check_for_server(mutual=True)
 
 
 def test_key_of_another_certificate_is_refused(tmp_path, authority):
     write(tmp_path, authority, "tls.crt", "tls.key")
     authority.issue_cert("127.0.0.1").private_key_pem.write_to_path(tmp_path / "tls.key")
     with pytest.raises(InvalidInputError, match="KEY_VALUES_MISMATCH"):
-        Tls.of(tmp_path).for_server(mutual=False)
+        Tls.from_folder(tmp_path).check_for_server(mutual=False)
 
 
 def test_scheme_and_certificates_go_together(tmp_path, authority):

@@ -33,7 +33,7 @@ def server():
 @pytest.fixture
 def settings(server, tmp_path, monkeypatch):
     server.reset()
-    monkeypatch.setattr(chat_client, "RETRY", Retry(tries=3, first_s=0.01))
+    monkeypatch.setattr(chat_client, "RETRY", Retry(tries=3, first_wait_s=0.01))
     return Settings(
         checkpoint=tmp_path,
         sentence="unused",
