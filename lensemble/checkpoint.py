@@ -101,7 +101,7 @@ def hash_files(
         progress: whether to show progress bars for large files.
 
     Returns:
-        Name -> SHA-256 as hex digits, and bytes.
+        Name -> SHA-256 as hex digits, and size in bytes.
     """
     return {
         name: (sha256_of(folder / name, progress=progress), (folder / name).stat().st_size)

@@ -148,7 +148,10 @@ class ChatClient:
         return self._parse(answer)
 
     def _error_of_status(self, status: int) -> LensembleError:
-        """Returns the error of a status, without the answer's text: some servers repeat the key."""
+        """Returns the error of a status.
+
+        It does not quote the answer, because some servers repeat the key in it.
+        """
         problem = f"{self._name} answered with status {status}"
         if status == 429:
             return OverloadedError(f"{problem}: too many requests; try again later")

@@ -152,7 +152,7 @@ class ClipEncoder:
 
 
 def _scale_and_shift(processor: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns scale and shift, (3,) each, so that x * scale - shift is what the processor does."""
+    """Returns scale and shift, (3,) each: the processor makes x * scale - shift of a pixel x."""
     factor = processor.rescale_factor if processor.do_rescale else 1.0
     mean = torch.zeros(3)
     std = torch.ones(3)

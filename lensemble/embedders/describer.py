@@ -1,4 +1,4 @@
-"""Describes pictures through a chat server; each picture is asked for only once."""
+"""Describes pictures through a chat server, and caches the descriptions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Describer:
         self._chat = ChatClient(settings)
 
     def __call__(self, items: Sequence[ChatInput]) -> list[Description | LensembleError]:
-        """Describes the pictures of several items at a time; each item has its own error.
+        """Describes the pictures of several items at the same time; each item has its own error.
 
         Args:
             items: any number of items.

@@ -24,7 +24,8 @@ from lensemble_contract.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-# How many times as fast as PyTorch ONNX Runtime must be; smaller gains are within timing noise.
+# ONNX Runtime is chosen if its speed is at least this many times that of PyTorch; smaller gains are
+# within timing noise.
 MIN_GAIN = 1.1
 
 # After this many seconds of trials, no further round begins.
@@ -53,7 +54,7 @@ def load_engine(checkpoint: Checkpoint, settings: Settings, device: str = "cpu")
         return torch_engine
     chosen = _faster_engine(torch_engine, checkpoint, settings)
     del torch_engine
-    chosen.trim_memory()  # returns what the other engine held
+    chosen.trim_memory()  # gives back what the other engine held
     return chosen
 
 
@@ -94,7 +95,7 @@ def _faster_engine(torch_engine: Engine, checkpoint: Checkpoint, settings: Setti
 
 
 def speed_ratio(engine: Engine, base: Engine) -> float:
-    """Measures how many times as fast as another engine an engine is.
+    """Measures the speed of one engine as a multiple of the speed of another.
 
     A single question and a full batch count equally.
 
@@ -103,7 +104,8 @@ def speed_ratio(engine: Engine, base: Engine) -> float:
         base: engine to compare with.
 
     Returns:
-        The geometric mean of both ratios; each is taken from the fastest passes.
+        The geometric mean of two ratios, one for the question and one for the batch. Each compares
+        the fastest round of both engines.
     """
     ratios = []
     for items in _trial_batches(engine.input_spec):
@@ -120,7 +122,7 @@ def speed_ratio(engine: Engine, base: Engine) -> float:
 
 
 def _trial_batches(spec: InputSpec) -> tuple[list[Features], ...]:
-    """Makes a single question, and a batch as many callers at a time fill it."""
+    """Makes a single question, and a batch like one of many callers at the same time."""
     question = synthetic_texts([12], spec)
     picture = synthetic_picture(8 * spec.merge_size, spec)
     return question, [*synthetic_texts([16] * 12, spec), *[picture] * 4]

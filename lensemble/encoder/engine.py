@@ -207,7 +207,7 @@ class Engine(ABC):
         self.vectors(synthetic_texts([_SELF_TEST_TOKENS], self.input_spec))
 
     def trim_memory(self) -> None:
-        """Returns memory that passes have freed to the kernel; to be called while idle."""
+        """Gives freed memory back to the kernel; to be called while no pass runs."""
         if self.device.type == "cpu":
             return_freed_memory()
 

@@ -1,10 +1,10 @@
-"""What glibc does with memory that this process frees: an encoder on CPUs keeps it for a while.
+"""Makes glibc keep the memory that this process frees, and return it to the kernel later.
 
 Every pass allocates and frees tensors of some megabytes. By default glibc returns such memory to
 the kernel at once, and the next pass waits while the kernel zeroes thousands of pages
-(docs/decisions.md has the figures). So the process keeps it. It would then stay as large as its
-largest pass made it, so it returns what is free once a minute while it is idle
-(`return_freed_memory`).
+(docs/decisions.md has the figures). So an encoder on CPUs keeps freed memory
+(`keep_freed_memory`). Its process would then stay as large as its largest pass made it, so it
+returns what is free once a minute while it is idle (`return_freed_memory`).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Returns freed memory that was kept to the kernel; takes some milliseconds.
+    """Returns the freed memory that this process has kept; takes some milliseconds.
 
     Returns:
-        Whether there was any; False if the C library is not glibc.
+        Whether any memory went back to the kernel; False if the C library is not glibc.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return trim is not None and trim(0) == 1

@@ -1,7 +1,7 @@
-"""Forms the batches of the encoder, and halves a batch that fails.
+"""Splits items into micro-batches, and halves a micro-batch that fails.
 
-Items that are encoded together must not fail together. So a batch that fails is halved and tried
-again, until only the items that caused the failure have an error.
+Items that are encoded together must not fail together. So a micro-batch that fails is halved and
+tried again, until only the items that caused the failure have an error.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def split_by_budgets(
 
 
 def split_by_padded_cost(costs: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Sorts items by cost and splits them into batches, for models that pad.
+    """Sorts items by cost and splits them into micro-batches, for models that pad.
 
-    Padding makes every item of a batch cost as much as the most expensive one.
+    Padding makes every item of a micro-batch cost as much as the most expensive one.
 
     Args:
         costs: cost of each item, such as its number of tokens.
-        budget: largest cost of a batch with its padding.
+        budget: largest cost of a micro-batch with its padding.
 
     Yields:
         Indices into `costs`, cheap items first. An item that exceeds the budget is alone.

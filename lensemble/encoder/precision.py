@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 # which the faster one may replace the trusted one.
 MIN_COSINE = 0.999
 
-# How many times as fast as fp32 bf16 must be on a CPU; docs/decisions.md has the measurements.
+# On a CPU, bf16 is tried if its speed is at least this many times that of fp32; docs/decisions.md
+# has the measurements.
 MIN_GAIN = 1.25
 
 _PRODUCT_SHAPE = (512, 1024, 1024)  # rows, inner dimension, columns

@@ -108,12 +108,12 @@ class CachingEncoder:
 
 
 def content_keys(items: Sequence[Features], *, valid_beyond_batch: bool) -> list[bytes]:
-    """Returns keys that are equal exactly if the content is.
+    """Returns a key for each item; two keys are equal if and only if the items' content is equal.
 
     Args:
         items: features of one batch.
         valid_beyond_batch: whether the keys will be compared with those of other batches. If not,
-            the whole content is hashed only where a cheaper key is not unique.
+            an item's whole content is hashed only if another item has the same cheap key.
     """
     if valid_beyond_batch:
         return [content_hash(item) for item in items]
@@ -135,7 +135,7 @@ def content_hash(item: Features) -> bytes:
 
 
 def _cheap_key(item: Features) -> bytes:
-    """Returns everything but the patches, of which only some rows are taken."""
+    """Returns all of the content except for the patches, of which it samples some rows."""
     rows = item.patches[:: max(1, len(item.patches) // _SAMPLED_ROWS)]
     sizes = len(item.input_ids).to_bytes(8, "little") + len(item.patches).to_bytes(8, "little")
     return sizes + item.input_ids.tobytes() + item.image_grid_thw.tobytes() + rows.tobytes()

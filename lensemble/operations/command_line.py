@@ -14,12 +14,13 @@ from lensemble.operations.installation import Installation
 from lensemble.settings import PREFIX, Settings
 from lensemble_contract.tls import Tls
 
-# How many turns the CPU threads of PyTorch spin while they wait for each other, before they sleep.
+# How many iterations the CPU threads of PyTorch spin while they wait for each other, before they
+# sleep.
 GOMP_SPINCOUNT = "1000"
 
-# How many compiled products PyTorch and oneDNN keep; each takes about a megabyte. Their default is
-# 1,024, but every pass has other sizes, so more of them are not used again. docs/decisions.md has
-# the measurements.
+# Capacities of the caches in which PyTorch and oneDNN keep oneDNN's primitives (operations compiled
+# for one size). A primitive takes about a megabyte. The default is 1,024, but nearly every pass has
+# new sizes, so older primitives are not used again. docs/decisions.md has the measurements.
 PRIMITIVES = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 
 # Triton's APIs that change the server, and that Lensemble does not need; see docs/security.md.
@@ -88,7 +89,7 @@ def _endpoint_options(endpoints: Endpoints) -> Iterator[str]:
     yield f"--http-port={endpoints.http}"
     yield f"--metrics-address={endpoints.plain_address}"
     yield f"--metrics-port={endpoints.metrics}"
-    # The key is random and not kept, so the APIs that require it are closed to everybody.
+    # Nobody knows the random key, so the APIs that require it are closed to everybody.
     restricted = f"{','.join(_CLOSED_APIS)}:admin-key={secrets.token_urlsafe(32)}"
     yield f"--grpc-restricted-protocol={restricted}"
     yield f"--http-restricted-api={restricted}"
@@ -120,8 +121,8 @@ def tritonserver_environment(installation: Installation, settings: Settings) -> 
     # Our own variables are not inherited: the models would read those whose settings are None.
     inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
     environment = {**inherited, **settings.to_env()}
-    # The threads of libgomp spin while they wait for each other. If other processes want their
-    # cores, a pass then takes ten times as long: docs/decisions.md.
+    # The threads of libgomp spin while they wait for each other. If other processes need the same
+    # cores, long spinning makes a pass take ten times as long (docs/decisions.md).
     environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
     for name, value in PRIMITIVES.items():
         environment.setdefault(name, value)

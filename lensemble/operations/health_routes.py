@@ -1,6 +1,6 @@
 """HTTP routes for the health of a supervised server.
 
-Triton's own health routes go on to answer 200 when a model process has died.
+Triton's own health routes still answer 200 after a model process has died.
 
 - `GET /live`: 200 while the supervisor runs.
 - `GET /ready`: 200 if the server serves; otherwise 503, with the reason.
@@ -115,7 +115,8 @@ class _Metrics:
         restarts = CounterMetricFamily(
             "lensemble_restarts", "Restarts after a fault, by reason.", labels=["reason"]
         )
-        # All reasons from the start: a counter that first appears as 1 shows no increase.
+        # All reasons exist from the start: a counter that first appears with the value 1 shows no
+        # increase.
         for reason in (*REASONS, START):
             restarts.add_metric([reason], state.restarts.get(reason, 0))
         yield restarts

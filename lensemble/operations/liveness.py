@@ -112,7 +112,7 @@ class LivenessCheck:
             timed_out = isinstance(error, DeadlineExceededError)
             answered = error is None or calls.proves_alive(error)
             if not timed_out or model in busy:
-                # If a model in a call makes no progress, `check_processes` finds it.
+                # `check_processes` finds a model that makes no progress in its call.
                 self._answered_at[model] = now
             self._failed_pings[model] = (
                 0 if answered or timed_out else self._failed_pings[model] + 1
@@ -138,7 +138,7 @@ class LivenessCheck:
                 continue
             read_at, cpu_before = self._cpu_times[record.pid]
             if read_at < record.since or now - read_at >= record.patience_s:
-                # CPU time is read when a call is seen first, then once per patience.
+                # CPU time is read when a call is first seen, and then once in each patience.
                 cpu_now = _cpu_s(process)
                 self._cpu_times[record.pid] = (now, cpu_now)
                 used_s, elapsed_s = cpu_now - cpu_before, now - read_at

@@ -155,7 +155,7 @@ class LogRelay:
             self._read()
         elif status.st_size > MAX_BYTES and self._file is not None:
             self._read()
-            os.truncate(path, 0)  # Triton appends, so it goes on at the beginning
+            os.truncate(path, 0)  # Triton appends, so it continues at the beginning
             self._file.seek(0)
 
     def _read(self) -> None:
@@ -168,7 +168,7 @@ class LogRelay:
                 self._flush()
             self._message_lines.append(text)
         if not lines and not self._partial:
-            self._flush()  # no further lines follow, such as those of a traceback
+            self._flush()  # the message is complete: no further lines (of a traceback) follow
 
     def _flush(self) -> None:
         if self._message_lines:

@@ -49,12 +49,12 @@ def with_instance_counts(settings: Settings) -> Settings:
 def write_repository(settings: Settings, target: Path) -> Path:
     """Writes a model repository of the served models, for one tritonserver.
 
-    The models are copies (a few kilobytes), not links: instance counts are set in them, and an
-    edited repository must not change the package.
+    The models are copies (a few kilobytes) and not links, because instance counts are written into
+    them, and because editing a repository must not change the package.
 
     Args:
-        settings: The server's settings.
-        target: A folder that does not exist, or an older repository, which is replaced.
+        settings: the server's settings.
+        target: a folder that does not exist, or an older repository, which is replaced.
 
     Returns:
         The folder.

@@ -43,13 +43,13 @@ def wait_until_ready(
         http_url: URL of Triton's HTTP port.
         ports: all ports on which it must listen.
         log_file: its log.
-        timeout_s: most seconds to wait.
+        timeout_s: largest number of seconds to wait.
 
     Raises:
-        PortTakenError: It ended because a port is taken.
-        InternalError: It ended, or was stopped; the message has the end of its log.
-        DeadlineExceededError: It was not ready in time. The message has the stacks of the model
-            processes for which it waits; their processes may be dead then.
+        PortTakenError: Tritonserver ended because a port is taken.
+        InternalError: Tritonserver ended, or was stopped; the message has the end of its log.
+        DeadlineExceededError: Tritonserver was not ready in time. The message has the stacks of the
+            processes of the models that are not ready. Asking for the stacks may have killed them.
     """
     deadline = time.monotonic() + timeout_s
     waiting = list(models)
@@ -93,7 +93,7 @@ def _is_ready(http_url: str, model: str) -> bool:
 
 
 def _listens_on(pid: int, ports: set[int]) -> bool:
-    """Whether it is this process that listens on the ports.
+    """Whether this process is the one that listens on the ports.
 
     Between `free_ports` and Triton's own bind, seconds later, another server may take a port. That
     server then reports all models as ready, while this one ends.
@@ -102,7 +102,7 @@ def _listens_on(pid: int, ports: set[int]) -> bool:
 
     try:
         sockets = psutil.Process(pid).net_connections("tcp")
-    except psutil.AccessDenied:  # a hardened system: assume that it does
+    except psutil.AccessDenied:  # on a hardened system: assume that it listens
         return True
     except psutil.Error:
         return False
@@ -110,10 +110,11 @@ def _listens_on(pid: int, ports: set[int]) -> bool:
 
 
 def _stacks(pid: int, models: Sequence[str], log_file: Path) -> str:
-    """The stacks of the processes of some models, which they write to the log on SIGUSR1.
+    """Makes the processes of some models write their stacks to the log, and returns the stacks.
 
-    `lensemble.stages.python_backend` installs that handler. A process that has not come so far dies
-    of the signal, so this is only for a server that is given up.
+    They do so on SIGUSR1, with the handler that `lensemble.stages.python_backend.load` installs.
+    The signal kills a process that has not installed it yet, so this is only for a server that will
+    be stopped anyway.
     """
     import psutil
 

@@ -1,4 +1,4 @@
-"""Ends programs in order when a signal asks them to."""
+"""Lets a program clean up before it ends when a signal asks it to end."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 def stop_on_signals() -> Iterator[None]:
     """Raises KeyboardInterrupt on SIGTERM and SIGHUP, as on Ctrl-C, so that `with` blocks are left.
 
-    SIGINT gets the handler, too: a shell script starts its background jobs with SIGINT ignored.
-    Only the first signal counts. `timeout`, for example, sends two, and the second one would
-    interrupt the stopping of the server.
+    SIGINT needs the handler, too, because a shell script starts its background jobs with SIGINT
+    ignored. Only the first signal counts: `timeout`, for example, sends two, and the second one
+    would interrupt the stopping of the server.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

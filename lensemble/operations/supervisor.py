@@ -28,7 +28,7 @@ from lensemble_contract.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks at the processes, and between two pings.
+# Seconds between two checks of the processes, and between two pings.
 CHECK_EVERY_S = 0.25
 PING_EVERY_S = 2.0
 
@@ -38,6 +38,7 @@ MAX_STARTS = 5
 # The reason of a restart after a failed start.
 START = "start"
 
+# Seconds between two tries to stop a server that is just being started.
 _JOIN_S = 0.2
 # Seconds before the second start; the wait doubles from start to start.
 _FIRST_WAIT_S = 1.0
@@ -108,7 +109,7 @@ class Supervisor:
         """Waits until there is no server left to watch.
 
         Args:
-            timeout_s: most seconds to wait; None waits without limit.
+            timeout_s: largest number of seconds to wait; None waits without limit.
 
         Returns:
             Whether watching has ended.

@@ -58,7 +58,8 @@ class TritonServer:
         grpc_port: TCP port for gRPC; 0 takes a free one.
         http_port: TCP port for HTTP; 0 takes a free one.
         metrics_port: TCP port for metrics; 0 takes a free one.
-        address: address to listen on; other than loopback only with NVIDIA's images.
+        address: address to listen on; only NVIDIA's images may listen on others than
+            loopback.
         tritonserver: path of the program; None searches for it.
         repository: folder of models, as `model_repository.write_repository` writes it; its
             `config.pbtxt` files may be edited. None writes one for these settings.
@@ -69,7 +70,7 @@ class TritonServer:
         start_timeout_s: seconds within which the models must be ready, for each try.
         start_tries: number of tries. A try fails if the server is not ready in time, or if another
             program takes one of its ports meanwhile. The bundled server hangs at about one start in
-            a hundred: a model process is ready, but tritonserver goes on to wait for it.
+            a hundred: a model process is ready, but tritonserver keeps waiting for it.
 
     Attributes:
         grpc_url: URL for `Client`, once started.
@@ -257,7 +258,7 @@ class TritonServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C then reaches only this process, which stops the server in order.
+                # Ctrl-C then reaches only this process, which stops the server properly.
                 start_new_session=True,
             )
 

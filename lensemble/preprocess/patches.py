@@ -2,7 +2,7 @@
 
 The reference (`Qwen2VLImageProcessor` without resizing) makes float32 rows in which every still
 frame stands twice. Here a row is the 768 uint8 values of one 16x16 patch, an eighth of the bytes.
-The encoder's `PatchEmbedding` makes up for the scaling and the second frame.
+`PatchEmbedding` in the encoder scales them and accounts for the second frame.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def smart_resize(height: int, width: int, profile: ImageProfile) -> tuple[int, i
     """Computes the size at which the model sees a picture.
 
     Both sides become multiples of 32 pixels, and the area stays within the profile's limits. The
-    rule is the reference's (qwen-vl-utils `smart_resize`), except in one corner: when a very thin
-    picture is reduced, each side keeps at least 32 pixels, where the reference gets 0 and fails.
+    rule is the reference's (qwen-vl-utils `smart_resize`), except in one case: when a very thin
+    picture is reduced, each side keeps at least 32 pixels. The reference gets 0 there and fails.
 
     Args:
         height: height in pixels.

@@ -2,7 +2,7 @@
 
 A prompt is built from ids, part by part, and never as one string. Special tokens come from the
 profile, and the user's text is tokenized with special tokens switched off. So `<|image_pad|>`
-inside a user's text is ordinary text, whereas the reference would take it for a picture. The
+inside a user's text is ordinary text; the reference would take it for a picture. The
 tokenizer treats the parts between special tokens separately, so the ids equal those of the rendered
 chat template.
 """

@@ -15,8 +15,9 @@ from lensemble.scheduling.lanes import TEXT
 from lensemble.scheduling.wait_times import WaitReader
 from lensemble_contract.errors import OverloadedError
 
-# This many requests may wait for any length of time; a slow model could serve nobody otherwise.
-# A client that sends many requests repeats refused ones until its timeout.
+# As long as no more requests than this wait, none is refused, however long they take: otherwise a
+# slow model could serve nobody. A client that sends many requests repeats refused ones until its
+# timeout.
 MIN_QUEUE = 4
 
 # Pictures and bulk requests are refused at this share of the longest wait. The rest is reserved
@@ -25,11 +26,11 @@ NON_TEXT_SHARE = 0.5
 
 
 class AdmissionControl:
-    """Refuses requests; in each preprocessing process.
+    """Decides which requests are refused. Each preprocessing process has one.
 
     Args:
         folder: folder of the shared files that the supervisor and the encoders write
-            (`wait_times`). None, or a folder without files, refuses no request.
+            (`wait_times`). If it is None or has no files, no request is refused.
         max_wait_s: longest wait in seconds; 0 refuses no request.
 
     Attributes:

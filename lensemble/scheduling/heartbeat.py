@@ -1,6 +1,6 @@
 """Heartbeats: each model process notes since when it has been working on its current call.
 
-Seen from outside, a process that hangs in a call looks idle, and Triton goes on to report it as
+Seen from outside, a process that hangs in a call looks idle, and Triton still reports it as
 ready. So each model process writes the start and the end of every call into a small file, which
 takes some microseconds, and the supervisor reads these files.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lensemble.scheduling.shared_file import SharedNumbers
 
-# Start of the current call (`time.monotonic()`, whose clock all processes of a machine share; 0
-# between calls), then the patience of the stage in seconds.
+# Two numbers: the start of the current call, and the patience of the stage in seconds. The start is
+# `time.monotonic()`, whose clock all processes of a machine share, or 0 between calls.
 _LAYOUT = struct.Struct("=dd")
 
 

@@ -82,7 +82,8 @@ class LaneScheduler(Generic[Row, Result]):
         self._closed = False
         self._busy = False
         self._answers: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        # Answers are sent by a thread of their own: each waits for Triton, the next pass need not.
+        # Another thread sends the answers, because sending waits for Triton, and the next pass
+        # must not.
         self._pass_thread = threading.Thread(target=self._run, name="passes", daemon=True)
         self._answer_thread = threading.Thread(target=self._send, name="answers", daemon=True)
         self._pass_thread.start()
@@ -101,17 +102,17 @@ class LaneScheduler(Generic[Row, Result]):
             self._changed.notify()
 
     def run_between_passes(self, callback: Callable[[], None]) -> None:
-        """Has a function called by the thread of the passes, before the next pass."""
+        """Lets the thread of the passes call a function before its next pass."""
         with self._changed:
             self._callbacks.append(callback)
             self._changed.notify()
 
     @contextmanager
     def try_immediately(self, costs: Sequence[tuple[float, ...]]) -> Iterator[bool]:
-        """Whether the caller may compute rows now, in its own thread, instead of queueing them.
+        """Allows the caller to compute rows now, in its own thread, instead of queueing them.
 
-        It may if nothing else waits or is computed, and if the rows fit into one pass. The time
-        inside the block is then measured as that of a pass.
+        That is allowed if nothing else waits or is computed, and if the rows fit into one pass. The
+        time inside the `with` block is then measured as the time of a pass.
 
         Args:
             costs: for each row, its shares of a pass's budgets.
@@ -136,7 +137,7 @@ class LaneScheduler(Generic[Row, Result]):
         return lane.waiting_rows * lane.row_s * (1 + others)
 
     def close(self) -> None:
-        """Computes and answers what waits, then ends the threads; nothing can be submitted then."""
+        """Computes and answers what waits, then ends the threads. No request may come after it."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -173,7 +174,7 @@ class LaneScheduler(Generic[Row, Result]):
     def _clean_up_if_due(self) -> float:
         """Cleans up if it is due, and returns the seconds until it may be due again.
 
-        The lock is held: a request that arrives now waits for the milliseconds that it takes.
+        The lock is held, so a request that arrives meanwhile waits for some milliseconds.
         """
         now = self._clock()
         if now - self._cleaned_up_at < CLEAN_UP_EVERY_S:
@@ -253,7 +254,7 @@ class LaneScheduler(Generic[Row, Result]):
             lane.row_s = _average(lane.row_s, share_s / len(lane_costs))
 
     def _fits(self, cost: float) -> bool:
-        """Whether rows fit into one pass, by its budget and by the time that they take."""
+        """Whether rows of this cost fit into one pass, by its budgets and by the time they take."""
         return cost <= 1 and cost * self._full_pass_s <= MAX_PASS_S
 
     def _learn_pass_time(self, cost: float, pass_s: float) -> None:
@@ -267,7 +268,7 @@ class LaneScheduler(Generic[Row, Result]):
 
 
 def _budget_share(costs: Sequence[tuple[float, ...]]) -> float:
-    """Share of the budget that rows use, of the one that they use most."""
+    """The share that rows use of that budget of which they use most."""
     return max(map(sum, zip(*costs, strict=True)), default=0.0)
 
 

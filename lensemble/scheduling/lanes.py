@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 TEXT, PICTURE, BULK = "text", "picture", "bulk"
 LANES = (TEXT, PICTURE, BULK)
 
-# Requests with more rows than this come from bulk callers: they use the bulk lane.
+# Requests with more rows than this wait in the bulk lane.
 BULK_ROWS = 8
 
 
@@ -65,7 +65,7 @@ class Lane:
         used_s: seconds of passes that the lane has had, as fair queueing counts them.
         row_s: seconds that one row takes, as a moving average; 0 before the first pass.
         waited_s: sum of the times that rows waited before their pass, in seconds.
-        passes_s: sum over the computed rows; each counts the whole duration of its pass.
+        passes_s: sum over the computed rows of the whole duration of each row's pass, in seconds.
         started_rows: number of rows that were put into a pass.
     """
 

@@ -26,7 +26,7 @@ POLL_S = 0.05
 IDLE_POLL_S = 0.25
 
 _HTTP_TIMEOUT_S = 0.25
-# Finished requests of about the last so many seconds determine the rate.
+# The rate is measured over about this many seconds before now.
 _WINDOW_S = 5.0
 _MODELS = (contract.PREPROCESS.name, contract.QWEN3_VL.name)
 # A regular expression instead of `prometheus_client.parser`, which parses all families and would
@@ -37,11 +37,11 @@ _METRIC = re.compile(
 
 
 class QueueMonitor:
-    """Reads Triton's metrics in a thread of its own and writes the wait down; a context manager.
+    """Reads Triton's metrics and writes the wait, in a thread of its own; a context manager.
 
     Args:
         url: URL of Triton's metrics.
-        folder: folder of the shared files, where `AdmissionControl` reads.
+        folder: folder of the shared files; `AdmissionControl` reads the wait there.
     """
 
     def __init__(self, url: str, folder: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 class SharedNumbers:
-    """A mapped file of `count` float64 numbers.
+    """A few float64 numbers in a file that is mapped into memory.
 
     Args:
-        memory: the mapped file.
+        memory: the mapped file, of 8 bytes for each number.
     """
 
     def __init__(self, memory: mmap.mmap) -> None:

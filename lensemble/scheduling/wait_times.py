@@ -1,7 +1,7 @@
 """How long a new request would have to wait, passed between processes through small files.
 
 The supervisor writes the wait in Triton's own queues (`TritonWait`). Each encoder process writes
-the wait in its lanes (`LaneWaits`). The preprocessing processes read both (`read_waits`).
+the wait in its lanes (`LaneWaits`). The preprocessing processes read both (`WaitReader`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FILE = "admission"
 
 
 class Wait(NamedTuple):
-    """The queue before a new request.
+    """How long a new request would wait, and behind how many others.
 
     Attributes:
-        seconds: how long it would wait.
-        queued: number of requests (in lanes: rows) that wait already.
+        seconds: seconds that it would wait.
+        queued: number of requests that wait already; in lanes, number of rows.
     """
 
     seconds: float
@@ -34,7 +34,7 @@ class Wait(NamedTuple):
 
 
 class TritonWait:
-    """Writer of the wait in Triton's queues; in the supervisor's process.
+    """Writes the wait in Triton's queues. The supervisor has one.
 
     Args:
         folder: folder of the shared files.
@@ -59,7 +59,7 @@ class TritonWait:
 
 
 class LaneWaits:
-    """Writer of the waits in one encoder's lanes; in the encoder's process.
+    """Writes the waits in the lanes of one encoder. Each encoder process has one.
 
     Args:
         folder: folder of the shared files. If it is None or missing, nothing is written.
@@ -83,7 +83,7 @@ class LaneWaits:
 
 
 class WaitReader:
-    """Reads what the writers above wrote; in each preprocessing process.
+    """Reads what both writers wrote. Each preprocessing process has one.
 
     Args:
         folder: folder of the shared files; None if nobody writes.
@@ -95,7 +95,7 @@ class WaitReader:
         self._encoders: list[SharedNumbers] = []
 
     def read(self, lane: str) -> Wait | None:
-        """The wait of a new request; None while no supervisor has written any.
+        """The wait of a new request; None if no supervisor has written one yet.
 
         Args:
             lane: lane of the request, one of `LANES`.
@@ -111,7 +111,10 @@ class WaitReader:
         return Wait(in_triton.seconds + in_lane[0], in_triton.queued + in_lane[1])
 
     def _open(self) -> bool:
-        """Opens the files. The supervisor's comes last: by then every encoder has its own."""
+        """Opens the files, as soon as there is one of the supervisor.
+
+        The supervisor creates it when all models are ready, so the encoders' files exist by then.
+        """
         if self._folder is None:
             return False
         try:

@@ -104,7 +104,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         return features.copy(), dimensions, deadline
 
     def check(self) -> None:
-        """See `Stage.check`. On a GPU, every pass fails once its context is lost."""
+        """See `Stage.check`. After a CUDA context is lost, for example, every pass fails."""
         self._encoder.self_test()
 
     def counters(self) -> Sequence[Counter]:

@@ -49,7 +49,7 @@ def text(parameters: Parameters, name: str) -> str:
 
 
 def number(parameters: Parameters, name: str, default: float) -> float:
-    """A parameter that is a finite number, also as text.
+    """A parameter that is a finite number, or the text of one.
 
     Raises:
         InvalidInputError: The parameter is not a finite number.
@@ -67,7 +67,7 @@ def number(parameters: Parameters, name: str, default: float) -> float:
 
 
 def whole_number(parameters: Parameters, name: str) -> int | None:
-    """A parameter that is a whole number, also as text; None if it is absent.
+    """A parameter that is a whole number, or the text of one; None if it is absent.
 
     Raises:
         InvalidInputError: The parameter is not a whole number.
@@ -107,7 +107,7 @@ def names(parameters: Parameters, name: str, limit: int) -> tuple[str, ...]:
 
 
 def deadline_of(rows: Rows, parameters: Parameters) -> int:
-    """The deadline of a request: the one that an earlier model passed on, or counted from now.
+    """The deadline of a request: what an earlier model passed on, or else now plus the timeout.
 
     Args:
         rows: input tensors of the request.

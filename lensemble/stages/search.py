@@ -124,7 +124,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         }
 
     def check(self) -> None:
-        """See `Stage.check`. Errors of the index are ignored: a restart cannot repair them."""
+        """See `Stage.check`. It ignores errors of the index, because a restart cannot repair it."""
         if self._index is not None:
             with contextlib.suppress(LensembleError):
                 self._index.refresh()

@@ -144,7 +144,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         return [row if isinstance(row, LensembleError) else self._checked(row) for row in upserts]
 
     def _checked(self, row: StoreRow) -> StoreRow | LensembleError:
-        """The row, or its error, which is known before anything of its request is written."""
+        """Returns the row, or its error: errors are found before anything is written."""
         assert self._store is not None
         self._checked_dimension = self._store.dimension
         try:

@@ -88,8 +88,10 @@ class SegmentGroup:
         count: number of segments.
         length: length of the longest one. Shorter ones are padded at their end, which no earlier
             token sees in causal attention.
-        start: first token of the group, if its segments have one length and follow one another.
-        rows: (count * length,) int64, the rows of all tokens, otherwise.
+        start: first token of the group. It counts only without `rows`: then the segments have the
+            same length and follow one another.
+        rows: (count * length,) int64, the rows of all tokens, padding included; None if the
+            segments begin at `start`.
     """
 
     count: int
@@ -123,9 +125,10 @@ class SegmentPlan:
 
 @functools.lru_cache(maxsize=_CACHE_SIZE)
 def _plan_neighbours(boundaries: tuple[int, ...], device: torch.device) -> SegmentPlan:
-    """Groups neighbours of exactly one length.
+    """Groups neighbouring segments of equal length.
 
-    This is for pictures: copying their rows would cost more than the calls that it saves.
+    This is for pictures. It leaves their rows where they are: grouping other pictures would copy
+    rows, which costs more than the calls that it saves.
     """
     groups, start = [], boundaries[0]
     lengths = (end - begin for begin, end in itertools.pairwise(boundaries))

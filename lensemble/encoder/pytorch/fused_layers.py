@@ -1,9 +1,9 @@
 """The layers of both towers with fewer and larger operations, made from the same weights.
 
-The number of operations limits small batches, not their arithmetic. So one product computes
-queries, keys and values instead of three; one product computes gate and up instead of two; queries
-and keys are normalized and rotated together; and the product before a residual adds it. In fp32 the
-vectors differ from those of Transformers' layers in the last bit; tests compare both.
+The time of a small batch depends on the number of operations and hardly on their arithmetic. So
+queries, keys and values are one product instead of three, gate and up are one instead of two,
+queries and keys are normalized and rotated together, and the product before a residual adds it. In
+fp32 the vectors differ from those of Transformers' layers in the last bit; tests compare both.
 
 These layers are for serving only: the weights are laid out differently than in the checkpoint, and
 sums are computed in place.

@@ -17,7 +17,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# How many times as fast as one thread all threads must be; docs/decisions.md gives the reason.
+# All threads are used if their speed is at least this many times that of one thread;
+# docs/decisions.md gives the reason.
 MIN_GAIN = 1.25
 
 # Sizes of the passes that are timed, in rows: tokens and patches together.

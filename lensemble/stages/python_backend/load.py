@@ -1,4 +1,4 @@
-"""Makes the model of a model process, as its `initialize` asks for it."""
+"""Makes the object that does the work of a `model.py`; its `initialize` calls `load_model`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lensemble.stages.stage import LaneStage, Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 
-# `kill -USR1` on a model process writes the stacks of its threads to the server's log. It is
-# registered at the import, so that it also shows where `initialize` hangs.
+# `kill -USR1` on a model process writes the stacks of its threads to the server's log. The
+# handler is installed at import, so that the stacks also show where `initialize` hangs.
 faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
 
 

@@ -31,9 +31,10 @@ _ROWS = ("lensemble_lane_rows_total", "Rows that were put into a pass.")
 
 # Least seconds between two updates. An update of one metric takes about 30 us.
 _UPDATE_EVERY_S = 0.1
-# Alerts ask for these from the start: a counter that first appears as 1 shows no increase.
+# Alerts watch these errors, so their counters exist from the start, at 0: a counter that first
+# appears with the value 1 shows no increase.
 _ERRORS_FROM_THE_START = (InternalError, NotReadyError, StorageError, DeadlineExceededError)
-# The inputs that may become a label; callers' own words may not.
+# Only these names become values of the label `input`; words of callers do not.
 _KNOWN_INPUTS = {
     *contract.PARAMETERS,
     *(tensor.name for model in contract.PROCESS_MODELS.values() for tensor in model.inputs),
@@ -106,7 +107,7 @@ class MetricsPublisher:
             self._metrics[INFO_METRIC,] = metric, 1
 
     def is_due(self) -> bool:
-        """Whether the last update is long enough ago for the next one."""
+        """Whether the last update was long enough ago to do the next one."""
         return time.monotonic() - self._updated_at >= _UPDATE_EVERY_S
 
     def update(self, readings: Sequence[Counter | Gauge]) -> None:

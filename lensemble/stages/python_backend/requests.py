@@ -38,7 +38,7 @@ class ModelRequest:
         id: the caller's id of the request; any text.
         rows: for each row, what the stage read, or the error for which it was refused.
         deadline: see `lensemble.scheduling.deadline`.
-        is_ping: whether the request only asks if the model works (`contract.PING`).
+        is_ping: whether the request only asks whether the model works (`contract.PING`).
     """
 
     id: str = ""
@@ -48,7 +48,7 @@ class ModelRequest:
 
     @property
     def is_computed(self) -> bool:
-        """Whether its rows go to the stage: all of them do, or none."""
+        """Whether the stage computes its rows. If any of them is an error, it computes none."""
         return not self.is_ping and not any(isinstance(row, LensembleError) for row in self.rows)
 
 
