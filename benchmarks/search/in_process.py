@@ -1,7 +1,7 @@
 """Indexes inside this process: time to build, memory, speed and recall.
 
 Each is built with all cores and searched with one thread, as the server does it. A kind that stores
-compressed vectors rescores its candidates with the whole vectors, as the server does too.
+compressed vectors rescores its candidates with the full-precision vectors, as the server does too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.common.timing import ratio, time_in_turn
 from benchmarks.search.corpora import CorpusWithQueries, MeasurementBudget
 from benchmarks.search.peer_libraries import BUILDERS, Parameters, Search
 from lensemble.index.snapshots import faiss_index, kinds
-from lensemble.index.snapshots.exact_search import select_top_k
+from lensemble.index.snapshots.exact_search import select_top_k, true_scores
 from lensemble.index.snapshots.ground_truth import K
 from lensemble.index.snapshots.kinds import KINDS, Kind
 from lensemble.index.snapshots.tune import effort_steps
@@ -176,7 +176,7 @@ def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search
     Args:
         kind: Kind of the index.
         index: `faiss.Index` of the vectors.
-        vectors: Whole vectors (N, D) float32, for kinds that store compressed vectors.
+        vectors: Full-precision vectors (N, D) float32, for kinds that store compressed vectors.
     """
 
     def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
@@ -184,8 +184,8 @@ def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search
         count = K * max(1, parameters.get("rerank", 1))
         scores, positions = index.search(queries, count, params=faiss_parameters)
         if kind.rerank:
-            for n, row in enumerate(positions):
-                scores[n] = np.where(row >= 0, vectors[row] @ queries[n], -np.inf)
+            exact_scores = true_scores(queries, positions, vectors)
+            scores = np.where(positions >= 0, exact_scores, -np.inf)
             scores, positions = select_top_k(scores, positions, K)
         nearest: NDArray[np.int64] = positions
         return nearest

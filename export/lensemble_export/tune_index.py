@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index import check_query
-from lensemble.index.snapshots.kinds import KINDS, check_kind_name
+from lensemble.index import check_vector
+from lensemble.index.snapshots.kinds import KINDS, kind_of
 from lensemble.index.snapshots.measure import SearchMeasurement, measure_kinds
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError
@@ -32,11 +32,11 @@ def measure_index(
         One measurement per kind and search effort, as soon as it is taken.
 
     Raises:
-        InvalidInputError: There is no index, it has less than two items, a kind is unknown, or the
-            queries do not fit.
+        InvalidInputError: There is no index, it has fewer than two items, a kind is unknown, or
+            the queries have another dimension.
         StorageError: The store is damaged.
     """
-    chosen = [KINDS[check_kind_name(name)] for name in (kinds or KINDS)]
+    chosen = [kind_of(name) for name in (kinds or KINDS)]
     with Store.open(folder) as store:
         vectors = store.read_contents().vectors
         query_vectors = None if queries is None else _load_queries(queries, store.dimension)
@@ -45,11 +45,11 @@ def measure_index(
     yield from measure_kinds(vectors, chosen, query_vectors, threads=len(os.sched_getaffinity(0)))
 
 
-def plot_measurements(points: Sequence[SearchMeasurement], path: Path) -> Path:
+def plot_measurements(measurements: Sequence[SearchMeasurement], path: Path) -> Path:
     """Draws recall against speed, and against memory.
 
     Args:
-        points: measurements to draw.
+        measurements: measurements to draw.
         path: PNG file to write.
 
     Returns:
@@ -62,11 +62,11 @@ def plot_measurements(points: Sequence[SearchMeasurement], path: Path) -> Path:
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     speed, memory = figure.subplots(1, 2, sharey=True)
-    for kind in dict.fromkeys(point.kind for point in points):
-        of_kind = [point for point in points if point.kind == kind]
-        recalls = [point.recall_at_10 for point in of_kind]
-        speed.plot([32_000 / point.ms_32 for point in of_kind], recalls, "o-", label=kind)
-        memory.plot([point.memory_bytes / 2**20 for point in of_kind], recalls, "o", label=kind)
+    for kind in dict.fromkeys(measurement.kind for measurement in measurements):
+        points = [measurement for measurement in measurements if measurement.kind == kind]
+        recalls = [point.recall_at_10 for point in points]
+        speed.plot([32_000 / point.ms_32 for point in points], recalls, "o-", label=kind)
+        memory.plot([point.memory_bytes / 2**20 for point in points], recalls, "o", label=kind)
     speed.set(xlabel="queries per second, 32 per call, one thread", ylabel="recall@10")
     memory.set(xlabel="memory of the index in MiB")
     for axes in (speed, memory):
@@ -88,6 +88,6 @@ def _load_queries(path: Path, dimension: int) -> NDArray[np.float32]:
             f"shape {vectors.shape}; expected (Q, {dimension})", field="queries"
         )
     for vector in vectors:
-        check_query(dimension, vector)
+        check_vector(dimension, vector)
     queries: NDArray[np.float32] = np.ascontiguousarray(vectors, np.float32)
     return queries

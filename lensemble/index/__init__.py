@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lensemble.index.query import IndexHit, Query
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
-__all__ = ["Index", "IndexHit", "Query", "check_id", "check_profile", "check_query"]
+__all__ = ["Index", "IndexHit", "Query", "check_id", "check_profile", "check_vector"]
 
 MAX_ID_BYTES = 512
 
@@ -38,8 +38,8 @@ class Index(Protocol):
 
         Returns:
             For each query up to `top_k` hits, nearest first, or the query's own error. There are
-            fewer hits only if fewer items match; an approximate index may return items that are
-            less near in place of nearer ones.
+            fewer hits only if fewer items match. An approximate kind of index may miss a near item
+            and return one that is less near.
 
         Raises:
             StorageError: The store is damaged.
@@ -47,32 +47,32 @@ class Index(Protocol):
         """
 
 
-def check_profile(name: str, hash_: str, vectors_hash: str) -> None:
+def check_profile(index_name: str, index_hash: str, vectors_hash: str) -> None:
     """Checks that vectors can be compared with those of an index.
 
     Args:
-        name: name of the index's profile.
-        hash_: hash of the index's profile.
+        index_name: name of the index's profile.
+        index_hash: hash of the index's profile.
         vectors_hash: hash of the profile of the vectors.
 
     Raises:
         InvalidInputError: The hashes differ.
     """
-    if hash_ != vectors_hash:
+    if index_hash != vectors_hash:
         raise InvalidInputError(
-            f"the index was built under profile {name!r} {hash_}, the vectors were made under "
-            f"{vectors_hash}; they cannot be compared: use the checkpoint of the index, or build "
-            "the index again with this one",
+            f"the index was built under profile {index_name!r} {index_hash}, and the vectors were "
+            f"made under {vectors_hash}; they cannot be compared: use the checkpoint of the index, "
+            "or build the index again with the checkpoint of the vectors",
             field="profile",
         )
 
 
 def check_id(id_: str) -> None:
-    """Checks that an id can be sent: it must have 1 to `MAX_ID_BYTES` bytes of UTF-8.
+    """Checks that an id has 1 to `MAX_ID_BYTES` bytes of UTF-8.
 
     Raises:
-        InvalidInputError: The id is empty or too long, or it has a lone surrogate. Python puts lone
-            surrogates into file names that are not UTF-8.
+        InvalidInputError: The id is empty or too long, or it contains a lone surrogate. Python puts
+            lone surrogates into the names of files whose bytes are not UTF-8.
     """
     try:
         size = len(id_.encode())
@@ -84,17 +84,21 @@ def check_id(id_: str) -> None:
         )
 
 
-def check_query(dimension: int, query: Sequence[int] | NDArray[Any]) -> None:
-    """Checks that an index of the given dimension can answer a query vector (D,).
+def check_vector(dimension: int, vector: Sequence[int] | NDArray[Any]) -> None:
+    """Checks a vector that is to be stored in an index, or searched in it.
+
+    Args:
+        dimension: dimension of the index.
+        vector: (D,) numbers.
 
     Raises:
-        InvalidInputError: The vector has another length, or a value that is not finite.
+        InvalidInputError: The vector has another dimension, or a value that is not finite.
     """
-    if len(query) != dimension:
+    if len(vector) != dimension:
         raise InvalidInputError(
-            f"the query has {len(query)} dimensions, the index {dimension}; leave `dimensions` "
-            "out, or build an index of that length",
+            f"the vector has {len(vector)} dimensions, the index {dimension}; leave `dimensions` "
+            "out, or build an index of that dimension",
             field="embedding",
         )
-    if not np.isfinite(query).all():
+    if not np.isfinite(vector).all():
         raise InvalidInputError("a value is not finite; send finite numbers", field="embedding")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class IndexHit(NamedTuple):
-    """One found item; a tuple, because a result may have hundreds of them.
+    """One item that a search found; a tuple, because a result may contain hundreds of them.
 
     Attributes:
         id: the caller's id.
@@ -28,13 +28,13 @@ class Query:
     """One query.
 
     Attributes:
-        vector: (D,) float32, unit length; None takes the vector of the stored item `like`.
+        vector: (D,) float32, unit length; None means the vector of the stored item `like`.
         top_k: maximum number of hits.
         filter: JSON text of a filter on documents (`storage.filter`); empty for none.
         exclude: ids that must not be returned.
         min_score: lowest score of a hit.
-        like: id of a stored item to search the neighbours of; the item itself is excluded. Empty if
-            `vector` is set.
+        like: id of a stored item whose neighbours are searched; the item itself is excluded. Empty
+            if `vector` is set.
     """
 
     vector: NDArray[np.float32] | None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.index import IndexHit, Query, check_profile, check_query
+from lensemble.index import IndexHit, Query, check_profile, check_vector
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.settings import Settings
@@ -94,7 +94,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             profile_dimension=self._profile.dimension,
         )
         for vector in vectors:
-            check_query(length, vector)
+            check_vector(length, vector)
         return [Query(vector, top_k, condition, exclude, min_score) for vector in vectors]
 
     def run(self, rows: Sequence[Query]) -> Sequence[list[IndexHit] | LensembleError]:

@@ -115,7 +115,7 @@ def test_request_is_written_completely_or_not_at_all(writer, profile):
         writer.upsert([f"g/{n}" for n in range(64)], invalid, profile=profile)
     with pytest.raises(InvalidInputError, match=r"id.*has 513 bytes; expected 1 to 512"):
         writer.upsert(["x" * 513], vectors[:1], profile=profile)
-    with pytest.raises(InvalidInputError, match="the query has 64 dimensions, the index 256"):
+    with pytest.raises(InvalidInputError, match="the vector has 64 dimensions, the index 256"):
         writer.upsert(["x"], vectors[:1, :64], profile=profile)
     assert writer.stats()["sequence"] == before
     assert len(set(writer.upsert([f"g/{n}" for n in range(64)], vectors, profile=profile))) == 64

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lensemble.index.query import IndexHit
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.storage.changes import Upsert
 from lensemble.index.storage.read_results import StoredItem
 from lensemble.index.storage.store import Store
@@ -309,7 +309,7 @@ def _check_snapshot(store: Store) -> None:
         try:
             Snapshot.load(store.folder, name)
             return
-        except DamagedError:
+        except DamagedSnapshotError:
             assert store.snapshot != name, f"snapshot {name} is current and cannot be loaded"
 
 

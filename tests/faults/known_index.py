@@ -25,7 +25,6 @@ QUERIES = np.stack([vector(9, n) for n in range(8)])
 REMEDIES = (
     "put a backup in its place",
     "make room on the disk",
-    "make room, or let",
     "see whether",
 )
 

@@ -25,7 +25,7 @@ import pytest
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.manifest import MANIFEST, SNAPSHOTS, snapshot_names
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
 from lensemble_cli.main import main
@@ -69,7 +69,7 @@ def test_flipped_bit_in_a_manifest(known, tmp_path):
     undetected = []
     for _ in range(60):
         place = flip_bit(path, draw)
-        with contextlib.suppress(DamagedError):
+        with contextlib.suppress(DamagedSnapshotError):
             if (manifest := Snapshot.load(folder, name).manifest) != intact:
                 undetected.append(f"{place}: {manifest}")
         path.write_bytes(data)

@@ -81,7 +81,7 @@ def test_snapshot_that_cannot_be_written(known, fork_server, tmp_path):
             worker = fork_server.start("compact_once", folder=folder, file_bytes=limit)
             _, (report,) = worker.wait()
             assert report.startswith("refused")
-            assert "the store is whole" in report
+            assert "the store is undamaged" in report
             assert not list((folder / SNAPSHOTS).glob(".*"))
             assert snapshot_names(folder) == before
             known.check(folder)

@@ -38,7 +38,7 @@ from lensemble.index.maintenance.create import write_index
 from lensemble.index.query import IndexHit
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.faiss_index import faiss_module
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.storage.changes import Change, Delete, Upsert
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.store import Store
@@ -159,7 +159,7 @@ def compact_once(report: Report, folder: str, file_bytes: int, fatal: bool = Fal
         return
     try:
         Snapshot.load(Path(folder), name)
-    except DamagedError as error:
+    except DamagedSnapshotError as error:
         report(f"damaged {error}")
     else:
         report(f"made {name}")

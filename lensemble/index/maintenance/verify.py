@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensemble.index.snapshots.manifest import newest_snapshot_sequence
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.storage.store import Store
 
 
@@ -49,6 +49,6 @@ def verify(folder: Path) -> VerifyReport:
     if current:
         try:
             Snapshot.load(folder, current)
-        except DamagedError as error:
+        except DamagedSnapshotError as error:
             damage = error.message
     return VerifyReport(rows, items, current, damage, sequence, newest)

@@ -1,1 +1,1 @@
-"""Search, stage 3: finds the nearest items to a vector."""
+"""Search, stage 3: finds the items that are nearest to a vector."""

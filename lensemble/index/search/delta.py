@@ -11,8 +11,8 @@ from lensemble.index.snapshots.exact_search import ScoredRows, nearest_rows
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-# Initial capacity for vectors. Growing copies all vectors while a search waits, so it starts large;
-# the operating system provides memory only for the pages that are written.
+# Initial capacity for vectors. It is large because growing copies all vectors while a search waits,
+# and costs little because the operating system provides memory only for pages that are written.
 _INITIAL_BYTES = 64 * 1024 * 1024
 
 
@@ -55,19 +55,19 @@ class Delta:
         if end > len(self._rows):
             initial = _INITIAL_BYTES // (4 * self._vectors.shape[1])
             capacity = max(initial, end, 2 * len(self._rows))
-            self._vectors = _grown(self._vectors, capacity)
-            self._rows = _grown(self._rows, capacity)
+            self._vectors = _copy_with_capacity(self._vectors, capacity)
+            self._rows = _copy_with_capacity(self._rows, capacity)
         self._vectors[start:end] = vectors
         self._rows[start:end] = rows
         self._positions.update(zip(rows.tolist(), range(start, end), strict=True))
 
     def remove(self, row: int) -> None:
         """Removes a row that is in the delta; the last row takes its position."""
-        last = len(self) - 1
+        last_position = len(self) - 1
         position = self._positions.pop(row)
-        if position != last:
-            self._vectors[position] = self._vectors[last]
-            self._rows[position] = self._rows[last]
+        if position != last_position:
+            self._vectors[position] = self._vectors[last_position]
+            self._rows[position] = self._rows[last_position]
             self._positions[int(self._rows[position])] = position
 
     def search(
@@ -86,7 +86,7 @@ class Delta:
         return nearest_rows(queries, rows, vectors, k)
 
 
-def _grown(array: NDArray[Scalar], capacity: int) -> NDArray[Scalar]:
-    grown = np.empty((capacity, *array.shape[1:]), array.dtype)
-    grown[: len(array)] = array
-    return grown
+def _copy_with_capacity(array: NDArray[Scalar], capacity: int) -> NDArray[Scalar]:
+    copy = np.empty((capacity, *array.shape[1:]), array.dtype)
+    copy[: len(array)] = array
+    return copy

@@ -1,8 +1,8 @@
 """Caches which rows match a filter.
 
-The document of a row never changes, so a row that matched once matches always. For a cached filter,
-only rows written since its last use are checked. Rows that were removed since stay in the cache;
-the searcher skips them.
+The document of a row never changes, so a row that matches a filter always will. When a cached
+filter is used again, only the rows that were written after its last use are checked. Rows that were
+removed after that stay in the cache, and the searcher skips them.
 """
 
 from __future__ import annotations
@@ -23,40 +23,48 @@ class FilterRows:
     """The rows that match one filter.
 
     Args:
-        condition: the filter.
+        filter_: the filter.
 
     Attributes:
-        condition: the filter.
+        filter: the filter.
         sequence: sequence number of the store up to which rows were checked.
-        rows: (N,) int64, ascending; matching rows among all rows that were live at some time.
+        rows: (N,) int64, ascending; the rows that were live when they were checked, and match.
     """
 
-    def __init__(self, condition: Filter) -> None:
-        self.condition = condition
+    def __init__(self, filter_: Filter) -> None:
+        self.filter = filter_
         self.sequence = 0
         self.rows = np.empty(0, np.int64)
-        self._snapshot = ""  # snapshot of `_mask`
-        self._last_row = 0  # highest row number that this snapshot may have
+        # The mask of the snapshot that was searched last, the name of that snapshot (empty if the
+        # mask must be computed again), and the highest row number that it may contain.
         self._mask = np.empty(0, np.bool_)
+        self._mask_snapshot = ""
+        self._mask_last_row = 0
 
     def extend(self, rows: NDArray[np.int64], sequence: int) -> None:
-        """Adds the matching rows (M,) that were written since, up to a sequence number."""
+        """Adds matching rows that were written after `self.sequence`.
+
+        Args:
+            rows: (M,) int64, ascending.
+            sequence: sequence number of the store up to which rows have now been checked.
+        """
         if len(rows):
             self.rows = np.concatenate([self.rows, rows])
-            if rows[0] <= self._last_row:  # the snapshot may have these rows, so compute a new mask
-                self._snapshot = ""
+            if rows[0] <= self._mask_last_row:
+                self._mask_snapshot = ""
         self.sequence = sequence
 
-    def in_snapshot(self, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Which positions of a snapshot match, (N,) bool."""
-        if self._snapshot != snapshot.name:
+    def snapshot_mask(self, snapshot: Snapshot) -> NDArray[np.bool_]:
+        """Whether the row at each position of a snapshot matches, (N,) bool."""
+        if self._mask_snapshot != snapshot.name:
             self._mask = np.zeros(len(snapshot.rows), np.bool_)
             self._mask[snapshot.positions(self.rows)] = True
-            self._snapshot, self._last_row = snapshot.name, snapshot.manifest.last_row
+            self._mask_snapshot = snapshot.name
+            self._mask_last_row = snapshot.manifest.last_row
         return self._mask
 
-    def contains(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the given rows (N,) match, (N,) bool."""
+    def row_mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each of the rows (N,) matches, (N,) bool."""
         positions = np.searchsorted(self.rows, rows)
         matches = positions < len(self.rows)
         matches[matches] = self.rows[positions[matches]] == rows[matches]
@@ -75,7 +83,7 @@ class FilterCache:
         self._cache: LRUCache[str, FilterRows] = LRUCache(MAX_ROWS, getsizeof=_cache_size)
 
     def cached(self, text: str, sequence: int) -> FilterRows | None:
-        """The matching rows at a sequence number, if they are known without asking the store.
+        """The matching rows at a sequence number; None if the store must be read to find them.
 
         Args:
             text: JSON text of the filter.
@@ -85,7 +93,9 @@ class FilterCache:
         return entry if entry is not None and entry.sequence == sequence else None
 
     def update(self, text: str, sequence: int) -> FilterRows:
-        """The matching rows, brought up to date; call it inside `StoreReader.reading`.
+        """The matching rows at a sequence number, read from the store as far as necessary.
+
+        Call it inside `StoreReader.reading`.
 
         Args:
             text: JSON text of the filter.
@@ -97,15 +107,17 @@ class FilterCache:
         """
         entry = self._cache.pop(text, None) or FilterRows(Filter.parse(text))
         if entry.sequence < sequence:
-            new_rows = self._reader.rows_matching(entry.condition, entry.sequence)
+            new_rows = self._reader.rows_matching(entry.filter, entry.sequence)
             entry.extend(new_rows, sequence)
         self._cache[text] = entry
         return entry
 
 
 def _cache_size(entry: FilterRows) -> int:
-    """Size in row numbers, at least so much that at most `MAX_FILTERS` entries fit.
+    """The number of row numbers that an entry counts for in the cache.
 
-    It is never above the size of the cache, which would refuse such an entry.
+    Entries with few rows count for `MAX_ROWS // MAX_FILTERS`, so the cache holds at most
+    `MAX_FILTERS` of them. No entry counts for more than `MAX_ROWS`, because the cache would refuse
+    it.
     """
     return min(max(len(entry.rows), MAX_ROWS // MAX_FILTERS), MAX_ROWS)

@@ -1,8 +1,8 @@
 """The searcher: an index that is searched while other processes write to it.
 
-Before each batch of queries it asks the store whether another process has committed, and if so,
-applies the changes. So every process that has the index open finds an acknowledged write, and does
-not find a removed item, with its next search.
+Before each batch of queries it asks the store whether another process has committed changes, and
+applies them. So after a write is acknowledged, the next search of every process that has the index
+open finds the item, and the next search after a removal no longer finds it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index import check_profile, check_query
+from lensemble.index import check_profile, check_vector
 from lensemble.index.query import IndexHit, Query
 from lensemble.index.search.filter_cache import FilterCache, FilterRows
 from lensemble.index.search.index_state import IndexState
 from lensemble.index.search.snapshot_search import SnapshotSearch
 from lensemble.index.snapshots.manifest import newest_snapshot_sequence
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.storage.reader import TombstonesPurgedError
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError, StorageError
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 5
+_MAX_ATTEMPTS = 5  # number of times that a batch is searched before it fails
 
 ScoreAndRow = tuple[float, int]
 
@@ -64,12 +64,12 @@ class LiveIndex:
         InvalidInputError: The index was built under another profile.
     """
 
-    # Set by `_use_store`, again whenever the index is replaced.
+    # `_use_store` sets these at the start, and again whenever the index is replaced.
     _store: Store
     _filters: FilterCache
-    _data_version: int
-    _damaged: str  # name of the snapshot that could not be loaded; empty if there is none
-    _loading: Future[SnapshotSearch | None] | None
+    _data_version: int  # `Store.data_version` up to which changes were applied; -1 before the first
+    _damaged_snapshot: str  # name of a snapshot that could not be loaded; empty if there is none
+    _loading: Future[SnapshotSearch | None] | None  # the load of the store's current snapshot
     _state: IndexState
 
     def __init__(self, store: Store, device: str = "cpu", profile_hash: str = "") -> None:
@@ -88,16 +88,16 @@ class LiveIndex:
 
         Raises:
             InvalidInputError: There is no index, or one of another format or profile.
-            StorageError: The store is damaged. A damaged snapshot is no error: it is not used.
+            StorageError: The store is damaged. A damaged snapshot raises no error; it is not used.
         """
         newest = newest_snapshot_sequence(folder)
         store = Store.open(folder)
         try:
             if store.sequence < newest:
                 logger.error(
-                    "index %s lost changes %d to %d: a snapshot has them, but the store ends "
-                    "before (its WAL file was cut, or an older file was put in its place); restore "
-                    "a backup, or write the items again",
+                    "index %s has lost changes %d to %d: a snapshot has them, but the store does "
+                    "not (its WAL file was cut, or an older file was put in its place); restore a "
+                    "backup, or write the items again",
                     folder,
                     store.sequence + 1,
                     newest,
@@ -126,8 +126,8 @@ class LiveIndex:
     @property
     def manifest(self) -> dict[str, Any]:
         """See `Index.manifest`."""
-        snapshot = self._state.snapshot
-        manifest = snapshot.snapshot.manifest if snapshot else None
+        snapshot_search = self._state.snapshot_search
+        manifest = snapshot_search.snapshot.manifest if snapshot_search else None
         return {
             "kind": manifest.kind if manifest else "exact",
             "parameters": manifest.parameters if manifest else {},
@@ -139,7 +139,7 @@ class LiveIndex:
             "sequence": self._state.sequence,
             "snapshot": self._state.snapshot_name,
             "delta": len(self._state.delta),
-            "dead": len(snapshot.removed) - snapshot.live if snapshot else 0,
+            "dead": len(snapshot_search.removed) - snapshot_search.live if snapshot_search else 0,
         }
 
     def __len__(self) -> int:
@@ -155,7 +155,7 @@ class LiveIndex:
 
         Raises:
             StorageError: The store is damaged.
-            InvalidInputError: A query cannot be answered.
+            InvalidInputError: A query has another dimension, or a value that is not finite.
         """
         hits = []
         for result in self.answer([Query(vector, top_k) for vector in queries]):
@@ -166,8 +166,8 @@ class LiveIndex:
 
     def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
         """See `Index.answer`."""
-        for _ in range(_TRIES):
-            results = self._search(self._prepare(queries))
+        for _ in range(_MAX_ATTEMPTS):
+            results = self._search(self._read_for_queries(queries))
             rows = {
                 row
                 for result in results
@@ -175,8 +175,8 @@ class LiveIndex:
                 for _, row in result
             }
             items = self._store.ids_and_documents(sorted(rows))
-            # A row may be missing: removed and purged by other processes since `_prepare`. Then
-            # search again.
+            # Search again if a row is missing: other processes have removed and purged it since
+            # `_read_for_queries`.
             if rows <= items.keys():
                 return [
                     result
@@ -185,12 +185,13 @@ class LiveIndex:
                     for result in results
                 ]
         raise StorageError(
-            f"the store lacks rows that a search found, {_TRIES} times in a row; try again",
+            f"rows that a search found were purged before they were read, {_MAX_ATTEMPTS} times in "
+            "a row; try again",
             field="index",
         )
 
     def refresh(self) -> None:
-        """Applies what was committed since the last call, and switches to a newly loaded snapshot.
+        """Applies changes committed since the last call, and switches to a newly loaded snapshot.
 
         Raises:
             InvalidInputError: The index was replaced by one of another profile.
@@ -199,17 +200,18 @@ class LiveIndex:
         if self._store.is_replaced:
             self._switch_store()
         if self._loading is not None and self._loading.done():
-            snapshot, self._loading = self._loading.result(), None
-            if snapshot is not None:
+            snapshot_search, self._loading = self._loading.result(), None
+            if snapshot_search is not None:
                 self._apply_changes()
-                self._switch_snapshot(snapshot)
+                self._switch_snapshot(snapshot_search)
         version = self._store.data_version
         if version == self._data_version:
             return
         self._apply_changes()
         self._data_version = version
         current = self._store.snapshot
-        if current not in (self._state.snapshot_name, self._damaged) and self._loading is None:
+        known = (self._state.snapshot_name, self._damaged_snapshot)
+        if current not in known and self._loading is None:
             self._loading = self._loader.submit(self._load, self._store.folder, current)
 
     def _use_store(self, store: Store) -> None:
@@ -223,24 +225,24 @@ class LiveIndex:
             check_profile(store.profile_name, store.profile_hash, self._profile_hash)
         self._store = store
         self._filters = FilterCache(store)
-        self._data_version, self._damaged, self._loading = -1, "", None
+        self._data_version, self._damaged_snapshot, self._loading = -1, "", None
         self._state = self._read_state()
 
     def _read_state(self) -> IndexState:
-        # Only the two snapshots that the store names. The folder may have others, from changes that
-        # the store has lost; their row numbers now belong to other items.
+        # Only the two snapshots that the store names may be loaded. The folder may contain others,
+        # with changes that the store has lost; their row numbers now belong to other items.
         folder, state = self._store.folder, self._store.state
         for name in filter(None, (state.snapshot, state.previous)):
-            if (snapshot := self._load(folder, name)) is not None:
-                return IndexState.read(self._store, snapshot)
+            if (snapshot_search := self._load(folder, name)) is not None:
+                return IndexState.read(self._store, snapshot_search)
         return IndexState.read(self._store, None)
 
     def _load(self, folder: Path, name: str) -> SnapshotSearch | None:
         try:
             return SnapshotSearch(Snapshot.load(folder, name), self._device)
-        except DamagedError as error:
+        except DamagedSnapshotError as error:
             logger.error("%s", error)
-            self._damaged = name
+            self._damaged_snapshot = name
             return None
 
     def _apply_changes(self) -> None:
@@ -254,14 +256,15 @@ class LiveIndex:
             )
             self._state = self._read_state()
 
-    def _switch_snapshot(self, snapshot: SnapshotSearch) -> None:
-        if snapshot.snapshot.manifest.sequence < self._state.snapshot_sequence:
+    def _switch_snapshot(self, snapshot_search: SnapshotSearch) -> None:
+        snapshot = snapshot_search.snapshot
+        if snapshot.manifest.sequence < self._state.snapshot_sequence:
             return
-        if self._state.can_switch_to(snapshot):
-            self._state.switch_snapshot(snapshot)
+        if self._state.can_switch_to(snapshot_search):
+            self._state.switch_snapshot(snapshot_search)
         else:
-            self._state = IndexState.read(self._store, snapshot)
-        logger.info("snapshot %s, %d rows since", snapshot.snapshot.name, len(self._state.delta))
+            self._state = IndexState.read(self._store, snapshot_search)
+        logger.info("snapshot %s, %d rows since", snapshot.name, len(self._state.delta))
 
     def _switch_store(self) -> None:
         """Switches to the index that has replaced the open one."""
@@ -275,16 +278,16 @@ class LiveIndex:
         old.close()
         logger.warning("%s was replaced; this searcher now uses the new index", new.folder)
 
-    def _prepare(self, queries: Sequence[Query]) -> list[_ResolvedQuery | LensembleError]:
-        """Applies new changes, and resolves the queries at the same sequence number."""
+    def _read_for_queries(self, queries: Sequence[Query]) -> list[_ResolvedQuery | LensembleError]:
+        """Applies new changes, and reads what the queries need at the same sequence number."""
         self.refresh()
         texts = {query.filter for query in queries if query.filter}
-        has_ids = any(query.exclude or query.like for query in queries)
+        any_ids = any(query.exclude or query.like for query in queries)
         matching: dict[str, FilterRows | LensembleError] = {}
         for text in texts:
             if (rows := self._filters.cached(text, self._state.sequence)) is not None:
                 matching[text] = rows
-        if not has_ids and len(matching) == len(texts):
+        if not any_ids and len(matching) == len(texts):
             return [self._resolve(query, matching) for query in queries]
         with self._store.reading():
             if self._store.sequence != self._state.sequence:  # committed since `refresh`
@@ -311,9 +314,9 @@ class LiveIndex:
             excluded_ids.append(query.like)
         assert vector is not None
         try:
-            check_query(self.dimension, vector)
+            check_vector(self.dimension, vector)
         except InvalidInputError as error:
-            # The stage has checked the query, but the index may have been replaced since.
+            # The stage has checked the vector, but the index may have been replaced since then.
             return error
         excluded: frozenset[int] = frozenset()
         if excluded_ids:
@@ -339,12 +342,12 @@ class LiveIndex:
             for (number, query), query_scores, query_rows in zip(
                 group, scores.tolist(), rows.tolist(), strict=True
             ):
-                results[number] = _allowed(query, zip(query_scores, query_rows, strict=True))
+                results[number] = _first_allowed(query, zip(query_scores, query_rows, strict=True))
         return results
 
 
-def _allowed(query: _ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
-    """The first `top_k` results that are not excluded and score high enough."""
+def _first_allowed(query: _ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
+    """The first `top_k` results that are not excluded and whose score is high enough."""
     if query.excluded or query.query.min_score > -1:
         scored = (
             (score, row)

@@ -1,8 +1,9 @@
-"""Searching a snapshot with FAISS, without removed or filtered rows, scored by the whole vectors.
+"""Searches a snapshot with FAISS. Results contain no removed rows, and only rows that are allowed.
 
-A search never returns fewer rows than it could: where FAISS finds too few, as IVF does with a
-narrow filter, the allowed vectors are compared one by one. FAISS on GPUs ignores selectors without
-an error, so on a GPU none are used, and rows that are not allowed are dropped from the result.
+Scores are computed from the full-precision vectors. If FAISS finds too few rows, as IVF does with a
+filter that few rows match, the query is compared with every allowed vector, so a search never
+returns fewer rows than it could. FAISS on GPUs ignores selectors without an error. So no selectors
+are used there, and rows that are not allowed are dropped from the result.
 """
 
 from __future__ import annotations
@@ -13,26 +14,34 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.exact_search import ScoredRows, nearest_rows, select_top_k
+from lensemble.index.snapshots.exact_search import (
+    ScoredRows,
+    merge_top_k,
+    nearest_rows,
+    select_top_k,
+    true_scores,
+)
 from lensemble.index.snapshots.faiss_index import GPU_MAX_K, gpu_count, search_parameters, to_gpu
 from lensemble.index.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-# Up to this share of the snapshot, allowed rows are compared one by one: with so narrow a filter
-# IVF's recall breaks down (0.85 at 1 %), and comparing costs no more.
+# If a filter allows at most this share of the snapshot, the query is compared with every allowed
+# vector: IVF's recall would be low (0.85 at 1 %), and the comparison takes no longer.
 SCAN_SHARE = 0.02
-# Up to this number, allowed rows are always compared one by one.
+# If a filter allows at most this number of rows, the query is always compared with all of them.
 SCAN_ROWS = 1000
-# If at least this share of all rows is allowed, FAISS searches without a selector, and other rows
-# are dropped from the result.
+# If at least this share of all rows is allowed, FAISS searches without a selector, and rows that
+# are not allowed are dropped from the result.
 _DROP_SHARE = 0.25
-_SPARE = 16  # candidates that FAISS is asked for in addition
+# Number of additional candidates that FAISS is asked for when rows are dropped from its result.
+_EXTRA_CANDIDATES = 16
+# Size of the vectors that are read at a time when a query is compared with every allowed vector.
 _SCAN_BYTES = 64 * 1024 * 1024
 
 
 class SnapshotSearch:
-    """Searches a loaded snapshot, and knows which of its rows were removed since.
+    """Searches a loaded snapshot, and knows which of its rows were removed after it was made.
 
     Args:
         snapshot: snapshot to search.
@@ -40,7 +49,7 @@ class SnapshotSearch:
 
     Attributes:
         snapshot: snapshot to search.
-        removed: (N,) bool, by position; whether the row was removed.
+        removed: (N,) bool, by position; True if the row was removed.
     """
 
     def __init__(self, snapshot: Snapshot, device: str = "cpu") -> None:
@@ -51,7 +60,7 @@ class SnapshotSearch:
             try:
                 self._index = to_gpu(snapshot.index, int(device.partition(":")[2] or 0))
                 self._gpu = True
-            except RuntimeError as error:  # too little memory, or a kind that FAISS cannot copy
+            except RuntimeError as error:  # not enough memory, or a kind that FAISS cannot copy
                 logger.warning("snapshot %s is searched on the CPU: %s", snapshot.name, error)
 
     @property
@@ -79,14 +88,14 @@ class SnapshotSearch:
             parameters: parameters of the kind that replace those of the snapshot.
         """
         usable = ~self.removed if allowed is None else allowed & ~self.removed
-        count = int(np.count_nonzero(usable))
-        k = min(k, count)
+        usable_count = int(np.count_nonzero(usable))
+        k = min(k, usable_count)
         if not k:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         queries = np.ascontiguousarray(queries, np.float32)
-        if allowed is not None and count <= max(SCAN_ROWS, SCAN_SHARE * len(usable)):
+        if allowed is not None and usable_count <= max(SCAN_ROWS, SCAN_SHARE * len(usable)):
             return self._scan(queries, k, usable)
-        scores, positions = self._search_faiss(queries, k, usable, count, parameters)
+        scores, positions = self._search_faiss(queries, k, usable, usable_count, parameters)
         too_few = (positions < 0).any(axis=1) & np.isfinite(queries).all(axis=1)
         rows = np.where(positions >= 0, self.snapshot.rows[positions], -1)
         if too_few.any():
@@ -97,38 +106,39 @@ class SnapshotSearch:
         """Compares the queries with every usable vector, in parts of at most 64 MiB."""
         positions = np.flatnonzero(usable)
         step = max(1, _SCAN_BYTES // (4 * queries.shape[1]))
-        parts = []
+        results = []
         for start in range(0, len(positions), step):
             part = positions[start : start + step]
             rows, vectors = self.snapshot.rows[part], self.snapshot.vectors[part]
-            parts.append(nearest_rows(queries, rows, vectors, k))
-        all_scores = np.concatenate([scores for scores, _ in parts], axis=1)
-        all_rows = np.concatenate([rows for _, rows in parts], axis=1)
-        return select_top_k(all_scores, all_rows, k)
+            results.append(nearest_rows(queries, rows, vectors, k))
+        return merge_top_k(results, k)
 
     def _search_faiss(
         self,
         queries: NDArray[np.float32],
         k: int,
         usable: NDArray[np.bool_],
-        count: int,
+        usable_count: int,
         parameters: Mapping[str, int] | None,
     ) -> ScoredRows:
         """Scores and positions that FAISS finds, (B, k); position -1 where there are fewer."""
         merged = {**self.snapshot.manifest.parameters, **(parameters or {})}
-        candidates = k * max(1, merged.get("rerank", 1))
-        share = count / len(usable)
+        wanted = k * max(1, merged.get("rerank", 1))
+        selector_candidates = min(
+            wanted, usable_count
+        )  # candidates that a search with a selector returns
+        share = usable_count / len(usable)
         if share < _DROP_SHARE and not self._gpu:
-            return self._best_candidates(queries, k, usable, merged, min(candidates, count), usable)
-        # FAISS is slower with a selector than without, so ask for more candidates than needed, and
-        # drop those that are not allowed.
-        most = min(len(usable), GPU_MAX_K) if self._gpu else len(usable)
-        fetched = min(int(candidates / share) + _SPARE, most)
-        scores, positions = self._best_candidates(queries, k, usable, merged, fetched, None)
+            return self._best_candidates(queries, k, usable, merged, selector_candidates, usable)
+        # FAISS is slower with a selector than without. So ask for more candidates than are needed,
+        # and drop those that are not allowed.
+        limit = min(len(usable), GPU_MAX_K) if self._gpu else len(usable)
+        candidates = min(int(wanted / share) + _EXTRA_CANDIDATES, limit)
+        scores, positions = self._best_candidates(queries, k, usable, merged, candidates, None)
         too_few = (positions < 0).any(axis=1)
         if too_few.any() and share < 1 and not self._gpu:
             scores[too_few], positions[too_few] = self._best_candidates(
-                queries[too_few], k, usable, merged, min(candidates, count), usable
+                queries[too_few], k, usable, merged, selector_candidates, usable
             )
         return scores, positions
 
@@ -138,31 +148,22 @@ class SnapshotSearch:
         k: int,
         usable: NDArray[np.bool_],
         parameters: Mapping[str, int],
-        fetched: int,
-        selected: NDArray[np.bool_] | None,
+        candidates: int,
+        selector: NDArray[np.bool_] | None,
     ) -> ScoredRows:
-        """The best k of `fetched` candidates by their true scores; (B, k) scores and positions.
+        """The best k of FAISS's candidates by their true scores; (B, k) scores and positions.
 
         Args:
             queries: (B, D) float32.
             k: number of columns of the result.
             usable: (N,) bool; other positions are dropped.
             parameters: all parameters of the kind.
-            fetched: number of candidates that FAISS returns per query.
-            selected: (N,) bool, positions that FAISS may return; None allows all.
+            candidates: number of candidates that FAISS returns per query.
+            selector: (N,) bool, positions that FAISS may return; None allows all.
         """
-        options, _referenced = search_parameters(self.snapshot.kind, parameters, selected)
-        scores, positions = self._index.search(queries, fetched, params=options)
+        options, _referenced = search_parameters(self.snapshot.kind, parameters, selector)
+        scores, positions = self._index.search(queries, candidates, params=options)
         positions = np.where((positions >= 0) & usable[positions], positions, -1)
         if self.snapshot.kind.rerank:
-            scores = self._true_scores(queries, positions)
+            scores = true_scores(queries, positions, self.snapshot.vectors)
         return select_top_k(np.where(positions >= 0, scores, -np.inf), positions, k)
-
-    def _true_scores(
-        self, queries: NDArray[np.float32], positions: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Scores of candidates from the whole vectors; arbitrary where the position is -1."""
-        scores = np.empty(positions.shape, np.float32)
-        for query, row in enumerate(positions):
-            scores[query] = self.snapshot.vectors[row] @ queries[query]
-        return scores

@@ -1,1 +1,1 @@
-"""Snapshots: what the store held at one moment, as a FAISS index."""
+"""Snapshots: the vectors of the store at one sequence number, as a FAISS index."""

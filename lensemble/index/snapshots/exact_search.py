@@ -1,4 +1,4 @@
-"""Exact search among vectors in memory, and merging of partial results for the same queries."""
+"""Exact search among vectors in memory, true scores of candidates, and merging of results."""
 
 from __future__ import annotations
 
@@ -35,8 +35,27 @@ def nearest_rows(
     return scores, np.where(positions >= 0, rows[positions], -1)
 
 
+def true_scores(
+    queries: NDArray[np.float32], positions: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Scores of candidates from the full-precision vectors.
+
+    Args:
+        queries: (B, D) float32.
+        positions: (B, k) int64, positions of each query's candidates in `vectors`.
+        vectors: (N, D) float32.
+
+    Returns:
+        (B, k) float32; the value is arbitrary where the position is -1.
+    """
+    scores = np.empty(positions.shape, np.float32)
+    for query, candidates in enumerate(positions):
+        scores[query] = vectors[candidates] @ queries[query]
+    return scores
+
+
 def merge_top_k(parts: list[ScoredRows], k: int) -> ScoredRows:
-    """The best k of several results for the same queries."""
+    """The best k of several results for the same queries; fewer columns if they have fewer."""
     scores = np.concatenate([scores for scores, _ in parts], axis=1)
     rows = np.concatenate([rows for _, rows in parts], axis=1)
     return select_top_k(scores, rows, min(k, scores.shape[1]))

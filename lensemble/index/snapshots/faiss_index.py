@@ -1,7 +1,7 @@
-"""FAISS indexes: building, search parameters, GPU copies, with settings that FAISS's defaults lack.
+"""Builds FAISS indexes, makes their search parameters, and copies them to GPUs.
 
 FAISS knows only positions 0 to N-1; a snapshot says which row is at which position.
-`tests/unit/index/test_kinds.py` checks this module's assumptions against the installed FAISS.
+`tests/unit/index/test_kinds.py` checks what this module assumes about the installed FAISS.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from lensemble.index.snapshots.kinds import (
     Kind,
 )
 
-# FAISS 1.15 calls BLAS only from queries x dimensions = 128,000 on, which is 63 queries at 2,048
-# dimensions. BLAS is several times faster already from this value on.
+# Number of queries x dimensions from which FAISS calls BLAS. FAISS 1.15 has 128,000, which is 63
+# queries at 2,048 dimensions, but BLAS is several times faster already from this value on.
 BLAS_THRESHOLD = 2048
-# Vectors per list that k-means is trained on. FAISS's default of 256 takes four times as long, with
-# no better recall on clustered data.
+# Vectors per list that k-means is trained on. FAISS's default of 256 takes four times as long, and
+# recall on clustered data is no better.
 TRAINING_PER_LIST = 64
+# Largest number of results per query on a GPU; a limit of FAISS.
 GPU_MAX_K = 2048
 
 
@@ -79,7 +80,7 @@ def factory_string(kind: Kind, parameters: Mapping[str, int]) -> str:
         IVF_BINARY: "RaBitQ",
     }.get(kind, "")
     if kind is IVF_PQ:
-        # `np` turns polysemous training off, which takes seconds for each code.
+        # `np` turns off polysemous training, which takes seconds for each code.
         code = f"PQ{parameters['m']}np"
     if kind is HNSW:
         return f"HNSW{parameters['links']},Flat"
@@ -128,16 +129,17 @@ def to_gpu(index: Any, device: int = 0) -> Any:
     """A copy of an index on a GPU.
 
     Raises:
-        RuntimeError: FAISS was built without GPU support, or sees no GPU, or lacks memory on it.
+        RuntimeError: FAISS was built without GPU support, finds no GPU, or the GPU has too little
+            memory.
     """
     faiss = faiss_module()
     options = faiss.GpuClonerOptions()
     if hasattr(options, "use_cuvs"):
         options.use_cuvs = False  # cuVS refuses flat fp16, which plain FAISS copies
     resources = faiss.StandardGpuResources()
-    copied = faiss.index_cpu_to_gpu(resources, device, index, options)
-    copied.lensemble_resources = resources  # the copy uses them as long as it lives
-    return copied
+    gpu_index = faiss.index_cpu_to_gpu(resources, device, index, options)
+    gpu_index.lensemble_resources = resources  # keeps them alive as long as the index needs them
+    return gpu_index
 
 
 def gpu_count() -> int:
@@ -149,8 +151,8 @@ def gpu_count() -> int:
 def faiss_module(threads: int = 1) -> Any:
     """The `faiss` module, configured for the calling thread.
 
-    Requests run side by side, so more threads inside one request would only compete with other
-    requests. FAISS keeps the number of threads per calling thread.
+    FAISS keeps a number of threads for each calling thread. Requests run concurrently, so more
+    threads for one request would only compete with other requests.
 
     Args:
         threads: number of threads for FAISS calls that this thread makes from now on.

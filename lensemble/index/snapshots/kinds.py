@@ -1,14 +1,14 @@
 """The kinds of index, their parameters, and the memory that they take.
 
-Kinds that compress vectors, or search only a part of them, are measured against exact search
-(`tune`); the items that they find get their true scores from the whole vectors. Numbers of lists:
-FAISS wiki, "Guidelines to choose an index".
+A kind that compresses vectors, or searches only a part of them, is measured against exact search
+(`tune`). The items that it finds get their true scores from the full-precision vectors. The
+default numbers of lists come from the FAISS wiki, "Guidelines to choose an index".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lensemble_contract.errors import InvalidInputError
@@ -22,10 +22,9 @@ class Kind:
 
     Attributes:
         name: name in commands and manifests.
-        effort: name of the parameter that trades speed for recall; empty for a kind that searches
-            all vectors.
-        rerank: default number of candidates per requested hit that get their true score; 1
-            re-scores the hits alone, 0 nothing, because the scores of the index are true.
+        effort: name of the parameter that trades speed for recall; empty for a kind without one.
+        rerank: default number of candidates that are scored again with the full-precision vectors,
+            per requested hit. It is 0 for a kind whose own scores are the true ones.
         on_gpu: whether FAISS can copy it to a GPU.
     """
 
@@ -41,7 +40,7 @@ class Kind:
 
     @property
     def has_lists(self) -> bool:
-        """Whether vectors are kept in lists (IVF), of which a search reads some."""
+        """Whether it is an IVF: vectors are in lists, and a search reads only some lists."""
         return self.effort == "nprobe"
 
 
@@ -52,7 +51,7 @@ IVF = Kind("ivf", effort="nprobe")
 IVF_SQ8 = Kind("ivf_sq8", effort="nprobe", rerank=4)
 IVF_PQ = Kind("ivf_pq", effort="nprobe", rerank=16)
 HNSW = Kind("hnsw", effort="ef_search", on_gpu=False)
-# One bit per dimension: RaBitQ (arXiv:2405.12497), which also gives the bounds of its error.
+# One bit per dimension: RaBitQ (arXiv:2405.12497), which also bounds the error of its scores.
 BINARY = Kind("binary", effort="rerank", rerank=16, on_gpu=False)
 IVF_BINARY = Kind("ivf_binary", effort="nprobe", rerank=64, on_gpu=False)
 
@@ -61,25 +60,23 @@ KINDS = {
 }
 
 
-def check_kind_name(name: str, also: Sequence[str] = ()) -> str:
-    """Returns the name if there is such a kind, or if it is one of `also`.
+def kind_of(name: str) -> Kind:
+    """The kind with a name.
 
     Raises:
         InvalidInputError: There is no such kind.
     """
-    if name not in KINDS and name not in also:
-        raise InvalidInputError(
-            f"{name!r}; expected one of {', '.join([*also, *KINDS])}", field="kind"
-        )
-    return name
+    if name not in KINDS:
+        raise InvalidInputError(f"{name!r}; expected one of {', '.join(KINDS)}", field="kind")
+    return KINDS[name]
 
 
 def default_parameters(kind: Kind, count: int, dimension: int) -> dict[str, int]:
-    """All parameters of a kind, with values that suit a corpus of `count` vectors (D,)."""
+    """All parameters of a kind, with defaults for a corpus of `count` vectors (D,)."""
     parameters: dict[str, int] = {}
     if kind.has_lists:
         nlist = 2 ** round(math.log2(max(1.0, 4 * math.sqrt(count))))
-        # FAISS warns below 39 training vectors per list.
+        # FAISS warns if there are fewer than 39 training vectors per list.
         parameters["nlist"] = max(1, min(nlist, count // 39))
         parameters["nprobe"] = min(parameters["nlist"], 8)
     if kind is IVF_PQ:
@@ -94,7 +91,13 @@ def default_parameters(kind: Kind, count: int, dimension: int) -> dict[str, int]
 def complete_parameters(
     kind: Kind, parameters: Mapping[str, int], count: int, dimension: int
 ) -> dict[str, int]:
-    """All parameters of a kind: the given ones, and defaults for the rest.
+    """All parameters of a kind, with defaults for those that are missing.
+
+    Args:
+        kind: kind of the index.
+        parameters: parameters to set.
+        count: number of vectors.
+        dimension: length D of the vectors.
 
     Raises:
         InvalidInputError: The kind has no such parameter, or a value is out of range.

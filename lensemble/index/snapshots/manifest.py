@@ -1,13 +1,14 @@
-"""Files of a snapshot and its manifest, which says what the snapshot is and carries checksums.
+"""The files of a snapshot, and its manifest, which describes the snapshot and has their checksums.
 
     index.faiss      the FAISS index
-    vectors.npy      (N, D) float32, the whole vectors, if the kind of index does not keep them.
-                     Processes map it into memory, so they share it, and only what is used is read.
+    vectors.npy      (N, D) float32, the full-precision vectors; only if the FAISS index does not
+                     contain them. Processes map the file into memory, so they share one copy, and
+                     only the parts that are used are read.
     rows.npy         (N,) int64, ascending: row number in the store, by position
     manifest.json    sequence number, kind, profile, FAISS version, recall, checksums of the others
 
-FAISS files have no checksum, and FAISS loads most flipped bits without an error, so the checksums
-in the manifest are compared at every load.
+FAISS writes no checksums, and loads a file with flipped bits without an error in most cases. So the
+checksums in the manifest are compared at every load.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from lensemble.checkpoint import hash_files
 from lensemble.index.snapshots.kinds import KINDS, Kind
 
 FORMAT = 4
+# Name of the folder of all snapshots, and of the files of one snapshot.
 SNAPSHOTS = "snapshots"
 MANIFEST, INDEX, VECTORS, ROWS = "manifest.json", "index.faiss", "vectors.npy", "rows.npy"
 
 Checksums = dict[str, tuple[str, int]]  # file name -> (SHA-256, size in bytes)
+
+# What reading a missing or damaged manifest can raise.
+MANIFEST_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class SnapshotManifest:
 
     Attributes:
         sequence: sequence number of the last change in the snapshot.
-        last_row: highest row number that the store had used by then.
+        last_row: highest row number that the store had used at that sequence number.
         kind: name of the `Kind`.
         parameters: all parameters of the kind.
         profile_name: name of the profile of the vectors.
@@ -62,16 +67,12 @@ class SnapshotManifest:
 def snapshot_names(folder: Path) -> list[str]:
     """Names of the complete snapshots of an index, newest first."""
     try:
-        # The name of an incomplete one begins with a dot.
+        # A snapshot that is still being written has a name that begins with a dot.
         names = [path.name for path in (folder / SNAPSHOTS).iterdir() if path.name[0] != "."]
     except FileNotFoundError:
         return []
-    sequences = {name: name.split("-")[0] for name in names}
-    return sorted(
-        (name for name in names if sequences[name].isdigit()),
-        key=lambda name: int(sequences[name]),
-        reverse=True,
-    )
+    complete = [name for name in names if name.split("-")[0].isdigit()]
+    return sorted(complete, key=_sequence_in_name, reverse=True)
 
 
 def newest_snapshot_sequence(folder: Path) -> int:
@@ -79,13 +80,13 @@ def newest_snapshot_sequence(folder: Path) -> int:
 
     A store with a lower sequence number has lost acknowledged changes: its WAL file was cut, or an
     older `store.sqlite` was put in its place. Call this before reading the store's sequence number,
-    because the store may grow in between.
+    because other processes may write to the store between the two calls.
     """
-    return max((int(name.split("-")[0]) for name in snapshot_names(folder)), default=0)
+    return max(map(_sequence_in_name, snapshot_names(folder)), default=0)
 
 
 def read_manifest(folder: Path, name: str) -> SnapshotManifest | None:
-    """The manifest of a snapshot, without a look at its other files; None if it is unreadable.
+    """The manifest of a snapshot; None if it cannot be read. Other files are not checked.
 
     Args:
         folder: folder of the index.
@@ -93,7 +94,7 @@ def read_manifest(folder: Path, name: str) -> SnapshotManifest | None:
     """
     try:
         return parse_manifest(folder / SNAPSHOTS / name)[0]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except MANIFEST_ERRORS:
         return None
 
 
@@ -104,12 +105,24 @@ def is_intact(folder: Path, name: str) -> bool:
         folder: folder of the index.
         name: name of the snapshot.
     """
-    path = folder / SNAPSHOTS / name
     try:
-        manifest, checksums = parse_manifest(path)
-        return hash_files(path, data_files(KINDS[manifest.kind])) == checksums
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        check_files(folder / SNAPSHOTS / name)
+    except MANIFEST_ERRORS:
         return False
+    return True
+
+
+def check_files(path: Path) -> SnapshotManifest:
+    """Reads all files in a snapshot's folder, checks their checksums, and returns the manifest.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError (`MANIFEST_ERRORS`): A file cannot
+            be read, is damaged, or has another format.
+    """
+    manifest, checksums = parse_manifest(path)
+    if hash_files(path, data_files(KINDS[manifest.kind])) != checksums:
+        raise ValueError("a checksum is wrong")
+    return manifest
 
 
 def parse_manifest(path: Path) -> tuple[SnapshotManifest, Checksums]:
@@ -117,7 +130,7 @@ def parse_manifest(path: Path) -> tuple[SnapshotManifest, Checksums]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError, KeyError, TypeError, AttributeError: The file is damaged, or of another format.
+        ValueError, KeyError, TypeError, AttributeError: The file is damaged, or has another format.
     """
     entries = json.loads((path / MANIFEST).read_text())
     if entries.pop("check") != manifest_checksum(entries):
@@ -135,5 +148,10 @@ def manifest_checksum(entries: dict[str, Any]) -> str:
 
 
 def data_files(kind: Kind) -> list[str]:
-    """Names of the files of a snapshot beside its manifest."""
+    """Names of the files of a snapshot, without its manifest."""
     return [INDEX, ROWS] if kind.exact else [INDEX, ROWS, VECTORS]
+
+
+def _sequence_in_name(name: str) -> int:
+    """The sequence number with which the name of a snapshot begins."""
+    return int(name.split("-")[0])

@@ -15,6 +15,7 @@ from lensemble.index.snapshots.ground_truth import GroundTruth, search_index
 from lensemble.index.snapshots.kinds import Kind, complete_parameters, memory_bytes
 from lensemble.index.snapshots.tune import effort_steps
 
+# A search is timed over at least this many seconds and calls.
 _MIN_SECONDS = 0.2
 _MIN_CALLS = 3
 
@@ -91,7 +92,9 @@ def _median_ms(
     first_query, started = 0, time.perf_counter()
     while len(times) < _MIN_CALLS or time.perf_counter() - started < _MIN_SECONDS:
         chosen = np.arange(first_query, first_query + batch) % len(truth.queries)
-        part = GroundTruth(truth.queries[chosen], truth.neighbours[chosen], truth.own[chosen])
+        part = GroundTruth(
+            truth.queries[chosen], truth.neighbours[chosen], truth.own_positions[chosen]
+        )
         called = time.perf_counter()
         search_index(kind, index, vectors, part, parameters)
         times.append(time.perf_counter() - called)

@@ -1,7 +1,7 @@
 """A snapshot: the vectors of the store at one sequence number, as a FAISS index in a folder.
 
-A snapshot never changes. It is written under a temporary name, synced to the disk and renamed; the
-store says which snapshot is the current one. Files of the folder: see `manifest`.
+A snapshot never changes. It is written under a temporary name, synced to the disk and renamed. The
+store says which snapshot is the current one. `manifest` describes the files in the folder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from lensemble.index.snapshots.kinds import KINDS, Kind
 from lensemble.index.snapshots.manifest import (
     INDEX,
     MANIFEST,
+    MANIFEST_ERRORS,
     ROWS,
     SNAPSHOTS,
     VECTORS,
     SnapshotManifest,
+    check_files,
     data_files,
     manifest_checksum,
-    parse_manifest,
 )
 from lensemble.index.snapshots.tune import TunedIndex
 from lensemble.index.storage.fsync import fsync_path
@@ -36,7 +37,7 @@ from lensemble.index.storage.read_results import StoreContents
 from lensemble_contract.errors import StorageError
 
 
-class DamagedError(StorageError):
+class DamagedSnapshotError(StorageError):
     """A snapshot cannot be loaded; the next compaction builds it again from the store."""
 
 
@@ -46,10 +47,10 @@ class Snapshot:
 
     Attributes:
         name: name of its folder.
-        manifest: its manifest.
+        manifest: description of the snapshot.
         index: `faiss.Index`, whose ids are positions.
         rows: (N,) int64, ascending; row number in the store, by position.
-        vectors: (N, D) float32, the whole vectors, by position.
+        vectors: (N, D) float32, the full-precision vectors, by position.
     """
 
     name: str
@@ -112,16 +113,15 @@ class Snapshot:
             name: name of the snapshot.
 
         Raises:
-            DamagedError: The snapshot is missing, incomplete, damaged or of another format.
+            DamagedSnapshotError: The snapshot is missing, incomplete, damaged, or has another
+                format.
         """
         path = folder / SNAPSHOTS / name
         try:
-            manifest, checksums = parse_manifest(path)
-            if hash_files(path, data_files(KINDS[manifest.kind])) != checksums:
-                raise ValueError("a checksum is wrong")
+            manifest = check_files(path)
             index, rows, vectors = _read_files(path, manifest)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise DamagedError(
+        except (*MANIFEST_ERRORS, RuntimeError) as error:  # FAISS raises RuntimeError
+            raise DamagedSnapshotError(
                 f"snapshot {str(path)!r} cannot be used ({error}); it will be made again from the "
                 "store",
                 field="index",
@@ -157,8 +157,8 @@ class Snapshot:
         except (OSError, RuntimeError, ValueError) as error:  # FAISS raises RuntimeError
             shutil.rmtree(part, ignore_errors=True)
             raise StorageError(
-                f"cannot write {str(target)!r}: {error}; make room, or let the server write there; "
-                "the store is whole",
+                f"cannot write {str(target)!r}: {error}; make room on the disk, or let the server "
+                "write there; the store is undamaged",
                 field="index",
             ) from error
 
@@ -178,7 +178,7 @@ def _read_files(
     exact = KINDS[manifest.kind].exact
     vectors = flat_vectors(index) if exact else np.load(path / VECTORS, mmap_mode="r")
     if not index.ntotal == len(rows) == len(vectors) == manifest.count:
-        raise ValueError("index, rows and manifest do not fit together")
+        raise ValueError("index, rows, vectors and manifest have different numbers of rows")
     if not index.d == vectors.shape[1] == manifest.dimension:
-        raise ValueError("index, vectors and manifest differ in their dimension")
+        raise ValueError("index, vectors and manifest have different dimensions")
     return index, rows, vectors

@@ -1,7 +1,7 @@
-"""Builds the index that a plan asks for: chooses the kind, and the least effort that is enough.
+"""Builds the index that a plan asks for: chooses the kind, and the least effort for the recall.
 
-The effort is doubled until the plan's recall is reached, and then narrowed down between the last
-two values. Recall is measured on a sample of the corpus itself (`ground_truth`).
+The effort is doubled until the plan's recall is reached. Then it is bisected between the last two
+values. Recall is measured on a sample of the corpus itself (`ground_truth`).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from lensemble.index.storage.index_plan import AUTO, IndexPlan
 
 logger = logging.getLogger(__name__)
 
-# Up to this number of vectors `auto` takes exact search: 32 queries at 2,048 dimensions take a few
-# tens of milliseconds on one core, and nothing has to be trained or measured.
+# Up to this number of vectors `auto` chooses exact search: 32 queries at 2,048 dimensions take a
+# few tens of milliseconds on one core, and nothing has to be trained or measured.
 EXACT_ROWS = 20_000
-# Below this number of vectors every kind is exact: PQ cannot be trained with fewer, and there is
-# nothing to gain.
-TRAINED_ROWS = 256
+# With fewer vectors, the index is exact whatever kind the plan names: PQ cannot be trained on them,
+# and other kinds would not be faster.
+MIN_TRAINING_ROWS = 256
 # Kinds that `auto` tries in this order, fastest and largest first. It takes the first one that fits
 # the memory limit and reaches the recall.
 PREFERENCE = (IVF, IVF_SQ8, IVF_PQ)
 # Highest effort that is tried, by parameter. A `rerank` of 1,024 means 10,000 candidates for ten
-# hits; a corpus that needs more is better served by a kind with more bits per vector.
+# hits. For a corpus that needs more, a kind with more bits per vector is better.
 _MAX_EFFORT = {"ef_search": 4096, "rerank": 1024}
 
 
@@ -75,7 +75,7 @@ def build_for_plan(plan: IndexPlan, vectors: NDArray[np.float32], threads: int =
         InvalidInputError: The plan's parameters do not fit its kind.
     """
     count, dimension = vectors.shape
-    if count < TRAINED_ROWS:
+    if count < MIN_TRAINING_ROWS:
         return TunedIndex(EXACT, {}, build_index(EXACT, vectors, {}))
     if plan.kind != AUTO:
         return _build_tuned(KINDS[plan.kind], plan, vectors, threads)
@@ -124,21 +124,22 @@ def _build_tuned(
         recall = truth.recall(search_index(kind, index, vectors, truth, candidate))
         return TunedIndex(kind, candidate, index, recall)
 
-    # Double the effort until it is enough.
+    # Double the effort until the recall is reached. `too_low` is the last effort that did not reach
+    # it; 0 if the first one did.
     tuned, too_low = TunedIndex(kind, parameters, index, 0.0), 0
     for candidate in effort_steps(kind, parameters, fixed):
         tuned = measure(candidate)
         if tuned.recall >= plan.recall or not kind.effort:
             break
         too_low = candidate[kind.effort]
-    # Then bisect, down to 25 % above an effort that is not enough.
+    # Then bisect, until the effort is at most 25 % above one that is too low.
     while (
         tuned.recall >= plan.recall and too_low and tuned.parameters[kind.effort] > 1.25 * too_low
     ):
         between = (too_low + tuned.parameters[kind.effort]) // 2
-        candidate_index = measure({**parameters, kind.effort: between})
-        if candidate_index.recall >= plan.recall:
-            tuned = candidate_index
+        measured = measure({**parameters, kind.effort: between})
+        if measured.recall >= plan.recall:
+            tuned = measured
         elif between == too_low:
             break
         else:
@@ -171,8 +172,8 @@ def effort_steps(
 def exact_is_faster(tuned: TunedIndex, vectors: NDArray[np.float32]) -> bool:
     """Whether exact search answers 32 queries in one call faster than the index.
 
-    Where neighbours are spread over many lists, reading enough lists takes longer than comparing
-    with all vectors.
+    If the neighbours of a query are spread over many lists, an IVF must read so many lists that a
+    comparison with all vectors is faster.
 
     Args:
         tuned: index of the vectors.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index import check_id, check_query
+from lensemble.index import check_id, check_vector
 from lensemble_contract.errors import InvalidInputError
 
 MAX_DOCUMENT_BYTES = 64 * 1024
@@ -62,7 +62,7 @@ def checked_change(change: Change, dimension: int) -> Change:
     check_id(change.id)
     if isinstance(change, Delete):
         return change
-    check_query(dimension, change.vector)
+    check_vector(dimension, change.vector)
     _check_unit_length(change.vector)
     if len(change.digest) > MAX_DIGEST:
         raise InvalidInputError(

@@ -41,19 +41,19 @@ def test_only_rows_written_since_the_last_use_are_checked(store, monkeypatch):
     store.write([Delete("3")])
     last = write(store, 0, 4)
     assert cache.cached(condition, last) is None
-    after = []
+    checked_after = []
     rows_matching = store.rows_matching
     monkeypatch.setattr(
         store,
         "rows_matching",
-        lambda parsed, sequence: after.append(sequence) or rows_matching(parsed, sequence),
+        lambda parsed, sequence: checked_after.append(sequence) or rows_matching(parsed, sequence),
     )
-    rows = cache.update(condition, last)
-    assert after == [first]
-    assert rows.rows.tolist() == [2, 3, 5], (
+    matching = cache.update(condition, last)
+    assert checked_after == [first]
+    assert matching.rows.tolist() == [2, 3, 5], (
         "row 3 was removed, but stays until the searcher skips it"
     )
-    assert rows.contains(np.array([1, 2, 5, 9])).tolist() == [False, True, True, False]
+    assert matching.row_mask(np.array([1, 2, 5, 9])).tolist() == [False, True, True, False]
 
 
 def test_text_that_is_not_a_filter_is_refused(store):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.index import Query, check_profile, check_query
+from lensemble.index import Query, check_profile, check_vector
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.profile import Profile
@@ -158,4 +158,4 @@ def test_error_about_another_profile_names_both_profiles(index):
 @pytest.mark.parametrize("query", [[1.0] * 3, [1.0] * 5, [np.nan] * 4, [np.inf, 0, 0, 0]])
 def test_query_of_another_length_or_with_infinite_values_is_refused(query):
     with pytest.raises(InvalidInputError, match="embedding"):
-        check_query(4, np.array(query, np.float32))
+        check_vector(4, np.array(query, np.float32))

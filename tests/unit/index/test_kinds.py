@@ -210,7 +210,7 @@ def test_auto_chooses_by_size_recall_and_memory(monkeypatch):
     assert (many.kind, many.recall >= 0.95) == (IVF, True)
     easier = build_for_plan(IndexPlan(recall=0.5), VECTORS)
     assert easier.parameters["nprobe"] < many.parameters["nprobe"]
-    # Enough memory for SQ8, but not for the whole vectors.
+    # Enough memory for SQ8, but not for the full-precision vectors.
     enough = kinds.memory_bytes(IVF_SQ8, kinds.default_parameters(IVF_SQ8, N, D), N, D)
     assert build_for_plan(IndexPlan(memory_bytes=enough), VECTORS).kind is IVF_SQ8
 
@@ -272,7 +272,7 @@ def test_index_plan_out_of_range_is_refused():
 
 def test_query_from_the_corpus_is_not_its_own_neighbour():
     truth = GroundTruth.compute(VECTORS)
-    assert (truth.neighbours != truth.own[:, None]).all()
+    assert (truth.neighbours != truth.own_positions[:, None]).all()
     assert truth.recall(truth.neighbours) == 1
     assert truth.recall(np.full_like(truth.neighbours, -1)) == 0
     half = truth.neighbours.copy()

@@ -13,7 +13,7 @@ from lensemble.index.search.delta import Delta
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.exact_search import merge_top_k, nearest_rows
 from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
-from lensemble.index.snapshots.snapshot import DamagedError, Snapshot
+from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.snapshots.tune import build_for_plan
 from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.index_plan import IndexPlan
@@ -186,7 +186,7 @@ def test_damaged_snapshot_is_not_used(store, rng, name, damage, caplog):
         path.write_text(path.read_text().replace('"count": 50', '"count": 51'))
     else:
         damage(path)
-    with pytest.raises(DamagedError, match="made again from the store"):
+    with pytest.raises(DamagedSnapshotError, match="made again from the store"):
         Snapshot.load(store.folder, snapshot.name)
     with LiveIndex.open(store.folder) as opened:
         assert opened.manifest["snapshot"] == ""
@@ -244,7 +244,7 @@ def test_failed_compaction_keeps_the_current_snapshot(store, index, rng, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(StorageError, match=r"No space left.*make room.*the store is whole"):
+    with pytest.raises(StorageError, match=r"No space left.*make room.*the store is undamaged"):
         compact(store.folder)
     assert snapshot_names(store.folder) == [first.name]
     assert store.snapshot == first.name

@@ -82,7 +82,7 @@ def test_top_k_outside_its_limits_is_refused(search, top_k):
 
 
 def test_query_of_another_length_is_refused(search):
-    with pytest.raises(InvalidInputError, match="the query has 64 dimensions, the index 256"):
+    with pytest.raises(InvalidInputError, match="the vector has 64 dimensions, the index 256"):
         search.read({"embedding": np.ones((1, 64), np.float32)}, {})
 
 
@@ -98,9 +98,9 @@ def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
         hits = stage.run(stage.read({"embedding": queries}, {"top_k": 1, **parameters}))
         assert [of_query[0].id for of_query in hits] == ids
         assert [of_query[0].score for of_query in hits] == pytest.approx([1] * 20, abs=1e-5)
-    with pytest.raises(InvalidInputError, match="the query has 128 dimensions, the index 64"):
+    with pytest.raises(InvalidInputError, match="the vector has 128 dimensions, the index 64"):
         stage.read({"embedding": full[:, :128]}, {"dimensions": 128})
-    with pytest.raises(InvalidInputError, match="the query has 256 dimensions, the index 64"):
+    with pytest.raises(InvalidInputError, match="the vector has 256 dimensions, the index 64"):
         stage.read({"embedding": full}, {"dimensions": 256})
 
 
