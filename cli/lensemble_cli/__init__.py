@@ -1,1 +1,1 @@
-"""The command line `lensemble`: each module holds one command, or a small family of commands."""
+"""The command line `lensemble`: one module for each command or small group of commands."""

@@ -1,4 +1,4 @@
-"""`lensemble compare`: measure embedders side by side on one dataset."""
+"""`lensemble compare`: measures embedders side by side on one dataset."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lensemble_cli.evaluate import check_outputs
 from lensemble_cli.options import Commands, add_server_options, connect
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_client.retry import Retry
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
@@ -32,7 +33,12 @@ def add_command(commands: Commands) -> None:
     parser.add_argument(
         "--samples", type=int, default=100, help="calls per embedder that measure latency"
     )
-    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight at a time")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=DEFAULT_CONCURRENCY,
+        help="requests in flight at a time",
+    )
     parser.add_argument("--price", type=float, help="price of the server per hour, any currency")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--plots", type=Path, help="folder to write the plot to")
@@ -51,7 +57,7 @@ def _compare(args: argparse.Namespace) -> int:
             raise InvalidInputError(f"{args.queries}; expected 1 or more", field="queries")
         dataset = sample_queries(dataset, args.queries)
     check_outputs(args.json, args.plots)
-    # One try only: the time of a second try would count as latency.
+    # Failed calls are not tried again, because the time of a second try would count as latency.
     with connect(args, Retry(tries=1)) as client:
         comparison = compare_embedders(
             client,

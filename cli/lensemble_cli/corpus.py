@@ -1,4 +1,4 @@
-"""`lensemble corpus embed | index | query`: from a table of pictures and texts to answers."""
+"""`lensemble corpus embed | index | query`: embeds and searches a table of pictures and texts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 
-# Embedding takes hours: a server that restarts meanwhile must not end it.
+# Embedding takes hours, and must not fail because the server restarts meanwhile.
 _PATIENT_RETRY = Retry(tries=20, max_wait_s=5.0)
-# How many failed rows are printed; `failed.json` lists all of them.
+# Largest number of failed rows that are printed; `failed.json` lists all of them.
 _MAX_PRINTED_FAILURES = 50
 
 

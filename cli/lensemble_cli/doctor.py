@@ -1,4 +1,4 @@
-"""`lensemble doctor`: find what would keep a server from running, and say how to repair it."""
+"""`lensemble doctor`: finds what would prevent a server from running, and how to repair it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_command(commands: Commands) -> None:
     """Adds `lensemble doctor`."""
     doctor = commands.add_parser(
         "doctor",
-        help="find what would keep a server from running, and how to repair it",
+        help="find what would prevent a server from running, and how to repair it",
         description="Options that are not given come from the LENSEMBLE_* variables.",
     )
     doctor.add_argument("--checkpoint", type=Path, help="serving checkpoint; every file is hashed")

@@ -1,4 +1,4 @@
-"""`lensemble embed`: print the vector of one item."""
+"""`lensemble embed`: prints the vector of one item."""
 
 from __future__ import annotations
 

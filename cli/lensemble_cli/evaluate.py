@@ -1,4 +1,4 @@
-"""`lensemble eval`: measure how well a server finds what a dataset marks as relevant."""
+"""`lensemble eval`: measures how well a server finds what a dataset marks as relevant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from lensemble_cli.options import Commands, add_server_options, connect
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 
@@ -29,7 +30,7 @@ def add_command(commands: Commands) -> None:
     evaluate.add_argument("--embedder", choices=contract.EMBEDDERS, default=contract.NATIVE)
     evaluate.add_argument("--dimensions", help="Matryoshka lengths, such as 64,128,2048")
     evaluate.add_argument(
-        "--concurrency", type=int, default=16, help="requests in flight at a time"
+        "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="requests in flight at a time"
     )
     evaluate.add_argument("--baseline", type=Path, help="JSON of an earlier run to compare with")
     evaluate.add_argument("--json", type=Path, help="file to write the figures to")
@@ -75,11 +76,11 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def check_outputs(json_file: Path | None, plots: Path | None) -> None:
-    """Checks that results can be written, before hours of embedding.
+    """Checks that results can be written, so that hours of embedding are not lost.
 
     Args:
-        json_file: file for the figures; created if missing.
-        plots: folder for the plots; created if missing.
+        json_file: File for the figures; created if missing.
+        plots: Folder for the plots; created if missing.
 
     Raises:
         InvalidInputError: The file or the folder cannot be written, or matplotlib is missing.

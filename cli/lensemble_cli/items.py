@@ -1,4 +1,4 @@
-"""`lensemble ingest`, `get` and `delete`: store, read and remove items through a server."""
+"""`lensemble ingest | get | delete`: stores, reads and removes items through a server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lensemble_cli.options import Commands, add_server_options, connect
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Record
 from lensemble_corpus.entries import find_entries
@@ -24,7 +25,9 @@ def add_commands(commands: Commands) -> None:
         "sent again.",
     )
     ingest.add_argument("source", type=Path, help="folder, as for `index build`")
-    ingest.add_argument("--concurrency", type=int, default=16, help="requests in flight at a time")
+    ingest.add_argument(
+        "--concurrency", type=int, default=DEFAULT_CONCURRENCY, help="requests in flight at a time"
+    )
     ingest.add_argument(
         "--again", action="store_true", help="also send items that are stored already"
     )

@@ -1,4 +1,4 @@
-"""`lensemble keys`: make, list and remove the API keys of the gateway."""
+"""`lensemble keys`: makes, lists and removes the API keys of the gateway."""
 
 from __future__ import annotations
 

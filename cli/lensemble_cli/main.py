@@ -1,7 +1,7 @@
 """Entry point of the command line; `lensemble --help` lists the commands.
 
-Each command has a module of its own, which adds its parser here. Those modules import what a
-command needs only when it runs, so that `lensemble --help` stays fast and works without extras.
+Each command has a module of its own, which adds its parser here. The modules import what a command
+needs only when the command runs, so that `lensemble --help` is fast and works without extras.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: command line without the program's name; None takes it from `sys.argv`.
+        arguments: Command line without the program's name; None takes it from `sys.argv`.
 
     Returns:
         0 if the command succeeded, 1 if it failed (the reason is on standard error), 130 after
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with all commands; each sets `run` to the function that runs it."""
+    """Returns the parser with all commands. Each sets `run` to the function that runs it."""
     parser = argparse.ArgumentParser(
         prog="lensemble", description="Qwen3-VL embeddings and FAISS search on Triton."
     )

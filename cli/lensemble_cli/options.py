@@ -41,8 +41,8 @@ def connect(args: argparse.Namespace, retry: Retry = DEFAULT_RETRY) -> Client:
     """Connects to the server that the options name.
 
     Args:
-        args: values of the options that `add_server_options` adds.
-        retry: how often a failed request is sent again.
+        args: Values of the options that `add_server_options` adds.
+        retry: How failed calls are tried again.
 
     Raises:
         InvalidInputError: The URL or the certificates cannot be used.
@@ -51,14 +51,14 @@ def connect(args: argparse.Namespace, retry: Retry = DEFAULT_RETRY) -> Client:
 
 
 def add_item_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the parts of one item: the text, `--image` and `--instruction`."""
+    """Adds the options for the content of one item: the text, `--image` and `--instruction`."""
     parser.add_argument("text", nargs="?", help="text of the item")
     parser.add_argument("--image", action="append", help="picture file; may be given repeatedly")
     parser.add_argument("--instruction", help="replaces the profile's instruction")
 
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:
-    """Parses a filter that was given as JSON text; no text gives None.
+    """Parses a filter that was given as JSON text. The result is None if there is no text.
 
     Raises:
         InvalidInputError: The text is not a JSON object.
@@ -76,8 +76,8 @@ def print_hits(hits: Iterable[tuple[str, float, Mapping[str, Any]]], *, as_json:
     """Prints hits, nearest first.
 
     Args:
-        hits: id, score and document of each hit.
-        as_json: whether to print each hit as a JSON object, for other programs to read.
+        hits: Id, score and document of each hit.
+        as_json: Whether to print each hit as a JSON object, for other programs to read.
     """
     for rank, (id_, score, fields) in enumerate(hits, start=1):
         document = json.dumps(fields, ensure_ascii=False)
@@ -88,15 +88,16 @@ def print_hits(hits: Iterable[tuple[str, float, Mapping[str, Any]]], *, as_json:
 
 
 def requiring_extras(run: Command, extras: str) -> Command:
-    """Wraps a command so that a missing package is reported with the extras that install it.
+    """Returns a command that also reports which extras to install if a package is missing.
 
     Args:
-        run: the command.
-        extras: names of extras, separated by commas.
+        run: The command.
+        extras: Names of extras, separated by commas.
     """
 
     def command(args: argparse.Namespace) -> int:
-        # Set before FAISS is imported: otherwise its threads spin while they wait for each other.
+        # This must be set before FAISS is imported. Otherwise its threads keep CPUs busy while they
+        # wait for each other.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
             return run(args)
@@ -107,6 +108,6 @@ def requiring_extras(run: Command, extras: str) -> Command:
 
 
 def report_missing_package(extra: str, error: ImportError) -> int:
-    """Prints which extra installs the missing package; returns the command's exit status."""
+    """Prints which extra installs the missing package, and returns the exit status 1."""
     print(f"error: {error}; run `pip install 'lensemble[{extra}]'`", file=sys.stderr)
     return 1

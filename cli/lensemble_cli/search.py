@@ -1,4 +1,4 @@
-"""`lensemble search`: print the stored items that are nearest to a query."""
+"""`lensemble search`: prints the stored items that are nearest to a query."""
 
 from __future__ import annotations
 

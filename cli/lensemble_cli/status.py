@@ -1,4 +1,4 @@
-"""`lensemble status`: which models are ready, and with `--watch` what they do each second."""
+"""`lensemble status`: prints which models are ready, and with `--watch` what they do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS_URL = "http://127.0.0.1:8002/metrics"
 _CLEAR_SCREEN = "\x1b[H\x1b[J"
 _TIMEOUT_S = 5.0
 
-# (metric, model) -> value, summed over the metric's other labels.
+# (metric, model) -> the sum over all other labels of the metric.
 MetricValues: TypeAlias = Mapping[tuple[str, str], float]
 
 
@@ -78,7 +78,7 @@ def parse_metrics(text: str) -> MetricValues:
     """Parses metrics in Prometheus' text format.
 
     Args:
-        text: the whole response of the metrics URL.
+        text: The body of the answer from the metrics URL.
 
     Raises:
         ValueError: The text has another format.
@@ -97,9 +97,9 @@ def format_activity(before: MetricValues, after: MetricValues, seconds: float) -
     """Formats what each model did between two readings of the metrics, as a table.
 
     Args:
-        before: metrics of the earlier reading.
-        after: metrics of the later reading.
-        seconds: time between the two readings.
+        before: Metrics of the earlier reading.
+        after: Metrics of the later reading.
+        seconds: Time between the two readings.
     """
     if not after:
         return "cannot read the metrics; give their URL (--metrics)"

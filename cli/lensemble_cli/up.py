@@ -1,4 +1,4 @@
-"""`lensemble up`: start a server and keep it running, with the gateway if `--gateway` is given."""
+"""`lensemble up`: starts a server, and with `--gateway` the gateway, and keeps them running."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks at the server and the gateway.
+# Seconds between two checks of the server and the gateway.
 _POLL_S = 0.2
-# A gateway that ends by itself is started again this often; then the command gives up.
+# How often a gateway that ends by itself is started again before the command gives up.
 _MAX_GATEWAY_RESTARTS = 10
 
 
@@ -72,7 +72,8 @@ def add_command(commands: Commands) -> None:
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="how long to serve on after a signal to stop, while /ready answers 503 (default: 0)",
+        help="how long to continue to serve after a signal to stop, while /ready answers 503 "
+        "(default: 0)",
     )
     up.add_argument(
         "--log",
@@ -148,20 +149,23 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _announce(
-    log: str, urls: Sequence[str], health: HealthServer, gateway: GatewayServer | None
+    log_format: str, urls: Sequence[str], health: HealthServer, gateway: GatewayServer | None
 ) -> None:
-    """Says where the server listens: as lines on standard output, or as one log message."""
+    """Announces the URLs of the server: as lines on standard output, or as one log message."""
     lines = [*urls, f"health: {health.url}"]
     if gateway is not None:
         lines.append(f"gateway: {gateway.url}")
-    if log == "json":
+    if log_format == "json":
         logger.info("serving on %s", ", ".join(lines))
     else:
         print(*lines, sep="\n", flush=True)
 
 
 def _watch(supervisor: Supervisor, gateway: GatewayServer | None) -> int:
-    """Restarts a gateway that ended; returns when the supervisor or the gateway is given up."""
+    """Starts a gateway that ended again; returns the exit status if restarts have not helped.
+
+    That is the case if the supervisor gives up the server, or the gateway has ended too often.
+    """
     restarts = 0
     while not supervisor.wait(_POLL_S):
         if gateway is not None and (exit_status := gateway.poll()) is not None:

@@ -1,4 +1,4 @@
-"""The gateway beside `lensemble up`: its options, and the process that the options ask for."""
+"""The gateway that `lensemble up` starts: its options and its process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_gateway_options(up: argparse.ArgumentParser) -> None:
-    """Adds the gateway's options; its other settings are LENSEMBLE_GATEWAY_* variables."""
+    """Adds the options of the gateway. Its other settings are LENSEMBLE_GATEWAY_* variables."""
     up.add_argument("--gateway", action="store_true", help="start the gateway (HTTP API), too")
     up.add_argument(
         "--gateway-host", help="address it listens on; other than loopback, it requires --keys"
@@ -29,7 +29,7 @@ def make_gateway(
     """Makes the gateway if `--gateway` was given; entering the context starts it.
 
     Args:
-        args: values of the options of `lensemble up`.
+        args: Values of the options of `lensemble up`.
         grpc_url: Triton's gRPC address.
         metrics_url: URL of Triton's metrics.
 

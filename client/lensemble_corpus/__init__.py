@@ -1,5 +1,6 @@
-"""Corpora on disk: items in folders and tables, and the folder of embeddings made from them.
+"""Corpora on disk: items in folders and tables, and folders with the embeddings of such items.
 
-`entries` reads the items of a folder, `source` the rows of a table. `embedding_folder` embeds them
-through a server, continues after an interruption (`journal`), and writes their vectors.
+`entries` reads the items of a folder, and `source` the rows of a folder or a table.
+`embedding_folder` embeds the rows through a server and writes their vectors; thanks to `journal` it
+continues after an interruption.
 """

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, and that are on the disk when the call returns."""
+"""Writes files that are replaced as a whole, and that are on the disk when the call returns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_file(path: Path, text: str) -> None:
-    """Writes a file: after a crash it has either its old content or all of the new.
+    """Writes a file. After a crash, the file has either all of its old or all of its new content.
 
     Raises:
         OSError: The file cannot be written.
@@ -18,7 +18,11 @@ def write_file(path: Path, text: str) -> None:
 
 
 def move_into_place(part: Path, path: Path) -> None:
-    """Renames a finished file, which replaces the file at `path`, and flushes both to the disk.
+    """Replaces the file at `path` by a finished file, and flushes both to the disk.
+
+    Args:
+        part: The finished file, in the same folder; it is renamed.
+        path: The file to replace; it may be missing.
 
     Raises:
         OSError: The file cannot be written.

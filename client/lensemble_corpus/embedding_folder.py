@@ -44,11 +44,11 @@ class EmbeddingSummary:
     """The result of `embed_source`.
 
     Attributes:
-        count: number of rows with a vector.
-        failed: number of rows without one; `failed.json` has the reasons.
-        sent: number of rows that this call sent to the server.
-        dimension: length of each vector; 0 if there are none.
-        unchanged: whether the folder was finished before and already had this content.
+        count: Number of rows with a vector.
+        failed: Number of rows without one; `failed.json` has the reasons.
+        sent: Number of rows that this call sent to the server.
+        dimension: Length of each vector; 0 if there are none.
+        unchanged: Whether an earlier call had already written exactly this content.
     """
 
     count: int
@@ -73,23 +73,23 @@ def embed_source(
     """Embeds the rows that are not embedded yet, and writes all vectors.
 
     A row that fails is left out and listed in `failed.json`. A row that the server refused is not
-    sent again until it changes; a row that failed for another reason is sent again by the next
-    call. A server that cannot be reached ends the call; the vectors made until then are kept.
+    sent again until it changes, and a row that failed for another reason is sent again by the next
+    call. If the server cannot be reached, the call ends, and the vectors made until then are kept.
 
     Args:
-        client: client of a running server.
-        source: rows to embed.
-        out: folder to write; missing, empty, or written by an earlier call.
-        kind: kind of the files.
-        dimensions: Matryoshka length of the vectors; None for the profile's full length.
-        embedder: name of the embedder, as in `Client.embed`.
-        concurrency: requests in flight at a time.
-        again: whether to discard the vectors of earlier calls.
-        progress: whether to show a progress bar on standard error.
+        client: Client of a running server.
+        source: Rows to embed.
+        out: Folder to write; missing, empty, or written by an earlier call.
+        kind: `npy` for vectors and metadata in two files, `parquet` for one file with both.
+        dimensions: Matryoshka length of the vectors; None takes the profile's full length.
+        embedder: Name of the embedder, as in `Client.embed`.
+        concurrency: Number of requests that run at the same time.
+        again: Whether to discard the vectors of earlier calls.
+        progress: Whether to show a progress bar on standard error.
 
     Raises:
-        InvalidInputError: `out` holds something else, was begun by an earlier version, or holds
-            vectors of another profile, length or embedder.
+        InvalidInputError: `out` contains something else, was begun by an earlier version, or
+            contains vectors of another profile, length or embedder.
         NotReadyError: The server cannot be reached.
         StorageError: `out` cannot be written, or its journal is damaged.
         ImportError: PyArrow is needed and not installed.
@@ -128,7 +128,7 @@ def _embed_and_write(
                 failed += 1
             else:
                 assert isinstance(row, EmbeddableRow)
-                line = f'{row.text[:-1]}, "{INDEX_FIELD}": {len(places)}}}'
+                line = f'{row.json_text[:-1]}, "{INDEX_FIELD}": {len(places)}}}'
                 rows.write(f"{line}\n")
                 places.append(outcome)
             content.update(f"{outcome!r} {line}\n".encode())
@@ -166,7 +166,10 @@ def _finish(
     rows_file: Path,
     vectors: Iterator[NDArray[np.float32]],
 ) -> None:
-    """Writes all files under other names, then removes the manifest and moves them into place."""
+    """Writes all files under temporary names, removes the old manifest, and renames the files.
+
+    The new manifest is written last.
+    """
     if manifest.kind == "parquet":
         from lensemble_corpus import parquet_files
 
@@ -190,7 +193,7 @@ def _finish(
 
 
 def _write_npy(path: Path, chunks: Iterator[NDArray[np.float32]], shape: tuple[int, int]) -> None:
-    """Writes an array of the shape (N, D) that is never in memory as a whole."""
+    """Writes an array of the shape (N, D) in chunks, so that memory never holds all of it."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
@@ -199,7 +202,7 @@ def _write_npy(path: Path, chunks: Iterator[NDArray[np.float32]], shape: tuple[i
 
 
 def _failure(row: EmbeddableRow | RefusedRow, error: LensembleError) -> dict[str, str]:
-    """A row of `failed.json`."""
+    """Returns the entry of a failed row in `failed.json`."""
     if isinstance(row, EmbeddableRow):
         id_, paths = row.entry.id, ", ".join(map(str, row.entry.images))
     else:
@@ -225,14 +228,14 @@ def _check_target(out: Path) -> None:
     names = {path.name for path in out.iterdir()}
     if names and not names & {WORK, MANIFEST}:
         raise InvalidInputError(
-            f"{str(out)!r} holds something else ({', '.join(sorted(names)[:3])}); give a new "
+            f"{str(out)!r} contains something else ({', '.join(sorted(names)[:3])}); give a new "
             "folder",
             field="out",
         )
 
 
 def _check_settings(settings: VectorSettings | None, dimensions: int | None, embedder: str) -> None:
-    """Checks that vectors made now can stand beside those of earlier calls."""
+    """Checks that the new vectors can be compared with those of earlier calls."""
     if settings is not None and (settings.requested_dimensions, settings.embedder) != (
         dimensions,
         embedder,

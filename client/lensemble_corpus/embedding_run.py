@@ -1,4 +1,4 @@
-"""One pass over a source: each row becomes a vector in the journal, or an error."""
+"""One run over a source, which turns each row into a vector in the journal or into an error."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from lensemble_contract.items import Item
 from lensemble_corpus.journal import Journal, VectorSettings
 from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source, check_picture_sizes
 
-# Rows are looked up in the journal in blocks, so that known rows need not wait for the server's
-# answers to the unknown ones before them.
+# Rows are read in blocks of this size. The journal is searched for a whole block, and only the rows
+# that it does not know are sent to the server.
 _BLOCK_ROWS = 4096
-# An error in one of these fields is the same for every row.
+# If the server reports an error in one of these fields, every other row would fail as well.
 _FIELDS_OF_ALL_ROWS = ("dimensions", "embedder")
-# An error in one of these fields is the row's own.
+# If the server reports an error in one of these fields, the content of the row is the cause.
 _FIELDS_OF_ONE_ROW = ("text", "image", "instruction")
 
 Result: TypeAlias = Measured[Embedding] | LensembleError
 
 
 class EmbeddingRun:
-    """Embeds the rows of a source that the journal does not know.
+    """Embeds those rows of a source that are not in the journal yet.
 
     Args:
-        client: client of a running server.
-        journal: journal to look rows up in, and to add vectors to.
+        client: Client of a running server.
+        journal: Journal to look rows up in, and to add vectors to.
         dimensions: Matryoshka length of the vectors; None for the profile's full length.
-        embedder: name of the embedder.
-        concurrency: requests in flight at a time.
+        embedder: Name of the embedder.
+        concurrency: Number of requests that run at the same time.
 
     Attributes:
-        journal: the journal.
-        sent: number of rows that were sent to the server.
+        journal: The journal.
+        sent: Number of rows that were sent to the server.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class EmbeddingRun:
     def outcomes(
         self, source: Source
     ) -> Generator[tuple[EmbeddableRow | RefusedRow, int | LensembleError]]:
-        """Yields every row in order, with the place of its vector in the journal or its error.
+        """Yields every row in order, with its error or its vector's place in the journal.
 
         Raises:
-            LensembleError: An error that every further row would meet, such as a server that cannot
-                be reached.
+            LensembleError: Every further row would fail, too, for instance because the server
+                cannot be reached.
         """
         rows = iter(source)
         while block := list(islice(rows, _BLOCK_ROWS)):
@@ -90,9 +90,9 @@ class EmbeddingRun:
 
     def _embed(self, rows: Sequence[EmbeddableRow]) -> Generator[tuple[Result, bool]]:
         """Yields the result of each row in order, and whether the row was sent to the server."""
-        # For each row that the client has taken and whose result is not yielded: the error for
-        # which it was not sent, or None.
-        unsent: deque[LensembleError | None] = deque()
+        # One entry for each row that the client has read and whose result has not been yielded:
+        # None if the row was sent, or the error because of which it was not sent.
+        send_errors: deque[LensembleError | None] = deque()
 
         def items() -> Iterator[Item]:
             for row in rows:
@@ -100,11 +100,11 @@ class EmbeddingRun:
                     check_picture_sizes(row.entry)
                     item = row.entry.item()
                 except LensembleError as error:
-                    unsent.append(error)
+                    send_errors.append(error)
                 except ValueError as error:  # a null character in a path
-                    unsent.append(InvalidInputError(str(error)))
+                    send_errors.append(InvalidInputError(str(error)))
                 else:
-                    unsent.append(None)
+                    send_errors.append(None)
                     yield item
 
         with closing(
@@ -116,23 +116,23 @@ class EmbeddingRun:
             )
         ) as results:
             for result in results:
-                while (error := unsent.popleft()) is not None:
+                while (error := send_errors.popleft()) is not None:
                     yield error, False
                 self.sent += 1
                 yield result, True
-        yield from ((error, False) for error in unsent if error is not None)
+        yield from ((error, False) for error in send_errors if error is not None)
 
     def _record(self, row: EmbeddableRow, result: Result, was_sent: bool) -> int | LensembleError:
-        """Adds a result to the journal; returns the vector's place, or the row's error."""
+        """Adds a result to the journal; returns the vector's place, or the error of the row."""
         if isinstance(result, LensembleError):
             if isinstance(result, NotReadyError | NotFoundError) or (
                 result.field in _FIELDS_OF_ALL_ROWS
             ):
                 raise result
-            # An error is remembered only if the server gave it for the row's content. A file that
-            # cannot be read now may be there next time, and the digest would not show it.
-            of_this_row = result.field.split("[")[0] in _FIELDS_OF_ONE_ROW
-            if was_sent and isinstance(result, InvalidInputError) and of_this_row:
+            # The journal keeps an error only if the server refused the content of the row. A file
+            # that cannot be read now may be readable next time, and the digest would not show that.
+            content_is_cause = result.field.split("[")[0] in _FIELDS_OF_ONE_ROW
+            if was_sent and isinstance(result, InvalidInputError) and content_is_cause:
                 self.journal.refuse(row.digest, result)
             return result
         settings = VectorSettings(

@@ -1,10 +1,14 @@
-"""A finished folder of embeddings: its files, its manifest, its rows.
+"""Reads a finished folder of embeddings.
+
+It contains these files:
 
 embeddings.npy      (N, D) float32, for `np.load(..., mmap_mode="r")`
 metadata.json       the N rows as they were, each with `embedding_index`, the number of its vector
-embeddings.parquet  instead of the two, if chosen: the rows' columns, `embedding_index`, `embedding`
+embeddings.parquet  in place of these two if Parquet was chosen; columns of the rows,
+                    `embedding_index`, `embedding`
 failed.json         rows that have no vector: where, id, path, error
-manifest.json       profile, dimension, counts; written last, so a folder without it is not finished
+manifest.json       profile, dimension, counts; it is written last, so a folder without it is
+                    unfinished
 work/               the journal (`journal`), for the next run
 """
 
@@ -30,16 +34,16 @@ class EmbeddingsManifest:
     """Description of a finished folder of embeddings.
 
     Attributes:
-        profile: hash of the profile under which all vectors were made.
-        dimension: length of each vector.
-        asked: `dimensions` of the requests; None for the profile's full length.
-        embedder: name of the embedder.
-        kind: kind of the files.
-        count: number of rows with a vector.
-        failed: number of rows without one.
-        id_field: field that holds a row's id.
+        profile: Hash of the profile under which all vectors were made.
+        dimension: Length of each vector.
+        asked: `dimensions` of the requests; None if they asked for the full length.
+        embedder: Name of the embedder.
+        kind: `npy` or `parquet`.
+        count: Number of rows with a vector.
+        failed: Number of rows without one.
+        id_field: Field that holds a row's id.
         content: SHA-256 over the rows, in order, and over the place of each vector in the journal.
-        format: version of the folder's layout.
+        format: Version of the folder's layout.
     """
 
     profile: str
@@ -65,8 +69,8 @@ class EmbeddingsManifest:
             manifest = cls(**json.loads(path.read_text("utf-8")))
         except FileNotFoundError as error:
             raise InvalidInputError(
-                f"no {MANIFEST} in {str(folder)!r}: not a finished folder of embeddings; run "
-                "`lensemble corpus embed` (again)",
+                f"no {MANIFEST} in {str(folder)!r}, so this folder of embeddings is not finished; "
+                "run `lensemble corpus embed` (again)",
                 field="source",
             ) from error
         except (OSError, TypeError, ValueError) as error:
@@ -82,7 +86,7 @@ class EmbeddingsManifest:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files with the vectors and the rows."""
+        """The names of the files with the vectors and the rows."""
         return (NPY, METADATA) if self.kind == "npy" else (PARQUET,)
 
 

@@ -1,11 +1,11 @@
-"""Items on disk: `corpus.jsonl` with one JSON object per line, pictures beside it.
+"""Reads the items of a folder: `corpus.jsonl` with one JSON object per line, and pictures.
 
-This is BEIR's layout, with pictures.
+This is BEIR's layout, extended by pictures. A line looks like this:
 
     {"_id": "17", "title": "...", "text": "...", "image": "images/17.jpg", ...}
 
-An item has a text, a picture (or a list of pictures), or both; the paths of pictures lead to files
-inside the folder. `title` is put before `text`, as BEIR does, and `instruction` replaces the
+An item has a text, a picture (or a list of pictures), or both. The paths of pictures must lead to
+files inside the folder. `title` is put before `text`, as in BEIR, and `instruction` replaces the
 profile's instruction. The item's document is the line without `_id` and `instruction`.
 
 In a folder without `corpus.jsonl` each picture is one item. Its id is its path inside the folder.
@@ -35,11 +35,11 @@ class Entry:
     """One item: a line of `corpus.jsonl`, or a picture file.
 
     Attributes:
-        id: the item's id.
-        text: title and text; None if there is neither.
-        images: paths of the pictures.
-        instruction: replaces the profile's instruction; None keeps it.
-        document: the item's document.
+        id: The item's id.
+        text: Title and text; None if there is neither.
+        images: Paths of the pictures.
+        instruction: Replaces the profile's instruction; None keeps it.
+        document: The item's document.
     """
 
     id: str
@@ -66,12 +66,12 @@ class Entry:
 
 
 def find_entries(folder: Path) -> list[Entry]:
-    """Finds the items of a folder: the lines of its `corpus.jsonl`, or else its pictures.
+    """Finds the items of a folder: the lines of `corpus.jsonl`, or its pictures without that file.
 
-    Pictures are looked for in subfolders, too.
+    Pictures in subfolders are found, too.
 
     Raises:
-        InvalidInputError: There are no items, or a line or a picture's JSON file is wrong.
+        InvalidInputError: There are no items, or a line or the JSON file of a picture is not valid.
     """
     return load_entries(folder) if (folder / FILE_NAME).is_file() else _find_pictures(folder)
 
@@ -80,11 +80,11 @@ def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
     """Reads `corpus.jsonl`, or another file of the same form.
 
     Args:
-        folder: folder of the file; the paths of pictures are relative to it.
-        name: name of the file.
+        folder: Folder of the file; the paths of pictures are relative to it.
+        name: Name of the file.
 
     Raises:
-        InvalidInputError: The file is missing or empty, or a line of it is wrong.
+        InvalidInputError: The file is missing or empty, or one of its lines is not valid.
     """
     entries: dict[str, Entry] = {}
     for where, line in read_lines(folder / name):
@@ -101,10 +101,12 @@ def load_entries(folder: Path, name: str = FILE_NAME) -> list[Entry]:
 
 
 def read_strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
-    """The strings in a field that holds a string or a list of strings; empty without the field.
+    """Returns the strings in a field that contains a string or a list of strings.
+
+    The result is empty if there is no such field.
 
     Raises:
-        ValueError: The field holds something else.
+        ValueError: The field contains something else.
     """
     value = fields.get(name)
     if value is None:
@@ -116,10 +118,10 @@ def read_strings(fields: dict[str, Any], name: str) -> tuple[str, ...]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Reads the lines that are not blank, each with its place, such as `line 3`.
+    """Reads the lines that are not blank, each with its position, such as `line 3`.
 
     Args:
-        path: file in UTF-8, with or without a byte order mark.
+        path: File in UTF-8, with or without a byte order mark.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -148,7 +150,10 @@ def _parse_entry(fields: Any, folder: Path) -> Entry:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A picture's path; a corpus from elsewhere must not reach files outside its folder."""
+    """Returns the path of a picture, which must be inside the folder.
+
+    Otherwise a corpus from somebody else could make the caller send any file of this machine.
+    """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"picture {name!r} is outside the folder")

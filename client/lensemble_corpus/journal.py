@@ -1,10 +1,10 @@
-"""The journal of embedded items, so that interrupted work continues where it stopped.
+"""The journal of embedded items, with which interrupted work continues where it stopped.
 
 It is an SQLite database with the vector of each embedded item and the error of each item that the
-server refused, both found by the digest of the item. A transaction is committed, which flushes it
-to the disk, after some rows or seconds. A process that is killed loses the rows after the last
-commit and nothing else. A checksum protects each vector: a damaged one counts as missing, so its
-item is embedded again.
+server refused. The digest of an item is the key. After a number of rows or seconds, the transaction
+is committed, which flushes it to the disk. A process that is killed loses only the rows after the
+last commit. Each vector has a checksum. A damaged vector counts as missing, so its item is embedded
+again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _READ_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class VectorSettings:
-    """The properties that all vectors of a journal share.
+    """The properties that all vectors of a journal have in common.
 
     Attributes:
-        profile: hash of the profile under which they were made.
-        dimension: length of each vector.
-        requested_dimensions: `dimensions` of the requests; None for the profile's full length.
-        embedder: name of the embedder.
+        profile: Hash of the profile under which they were made.
+        dimension: Length of each vector.
+        requested_dimensions: `dimensions` of the requests; None if they asked for the full length.
+        embedder: Name of the embedder.
     """
 
     profile: str
@@ -53,11 +53,11 @@ class Journal:
     """An open journal; a context manager. Only one process at a time can open it.
 
     Args:
-        folder: folder of the database; created if missing.
-        start_over: whether to remove what the folder holds, damaged or not.
+        folder: Folder of the database; created if missing.
+        start_over: Whether to remove an existing journal, damaged or not, and begin a new one.
 
     Attributes:
-        settings: the properties that the vectors share; None before the first vector.
+        settings: The properties that all vectors have in common; None before the first vector.
 
     Raises:
         InvalidInputError: Another process has opened it, or it has another format.
@@ -91,13 +91,13 @@ class Journal:
             self._database.close()
 
     def __len__(self) -> int:
-        """Number of vectors."""
+        """Returns the number of vectors."""
         with self._translated_errors():
             (count,) = self._database.execute("SELECT count(*) FROM vectors").fetchone()
         return int(count)
 
     def begin(self, settings: VectorSettings) -> None:
-        """Records the properties that the vectors will share; call it before the first `add`.
+        """Records the properties of all vectors; call it before the first `add`.
 
         Raises:
             StorageError: The database cannot be written.
@@ -112,11 +112,11 @@ class Journal:
         """Looks an item up.
 
         Args:
-            digest: digest of the item, 16 bytes.
+            digest: Digest of the item, 16 bytes.
 
         Returns:
-            The place of its vector, the error with which the server refused it, or None if neither
-            is known.
+            The place of its vector (its row in the database), the error with which the server
+            refused it, or None if the journal has neither.
 
         Raises:
             StorageError: The database is damaged, or cannot be read.
@@ -138,11 +138,11 @@ class Journal:
         """Adds the vector of an item, or replaces it.
 
         Args:
-            digest: digest of the item, 16 bytes.
+            digest: Digest of the item, 16 bytes.
             vector: (D,) float32.
 
         Returns:
-            Its place.
+            The place of the vector, for `read`.
 
         Raises:
             StorageError: The database cannot be written.
@@ -161,8 +161,8 @@ class Journal:
         """Records why an item has no vector, so that it is not sent again.
 
         Args:
-            digest: digest of the item, 16 bytes.
-            error: the server's error.
+            digest: Digest of the item, 16 bytes.
+            error: The server's error.
 
         Raises:
             StorageError: The database cannot be written.
@@ -181,7 +181,7 @@ class Journal:
                 lost.
         """
         if not self._database.in_transaction:
-            return  # an earlier error has ended the transaction
+            return  # an earlier error ended the transaction
         with self._translated_errors():
             self._database.execute("COMMIT")
             self._database.execute("BEGIN IMMEDIATE")
@@ -191,10 +191,10 @@ class Journal:
         """Reads vectors.
 
         Args:
-            places: places of N vectors.
+            places: Places of N vectors.
 
         Yields:
-            (n, D) float32, some rows at a time, in the order of the places.
+            Chunks (n, D) float32, in the order of the places.
 
         Raises:
             StorageError: The database is damaged, or cannot be read.
@@ -229,14 +229,14 @@ class Journal:
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
-        """Raises errors of SQLite as those that the methods of this class document."""
+        """Converts errors of SQLite to the errors that the methods of this class document."""
         try:
             yield
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 folder = self._path.parent.parent
                 raise InvalidInputError(
-                    f"another process is at work on {str(folder)!r}; wait until it ends",
+                    f"another process is using {str(folder)!r}; wait until it ends",
                     field="out",
                 ) from error
             raise StorageError(

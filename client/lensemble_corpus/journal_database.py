@@ -1,4 +1,4 @@
-"""The SQLite database of the journal: its schema, how it is opened and locked, other formats."""
+"""Opens and locks the SQLite database of the journal, and refuses databases of other formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lensemble_contract.errors import InvalidInputError
 
 FILE = "journal.sqlite"
 FORMAT = 2
-# Files of format 1, which was no database.
+# Files of format 1, which did not use a database.
 _OLD_FILES = ("vectors.f32", "done.jsonl", "settings.json", "lock")
 _SCHEMA = """
 CREATE TABLE settings (json TEXT NOT NULL);
@@ -25,8 +25,8 @@ def open_database(path: Path, start_over: bool) -> sqlite3.Connection:
     """Opens the database, locks it until it is closed, and begins a transaction.
 
     Args:
-        path: file of the database; created if missing.
-        start_over: whether to replace an existing database, damaged or not, by an empty one.
+        path: File of the database; created if missing.
+        start_over: Whether to replace an existing database, damaged or not, by an empty one.
 
     Raises:
         InvalidInputError: The database has another format.
@@ -37,7 +37,7 @@ def open_database(path: Path, start_over: bool) -> sqlite3.Connection:
         if not start_over:
             return database
         database.close()
-    except sqlite3.OperationalError:  # locked, or no permission: removing it would do harm
+    except sqlite3.OperationalError:  # locked, or no permission: it must not be removed
         raise
     except (sqlite3.DatabaseError, InvalidInputError):  # damaged, or of another format
         if not start_over:
@@ -75,7 +75,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def check_old_format(folder: Path, start_over: bool) -> None:
-    """Refuses a folder with the files of format 1; removes them if the journal starts over.
+    """Refuses a folder with files of format 1, or removes them if the journal starts over.
 
     Raises:
         InvalidInputError: The folder has such files, and the journal does not start over.

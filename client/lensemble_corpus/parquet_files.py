@@ -26,7 +26,7 @@ _BATCH_ROWS = 1024
 
 
 def count_rows(path: Path) -> int:
-    """Number of rows of a file.
+    """Returns the number of rows of a file.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -39,7 +39,7 @@ def count_rows(path: Path) -> int:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Reads the rows of a file, column -> value; memory holds one batch.
+    """Yields the rows of a file as dicts, column -> value. Memory holds one batch.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -53,7 +53,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_metadata(path: Path) -> Iterator[dict[str, Any]]:
-    """Reads the rows of a file that `write` wrote, without their vectors.
+    """Yields the rows of a file that `write` wrote, without their vectors.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -68,10 +68,10 @@ def read_metadata(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_vectors(path: Path) -> Iterator[NDArray[np.float32]]:
-    """Reads the vectors of a file that `write` wrote.
+    """Yields the vectors of a file that `write` wrote.
 
     Yields:
-        (n, D) float32, some rows at a time, in order.
+        Chunks (n, D) float32, in order.
 
     Raises:
         InvalidInputError: The file cannot be read.
@@ -87,17 +87,18 @@ def read_vectors(path: Path) -> Iterator[NDArray[np.float32]]:
 
 
 def write(path: Path, lines: Path, chunks: Iterable[NDArray[np.float32]], dimension: int) -> None:
-    """Writes rows and their vectors; memory holds one row group.
+    """Writes rows and their vectors. Memory holds one row group.
 
-    A column has the type that all its values share: integers beside floats become floats. If the
-    values share no type, or are objects without fields (for which Parquet has no type), the column
-    holds texts: strings as they are, other values as JSON.
+    The type of a column is one to which all its values can be converted; for instance, integers
+    beside floats become floats. If there is no such type, or if the values are objects without
+    fields (for which Parquet has no type), the column has the type string. Then strings are written
+    as they are, and other values as JSON.
 
     Args:
-        path: file to write; replaced if it exists.
-        lines: file with one JSON object per line.
-        chunks: (n, D) float32 per row group, in the order of the lines; N vectors for N lines.
-        dimension: length D of the vectors.
+        path: File to write; replaced if it exists.
+        lines: File with one JSON object per line.
+        chunks: (n, D) float32 for each row group, in the order of the lines; N vectors for N lines.
+        dimension: Length D of the vectors.
 
     Raises:
         OSError: The file cannot be written.
@@ -119,7 +120,7 @@ def write(path: Path, lines: Path, chunks: Iterable[NDArray[np.float32]], dimens
 
 
 def _column_types(lines: Path) -> dict[str, Any]:
-    """Column -> type of its values, None for text, in the order in which columns appear."""
+    """Returns the type of each column, None for strings, in the order in which columns appear."""
     types: dict[str, Any] = {}
     with lines.open(encoding="utf-8") as file:
         rows = map(json.loads, file)
@@ -132,7 +133,7 @@ def _column_types(lines: Path) -> dict[str, Any]:
 
 
 def _shared_type(before: Any, values: list[Any]) -> Any:
-    """The type that holds values of an earlier type and these values; None if there is none."""
+    """Returns the type for values of an earlier type and these values; None if there is none."""
     try:
         here = pa.array(values).type
         both = [pa.schema([pa.field("x", type_)]) for type_ in (before, here)]

@@ -16,9 +16,9 @@ from lensemble_corpus.entries import Entry
 
 
 def document_text(fields: Mapping[str, Any]) -> str:
-    """A row as JSON text.
+    """Returns a row as JSON text.
 
-    NaN and infinity become null; values of types that JSON does not have become texts.
+    NaN and infinity become null. Values of types that JSON does not have become strings.
 
     Raises:
         InvalidInputError: A text in the row is not valid Unicode.
@@ -35,14 +35,14 @@ def document_text(fields: Mapping[str, Any]) -> str:
 
 
 def digest_of(entry: Entry, base: Path) -> bytes:
-    """Digest that changes whenever a vector has to be made again, 16 bytes.
+    """Returns a digest of an item, 16 bytes. If it changes, the item must be embedded again.
 
-    It covers the text, the instruction, and of each picture the path, the size and the time of the
-    last change. Pictures are not read for it.
+    It covers the text, the instruction, and for each picture its path, its size and the time of its
+    last change. Pictures are not read.
 
     Args:
-        entry: the item.
-        base: folder to which the paths of pictures are relative.
+        entry: The item.
+        base: Folder to which the paths of pictures are relative.
     """
     parts: list[Any] = [entry.text, entry.instruction]
     for path in entry.images:
@@ -56,7 +56,7 @@ def digest_of(entry: Entry, base: Path) -> bytes:
 
 
 def _as_json_value(value: object) -> object:
-    """A value without parts that JSON cannot represent."""
+    """Returns a value in which everything that JSON does not have is replaced."""
     if isinstance(value, Mapping):
         return {str(name): _as_json_value(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

@@ -1,10 +1,12 @@
-"""The rows that `lensemble corpus embed` embeds, read from a table file or a folder.
+"""Reads the rows that `lensemble corpus embed` embeds from a table file or a folder.
+
+A JSON file, for example, looks like this:
 
     [{"crop_path": "crops/17.jpg", "damage_type": "dent", ...}, ...]
 
 Paths of pictures are relative to the file. Pictures are read only when they are embedded. A row
-that cannot be embedded is returned as `RefusedRow`, and the rows after it follow; a fault of the
-file as a whole is an error before the first row.
+that cannot be embedded is returned as `RefusedRow`, and the rows after it follow. If the file as a
+whole is not valid, an error is raised before the first row.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from lensemble_corpus.row_content import digest_of, document_text
 from lensemble_corpus.table_files import TableRow, open_table
 from lensemble_corpus.text_template import TextTemplate, list_fields
 
-# Fields that may hold a picture's path. If the caller names none, the first one that the first row
-# has is used.
+# Usual names of the field with a picture's path. If the caller names no field, the first of these
+# that the first row has is used.
 IMAGE_FIELDS = ("crop_path", "image", "image_path", "path", "file")
-# Field that rows get beside their vectors: the number of the vector.
+# Field that is added to each row in the output: the number of its vector, from 0.
 INDEX_FIELD = "embedding_index"
-# Field of the id: always in the rows of a folder, and used in those of a file if it is there.
+# Field with the id. Rows of a folder always have it; rows of a file may have it.
 ID = "_id"
 
 
@@ -35,9 +37,9 @@ class RefusedRow:
     """A row that cannot be embedded.
 
     Attributes:
-        where: its place in the source, such as `line 3`.
-        id: id of the item; empty if it is not known.
-        error: what is wrong with the row.
+        where: Its position in the source, such as `line 3`.
+        id: Id of the item; empty if it is not known.
+        error: What is wrong with the row.
     """
 
     where: str
@@ -50,34 +52,35 @@ class EmbeddableRow:
     """A row that can be embedded.
 
     Attributes:
-        where: its place in the source, such as `line 3`.
-        entry: the item; its document is the whole row.
-        digest: digest of everything that the vector depends on, 16 bytes (`row_content.digest_of`).
-        text: the row as JSON (`row_content.document_text`), without an earlier `embedding_index`.
+        where: Its position in the source, such as `line 3`.
+        entry: The item; its document is the whole row.
+        digest: Digest of everything that the vector depends on, 16 bytes (`row_content.digest_of`).
+        json_text: The row as JSON (`row_content.document_text`). If the row has an
+            `embedding_index` from an earlier output, it is left out.
     """
 
     where: str
     entry: Entry
     digest: bytes
-    text: str
+    json_text: str
 
 
 class Source:
-    """The rows of a file or a folder; can be iterated repeatedly.
+    """The rows of a file or a folder. They can be iterated repeatedly.
 
     Args:
         path: `.json` (a list of objects), `.jsonl`, `.csv`, `.parquet`; or a folder, as
             `entries.find_entries` reads it.
-        image_field: field with the path of a row's picture, or a list of paths; None looks for one
+        image_field: Field with the path of a row's picture, or a list of paths; None looks for one
             of `IMAGE_FIELDS`, and an empty name means that rows have no pictures.
-        id_field: field with a row's id; None takes `_id`, or the picture's path.
-        text: template of the text; None embeds pictures alone, or the text that a folder's
-            `corpus.jsonl` has.
-        instruction: replaces the profile's instruction in rows that have none of their own.
+        id_field: Field with a row's id; None takes `_id`, or the picture's path.
+        text: Template of the text; None embeds the pictures alone, or the texts in a folder's
+            `corpus.jsonl`.
+        instruction: Replaces the profile's instruction in rows that have none of their own.
 
     Attributes:
-        id_field: field with the id in a row's document.
-        total: number of rows.
+        id_field: Field with the id in a row's document.
+        total: Number of rows.
 
     Raises:
         InvalidInputError: The source cannot be read, is empty, or its first row lacks a field.
@@ -129,7 +132,7 @@ class Source:
                 yield self._convert(row)
 
     def _convert(self, row: TableRow, entry: Entry | None = None) -> EmbeddableRow | RefusedRow:
-        """Makes an item of a row; `entry` is the item of a folder's row."""
+        """Converts a row to an item. `entry` is the item if the source is a folder."""
         fields = row.fields
         id_ = entry.id if entry is not None else _id_text(fields.get(self.id_field))
         try:
@@ -137,7 +140,7 @@ class Source:
                 raise InvalidInputError(row.error)
             if INDEX_FIELD in fields:
                 fields = {name: value for name, value in fields.items() if name != INDEX_FIELD}
-            text = document_text(fields)
+            json_text = document_text(fields)
             entry = replace(entry, document=fields) if entry else self._make_entry(fields, id_)
             if self._template is not None:
                 entry = replace(entry, text=self._template.fill_in(fields) or None)
@@ -145,7 +148,7 @@ class Source:
                 raise InvalidInputError("the row has neither a text nor a picture")
             if self._instruction and not entry.instruction:
                 entry = replace(entry, instruction=self._instruction)
-            return EmbeddableRow(row.where, entry, digest_of(entry, self._base), text)
+            return EmbeddableRow(row.where, entry, digest_of(entry, self._base), json_text)
         except InvalidInputError as error:
             return RefusedRow(row.where, id_, error)
 
@@ -165,7 +168,7 @@ class Source:
 
 
 def check_picture_sizes(entry: Entry) -> None:
-    """Refuses a picture that is too large for the server, before it is read.
+    """Refuses an item with a picture that is too large for the server, without reading it.
 
     Raises:
         InvalidInputError: A picture has too many bytes.
@@ -182,12 +185,12 @@ def check_picture_sizes(entry: Entry) -> None:
 
 
 def _row_of(entry: Entry) -> dict[str, Any]:
-    """The row of an item of a folder: its document, with the id."""
+    """Returns the row for an item of a folder: its document and its id."""
     return {ID: entry.id, **entry.document}
 
 
 def _choose_image_field(row: Mapping[str, Any], name: str | None, has_text: bool) -> str:
-    """The field with the picture's path: the given one, or a usual one in the first row."""
+    """Returns the field with the picture's path: the given one, or a usual one in the first row."""
     if name is not None:
         if name and name not in row:
             raise InvalidInputError(
@@ -206,7 +209,7 @@ def _choose_image_field(row: Mapping[str, Any], name: str | None, has_text: bool
 
 
 def _choose_id_field(row: Mapping[str, Any], name: str | None, image_field: str) -> str:
-    """The field with the id: the given one, or a usual one in the first row."""
+    """Returns the field with the id: the given one, or a usual one in the first row."""
     candidates = [name] if name is not None else [ID, image_field, "id"]
     chosen = next((field for field in candidates if field and field in row), None)
     if chosen is None:
@@ -220,5 +223,5 @@ def _choose_id_field(row: Mapping[str, Any], name: str | None, image_field: str)
 
 
 def _id_text(value: object) -> str:
-    """An id as text; empty if the value cannot be an id."""
+    """Returns an id as text; empty if the value cannot be an id."""
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

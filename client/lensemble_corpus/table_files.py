@@ -1,7 +1,8 @@
-"""Readers of table files: JSON, JSON Lines, CSV and Parquet.
+"""Reads table files: JSON, JSON Lines, CSV and Parquet.
 
-Rows are read one by one, except that a JSON list is read as a whole. A row that is wrong carries
-its error, and the rows after it are read; a fault of the file as a whole is an exception.
+Rows are read one by one, except that a JSON list is read as a whole. If a row is not valid, its
+`TableRow` has an error, and the rows after it are read. If the file as a whole is not valid, an
+exception is raised.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class TableRow:
     """One row of a file.
 
     Attributes:
-        where: its place in the file, such as `line 3`.
-        fields: field name -> value.
-        error: what is wrong with the row; empty if nothing is.
+        where: Its position in the file, such as `line 3`.
+        fields: Field name -> value.
+        error: What is wrong with the row; empty if nothing is.
     """
 
     where: str
@@ -34,13 +35,14 @@ class TableRow:
 
 
 def open_table(path: Path) -> tuple[Callable[[], Iterator[TableRow]], int]:
-    """Checks a file as a whole, and counts its rows.
+    """Checks a file as a whole, and returns a reader and the number of rows.
 
     Args:
         path: `.json` (a list of objects), `.jsonl`, `.ndjson`, `.csv` or `.parquet`.
 
     Returns:
-        A function that reads the rows from the beginning, and their number.
+        A function that reads the rows from the beginning whenever it is called, and the number of
+        rows.
 
     Raises:
         InvalidInputError: The file cannot be read, or its ending is not supported.
@@ -64,7 +66,7 @@ def open_table(path: Path) -> tuple[Callable[[], Iterator[TableRow]], int]:
 
 
 def _read_file(path: Path, read: Callable[[Path], Iterator[T]]) -> Iterator[T]:
-    """Yields what a reader yields; a fault of the file becomes an error that names the file."""
+    """Yields what a reader yields, and raises its exceptions as errors that name the file."""
     try:
         yield from read(path)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
@@ -86,14 +88,14 @@ def _read_json(path: Path) -> list[TableRow]:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
     if not isinstance(rows, list):
         raise InvalidInputError(
-            f"{str(path)!r} holds a JSON {type(rows).__name__}; expected a list of objects",
+            f"{str(path)!r} contains a JSON {type(rows).__name__}; expected a list of objects",
             field="source",
         )
     return [_object_row(f"row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
+    """Yields the lines that are not blank, with their numbers."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         yield from ((n, line) for n, line in enumerate(file, start=1) if not line.isspace())
 

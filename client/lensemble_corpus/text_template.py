@@ -12,13 +12,14 @@ from lensemble_contract.errors import InvalidInputError
 class TextTemplate:
     """A text with names of fields in braces.
 
-    Braces hold nothing but a name: no attribute, index, conversion or format. `{{` is a brace.
+    Braces may contain only a name: no attribute, index, conversion or format. `{{` stands for one
+    brace.
 
     Args:
-        text: the template.
+        text: The template.
 
     Raises:
-        InvalidInputError: Braces are not closed, or hold anything but a name.
+        InvalidInputError: Braces are not closed, or contain anything but a name.
     """
 
     def __init__(self, text: str) -> None:
@@ -35,7 +36,7 @@ class TextTemplate:
         self._fields = {name for _, name, _, _ in self._parts if name is not None}
 
     def fill_in(self, row: Mapping[str, Any]) -> str:
-        """The text for a row; a field that is null becomes empty.
+        """Returns the text for a row. A field that is null becomes empty.
 
         Raises:
             InvalidInputError: The row lacks a field.
@@ -51,5 +52,5 @@ class TextTemplate:
 
 
 def list_fields(row: Mapping[str, Any]) -> str:
-    """The names of a row's fields, for a message."""
+    """Returns the names of a row's fields, for a message."""
     return ", ".join(map(repr, row)) or "no fields"

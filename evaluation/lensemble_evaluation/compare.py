@@ -1,9 +1,10 @@
-"""`lensemble compare`: embedders side by side on one dataset and one server.
+"""`lensemble compare`: measures embedders side by side on one dataset and one server.
 
-Every embedder embeds every item once, all in the same order: some items one call at a time, which
-measures latency, the others in blocks with many calls in flight, which measures throughput.
-Embedders take turns call by call and block by block, so that other load on the machine affects all
-of them alike. Quality is measured on the same vectors, ranked exactly.
+Every embedder embeds every item once, in the same order. For some items, one call runs at a time,
+which measures latency. The other items are embedded in blocks, with several calls at the same time,
+which measures throughput. The embedders take turns after each call and each block, so that other
+load on the machine affects all of them alike. The same vectors are ranked exactly to measure
+quality.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from tqdm import tqdm
 
 from lensemble_client import calls
 from lensemble_client.client import Client
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_contract.errors import InvalidInputError
 from lensemble_evaluation.comparison import Comparison
 from lensemble_evaluation.dataset import Dataset
 from lensemble_evaluation.embedder_run import EmbedderRun
 
-# Calls per embedder that measure latency.
+# Number of calls per embedder that measure latency.
 SAMPLES = 100
-# Throughput is measured over this many parts of the other items.
+# Number of blocks into which the other items are divided to measure throughput.
 BLOCKS = 5
 
 
@@ -33,7 +35,7 @@ def compare_embedders(
     dataset: Dataset,
     embedders: Sequence[str],
     *,
-    concurrency: int = 16,
+    concurrency: int = DEFAULT_CONCURRENCY,
     samples: int = SAMPLES,
     price_per_hour: float | None = None,
     progress: bool = False,
@@ -41,14 +43,14 @@ def compare_embedders(
     """Measures quality, latency, throughput and cost of embedders.
 
     Args:
-        client: client of a running server; it should not retry, because the time of a second try
-            counts as latency.
-        dataset: items and queries.
-        embedders: names in `contract.EMBEDDERS`.
-        concurrency: calls in flight at a time when throughput is measured.
-        samples: calls per embedder that measure latency; at most half of the items are used.
-        price_per_hour: price of the server, in any currency.
-        progress: whether to show a progress bar.
+        client: Client of a running server. It should not try calls again, because the time of a
+            second try would count as latency.
+        dataset: Items and queries.
+        embedders: Names in `contract.EMBEDDERS`.
+        concurrency: Number of calls that run at the same time when throughput is measured.
+        samples: Number of calls per embedder that measure latency, limited to half of the items.
+        price_per_hour: Price of the server, in any currency.
+        progress: Whether to show a progress bar.
 
     Raises:
         InvalidInputError: An embedder is unknown or named twice, none is named, or a number is out
@@ -64,8 +66,8 @@ def compare_embedders(
         if run.name not in loaded:
             run.error = "the server has not loaded it"
     order = random.Random(0).sample(range(len(entries)), len(entries))
-    singles = order[: min(samples, len(order) // 2)]
-    rest = order[len(singles) :]
+    latency_positions = order[: min(samples, len(order) // 2)]
+    rest = order[len(latency_positions) :]
     blocks = [rest[n::BLOCKS] for n in range(min(BLOCKS, len(rest)))]
     total = len(entries) * len(runs)
     with (
@@ -74,9 +76,9 @@ def compare_embedders(
     ):
         for run in runs:
             run.warm_up()
-        for place in singles:
+        for position in latency_positions:
             for run in runs:
-                run.embed_one(place)
+                run.embed_one(position)
                 bar.update()
         for block in blocks:
             for run in runs:
@@ -94,16 +96,16 @@ def compare_embedders(
     )
 
 
-def sample_queries(dataset: Dataset, most: int) -> Dataset:
-    """The dataset with its whole corpus and some of its queries; the sample is always the same.
+def sample_queries(dataset: Dataset, max_queries: int) -> Dataset:
+    """Returns the dataset with some of its queries. The sample is the same in each call.
 
     Args:
-        dataset: the dataset to draw from.
-        most: largest number of queries; 1 or more.
+        dataset: The dataset; its whole corpus is kept.
+        max_queries: Largest number of queries; 1 or more.
     """
-    count = min(most, len(dataset.queries))
-    places = sorted(random.Random(0).sample(range(len(dataset.queries)), count))
-    queries = [dataset.queries[place] for place in places]
+    count = min(max_queries, len(dataset.queries))
+    positions = sorted(random.Random(0).sample(range(len(dataset.queries)), count))
+    queries = [dataset.queries[position] for position in positions]
     qrels = {query.id: dataset.qrels[query.id] for query in queries}
     return dataclasses.replace(dataset, queries=queries, qrels=qrels)
 

@@ -1,4 +1,4 @@
-"""A comparison as a table and as JSON."""
+"""Writes a comparison as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTH = 12
 
 
 def format_table(comparison: Comparison) -> str:
-    """Formats costs per embedder, then quality per task and embedder, then notes."""
+    """Formats the costs per embedder, the quality per task and embedder, and notes."""
     measured = [result for result in comparison.embedders if result.cost is not None]
     lines = [
         f"{comparison.dataset}, split {comparison.split}: {comparison.corpus} items, "
@@ -37,8 +37,8 @@ def save(comparison: Comparison, path: Path) -> None:
 
 def _cost_lines(comparison: Comparison, measured: list[EmbedderResult]) -> list[str]:
     with_price = comparison.price_per_hour is not None
-    heads = ["dim", "p50 ms", "p95 ms", "p99 ms", "items/s", "least", "most", "tokens", "s/1000"]
-    lines = [_line("embedder", [*heads, *(["price/1000"] if with_price else [])])]
+    headings = ["dim", "p50 ms", "p95 ms", "p99 ms", "items/s", "least", "most", "tokens", "s/1000"]
+    lines = [_line("embedder", [*headings, *(["price/1000"] if with_price else [])])]
     for result in measured:
         cost = result.cost
         assert cost is not None

@@ -19,12 +19,13 @@ class EmbeddingCost:
 
     Attributes:
         latency_ms: `p50`, `p95`, `p99` of calls with one item, one call at a time.
-        samples: number of these calls.
-        items_per_s: `median`, `least`, `most` over blocks, with many calls in flight.
-        blocks: number of these blocks.
-        tokens_per_item: mean over all items; includes the chat server's tokens.
-        server_s_per_1000: seconds for which 1,000 items occupy the server.
-        price_per_1000: price of these seconds, in the currency of the price; None without a price.
+        samples: Number of calls in `latency_ms`.
+        items_per_s: `median`, `least`, `most` over blocks, with several calls at the same time.
+        blocks: Number of blocks in `items_per_s`.
+        tokens_per_item: Mean number of tokens over all items, the chat server's tokens included.
+        server_s_per_1000: Seconds for which 1,000 items occupy the server.
+        price_per_1000: Price of these seconds, in the currency of the server's price; None if no
+            price was given.
     """
 
     latency_ms: dict[str, float]
@@ -38,18 +39,18 @@ class EmbeddingCost:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderResult:
-    """Figures of one embedder.
+    """The figures of one embedder.
 
     Attributes:
-        embedder: name.
-        error: why there are no figures (the server has not loaded the embedder, or it refused an
+        embedder: Name of the embedder.
+        error: Why there are no figures (the server has not loaded the embedder, or it refused an
             item); empty if there are figures.
-        profile: hash of the profile under which its vectors were made.
-        dimension: length of its vectors.
-        without_instruction: number of items that were embedded without their instruction, because
+        profile: Hash of the profile under which its vectors were made.
+        dimension: Length of its vectors.
+        without_instruction: Number of items that were embedded without their instruction, because
             the embedder takes none.
-        quality: metrics per task and language.
-        cost: latency, throughput and cost; None without figures.
+        quality: Metrics per task and language.
+        cost: Latency, throughput and cost; None if there are no figures.
     """
 
     embedder: str
@@ -63,17 +64,17 @@ class EmbedderResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Embedders side by side.
+    """The figures of several embedders, side by side.
 
     Attributes:
-        dataset: name of the dataset.
-        split: name of the split.
-        server: the server's name and version.
-        corpus: number of items that were searched.
-        queries: number of queries.
-        concurrency: calls in flight at a time when throughput was measured.
-        price_per_hour: price of the server; None if it was not given.
-        embedders: results, in the order in which the embedders were named.
+        dataset: Name of the dataset.
+        split: Name of the split.
+        server: The server's name and version.
+        corpus: Number of items that were searched.
+        queries: Number of queries.
+        concurrency: Number of calls that ran at the same time when throughput was measured.
+        price_per_hour: Price of the server; None if it was not given.
+        embedders: Results, in the order in which the embedders were named.
     """
 
     dataset: str
@@ -86,35 +87,35 @@ class Comparison:
     embedders: list[EmbedderResult]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as `lensemble compare --json` writes them."""
+        """Returns the fields as `lensemble compare --json` writes them."""
         return asdict(self)
 
 
 def summarize_cost(
     latencies_s: Sequence[float],
-    rates: Sequence[float],
+    items_per_s: Sequence[float],
     tokens: Sequence[int],
     price_per_hour: float | None,
 ) -> EmbeddingCost:
-    """Summarizes measured times.
+    """Computes latency, throughput and cost from measured times.
 
     At r items per second, 1,000 items occupy the server for 1000 / r seconds; at a price p per
     hour, each of these seconds costs p / 3600. Percentiles are interpolated linearly.
 
     Args:
-        latencies_s: duration of each call in seconds; at least one.
-        rates: items per second of each block; at least one.
-        tokens: number of tokens of each item; at least one.
-        price_per_hour: price of the server; None if it is not known.
+        latencies_s: Duration of each call in seconds; at least one.
+        items_per_s: Throughput of each block in items per second; at least one.
+        tokens: Number of tokens of each item; at least one.
+        price_per_hour: Price of the server; None if it is not known.
     """
     latencies_ms = np.percentile(np.asarray(latencies_s) * 1000, PERCENTILES)
-    rate = float(np.median(rates))
-    server_s = 1000 / rate
+    median_rate = float(np.median(items_per_s))
+    server_s = 1000 / median_rate
     return EmbeddingCost(
         {f"p{p}": float(value) for p, value in zip(PERCENTILES, latencies_ms, strict=True)},
         len(latencies_s),
-        {"median": rate, "least": min(rates), "most": max(rates)},
-        len(rates),
+        {"median": median_rate, "least": min(items_per_s), "most": max(items_per_s)},
+        len(items_per_s),
         float(np.mean(tokens)),
         server_s,
         None if price_per_hour is None else price_per_hour * server_s / 3600,

@@ -1,4 +1,4 @@
-"""An evaluation dataset: BEIR's layout, with pictures.
+"""Reads an evaluation dataset: a folder in BEIR's layout, extended by pictures.
 
     corpus.jsonl            items, as `lensemble_corpus.entries` reads them
     queries.jsonl           queries in the same form; "task" and "language" group them, "exclude"
@@ -18,7 +18,7 @@ from pathlib import Path
 from lensemble_contract.errors import InvalidInputError
 from lensemble_corpus.entries import Entry, load_entries, read_lines, read_strings
 
-# A greater judgment is taken for a typing error.
+# A larger relevance is refused, because it is probably a typing error.
 MAX_RELEVANCE = 1000
 
 _QUERIES = "queries.jsonl"
@@ -29,13 +29,13 @@ class Dataset:
     """One split of a dataset.
 
     Attributes:
-        name: name of the folder.
-        split: name of the file in `qrels`, without its ending.
-        corpus: items that are searched.
-        queries: queries; each has at least one relevant item.
-        qrels: query id -> corpus id -> relevance, 1 or more.
-        excluded: query id -> ids that the query must not find.
-        not_searched: ids of the corpus that this split leaves out.
+        name: Name of the folder.
+        split: Name of the file in `qrels`, without its ending.
+        corpus: Items that are searched.
+        queries: Queries; each has at least one relevant item.
+        qrels: Query id -> corpus id -> relevance, 1 or more.
+        excluded: Query id -> ids that the query must not find.
+        not_searched: Ids of the corpus that this split leaves out.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Dataset:
 
 
 def splits(folder: Path) -> list[str]:
-    """Names of the splits of a dataset.
+    """Returns the names of the splits of a dataset.
 
     Raises:
         InvalidInputError: The folder does not exist, or has no split.
@@ -59,7 +59,7 @@ def splits(folder: Path) -> list[str]:
     if not names:
         raise InvalidInputError(
             f"no qrels/*.tsv in {str(folder)!r}: not a dataset in BEIR's layout; "
-            "docs/evaluation.md says what is expected",
+            "docs/evaluation.md describes the layout",
             field="dataset",
         )
     return names
@@ -69,11 +69,12 @@ def load_dataset(folder: Path, split: str | None = None) -> Dataset:
     """Reads one split.
 
     Args:
-        folder: folder of the dataset.
-        split: name of a file in `qrels`, without `.tsv`; None takes the only one, or `test`.
+        folder: Folder of the dataset.
+        split: Name of a file in `qrels`, without `.tsv`; None takes the only one, or `test`.
 
     Raises:
-        InvalidInputError: A file is missing, or a line of it is wrong; the error names both.
+        InvalidInputError: A file is missing, or a line of it is not valid; the error names the file
+            and the line.
     """
     known = splits(folder)
     if split is None and len(known) == 1:
@@ -103,7 +104,7 @@ def load_dataset(folder: Path, split: str | None = None) -> Dataset:
 
 
 def _check_pictures(name: str, entries: list[Entry]) -> None:
-    """Checks that all pictures exist, before hours of embedding rather than in their middle."""
+    """Checks that all pictures exist, so that hours of embedding do not fail in the middle."""
     for entry in entries:
         for path in entry.images:
             if not path.is_file():

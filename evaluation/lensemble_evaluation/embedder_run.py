@@ -1,4 +1,4 @@
-"""The measurement of one embedder: its calls, their times, its vectors."""
+"""Measures one embedder: embeds a dataset, and records vectors and times."""
 
 from __future__ import annotations
 
@@ -27,61 +27,61 @@ from lensemble_evaluation.evaluate import metrics_by_group
 class EmbedderRun:
     """Embeds the items of a dataset with one embedder, and measures it.
 
-    After a failure, further calls do nothing, so that the other embedders can go on.
+    After a failure, further calls do nothing, so that the other embedders can be measured.
 
     Args:
-        client: client of a running server.
-        name: name of the embedder.
-        entries: all items: the corpus, then the queries.
+        client: Client of a running server.
+        name: Name of the embedder.
+        entries: All items: the corpus, then the queries.
 
     Attributes:
-        name: name of the embedder.
-        error: why the embedder failed; empty if it has not.
+        name: Name of the embedder.
+        error: Why the embedder failed; empty if it has not.
     """
 
     def __init__(self, client: Client, name: str, entries: Sequence[Entry]) -> None:
         self.name, self.error = name, ""
         self._client, self._entries = client, entries
-        self._embeddings: dict[int, Measured[Embedding]] = {}  # by the item's place in `entries`
+        self._embeddings: dict[int, Measured[Embedding]] = {}  # by position in `entries`
         self._latencies_s: list[float] = []
-        self._rates: list[float] = []
+        self._items_per_s: list[float] = []
         self._takes_instruction = name in contract.EMBEDDERS_WITH_INSTRUCTION
 
     def warm_up(self) -> None:
-        """Embeds a text, and a picture if the dataset has pictures; neither is the dataset's."""
+        """Embeds a text, and a picture if the dataset has pictures. Neither is from the dataset."""
         items = [Item("warm up")]
         if any(entry.images for entry in self._entries):
             items.append(Item(images=(_noise_picture(),)))
         self._unless_failed(lambda: [self._embed(item) for item in items])
 
-    def embed_one(self, place: int) -> None:
+    def embed_one(self, position: int) -> None:
         """Embeds one item in one call, and records the call's latency."""
 
         def call() -> None:
-            item = self._load_item(place)  # reading files is not part of the latency
+            item = self._load_item(position)  # reading files is not part of the latency
             start = time.perf_counter()
-            self._embeddings[place] = self._embed_entry(place, item)
+            self._embeddings[position] = self._embed_entry(position, item)
             self._latencies_s.append(time.perf_counter() - start)
 
         self._unless_failed(call)
 
-    def embed_block(self, places: Sequence[int], pool: ThreadPoolExecutor) -> None:
-        """Embeds many items with many calls in flight, and records the throughput."""
+    def embed_block(self, positions: Sequence[int], pool: ThreadPoolExecutor) -> None:
+        """Embeds many items with several calls at the same time, and records the throughput."""
 
         def call() -> None:
-            items = [self._load_item(place) for place in places]
+            items = [self._load_item(position) for position in positions]
             start = time.perf_counter()
-            embeddings = list(pool.map(self._embed_entry, places, items))
-            self._rates.append(len(places) / (time.perf_counter() - start))
-            self._embeddings.update(zip(places, embeddings, strict=True))
+            embeddings = list(pool.map(self._embed_entry, positions, items))
+            self._items_per_s.append(len(positions) / (time.perf_counter() - start))
+            self._embeddings.update(zip(positions, embeddings, strict=True))
 
         self._unless_failed(call)
 
     def result(self, dataset: Dataset, price_per_hour: float | None) -> EmbedderResult:
-        """Quality and cost, once every item is embedded."""
+        """Computes quality and cost; call it when every item is embedded."""
         if self.error:
             return EmbedderResult(self.name, self.error)
-        embeddings = [self._embeddings[place] for place in range(len(self._entries))]
+        embeddings = [self._embeddings[position] for position in range(len(self._entries))]
         vectors = np.stack([embedding.result for embedding in embeddings])
         corpus, queries = np.split(vectors, [len(dataset.corpus)])
         dimension = vectors.shape[1]
@@ -96,7 +96,7 @@ class EmbedderRun:
             dimension,
             left_out,
             metrics_by_group(dataset, {dimension: ranking.exact_ranks(dataset, queries, corpus)}),
-            summarize_cost(self._latencies_s, self._rates, tokens, price_per_hour),
+            summarize_cost(self._latencies_s, self._items_per_s, tokens, price_per_hour),
         )
 
     def _unless_failed(self, step: Callable[[], object]) -> None:
@@ -106,24 +106,23 @@ class EmbedderRun:
             except LensembleError as error:
                 self.error = str(error)
 
-    def _load_item(self, place: int) -> Item:
-        item = self._entries[place].item()
+    def _load_item(self, position: int) -> Item:
+        item = self._entries[position].item()
         return item if self._takes_instruction else dataclasses.replace(item, instruction=None)
 
-    def _embed_entry(self, place: int, item: Item) -> Measured[Embedding]:
-        """Embeds an item; an error names it."""
+    def _embed_entry(self, position: int, item: Item) -> Measured[Embedding]:
+        """Embeds an item. An error names it."""
         try:
             return self._embed(item)
         except LensembleError as error:
-            id_ = self._entries[place].id
-            raise type(error)(f"{id_!r}: {error.message}", field=error.field) from error
+            raise ranking.error_of_entry(error, self._entries[position]) from error
 
     def _embed(self, item: Item) -> Measured[Embedding]:
         return self._client.run(calls.measured(calls.embed([item], None, self.name)))[0]
 
 
 def _noise_picture() -> bytes:
-    """A picture of random pixels: new each time, so no cache holds its vector."""
+    """Returns a picture of random pixels. It is new each time, so no cache has its vector."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng().integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""`lensemble eval`: metrics per task and language of a server on one split of a dataset."""
+"""`lensemble eval`: measures a server on one split of a dataset, per task and language."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from lensemble_client.client import Client
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_corpus.entries import Entry
@@ -23,11 +24,11 @@ class MetricsRow:
     """Metrics of one group of queries.
 
     Attributes:
-        task: the queries' `task`, or `all`.
-        language: the queries' `language`, or `all`.
-        dimensions: length of the vectors; 0 if the server's index ranked.
-        queries: number of queries in the group.
-        metrics: name in `metrics.NAMES` -> mean over the queries.
+        task: The queries' `task`, or `all`.
+        language: The queries' `language`, or `all`.
+        dimensions: Length of the vectors; 0 if the server's index ranked the items.
+        queries: Number of queries in the group.
+        metrics: Name in `metrics.NAMES` -> mean over the queries.
     """
 
     task: str
@@ -42,13 +43,13 @@ class Evaluation:
     """Metrics of a server on one split of a dataset.
 
     Attributes:
-        dataset: name of the dataset.
-        split: name of the split.
+        dataset: Name of the dataset.
+        split: Name of the split.
         through: `embed` or `search`, as for `evaluate`.
-        server: the server's name and version.
-        corpus: number of items that were searched.
-        rows: metrics, one row per group of queries and length of vectors.
-        embedder: name in `contract.EMBEDDERS`.
+        server: The server's name and version.
+        corpus: Number of items that were searched.
+        rows: Metrics, one row per group of queries and length of vectors.
+        embedder: Name in `contract.EMBEDDERS`.
     """
 
     dataset: str
@@ -60,22 +61,22 @@ class Evaluation:
     embedder: str = contract.NATIVE
 
     def row(self, task: str, language: str = ALL, dimensions: int | None = None) -> MetricsRow:
-        """The row of a group of queries; without a length, the row of the longest vectors.
+        """Returns the row of a group of queries; without a length, that of the longest vectors.
 
         Raises:
             KeyError: There is no such row.
         """
-        fitting = [
+        matching = [
             row
             for row in self.rows
             if (row.task, row.language) == (task, language) and dimensions in (None, row.dimensions)
         ]
-        if not fitting:
+        if not matching:
             raise KeyError((task, language, dimensions))
-        return max(fitting, key=lambda row: row.dimensions)
+        return max(matching, key=lambda row: row.dimensions)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as `lensemble eval --json` writes them."""
+        """Returns the fields as `lensemble eval --json` writes them."""
         return asdict(self)
 
 
@@ -86,23 +87,23 @@ def evaluate(
     through: Through = "embed",
     dimensions: Sequence[int] = (),
     embedder: str = contract.NATIVE,
-    concurrency: int = 16,
+    concurrency: int = DEFAULT_CONCURRENCY,
     progress: bool = False,
 ) -> Evaluation:
     """Measures how well a server finds what a dataset marks as relevant.
 
     Args:
-        client: client of a running server.
-        dataset: items, queries and relevance judgments.
+        client: Client of a running server.
+        dataset: Items, queries and relevance judgments.
         through: `embed` ranks in this process, exactly; `search` lets the server's index rank.
         dimensions: Matryoshka lengths, for `embed`; empty means the full length.
-        embedder: name in `contract.EMBEDDERS`; `search` supports the native one only.
-        concurrency: calls in flight at a time.
-        progress: whether to show progress bars.
+        embedder: Name in `contract.EMBEDDERS`; `search` supports the native one only.
+        concurrency: Number of calls that run at the same time.
+        progress: Whether to show progress bars.
 
     Raises:
         InvalidInputError: `concurrency` is below 1, or `search` was given another embedder.
-        LensembleError: See `ranking`.
+        LensembleError: As in `rank_by_embedding` and `rank_by_search`.
     """
     if concurrency < 1:
         raise InvalidInputError(f"{concurrency}; expected 1 or more", field="concurrency")
@@ -134,11 +135,11 @@ def evaluate(
 def metrics_by_group(
     dataset: Dataset, ranks_by_length: Mapping[int, Sequence[metrics.Ranks]]
 ) -> list[MetricsRow]:
-    """Metrics per task, and per task and language.
+    """Computes the metrics of each task, and of each task in each language.
 
     Args:
-        dataset: the queries, with relevance judgments.
-        ranks_by_length: length of the vectors -> for each query, the ranks (R,) of its relevant
+        dataset: The queries, with relevance judgments.
+        ranks_by_length: Length of the vectors -> for each query, the ranks (R,) of its relevant
             items.
     """
     rows = []
@@ -157,6 +158,6 @@ def metrics_by_group(
 
 
 def _groups(query: Entry) -> list[tuple[str, str]]:
-    """The groups (task, language) of a query: its task, and its task in its language."""
+    """Returns the groups (task, language) of a query: its task, and its task in its language."""
     task, language = (str(query.document.get(name) or ALL) for name in ("task", "language"))
     return list(dict.fromkeys([(task, ALL), (task, language)]))

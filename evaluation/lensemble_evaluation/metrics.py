@@ -1,8 +1,8 @@
-"""Retrieval metrics, computed from the ranks of the relevant items alone.
+"""Computes retrieval metrics from the ranks of the relevant items.
 
-The definitions are those of trec_eval, against which the tests compare: the gain of an item is its
-relevance judgment, the discount of a rank is log2(rank + 1). `recall_cap@10` is BEIR's capped
-recall: for a query with more than 10 relevant items, plain recall@10 cannot reach 1.
+The definitions are those of trec_eval, with which the tests compare them. The gain of an item is
+its relevance judgment, and the discount of a rank is log2(rank + 1). `recall_cap@10` is BEIR's
+capped recall. It can reach 1 for a query with more than 10 relevant items; plain recall@10 cannot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Ranks: TypeAlias = NDArray[np.float64]
 
 
 def query_metrics(ranks: Ranks, relevance: Sequence[int]) -> dict[str, float]:
-    """Metrics of one query.
+    """Computes the metrics of one query.
 
     Args:
         ranks: (R,) ranks of its relevant items.
@@ -44,9 +44,9 @@ def query_metrics(ranks: Ranks, relevance: Sequence[int]) -> dict[str, float]:
 
 
 def mean_metrics(queries: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over queries.
+    """Computes the mean of each metric over queries.
 
     Args:
-        queries: metrics of each query; at least one.
+        queries: Metrics of each query; at least one.
     """
     return {name: float(np.mean([query[name] for query in queries])) for name in NAMES}

@@ -1,4 +1,4 @@
-"""Plots as PNG files: recall by dimension and by language, and embedders side by side."""
+"""Draws PNG files: recall by dimension and by language, and embedders side by side."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def plot_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     A plot is left out if the evaluation has one dimension only, or no languages.
 
     Args:
-        evaluation: the evaluation to draw.
-        folder: folder to write to; created if missing.
+        evaluation: The evaluation to draw.
+        folder: Folder to write to; created if missing.
 
     Returns:
         Paths of the files written.
@@ -37,11 +37,11 @@ def plot_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """Draws embedders side by side: quality by task, latency, throughput, server time.
 
     Args:
-        comparison: the comparison to draw.
-        folder: folder to write to; created if missing.
+        comparison: The comparison to draw.
+        folder: Folder to write to; created if missing.
 
     Returns:
-        Path of the file written; empty if no embedder has figures.
+        Path of the file written, in a list; empty if no embedder has figures.
     """
     measured = [(result, result.cost) for result in comparison.embedders if result.cost is not None]
     if not measured:
@@ -73,20 +73,15 @@ def _plot_by_language(evaluation: Evaluation, folder: Path) -> Path | None:
         return None
     figure, axes = _make_figure(evaluation)
     tasks = list(dict.fromkeys(r.task for r in evaluation.rows if r.language != ALL))
-    width = 0.8 / len(tasks)
     longest = max(row.dimensions for row in evaluation.rows)
-    for n, task in enumerate(tasks):
-        values = {
-            row.language: row.metrics[METRIC]
-            for row in evaluation.rows
-            if row.task == task and row.dimensions == longest
-        }
-        places = [place + n * width for place in range(len(languages))]
-        axes.bar(places, [values.get(lang, 0) for lang in languages], width, label=task)
-    middle = width * (len(tasks) - 1) / 2
-    axes.set_xticks([place + middle for place in range(len(languages))], languages)
+    recall = {
+        (row.task, row.language): row.metrics[METRIC]
+        for row in evaluation.rows
+        if row.dimensions == longest
+    }
+    heights = [[recall.get((task, language), 0) for language in languages] for task in tasks]
+    _draw_bars(axes, languages, tasks, heights)
     axes.set_xlabel("language of the query")
-    axes.legend()
     return _save(figure, folder / f"{evaluation.split}-by-language.png")
 
 
@@ -143,17 +138,17 @@ def _draw_comparison(
 def _draw_bars(
     axes: mpl.axes.Axes, groups: list[str], names: list[str], heights: list[list[float]]
 ) -> None:
-    """Draws one bar per name in each group.
+    """Draws a bar for each name in each group.
 
     Args:
-        axes: axes to draw on.
-        groups: labels of the groups.
-        names: labels of the bars.
-        heights: heights of the bars, [name][group].
+        axes: Axes to draw on.
+        groups: Labels of the groups.
+        names: Labels of the bars.
+        heights: Heights of the bars: for each name a list with one height for each group.
     """
     width = 0.8 / len(names)
-    for n, (name, of_name) in enumerate(zip(names, heights, strict=True)):
-        axes.bar([place + n * width for place in range(len(groups))], of_name, width, label=name)
+    for n, (name, bars) in enumerate(zip(names, heights, strict=True)):
+        axes.bar([group + n * width for group in range(len(groups))], bars, width, label=name)
     middle = width * (len(names) - 1) / 2
-    axes.set_xticks([place + middle for place in range(len(groups))], groups)
+    axes.set_xticks([group + middle for group in range(len(groups))], groups)
     axes.legend()

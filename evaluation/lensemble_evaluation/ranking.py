@@ -1,8 +1,8 @@
-"""The rank of every relevant item, found by sending queries and corpus through a server.
+"""Finds the rank of every relevant item, by sending queries and corpus to a server.
 
-Through `embed`, the server embeds everything and this process ranks exactly: this shows what the
-model can do, at every Matryoshka length. Through `search`, the server's own index ranks: this shows
-what a user gets.
+With `embed`, the server embeds all items, and this process ranks them exactly. This measures the
+model, at every Matryoshka length. With `search`, the server's own index ranks the items. This
+measures what a user gets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lensemble_client.client import Client
+from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_client.results import Embedding
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
@@ -25,9 +26,9 @@ from lensemble_evaluation.metrics import Ranks
 
 T = TypeVar("T")
 
-# How many hits `search` asks for; relevant items further down count as not found.
+# Number of hits that `rank_by_search` requests; relevant items further down count as not found.
 DEPTH = 100
-# Queries scored at a time: bounds the memory of the score matrix.
+# Number of queries in one score matrix, which limits its memory.
 _QUERIES_PER_BLOCK = 512
 
 
@@ -37,7 +38,7 @@ def rank_by_embedding(
     dimensions: Sequence[int],
     *,
     embedder: str = contract.NATIVE,
-    concurrency: int = 16,
+    concurrency: int = DEFAULT_CONCURRENCY,
     progress: bool = False,
 ) -> dict[int, list[Ranks]]:
     """Ranks by exact search over vectors that the server makes.
@@ -46,12 +47,12 @@ def rank_by_embedding(
     again, which is what the server does for `dimensions`.
 
     Args:
-        client: client of a running server.
-        dataset: items and queries.
+        client: Client of a running server.
+        dataset: Items and queries.
         dimensions: Matryoshka lengths; empty means the full length.
-        embedder: name in `contract.EMBEDDERS`.
-        concurrency: calls in flight at a time.
-        progress: whether to show progress bars.
+        embedder: Name in `contract.EMBEDDERS`.
+        concurrency: Number of calls that run at the same time.
+        progress: Whether to show progress bars.
 
     Returns:
         Length of the vectors -> for each query, the ranks (R,) of its relevant items, in the order
@@ -75,7 +76,7 @@ def rank_by_embedding(
         )
 
     first = dataset.queries[0].item()
-    for length in dimensions:  # an unsupported length fails here, before everything is embedded
+    for length in dimensions:  # so that an unsupported length fails before everything is embedded
         client.embed(first.text, first.images, dimensions=length, embedder=embedder)
     corpus = embed(dataset.corpus, "corpus")
     queries = embed(dataset.queries, "queries")
@@ -86,21 +87,25 @@ def rank_by_embedding(
 
 
 def rank_by_search(
-    client: Client, dataset: Dataset, *, concurrency: int = 16, progress: bool = False
+    client: Client,
+    dataset: Dataset,
+    *,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    progress: bool = False,
 ) -> list[Ranks]:
-    """Ranks by the server's own index, which must hold the dataset's corpus under its ids.
+    """Ranks by the server's own index, which must contain the dataset's corpus under its ids.
 
     Args:
-        client: client of a running server with an index.
-        dataset: items and queries.
-        concurrency: calls in flight at a time.
-        progress: whether to show a progress bar.
+        client: Client of a running server with an index.
+        dataset: Items and queries.
+        concurrency: Number of calls that run at the same time.
+        progress: Whether to show a progress bar.
 
     Returns:
         For each query, the ranks (R,) of its relevant items; infinite beyond `DEPTH`.
 
     Raises:
-        InvalidInputError: The server refuses a query, or the index holds other items.
+        InvalidInputError: The server refuses a query, or the index contains other items.
         LensembleError: The server cannot be reached, or has no index.
     """
     searched = {entry.id for entry in dataset.corpus}
@@ -108,8 +113,8 @@ def rank_by_search(
     def rank_query(query: Entry) -> Ranks:
         item = query.item()
         excluded = dataset.excluded.get(query.id, frozenset())
-        # Items that this split does not search take up places among the hits and are dropped
-        # below; their number in a query's hits is not known, so ask for as many as possible.
+        # Items that this split does not search may be among the hits, and are removed below. It is
+        # not known how many of the hits they are, so as many hits as possible are requested.
         depth = contract.MAX_TOP_K if dataset.not_searched else DEPTH + len(excluded)
         hits = client.search(
             item.text,
@@ -138,7 +143,7 @@ def cut_vectors(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.flo
 
     Args:
         vectors: (N, D) float32.
-        dimensions: length of the result.
+        dimensions: Length of the result.
 
     Returns:
         (N, dimensions) float32, unit length.
@@ -152,10 +157,10 @@ def cut_vectors(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.flo
 def exact_ranks(
     dataset: Dataset, queries: NDArray[np.float32], corpus: NDArray[np.float32]
 ) -> list[Ranks]:
-    """Ranks by exact search.
+    """Ranks by exact search over given vectors.
 
     Args:
-        dataset: items and queries.
+        dataset: Items and queries.
         queries: (Q, D) float32, unit length, in the dataset's order.
         corpus: (N, D) float32, unit length, in the dataset's order.
 
@@ -176,28 +181,36 @@ def exact_ranks(
 
 
 def _rank(scores: NDArray[np.float32], ids: NDArray[np.str_], row: int) -> int:
-    """Rank of a row, from 1; among equal scores the greater id comes first, as in trec_eval."""
+    """Returns the rank of a row, from 1.
+
+    If scores are equal, the greater id comes first, as in trec_eval.
+    """
     equal = (scores == scores[row]) & (ids > ids[row])
     return 1 + int((scores > scores[row]).sum()) + int(equal.sum())
+
+
+def error_of_entry(error: LensembleError, entry: Entry) -> LensembleError:
+    """Returns the same error with the id of the entry in its message."""
+    return type(error)(f"{entry.id!r}: {error.message}", field=error.field)
 
 
 def _map_entries(
     entries: Sequence[Entry], function: Callable[[Entry], T], concurrency: int, title: str | None
 ) -> list[T]:
-    """Calls a function for each entry, several at a time; an error names its entry.
+    """Calls a function for each entry, several at a time. An error names its entry.
 
     Args:
-        entries: entries to map.
-        function: called with each entry, in several threads.
-        concurrency: number of threads.
-        title: title of the progress bar; None shows none.
+        entries: Entries to map.
+        function: Called with each entry, in several threads.
+        concurrency: Number of threads.
+        title: Title of the progress bar; None shows none.
     """
 
     def call(entry: Entry) -> T:
         try:
             return function(entry)
         except LensembleError as error:
-            raise type(error)(f"{entry.id!r}: {error.message}", field=error.field) from error
+            raise error_of_entry(error, entry) from error
 
     with ThreadPoolExecutor(min(concurrency, len(entries))) as pool:
         results = pool.map(call, entries)

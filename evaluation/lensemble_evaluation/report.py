@@ -1,4 +1,4 @@
-"""An evaluation as a table, optionally beside an earlier one, and as JSON."""
+"""Writes an evaluation as a table, with differences from an earlier one, and as JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def format_table(evaluation: Evaluation, baseline: Evaluation | None = None) -> 
     """Formats an evaluation: one line per task, language and length.
 
     Args:
-        evaluation: the evaluation to show.
-        baseline: an earlier evaluation of the same split; the differences from it stand in
-            brackets. Metrics measured through `search` are compared with those of the longest
-            vectors measured through `embed`.
+        evaluation: The evaluation to show.
+        baseline: An earlier evaluation of the same split. The differences from it are shown in
+            brackets. If one evaluation is of `search` and the other of `embed`, those of `search`
+            are compared with those of the longest vectors.
     """
     lines = [
         f"{evaluation.dataset}, split {evaluation.split}: {evaluation.corpus} items searched "
@@ -26,8 +26,8 @@ def format_table(evaluation: Evaluation, baseline: Evaluation | None = None) -> 
     ]
     width = 16 if baseline else 14
     task_width = max(len(row.task) for row in evaluation.rows) + 2
-    heads = "".join(f"{name:>{width}}" for name in NAMES)
-    lines.append(f"{'task':{task_width}}{'language':10}{'dim':>5}{'queries':>9}{heads}")
+    headings = "".join(f"{name:>{width}}" for name in NAMES)
+    lines.append(f"{'task':{task_width}}{'language':10}{'dim':>5}{'queries':>9}{headings}")
     for row in evaluation.rows:
         before = _same_row(baseline, row)
         cells = "".join(f"{_cell(row, before, name):>{width}}" for name in NAMES)
@@ -88,7 +88,7 @@ def _cell(row: MetricsRow, before: MetricsRow | None, name: str) -> str:
 
 
 def _same_row(baseline: Evaluation | None, row: MetricsRow) -> MetricsRow | None:
-    """The baseline's row for the same group of queries; None if there is none."""
+    """Returns the baseline's row for the same group of queries; None if there is none."""
     if baseline is None:
         return None
     through_search = baseline.through == "search" or not row.dimensions

@@ -1,1 +1,1 @@
-"""`lensemble index`: build, check, measure and maintain the folder of an index."""
+"""`lensemble index`: builds, checks, measures and maintains the folder of an index."""

@@ -1,4 +1,4 @@
-"""`lensemble index build`: embed a corpus or pictures on this machine and write an index."""
+"""`lensemble index build`: embeds a corpus or pictures on this machine and writes an index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lensemble index ACTION`: the parser; other modules of this folder hold the actions."""
+"""The parser of `lensemble index`. The actions are in the other modules of this folder."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Actions on an index: stats, verify, compact, snapshot, restore, export.
+"""`lensemble index stats | verify | compact | snapshot | restore | export`.
 
-A server may run on the same index meanwhile.
+A server may use the same index meanwhile.
 """
 
 from __future__ import annotations

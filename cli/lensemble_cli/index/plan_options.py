@@ -10,8 +10,8 @@ from lensemble_contract.errors import InvalidInputError
 if TYPE_CHECKING:
     from lensemble.index.storage.index_plan import IndexPlan
 
-# The kinds in `lensemble.index.snapshots.kinds`, repeated because the command line must start
-# without importing `lensemble`.
+# The kinds of `lensemble.index.snapshots.kinds`. They are repeated here because the command line
+# must start without importing `lensemble`.
 KINDS = (
     "auto",
     "exact",
@@ -42,10 +42,10 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_plan(args: argparse.Namespace) -> IndexPlan | None:
-    """The index plan that the options ask for; None if they ask for none.
+    """Returns the index plan that the options describe; None if none of them was given.
 
     Args:
-        args: values of the options that `add_plan_options` adds.
+        args: Values of the options that `add_plan_options` adds.
 
     Raises:
         InvalidInputError: The options contradict each other, or a value is out of range.
@@ -65,7 +65,7 @@ def parse_plan(args: argparse.Namespace) -> IndexPlan | None:
 
 
 def parse_fields(args: argparse.Namespace) -> list[str] | None:
-    """The field names in `--fields`; None if the option was not given."""
+    """Returns the field names in `--fields`; None if the option was not given."""
     return None if args.fields is None else [name for name in args.fields.split(",") if name]
 
 

@@ -1,4 +1,4 @@
-"""`lensemble index tune`: measure speed, recall and memory of the kinds of index."""
+"""`lensemble index tune`: measures speed, recall and memory of the kinds of index."""
 
 from __future__ import annotations
 

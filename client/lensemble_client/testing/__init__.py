@@ -1,4 +1,4 @@
-"""Fakes for the tests of code that uses a client: a server in memory, without Triton or a model.
+"""A fake server in memory, without Triton or a model, for the tests of code that uses a client.
 
     from lensemble_client.testing import FakeServer, fake_client
 
@@ -8,10 +8,10 @@
     assert client.search("a red car", top_k=1)[0].id == "1"
     server.failures.append(OverloadedError("busy"))  # the next request fails, and is tried again
 
-The clients are the real ones, so they check input, share requests and retry as always. The server
-has an index with exact search, filters and writes. Only the vectors mean nothing: equal items have
-equal vectors, any two different ones have a score near 0. To change that, pass a function of your
-own as `FakeServer(embed=...)`.
+The clients are the real ones, so they check input, put items into requests and try again as usual.
+The server has an index with exact search, filters and writes. Only its vectors have no meaning:
+equal items have equal vectors, and two different items have a score near 0. To change that, pass a
+function of your own as `FakeServer(embed=...)`.
 """
 
 from lensemble_client.testing.server import FakeServer

@@ -1,4 +1,4 @@
-"""Filters on documents (docs/index.md), evaluated in Python."""
+"""Evaluates filters on documents (docs/index.md) in Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def matches(condition: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
-    """Whether a document meets a condition, with the meaning that the real index gives to it.
+    """Whether a document meets a condition, as in the real index.
 
     Args:
         condition: Such as `{"brand": "seat", "year": {"$gte": 2015}}`.
@@ -63,23 +63,30 @@ def _operator_matches(field: Any, name: str, operand: Any) -> bool:
         case "$nin":
             return not any(_equal(field, value) for value in operand)
         case "$exists":
-            return (_kind(field) not in ("missing", "null")) is bool(operand)
+            return (_json_type(field) not in ("missing", "null")) is bool(operand)
         case "$contains":
             return isinstance(field, list) and any(_equal(value, operand) for value in field)
         case "$not":
             return not _field_matches(field, operand)
         case _ if name in _COMPARISONS:
-            comparable = _kind(field) == _kind(operand) and _kind(field) in ("text", "number")
+            comparable = _json_type(field) == _json_type(operand) and _json_type(field) in (
+                "text",
+                "number",
+            )
             return comparable and _COMPARISONS[name](field, operand)
     raise InvalidInputError(f"the fake server does not know {name!r}", field="filter")
 
 
 def _equal(field: Any, value: Any) -> bool:
-    """Equality as in JSON: true is not 1, and "1" is not 1."""
-    return _kind(field) == _kind(value) and _kind(value) in _SCALARS and bool(field == value)
+    """Whether two values are equal in JSON, where neither true nor "1" equals 1."""
+    return (
+        _json_type(field) == _json_type(value)
+        and _json_type(value) in _SCALARS
+        and bool(field == value)
+    )
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

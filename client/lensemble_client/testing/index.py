@@ -1,4 +1,4 @@
-"""An index in memory: exact search, filters and writes."""
+"""The index of the fake server: exact search, filters and writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class SearchConditions:
-    """Which items may be hits.
+    """The conditions that an item must meet to be a hit.
 
     Attributes:
         top_k: Largest number of hits.
@@ -35,7 +35,7 @@ class SearchConditions:
 
 
 class FakeIndex:
-    """Stored items by id.
+    """The items of the fake server, with exact search.
 
     Args:
         dimension: Length D of every vector.

@@ -1,4 +1,4 @@
-"""A server in memory, which answers the requests of both clients."""
+"""A fake server in memory, which answers the requests of both clients."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class FakeServer:
         dimension: Length D of the vectors.
         profile: Hash of the profile that the server reports.
         writes: Whether the index may be changed.
-        embedders: Names of the embedders that are served, keys of `contract.EMBEDDERS`; all give
-            the same vectors.
+        embedders: Names of the embedders that the server has, keys of `contract.EMBEDDERS`. All
+            make the same vectors.
         embed: Function from an item to its vector (D,) float32 of unit length; None takes
             `vector_of`.
 
     Attributes:
         embedded: All items that were embedded, in the order in which their requests came.
         errors: Text or encoded picture -> the error of every request that contains it.
-        failures: Errors of the next requests, first one first; each is used once.
+        failures: Errors of the next requests, in order. Each is used once.
         ready: Whether the server is ready; if not, every request is refused.
-        profile: See the argument.
-        index: What is stored.
+        profile: Hash of the profile that the server reports.
+        index: The stored items.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FakeServer:
             parameters: Request parameters.
 
         Raises:
-            LensembleError: The request is not valid, or the test asked for this error.
+            LensembleError: The request is not valid, or the error is in `errors` or `failures`.
         """
         with self._lock:
             if not self.ready:
@@ -167,7 +167,7 @@ class FakeServer:
                 ]
             )
         if not self._writes:
-            raise ReadOnlyError("this server takes no writes")
+            raise ReadOnlyError("this server accepts no writes")
         if operation == contract.DELETE:
             return _stored_rows([(self.index.delete(id_), None, "") for id_ in ids])
         self._check_profile(parameters)
@@ -210,7 +210,7 @@ def _cut(vectors: Embedding, parameters: Parameters) -> Embedding:
 
 
 def _hit_rows(results: Sequence[Sequence[Hit]]) -> Rows:
-    """Returns the outputs of a search; shorter rows are padded."""
+    """Returns hits as the outputs of a search. Shorter rows are padded."""
     shape = (len(results), max(len(hits) for hits in results))
     ids = np.full(shape, contract.NO_ID, np.object_)
     scores = np.full(shape, -1, np.float32)
@@ -226,9 +226,9 @@ def _hit_rows(results: Sequence[Sequence[Hit]]) -> Rows:
 
 
 def _stored_rows(results: Sequence[tuple[int, Stored | None, str]]) -> Rows:
-    """Returns the outputs of `store` from sequence numbers, items and documents."""
-    nothing = np.empty(0, np.float32)
-    vectors = [nothing if item is None else item.embedding for _, item, _ in results]
+    """Returns the outputs of `store` for triples of sequence number, item and document."""
+    no_vector = np.empty(0, np.float32)
+    vectors = [no_vector if item is None else item.embedding for _, item, _ in results]
     digests = [b"" if item is None else item.digest.encode() for _, item, _ in results]
     documents = [document.encode() for _, _, document in results]
     return {

@@ -1,4 +1,4 @@
-"""Transports to a `FakeServer`, and clients over them."""
+"""Transports to a `FakeServer`, and clients that use them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSION = "fake 0"
 
 
 class _FakeConnection:
-    """Base class of both transports: the server, and whether the transport is closed.
+    """Base class of both transports, with the server and whether the transport is closed.
 
     Args:
         server: The server; None makes one.

@@ -1,4 +1,4 @@
-"""Vectors without a model."""
+"""Makes vectors without a model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from lensemble_client.results import Embedding
 from lensemble_contract.items import Item
 
-# Long enough that different items have scores near 0: their standard deviation is 1/8.
+# This is long enough for scores near 0 between different items; their standard deviation is 1/8.
 DIMENSION = 64
 
 
 def vector_of(item: Item, dimension: int = DIMENSION) -> Embedding:
-    """Returns a vector that depends on nothing but the item's content.
+    """Returns a vector that depends only on the content of the item.
 
     Args:
         item: Text, pictures and instruction; equal items have equal vectors.

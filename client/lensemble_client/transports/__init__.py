@@ -1,1 +1,1 @@
-"""The protocols over which clients reach a server: gRPC and HTTP, with threads and with asyncio."""
+"""Sends requests to a server over gRPC and HTTP, with threads and with asyncio."""

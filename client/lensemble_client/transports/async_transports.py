@@ -1,6 +1,6 @@
-"""`AsyncTransport`: what `AsyncClient` needs of a protocol; and its implementations.
+"""`AsyncTransport`, the interface through which `AsyncClient` sends requests, for gRPC and HTTP.
 
-They differ from `sync_transports` in that calls are awaited and can be cancelled.
+Unlike in `sync_transports`, requests are awaited and can be cancelled.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from lensemble_contract.errors import InvalidInputError, from_wire
 from lensemble_contract.items import Rows
 from lensemble_contract.tls import Tls
 
-# Header with the number of bytes of JSON before the binary tensors (KServe v2 protocol, "Binary
-# Tensor Data Extension").
+# Header with the size in bytes of the JSON that precedes the binary tensors in a body (KServe v2
+# protocol, "Binary Tensor Data Extension").
 _JSON_SIZE = "Inference-Header-Content-Length"
 
 
 class AsyncTransport(Protocol):
-    """Carries one call to a Triton server. It belongs to one event loop."""
+    """Sends requests to a Triton server. It belongs to one event loop."""
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -192,12 +192,12 @@ class AsyncHttpTransport:
     ) -> tuple[bytes, str | None]:
         """Sends one HTTP request; returns the answer's body and the header with its JSON size.
 
-        The timeout covers the whole request. aiohttp's timeouts for single reads and writes would
-        not end an answer that comes slowly in small pieces.
+        The timeout is for the whole request. aiohttp's timeouts for single reads and writes would
+        not end a request whose answer comes slowly in small pieces.
         """
         if self._session is None:  # made here because it belongs to the running event loop
             self._session = self._aiohttp.ClientSession(
-                # No limit on connections: callers limit their calls themselves.
+                # Connections are not limited, because callers limit their calls themselves.
                 connector=self._aiohttp.TCPConnector(limit=0, ssl=self._context),
                 timeout=self._aiohttp.ClientTimeout(total=None),
             )

@@ -1,6 +1,6 @@
-"""`Transport`: what `Client` needs of a protocol; and its implementations for gRPC and HTTP.
+"""`Transport`, the interface through which `Client` sends requests, for gRPC and HTTP.
 
-Only the modules of this folder use `tritonclient`.
+In this package, only the modules of this folder use `tritonclient`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from lensemble_contract.errors import NotReadyError
 from lensemble_contract.items import Rows
 from lensemble_contract.tls import Tls
 
-__all__ = ["GrpcTransport", "HttpTransport", "Parameters", "Transport"]
+__all__ = ["GrpcTransport", "HttpTransport", "Transport"]
 
 _T = TypeVar("_T")
 
 
 class Transport(Protocol):
-    """Carries one call to a Triton server. Safe to use from several threads."""
+    """Sends requests to a Triton server. Several threads may share one."""
 
     def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -44,7 +44,7 @@ class Transport(Protocol):
             model: The model to run; all its `outputs` are requested.
             rows: Input name -> array (B, ...).
             parameters: Request parameters.
-            timeout_s: Seconds after which the call fails.
+            timeout_s: Seconds after which the request fails.
 
         Returns:
             Output name -> array (B, ...).
@@ -131,7 +131,7 @@ class HttpTransport:
     """The KServe v2 protocol over HTTP, with tensors in binary.
 
     All callers share one event loop in a background thread. So there are never more connections
-    than running calls, however many threads have used the transport before.
+    than running requests, however many threads have used the transport before.
 
     Args:
         address: `host:port`, without scheme.
@@ -167,22 +167,22 @@ class HttpTransport:
         """See `Transport.close`."""
         self._finalizer()
 
-    def _await(self, call: Coroutine[None, None, _T]) -> _T:
-        """Runs a call on the event loop and waits for its result.
+    def _await(self, coroutine: Coroutine[None, None, _T]) -> _T:
+        """Runs a coroutine on the event loop and waits for its result.
 
         Raises:
             NotReadyError: The transport was closed.
         """
         if not self._finalizer.alive:
-            call.close()
+            coroutine.close()
             raise NotReadyError("the connection was closed")
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except asyncio.CancelledError as error:
             raise NotReadyError("the connection was closed") from error
         finally:
-            future.cancel()  # has an effect only if the caller was interrupted
+            future.cancel()  # does something only if the caller was interrupted
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -196,16 +196,16 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 def _close(
     transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop, thread: threading.Thread
 ) -> None:
-    """Cancels running calls, closes the connections, and ends the loop and its thread."""
+    """Cancels running requests, closes the connections, and ends the loop and its thread."""
     asyncio.run_coroutine_threadsafe(_shut_down(transport, loop), loop)
-    if thread is not threading.current_thread():  # the garbage collector may run in any thread
+    if thread is not threading.current_thread():  # the garbage collector may run in `thread`
         thread.join()
 
 
 async def _shut_down(transport: AsyncHttpTransport, loop: asyncio.AbstractEventLoop) -> None:
-    calls = asyncio.all_tasks() - {asyncio.current_task()}
-    for call in calls:
-        call.cancel()
-    await asyncio.gather(*calls, return_exceptions=True)
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
     await transport.close()
     loop.stop()

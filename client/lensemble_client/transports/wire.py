@@ -1,6 +1,6 @@
 """Converts requests, answers and errors between Lensemble and `tritonclient`.
 
-All transports share these functions, because tritonclient's modules have the same classes.
+The modules of tritonclient have classes of the same names, so all transports share these functions.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from lensemble_contract.errors import (
 )
 from lensemble_contract.items import Rows
 
-# Request parameters.
+# Name of a request parameter -> its value.
 Parameters: TypeAlias = Mapping[str, str | int | bool]
-
 
 # Options of gRPC channels: messages of any length, and quick reconnection to a restarted server.
 GRPC_CHANNEL = (
@@ -35,16 +34,16 @@ GRPC_CHANNEL = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
-# A longer timeout, such as infinity, is not sent to the server.
+# A timeout of this length or more, such as infinity, is not sent to the server.
 _MAX_TIMEOUT_S = 1e6
 
 
 def with_timeout(parameters: Parameters, timeout_s: float) -> dict[str, str | int | bool]:
-    """Returns request parameters that also tell the server how long the caller waits.
+    """Returns request parameters with the caller's timeout added, unless it is too long to send.
 
     Args:
         parameters: Request parameters of the call.
-        timeout_s: Seconds that the caller waits.
+        timeout_s: Seconds for which the caller waits.
     """
     if not timeout_s < _MAX_TIMEOUT_S:
         return dict(parameters)
@@ -87,7 +86,7 @@ def _fill(value: Any, array: NDArray[Any], tensor: contract.Tensor) -> None:
 
 
 def request_outputs(triton: Any, model: contract.Model) -> list[Any]:
-    """Returns the requested outputs of a request: all outputs of the model, in binary.
+    """Returns the outputs that a request asks for: all outputs of the model, in binary.
 
     Args:
         triton: As in `request_inputs`.
@@ -130,7 +129,7 @@ def message_of(answer: bytes) -> str:
 
 
 def translate_error(error: Exception, timeout_s: float) -> LensembleError:
-    """Returns the error of Lensemble for an exception of tritonclient or its libraries.
+    """Converts an exception of tritonclient or its libraries to an error of Lensemble.
 
     Args:
         error: The exception.

@@ -179,7 +179,7 @@ def test_fields_are_named_or_have_usual_names(folder):
 
 def test_an_earlier_embedding_index_is_removed(folder):
     (row,) = Source(write(folder, "json", [{**ROWS[0], "embedding_index": 7}]))
-    assert row.text == json.dumps(ROWS[0])
+    assert row.json_text == json.dumps(ROWS[0])
 
 
 def test_a_template_holds_only_names_of_fields():

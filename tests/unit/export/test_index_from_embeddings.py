@@ -32,7 +32,7 @@ def test_ids_must_be_unique(corpus, tmp_path):
 def test_an_unfinished_folder_is_refused(corpus, tmp_path):
     corpus.run()
     (corpus.out / "manifest.json").unlink()
-    with pytest.raises(InvalidInputError, match="not a finished folder of embeddings"):
+    with pytest.raises(InvalidInputError, match="this folder of embeddings is not finished"):
         index_embeddings(corpus.out, tmp_path / "index")
 
 
