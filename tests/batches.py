@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import urllib.request
 
 import tritonclient.grpc as triton
@@ -14,7 +13,9 @@ from tests.waiting import until
 
 
 class Passes:
-    """Counts the encoder's passes and items since its creation; each reading adds one of both.
+    """Counts the encoder's passes and items since its creation.
+
+    Each reading pings the encoder, which adds one pass of one item.
 
     Args:
         server: the real server.
@@ -43,6 +44,9 @@ _SUM = re.compile(r"^lensemble_(pass_items|passes)_total\{.*\} (\S+)$", re.MULTI
 class Batches:
     """Counts a model's items and executions since its creation.
 
+    Triton counts a batch after it has answered it. So the counts may include a last batch that was
+    answered just before the creation.
+
     Args:
         server: the real server.
         model: name of one of its models.
@@ -51,14 +55,10 @@ class Batches:
     def __init__(self, server: TritonServer, model: str) -> None:
         self._client = triton.InferenceServerClient(server.grpc_url.split("//")[1])
         self._model = model
-        self._before = self._settled()
+        self._before = self._read()
 
     def since(self, items: int) -> tuple[int, int]:
-        """(items, executions) so far; waits until there are at least `items` items.
-
-        Triton counts a batch after it has answered it, so a caller that has all its answers may be
-        ahead of the statistics.
-        """
+        """(items, executions) so far; waits until at least so many items are counted."""
 
         def counts() -> tuple[int, int]:
             done, executed = self._read()
@@ -70,16 +70,6 @@ class Batches:
     def close(self) -> None:
         """Closes the connection."""
         self._client.close()
-
-    def _settled(self) -> tuple[int, int]:
-        """The counts, once batches that were answered before are counted."""
-        counts = self._read()
-        for _ in range(50):
-            time.sleep(0.2)
-            if (now := self._read()) == counts:
-                break
-            counts = now
-        return counts
 
     def _read(self) -> tuple[int, int]:
         (model,) = self._client.get_inference_statistics(self._model).model_stats

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from PIL import Image
 
+from tests.waiting import DEADLINE_S
+
 MODEL, KEY = "names-colours", "sk-very-secret"
 COLOURS = {
     "red": (200, 30, 30),
@@ -26,8 +28,6 @@ COLOURS = {
 }
 # Tokens of every answer.
 TOKENS = 42
-# Seconds after which a test that waits in vain goes on, and fails.
-TIMEOUT_S = 120
 
 
 def plain(colour: str, width: int = 40, height: int = 30) -> Image.Image:
@@ -51,8 +51,8 @@ class FakeChatServer:
 
     Attributes:
         url: base URL.
-        delay_s: seconds that each answer takes at least.
-        open_together: answers wait until so many requests have been open at the same time.
+        delay_s: shortest time of each answer in seconds.
+        open_together: no request is answered until this many have been open at the same time.
         failing: colour -> failure of requests with a picture of it: an HTTP status, "hang" (no
             answer), "garbage" (HTML), "empty" (a blank text), "nothing" (no choices).
         bodies: bodies of the requests, decoded.
@@ -84,7 +84,7 @@ class FakeChatServer:
             self._open += 1
             self.most_open = max(self.most_open, self._open)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self.most_open >= self.open_together, TIMEOUT_S)
+            self._changed.wait_for(lambda: self.most_open >= self.open_together, DEADLINE_S)
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""A real server whose encoder stands still while a test keeps its gate closed."""
+"""A real server whose encoder starts no computation while a test keeps its gate closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lensemble.settings import Settings
 from lensemble_client import Client, Item
 from lensemble_contract import contract
 from lensemble_contract.items import to_rows
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S
 
 _GATED = """
 
@@ -54,7 +54,7 @@ class GatedServer:
 
     @property
     def passes(self) -> list[list[str]]:
-        """For each pass so far, the kinds of its rows: `text` or `picture`."""
+        """For each pass that has started, the kinds of its rows: `text` or `picture`."""
         if not self._passes.exists():
             return []
         return [line.split() for line in self._passes.read_text().splitlines()]
@@ -78,11 +78,6 @@ class GatedServer:
         with Client(self.server.grpc_url, timeout_s=DEADLINE_S) as client:
             rows = client.infer(contract.EMBED, to_rows([item, item]), {}, DEADLINE_S)
         return list(rows[contract.EMBEDDING.name])
-
-    def until_pass_started(self) -> None:
-        """Waits until a further pass has started."""
-        before = len(self.passes)
-        until(lambda: len(self.passes) > before, "a pass")
 
 
 @contextmanager

@@ -19,15 +19,14 @@ from lensemble_client import AsyncClient, Retry
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item, Rows, blank_rows, from_rows
+from tests.waiting import DEADLINE_S
 
 PICTURE = b"\x89PNG not a real one"
 DATA_URL = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
-# Generous: it only ends a test that would otherwise hang.
-TIMEOUT_S = 120
 
 
 def vector_of(item: Item, length: int = 4) -> np.ndarray:
-    """(letters, pictures, letters of the instruction, 1), scaled to unit length."""
+    """(characters, pictures, characters of the instruction, 1), scaled to unit length."""
     text, instruction = item.text or "", item.instruction or ""
     raw = np.array([len(text), len(item.images), len(instruction), 1], np.float32)[:length]
     return raw / np.linalg.norm(raw)
@@ -61,10 +60,10 @@ class FakeTriton:
         self._called = asyncio.Condition()
 
     async def wait_for_calls(self, count: int) -> None:
-        """Waits until so many calls have begun."""
+        """Waits until at least this many calls have begun."""
         async with self._called:
             enough = self._called.wait_for(lambda: len(self.calls) >= count)
-            await asyncio.wait_for(enough, TIMEOUT_S)
+            await asyncio.wait_for(enough, DEADLINE_S)
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Any, timeout_s: float

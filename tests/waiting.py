@@ -1,4 +1,4 @@
-"""Waits for a state, and a clock that tests set."""
+"""A wait for a state, and a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-# Far longer than anything takes on a busy machine: only a state that never comes runs into it.
+# Seconds after which a wait fails. Even on a busy machine everything is far faster, so only a state
+# that never comes takes so long.
 DEADLINE_S = 120
 
 
@@ -17,7 +18,7 @@ def until(state: Callable[[], Value], what: str = "the state") -> Value:
 
     Args:
         state: called every few milliseconds.
-        what: what is waited for, for the message.
+        what: name of the state, for the message.
     """
     end = time.monotonic() + DEADLINE_S
     while not (value := state()):
@@ -27,7 +28,7 @@ def until(state: Callable[[], Value], what: str = "the state") -> Value:
 
 
 class FakeClock:
-    """A clock that goes only when a test advances it; it starts at the time of `time.monotonic`."""
+    """A clock that stands still until a test advances it; it starts at `time.monotonic()`."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()

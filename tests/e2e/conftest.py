@@ -8,11 +8,12 @@ import pytest
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from tests import fake_chat_server as chat_server
+from tests.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="package")
 def chat() -> Iterator[chat_server.FakeChatServer]:
-    """On loopback; it names colours."""
+    """A fake chat server on loopback that names colours."""
     with chat_server.running() as running:
         yield running
 
@@ -30,7 +31,7 @@ def everything(
         chat_url=chat.url,
         chat_model=chat_server.MODEL,
         chat_key=chat_server.KEY,
-        chat_timeout_s=5,
+        chat_timeout_s=DEADLINE_S,
     )
     with TritonServer(settings) as running:
         yield running

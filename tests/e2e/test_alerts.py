@@ -221,11 +221,11 @@ def test_alert_when_requests_are_refused(service):
 def test_alert_when_deadlines_pass(service):
     rows = {"text": np.array([[b"x"]], np.object_)}
 
-    def late():
+    def embed_too_late():
         with service.client() as client, pytest.raises(DeadlineExceededError):
-            client.infer(contract.EMBED, rows, {"timeout_ms": 0.001}, 30)
+            client.infer(contract.EMBED, rows, {"timeout_ms": 0.001}, DEADLINE_S)
 
-    until_fires(service, "LensembleTimeouts", late)
+    until_fires(service, "LensembleTimeouts", embed_too_late)
 
 
 @pytest.mark.slow
@@ -286,7 +286,7 @@ def test_alert_when_writes_are_faster_than_compaction(service):
 @pytest.mark.slow
 def test_alerts_when_a_process_dies(service):
     def kill():
-        # Again whenever the server is back before Prometheus has seen that it was down.
+        # Kills it again whenever it is back before Prometheus has seen that it was down.
         if service.watching.state.ready:
             service.process("qwen3_vl").send_signal(signal.SIGKILL)
             until(lambda: not service.watching.state.ready)

@@ -21,6 +21,7 @@ from lensemble_client import (
 from lensemble_client.transports.sync_transports import GrpcTransport
 from lensemble_contract import contract
 from tests.pictures import encode, png_header, textured
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -45,8 +46,8 @@ def test_bad_item_is_refused_with_its_field(client, name):
 
 
 @pytest.mark.parametrize("batch_size", [1, 32])
-def test_bad_items_do_not_touch_the_good_ones(client, batch_size):
-    """Neither in a request of their own nor in one that they share."""
+def test_bad_items_do_not_affect_the_good_ones(client, batch_size):
+    """Neither if each item has its own request nor if they share requests."""
     good = [Item(f"text {n}") for n in range(20)]
     expected = client.embed_many(good, concurrency=1)
     mixed = [item for n, item in enumerate(good) for item in (item, [*BAD.values()][n % 7][0])]
@@ -72,7 +73,7 @@ def test_status_codes_are_the_protocols_own(server):
         f"{server.http_url}/v2/models/embed/infer", json.dumps(body).encode()
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=DEADLINE_S)
     with refused.value as answer:
         assert answer.code == 400
         assert "the item is empty" in json.load(answer)["error"]
@@ -108,7 +109,7 @@ def test_tensors_that_do_not_fit_fail_alone_in_their_batch(server, change):
 
     def call(rows):
         try:
-            return transport.infer(contract.QWEN3_VL, rows, {}, 30)["embedding"][0]
+            return transport.infer(contract.QWEN3_VL, rows, {}, DEADLINE_S)["embedding"][0]
         except InvalidInputError as error:
             return error
 
@@ -129,28 +130,28 @@ def test_dimensions_outside_the_profile_are_refused(client, dimensions):
 def test_misspelt_parameter_is_refused(server):
     transport = GrpcTransport(server.grpc_url.split("//")[1])
     with pytest.raises(InvalidInputError, match="dimension: no such request parameter; there are"):
-        transport.infer(
-            contract.EMBED, {"text": np.array([[b"x"]], np.object_)}, {"dimension": 64}, 10
-        )
+        rows = {"text": np.array([[b"x"]], np.object_)}
+        transport.infer(contract.EMBED, rows, {"dimension": 64}, DEADLINE_S)
     transport.close()
 
 
 def test_unknown_model_is_not_found(server):
     transport = GrpcTransport(server.grpc_url.split("//")[1])
     with pytest.raises((NotFoundError, NotReadyError)):
-        transport.infer(contract.Model("no_such", contract.ITEM, ()), {}, {}, 10)
+        transport.infer(contract.Model("no_such", contract.ITEM, ()), {}, {}, DEADLINE_S)
     transport.close()
 
 
 def test_request_without_inputs_is_refused(server):
     transport = GrpcTransport(server.grpc_url.split("//")[1])
     with pytest.raises(InvalidInputError):
-        transport.infer(contract.EMBED, {}, {}, 10)
+        transport.infer(contract.EMBED, {}, {}, DEADLINE_S)
     transport.close()
 
 
 def test_timeout_is_an_error_of_its_own(client: Client):
-    # Far longer than any pause of this process: an answer that is there when it wakes is taken.
+    # The client takes an answer that has arrived, even after the timeout. So the call must take far
+    # longer than this process may be paused.
     slow = encode(textured(1300, 1300, 1), "JPEG")
     for _ in range(3):
         with pytest.raises(DeadlineExceededError, match=r"no answer within 0.001 s"):
@@ -160,18 +161,18 @@ def test_timeout_is_an_error_of_its_own(client: Client):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_threads_leave_nothing_open_behind(server, protocol):
-    """As many connections as calls at a time, however many threads came and went; none at last."""
+    """There are as many connections as simultaneous calls, and none after the client was closed."""
 
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     url = {"grpc": server.grpc_url, "http": server.http_url}[protocol]
-    Client(url).close()  # what the library opens once
+    Client(url).close()  # opens what the library opens only once
     before = descriptors()
     with Client(url) as client:
         for _ in range(6):
             client.embed_many([Item("x")] * 16, concurrency=8, batch_size=1)
-        assert descriptors() <= before + 8 + 4, "connections, and those of an event loop"
+        assert descriptors() <= before + 8 + 4, "8 connections, and an event loop's descriptors"
     gc.collect()
     assert descriptors() <= before + 1
 

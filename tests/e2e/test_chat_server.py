@@ -10,6 +10,7 @@ import pytest
 from tests.chat_server import MIN_TOKENS, ChatServer, write_chat_checkpoint
 from tests.fake_chat_server import plain
 from tests.pictures import encode
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -33,7 +34,7 @@ def chat_request(server, *content, **options):
 
 def ask(server, *content, **options):
     body = chat_request(server, *content, **options)
-    response = httpx.post(f"{server.url}/chat/completions", json=body, timeout=120)
+    response = httpx.post(f"{server.url}/chat/completions", json=body, timeout=DEADLINE_S)
     assert response.status_code == 200, (response.text, server.log_tail())
     return response.json()
 
@@ -70,7 +71,9 @@ def test_stream_has_the_same_answer_in_pieces(server):
     completion = ask(server, TEXT, PICTURE)
     body = chat_request(server, TEXT, PICTURE, stream=True)
     chunks = []
-    with httpx.stream("POST", f"{server.url}/chat/completions", json=body, timeout=120) as stream:
+    with httpx.stream(
+        "POST", f"{server.url}/chat/completions", json=body, timeout=DEADLINE_S
+    ) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         for line in filter(None, stream.iter_lines()):
             assert line.startswith("data: "), line

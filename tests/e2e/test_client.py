@@ -21,9 +21,9 @@ from lensemble_client import (
     Record,
 )
 from tests.pictures import encode, textured
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
-DEADLINE_S = 200
 WORDS = [f"{'word ' * (n % 7)}{n}" for n in range(150)]
 
 
@@ -92,8 +92,8 @@ def test_both_clients_get_the_same_answers(url):
         assert stats["count"] == client.stats()["count"]
 
 
-async def preprocessed(server):
-    """How many requests `preprocess` has answered; then the encoder works on them."""
+async def answered_by_preprocess(server):
+    """Number of requests that `preprocess` has answered; the encoder gets them next."""
     async with httpx.AsyncClient(timeout=DEADLINE_S) as http:
         metrics = (await http.get(server.metrics_url)).text
     (count,) = re.findall(r'nv_inference_request_success{model="preprocess".*} (\S+)', metrics)
@@ -105,10 +105,10 @@ def test_client_stays_usable_after_cancelled_and_late_calls(server, url):
 
     async def ask():
         async with AsyncClient(url, timeout_s=DEADLINE_S) as client:
-            before = await preprocessed(server)
+            before = await answered_by_preprocess(server)
             calls = [asyncio.create_task(client.embed(image=[slow] * 3)) for _ in range(2)]
             async with asyncio.timeout(DEADLINE_S):
-                while await preprocessed(server) == before:
+                while await answered_by_preprocess(server) == before:
                     await asyncio.sleep(0.02)
             running = [call for call in calls if not call.done()]
             assert running

@@ -39,7 +39,7 @@ def test_late_requests_are_not_computed(server, model):
             with pytest.raises(
                 DeadlineExceededError, match=r"passed before (preprocess|qwen3_vl) began"
             ):
-                client.infer(model, TEXT_ROWS, {"timeout_ms": 0.001}, 30)
+                client.infer(model, TEXT_ROWS, {"timeout_ms": 0.001}, DEADLINE_S)
         assert encoded(server, client) == before
         client.embed("a red car")
         assert encoded(server, client) == before + 1
@@ -60,8 +60,9 @@ def test_queued_requests_are_dropped_when_their_deadline_passes(checkpoint, tmp_
     ):
         before = encoded(gated.server, client)
         with gated.closed():
+            started = len(gated.passes)
             blocking = pool.submit(gated.embed_two, picture)
-            gated.until_pass_started()
+            until(lambda: len(gated.passes) > started, "the pass of a picture")
             answers = [pool.submit(embed_within_a_second, number) for number in range(callers)]
             # A busy machine may read some so late that they are dropped before they are queued.
             until(lambda: gated.waiting(TEXT) + sum(each.done() for each in answers) == callers)
@@ -77,7 +78,7 @@ def test_queued_requests_are_dropped_when_their_deadline_passes(checkpoint, tmp_
 def test_bad_timeout_is_refused(server):
     with Client(server.grpc_url) as client:
         with pytest.raises(InvalidInputError, match="timeout_ms: -1; expected milliseconds"):
-            client.infer(contract.EMBED, TEXT_ROWS, {"timeout_ms": -1}, 30)
+            client.infer(contract.EMBED, TEXT_ROWS, {"timeout_ms": -1}, DEADLINE_S)
 
 
 def test_timeout_over_plain_http(server):
@@ -89,7 +90,7 @@ def test_timeout_over_plain_http(server):
         f"{server.http_url}/v2/models/embed/infer", json.dumps(body).encode()
     )
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=DEADLINE_S)
     with refused.value as answer:
         assert answer.code == 503
         assert "[deadline_exceeded]" in json.load(answer)["error"]

@@ -15,6 +15,7 @@ from tests.batches import Passes
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import CASES, mixed_batch
 from tests.parity.test_reference import MIN_COSINE, cosine
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -65,14 +66,16 @@ def test_dimensions_survive_batching(client):
             np.testing.assert_allclose(vector, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["grpc", "http"])
-def test_one_request_may_hold_many_items(server, client, kind):
-    """Shorter rows are padded on the way, and the padding changes no vector."""
-    address = (server.grpc_url if kind == "grpc" else server.http_url).split("//")[1]
-    transport = (GrpcTransport if kind == "grpc" else HttpTransport)(address)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_one_request_may_hold_many_items(server, client, protocol):
+    """Shorter rows are padded in the request, and the padding changes no vector."""
+    address = (server.grpc_url if protocol == "grpc" else server.http_url).split("//")[1]
+    transport = (GrpcTransport if protocol == "grpc" else HttpTransport)(address)
     names = ("text", "picture_portrait", "several_pictures", "text_with_instruction", "both")
     items = [CASES[name] for name in names]
-    vectors = transport.infer(contract.EMBED, to_rows(items), {"dimensions": 64}, 60)["embedding"]
+    vectors = transport.infer(contract.EMBED, to_rows(items), {"dimensions": 64}, DEADLINE_S)[
+        "embedding"
+    ]
     assert vectors.shape == (5, 64)
     for item, vector in zip(items, vectors, strict=True):
         alone = client.embed(
@@ -82,7 +85,7 @@ def test_one_request_may_hold_many_items(server, client, kind):
     rows = to_rows([*items, *items[1:2]])
     rows["image"][5, 0] = b"broken"
     with pytest.raises(InvalidInputError, match=r"image\[0\]: not a picture .*\(row 5 of 6\)"):
-        transport.infer(contract.EMBED, rows, {}, 60)
+        transport.infer(contract.EMBED, rows, {}, DEADLINE_S)
     transport.close()
 
 

@@ -13,6 +13,7 @@ from lensemble_contract.errors import InternalError, LensembleError
 from lensemble_export.onnx.export_graphs import export_graphs
 from tests.conftest import EMBEDDING
 from tests.parity.cases import CASES
+from tests.waiting import DEADLINE_S
 
 pytestmark = [
     pytest.mark.e2e,
@@ -35,7 +36,7 @@ def onnx_server(checkpoint, graphs):
 
 def test_vectors_equal_the_references(onnx_server, expected):
     names = [name for name in CASES if name != "picture_huge"]
-    with Client(onnx_server.grpc_url, timeout_s=120) as client:
+    with Client(onnx_server.grpc_url, timeout_s=DEADLINE_S) as client:
         for name, vector in zip(
             names, client.embed_many([CASES[name] for name in names]), strict=True
         ):

@@ -22,6 +22,7 @@ from lensemble.settings import Settings
 from lensemble_client import Client, Item
 from lensemble_contract.errors import InternalError
 from tests.pictures import encode, textured
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 PICTURE = encode(textured(80, 60))
@@ -50,7 +51,7 @@ def url(triton):
 
 @pytest.fixture
 def http(url):
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as client:
         yield client
 
 
@@ -203,9 +204,12 @@ def test_gateway_without_triton_runs_and_reports_errors():
     settings = GatewaySettings(
         triton="grpc://127.0.0.1:9", metrics="http://127.0.0.1:9/metrics", port=0, timeout_s=1
     )
-    with GatewayServer(settings) as running, httpx.Client(base_url=running.url) as http:
+    with (
+        GatewayServer(settings) as running,
+        httpx.Client(base_url=running.url, timeout=DEADLINE_S) as http,
+    ):
         assert http.get("/health").status_code == 503
-        response = http.post("/v1/embeddings", json={"input": "a"}, timeout=120)
+        response = http.post("/v1/embeddings", json={"input": "a"})
         assert response.status_code in (503, 504)
         assert response.json()["error"]["code"] in ("not_ready", "deadline_exceeded")
 
@@ -275,17 +279,17 @@ def test_up_starts_and_stops_server_and_gateway(checkpoint, tmp_path):
     try:
         lines = [up.stdout.readline().strip() for _ in range(5)]
         url = lines[4].removeprefix("gateway: ")
-        assert httpx.get(f"{url}/v1/models").status_code == 401
+        assert httpx.get(f"{url}/v1/models", timeout=DEADLINE_S).status_code == 401
         response = httpx.post(
             f"{url}/v1/embeddings",
             json={"input": "hello"},
             headers={"Authorization": f"Bearer {key}"},
-            timeout=120,
+            timeout=DEADLINE_S,
         )
         assert response.status_code == 200
     finally:
         up.send_signal(signal.SIGINT)
-        status = up.wait(120)
+        status = up.wait(DEADLINE_S)
         up.stdout.close()
     assert status == 0
     for stopped in (url, lines[1]):

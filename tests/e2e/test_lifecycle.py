@@ -45,15 +45,15 @@ class Family:
             process.suspend()
 
 
-def runs(process: psutil.Process) -> bool:
-    try:  # a zombie has ended, but was not collected yet
+def is_running(process: psutil.Process) -> bool:
+    try:  # a zombie has ended, but its parent has not collected it yet
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 def assert_gone(family: Family) -> None:
-    until(lambda: not any(map(runs, family.processes)), "the end of all processes")
+    until(lambda: not any(map(is_running, family.processes)), "the end of all processes")
     assert not family.segments()
 
 
@@ -176,11 +176,15 @@ def test_up_restarts_a_server_that_died(checkpoint):
     try:
         grpc, _, _, health = (up.stdout.readline().strip() for _ in range(4))
         ready = health.removeprefix("health: ") + "/ready"
-        assert httpx.get(ready).json()["status"] == "ok"
+
+        def readiness():
+            return httpx.get(ready, timeout=DEADLINE_S)
+
+        assert readiness().json()["status"] == "ok"
         first = Family(up.pid)
         first.server.kill()
-        until(lambda: httpx.get(ready).json()["restarts"] == {"died": 1})
-        until(lambda: httpx.get(ready).status_code == 200)
+        until(lambda: readiness().json()["restarts"] == {"died": 1})
+        until(lambda: readiness().status_code == 200)
         with Client(grpc) as client:
             assert client.embed("x").shape == (256,)
         second = Family(up.pid)
@@ -227,8 +231,8 @@ def test_error_of_a_hanging_start_shows_where_it_hangs(checkpoint, tmp_path, mon
         "from lensemble.stages import python_backend\n"
         "class TritonPythonModel:\n"
         "    def initialize(self, args):\n"
-        "        self.asleep()\n"
-        f"    def asleep(self, path={str(asleep)!r}):\n"
+        "        self.sleep_for_ever()\n"
+        f"    def sleep_for_ever(self, path={str(asleep)!r}):\n"
         "        pathlib.Path(path).touch(); time.sleep(600)\n"
     )
 
@@ -254,7 +258,7 @@ def test_error_of_a_hanging_start_shows_where_it_hangs(checkpoint, tmp_path, mon
         with pytest.raises(DeadlineExceededError, match=r"waiting for.* preprocess") as caught:
             server.start()
         assert_nothing_left(server)
-        if 'preprocess/1/model.py", line 7 in asleep' in str(caught.value):
+        if 'preprocess/1/model.py", line 7 in sleep_for_ever' in str(caught.value):
             return
     pytest.fail(str(caught.value))
 

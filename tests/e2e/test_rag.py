@@ -13,6 +13,7 @@ from lensemble.settings import Settings
 from lensemble_client import Client
 from tests.chat_server import ChatServer, write_chat_checkpoint
 from tests.pictures import encode, textured
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 PICTURES = {name: encode(textured(64, 64, seed=n)) for n, name in enumerate(("one", "two"))}
@@ -57,7 +58,7 @@ def url(chat, checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def http(url):
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with httpx.Client(base_url=url, timeout=DEADLINE_S) as client:
         yield client
 
 
@@ -74,7 +75,7 @@ def test_chat_request_is_forwarded_unchanged(http, chat):
     ]
     body = {"messages": [{"role": "user", "content": content}], "max_tokens": 8}
     direct = httpx.post(
-        f"{chat.url}/chat/completions", json={"model": chat.model, **body}, timeout=120
+        f"{chat.url}/chat/completions", json={"model": chat.model, **body}, timeout=DEADLINE_S
     ).json()
     for path in ("/v1/chat/completions", "/qwen3/chat/completions"):
         response = http.post(path, json=body)  # the gateway adds the model's name

@@ -11,6 +11,7 @@ from benchmarks.common.photos import PHOTOS, changed_copies, read_photo
 from lensemble_client import InvalidInputError, Item
 from lensemble_client.transports.sync_transports import GrpcTransport
 from lensemble_contract import contract
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -50,11 +51,11 @@ def test_top_k_outside_its_limits_is_refused(client, top_k):
 def test_vectors_can_be_searched_directly(server, client):
     vector = client.embed(image=read_photo("moon.png"))
     transport = GrpcTransport(server.grpc_url.split("//")[1])
-    rows = transport.infer(contract.FAISS, {"embedding": vector[None]}, {"top_k": 1}, 10)
+    rows = transport.infer(contract.FAISS, {"embedding": vector[None]}, {"top_k": 1}, DEADLINE_S)
     assert rows["ids"].tolist() == [[b"moon.png"]]
     for bad in (vector[None, :64], np.full((1, 256), np.nan, np.float32)):
         with pytest.raises(InvalidInputError, match="embedding"):
-            transport.infer(contract.FAISS, {"embedding": bad}, {}, 10)
+            transport.infer(contract.FAISS, {"embedding": bad}, {}, DEADLINE_S)
     transport.close()
 
 
@@ -72,7 +73,7 @@ def test_plain_http_with_json(server):
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
             outputs = {o["name"]: o["data"] for o in json.load(answer)["outputs"]}
         assert len(outputs["ids"]) == 2
     assert outputs["ids"][0] == "coffee.png"

@@ -14,6 +14,7 @@ from lensemble.operations.model_repository import write_repository
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, InternalError, request_headers
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -74,7 +75,7 @@ class Collector:
     def wait_for_names(self, trace, names):
         """Waits until the trace has spans of these names."""
         with self._received:
-            complete = self._received.wait_for(lambda: names <= self.names(trace), 120)
+            complete = self._received.wait_for(lambda: names <= self.names(trace), DEADLINE_S)
         assert complete, self.names(trace)
 
     def __enter__(self):
@@ -126,7 +127,7 @@ def test_one_trace_from_caller_to_models(traced, collector):
             f"{gateway.url}/v1/embeddings",
             json={"model": "native", "input": "a red car"},
             headers={"traceparent": f"00-{TRACE}-{PARENT}-01"},
-            timeout=120,
+            timeout=DEADLINE_S,
         )
         assert response.status_code == 200
     names = {"POST /v1/embeddings", "embed", "preprocess", "qwen3_vl"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import select
@@ -11,12 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from lensemble.index.query import IndexHit
@@ -35,10 +36,7 @@ from tests.faults.worker import (
     vector,
 )
 from tests.paths import ROOT
-
-# Deadline for states that a process reaches within milliseconds on an idle machine. It only ends a
-# test that would hang, so it is generous for busy machines.
-PATIENCE_S = 120.0
+from tests.waiting import DEADLINE_S, until
 
 _PIPE_BYTES = 4096
 
@@ -70,14 +68,14 @@ class ForkServer:
         return Worker(self, int(self._channel.recv(64)), read_end)
 
     def wait(self, pid: int) -> int:
-        """Waits until a worker ends; its exit status, or minus the signal that ended it."""
+        """Waits until a worker ends; returns its exit status, or minus the signal's number."""
         self._channel.send(json.dumps({"wait": pid}).encode())
         return int(self._channel.recv(64))
 
     def close(self) -> None:
         """Ends the process and all its workers."""
         self._channel.close()
-        self._process.wait(PATIENCE_S)
+        self._process.wait(DEADLINE_S)
 
 
 class Worker:
@@ -111,12 +109,15 @@ class Worker:
         return reports
 
     def wait_for_reports(self, count: int) -> list[str]:
-        """Waits for at least so many reports from now on, and returns them."""
+        """Waits for at least `count` further reports, and returns them."""
         reports: list[str] = []
-        deadline = time.monotonic() + PATIENCE_S
-        while len(reports) < count:
-            assert time.monotonic() < deadline, f"{len(reports)} of {count} reports"
-            reports += self.reports(1.0)
+
+        def enough() -> bool:
+            if len(reports) < count:
+                reports.extend(self.reports(1.0))
+            return len(reports) >= count
+
+        until(enough, f"{count} reports")
         return reports
 
     def wait_for_progress(self) -> None:
@@ -132,18 +133,21 @@ class Worker:
         return reports
 
     def wait(self) -> tuple[int, list[str]]:
-        """Waits until the worker ends; its exit status, and its last reports."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not self._closed:
-            self._read(1.0)
-            assert time.monotonic() < deadline, "the worker does not end"
+        """Waits until the worker ends; returns its exit status and its last reports."""
+
+        def closed() -> bool:
+            if not self._closed:
+                self._read(1.0)
+            return self._closed
+
+        until(closed, "the end of the worker")
         status = self._fork_server.wait(self.pid)
         self.ended = True
         os.close(self._pipe)
         return status, self.reports()
 
     def _read(self, wait_s: float) -> None:
-        """Reads what is in the pipe."""
+        """Reads what is in the pipe; waits up to `wait_s` seconds for something."""
         poll = select.poll()  # `select` does not accept descriptors above 1,023
         poll.register(self._pipe, select.POLLIN)
         poll.poll(wait_s * 1000)
@@ -344,12 +348,23 @@ def _wait_for_acknowledgement(
     expected: ExpectedIndex, writers: Mapping[int, Worker], numbers: Mapping[int, int]
 ) -> None:
     """Waits until the living writers have reported the given batches."""
-    deadline = time.monotonic() + PATIENCE_S
-    for writer, worker in writers.items():
+
+    def acknowledged(writer: int, worker: Worker) -> bool:
         number = numbers.get(writer, -1)
-        while expected.last_acknowledged(writer) < number:
-            assert time.monotonic() < deadline, f"writer {writer} makes no progress"
+        if expected.last_acknowledged(writer) < number:
             expected.acknowledge(writer, worker.reports(1.0))
+        return expected.last_acknowledged(writer) >= number
+
+    for writer, worker in writers.items():
+        until(functools.partial(acknowledged, writer, worker), f"the reports of writer {writer}")
+
+
+def seeds(first: int, count: int) -> pytest.MarkDecorator:
+    """Runs a test with `count` seeds from `first` on; all but the first are marked as slow."""
+    others = range(first + 1, first + count)
+    return pytest.mark.parametrize(
+        "seed", [first, *(pytest.param(seed, marks=pytest.mark.slow) for seed in others)]
+    )
 
 
 @contextlib.contextmanager

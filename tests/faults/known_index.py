@@ -21,7 +21,7 @@ COUNT = 2000
 KINDS = {plan.kind: plan for plan in PLANS[:2]}
 WAL = f"{STORE_FILE}-wal"
 QUERIES = np.stack([vector(9, n) for n in range(8)])
-# Every error contains one of these, which say what to do.
+# Every error contains one of these parts, which say what to do.
 REMEDIES = (
     "put a backup in its place",
     "make room on the disk",
@@ -130,8 +130,3 @@ def truncate(path: Path, draw: random.Random) -> str:
     left = draw.randrange(len(data))
     path.write_bytes(data[:left])
     return f"{left} of {len(data)} bytes left"
-
-
-def first_fast(count: int) -> list[object]:
-    """Seeds, of which all but the first are marked as slow."""
-    return [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, count))]

@@ -1,4 +1,4 @@
-"""A server whose /dev/shm is full; run it where mounting is allowed.
+"""Fills /dev/shm while a server works; run it where mounting is allowed.
 
 unshare --user --map-root-user --mount python -m tests.faults.small_shm CHECKPOINT FOLDER
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, Item, Retry
 from lensemble_contract.errors import LensembleError
+from tests.waiting import until
 
 SIZE = "48m"
 CALLS = 64
-_PATIENCE_S = 60.0
-_SPARE = 64 * 1024
+SPARE_BYTES = 64 * 1024
 SHM = Path("/dev/shm")
 
 
@@ -37,7 +36,7 @@ def ask(url: str, item: Item) -> object:
 
 
 def main() -> None:
-    """Fills it under load, makes room, and sees that all is well again."""
+    """Fills /dev/shm under load, makes room, and checks that the server works again."""
     checkpoint, folder = map(Path, sys.argv[1:])
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "small", str(SHM)], check=True)
     settings = Settings(checkpoint=checkpoint, dtype="fp32", index=folder / "index", writes="on")
@@ -48,23 +47,20 @@ def main() -> None:
             expected = client.embed("a red car")
             client.ingest("a", "a red car", document={})
         ballast = SHM / "ballast"
-        ballast.write_bytes(bytes(max(0, shutil.disk_usage(SHM).free - _SPARE)))
+        ballast.write_bytes(bytes(max(0, shutil.disk_usage(SHM).free - SPARE_BYTES)))
         with ThreadPoolExecutor(CALLS) as pool:
             answers = list(pool.map(lambda item: ask(url, item), long))
         assert all(isinstance(one, np.ndarray | LensembleError) for one in answers)
         kinds = sorted({type(one).__name__ for one in answers})
         ballast.unlink()
-        end = time.monotonic() + _PATIENCE_S
-        while not isinstance(ask(url, Item("a red car")), np.ndarray):
-            assert time.monotonic() < end, watching.state
-            time.sleep(0.2)
+        until(lambda: isinstance(ask(url, Item("a red car")), np.ndarray), "a vector")
         with Client(url) as client:
             np.testing.assert_allclose(client.embed("a red car"), expected, atol=1e-5)
             assert client.get("a").id == "a"
             client.ingest("b", "a blue car", document={})
         print(f"answers: {', '.join(kinds)}; restarts: {watching.state.restarts}")
     assert not list(SHM.glob("lensemble_*"))
-    print("whole")
+    print("intact")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The wall clock of the server's processes jumps by days, forward and back, while they work.
 
 libfaketime moves the wall clock of tritonserver and of the model processes. The supervisor reads
-only the monotonic clock (`test_resources` checks that), which such a jump does not move.
+only the monotonic clock, which such a jump does not move (`test_resources` checks that).
 """
 
 import subprocess
@@ -16,7 +16,7 @@ from lensemble.operations.supervisor import Supervisor
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, DeadlineExceededError, Retry
-from tests.faults.harness import PATIENCE_S
+from tests.waiting import DEADLINE_S
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 LIBRARY = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
@@ -43,10 +43,10 @@ class PingCounter:
         monkeypatch.setattr(LivenessCheck, "ping", counted_ping)
 
     def wait_for(self, rounds):
-        """Waits until so many further rounds have finished."""
+        """Waits until this many further rounds have finished."""
         with self._changed:
             last = self._count + rounds
-            assert self._changed.wait_for(lambda: self._count >= last, PATIENCE_S)
+            assert self._changed.wait_for(lambda: self._count >= last, DEADLINE_S)
 
 
 def server_date() -> str:
@@ -80,7 +80,7 @@ def test_jumps_of_the_wall_clock_change_nothing(checkpoint, tmp_path, monkeypatc
     dates = set()
     with Supervisor(TritonServer(settings)) as supervisor:
         with Client(
-            supervisor.server.grpc_url, timeout_s=PATIENCE_S, retry=Retry(tries=1)
+            supervisor.server.grpc_url, timeout_s=DEADLINE_S, retry=Retry(tries=1)
         ) as client:
             before = client.embed("a red car")
             for number, jump in enumerate(JUMPS):

@@ -30,13 +30,13 @@ from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
 from lensemble_cli.main import main
 from lensemble_contract.errors import LensembleError
-from tests.faults.harness import ExpectedIndex, check_index, note_on_failure
-from tests.faults.known_index import REMEDIES, WAL, KnownIndex, first_fast, flip_bit, truncate
+from tests.faults.harness import ExpectedIndex, check_index, note_on_failure, seeds
+from tests.faults.known_index import REMEDIES, WAL, KnownIndex, flip_bit, truncate
 from tests.faults.worker import DIMENSION, PROFILE
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_bit])
-@pytest.mark.parametrize("seed", first_fast(4))
+@seeds(0, 4)
 def test_damaged_snapshot_does_not_change_results(known, tmp_path, caplog, damage, seed):
     """Damages the current snapshot, or both; the next compaction makes a new one."""
     draw = random.Random(f"{seed} {damage.__name__}")
@@ -89,7 +89,7 @@ def verify_error(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_bit])
-@pytest.mark.parametrize("seed", first_fast(4))
+@seeds(0, 4)
 def test_damaged_store_returns_nothing_wrong(known, tmp_path, damage, seed):
     """Nothing wrong is returned, and `verify` finds missing items (see the top of this file).
 

@@ -10,8 +10,8 @@ from lensemble.index.snapshots.snapshot import Snapshot
 from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import StorageError
-from tests.faults.harness import ExpectedIndex, check_index, note_on_failure
-from tests.faults.known_index import REMEDIES, first_fast
+from tests.faults.harness import ExpectedIndex, check_index, note_on_failure, seeds
+from tests.faults.known_index import REMEDIES
 from tests.faults.worker import DIMENSION, PROFILE
 
 
@@ -33,7 +33,7 @@ def test_full_disk_by_pages(tmp_path, spare):
     check_index(folder, expected)
 
 
-@pytest.mark.parametrize("seed", first_fast(12))
+@seeds(0, 12)
 def test_write_to_a_file_that_may_not_grow(fork_server, tmp_path, seed):
     """EFBIG at any byte of the WAL file, or of the database file in a checkpoint or on closing."""
     draw = random.Random(seed)
@@ -69,7 +69,9 @@ def test_write_to_a_file_that_may_not_grow(fork_server, tmp_path, seed):
 def size_limits(known, draw):
     """Limits inside each file of a snapshot, but large enough for the store's own files."""
     sizes = {path.stat().st_size for path in known.folder.glob(f"{SNAPSHOTS}/*/*")}
-    return [draw.randrange(40_000, size - 4096) for size in sizes if size > 50_000 for _ in "123"]
+    return [
+        draw.randrange(40_000, size - 4096) for size in sizes if size > 50_000 for _ in range(3)
+    ]
 
 
 def test_snapshot_that_cannot_be_written(known, fork_server, tmp_path):

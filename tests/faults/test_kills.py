@@ -25,19 +25,12 @@ from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
 from lensemble.index.storage.schema import STORE_FILE
 from lensemble.index.storage.store import Store
-from tests.faults.harness import ExpectedIndex, check_index, note_on_failure
+from tests.faults.harness import ExpectedIndex, check_index, note_on_failure, seeds
 from tests.faults.worker import DIMENSION, PLANS, PROFILE, batch, build, vector
 
-# Longest time between a worker's last awaited report and its death: it can do some work in it.
+# Longest time in seconds between the last report that a test waits for and the worker's death.
+# In this time the worker can do some more work.
 LONGEST_S = 0.05
-
-
-def seeds(first: int, count: int) -> pytest.MarkDecorator:
-    """Runs a test with several seeds; all but the first are marked as slow."""
-    others = [
-        pytest.param(seed, marks=pytest.mark.slow) for seed in range(first + 1, first + count)
-    ]
-    return pytest.mark.parametrize("seed", [first, *others])
 
 
 @pytest.fixture
@@ -58,9 +51,9 @@ def start_writer(fork_server, folder, expected, writer, **options):
 
 
 def at_random_moment(draw: random.Random, worker) -> list[str]:
-    """Waits for a random number of reports, and for a random time; returns the reports.
+    """Waits for 0 to 3 reports, then for a random time; returns the reports.
 
-    The number may be 0: then the worker may have hardly started.
+    With no report, the worker may have hardly started.
     """
     reports = worker.wait_for_reports(draw.randrange(4))
     time.sleep(draw.uniform(0, LONGEST_S))
@@ -155,7 +148,7 @@ def test_killed_searcher(fork_server, folder, seed):
 
 @seeds(40, 2)
 def test_all_processes_killed_in_any_order(fork_server, folder, seed):
-    """As when a machine stops: two writers, a compaction and a searcher."""
+    """Two writers, a compaction and a searcher are killed, as when a machine stops."""
     draw = random.Random(seed)
     expected = ExpectedIndex(seed, 2)
     for turn in range(5):
@@ -178,7 +171,7 @@ def test_all_processes_killed_in_any_order(fork_server, folder, seed):
 
 @seeds(60, 4)
 def test_writer_killed_in_the_middle_of_a_page(fork_server, folder, seed):
-    """At any byte of the WAL file, or of the database file during a checkpoint."""
+    """The kill comes at any byte of the WAL file, or of the database file during a checkpoint."""
     draw = random.Random(seed)
     expected = ExpectedIndex(seed, 1)
     for kill in range(10):
@@ -203,7 +196,7 @@ def test_writer_killed_in_the_middle_of_a_page(fork_server, folder, seed):
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.kind)
 def test_compaction_killed_in_the_middle_of_a_file(fork_server, tmp_path, plan):
-    """At any byte of any file of the snapshot; the previous snapshot stays the current one."""
+    """The kill comes at any byte of any file; the previous snapshot stays the current one."""
     draw = random.Random(plan.kind)
     folder = tmp_path / "index"
     build(folder, 65, 2000, plan)

@@ -1,4 +1,4 @@
-"""Without memory, disk or shared memory, and with slow callers, the server serves all others."""
+"""A server that lacks memory, disk or shared memory, or has slow callers, serves all others."""
 
 import contextlib
 import re
@@ -18,7 +18,7 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.scheduling.heartbeat import read_heartbeats
 from lensemble.settings import Settings
 from lensemble_client import Client, Item, LensembleError, Retry, StorageError
-from tests.faults.harness import ROOT
+from tests.paths import ROOT
 from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.e2e
@@ -125,7 +125,7 @@ def test_callers_who_disconnect_leave_no_connection(watching):
         + b'"]}]}'
     )
 
-    def cut(_):
+    def send_and_disconnect(_):
         with socket.create_connection(
             (address.hostname, address.port), timeout=DEADLINE_S
         ) as caller:
@@ -137,7 +137,7 @@ def test_callers_who_disconnect_leave_no_connection(watching):
 
     before = psutil.Process(watching.server.pid).num_fds()
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(cut, range(100)))
+        list(pool.map(send_and_disconnect, range(100)))
     # While their texts wait, a single call may be refused; `embed_many` repeats it.
     with Client(watching.server.grpc_url, timeout_s=DEADLINE_S) as patient:
         (expected,), (again,) = (patient.embed_many([Item("a red car")]) for _ in range(2))
@@ -157,23 +157,23 @@ def test_full_shared_memory(checkpoint, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=4 * DEADLINE_S,
     )
     assert done.returncode == 0, f"status {done.returncode}: {done.stdout}{done.stderr}"
-    assert done.stdout.splitlines()[-1] == "whole"
+    assert done.stdout.splitlines()[-1] == "intact"
 
 
 def test_no_deadline_uses_a_clock_that_can_be_set():
-    """The wall clock is for people only: setting it must not move a deadline or a limit."""
-    for_people = {
+    """Only times that people read come from the wall clock: setting it must not move a deadline."""
+    shown_to_people = {
         "lensemble/gateway/routes/rag.py",
         "lensemble/operations/logs.py",
         "lensemble/operations/supervisor.py",
     }
-    using_it = {
+    using_the_wall_clock = {
         str(path.relative_to(ROOT))
         for folder in ("lensemble", "cli", "client", "model_repository")
         for path in (ROOT / folder).rglob("*.py")
         if re.search(r"\btime\.time\(|datetime\.now\(|utcnow\(", path.read_text())
     }
-    assert using_it <= for_people
+    assert using_the_wall_clock <= shown_to_people

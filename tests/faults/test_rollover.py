@@ -34,11 +34,11 @@ TEXTS = [f"a car, the {n}th" for n in range(5)]
 
 
 class Up:
-    """`lensemble up --gateway` on free ports. When it is stopped, it goes on serving for a while.
+    """`lensemble up --gateway` on free ports. After a signal to stop it serves for a while longer.
 
     Args:
         checkpoint: folder of the checkpoint.
-        drain_s: how many seconds it goes on serving.
+        drain_s: how long it serves after the signal, in seconds.
     """
 
     def __init__(self, checkpoint, drain_s=1):
@@ -51,6 +51,11 @@ class Up:
         lines = [self.process.stdout.readline().strip() for _ in range(5)]
         self.ready = lines[3].removeprefix("health: ") + "/ready"
         self.url = lines[4].removeprefix("gateway: ")
+
+    def stopping(self):
+        """The response of `/ready` once it is 503, else None."""
+        response = httpx.get(self.ready, timeout=DEADLINE_S)
+        return response if response.status_code == 503 else None
 
     def __enter__(self):
         return self
@@ -115,6 +120,9 @@ class Callers:
         return self
 
     def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
         self._ended.set()
         for thread in self._threads:
             thread.join()
@@ -138,23 +146,23 @@ def embed(url, text):
 
 
 def test_change_of_checkpoint_under_load(checkpoints):
-    # Long enough to see the old server report that it is stopping.
-    with Up(checkpoints[EMBEDDING], drain_s=5) as old, Balancer(old.url) as balancer:
+    # The old server must serve until the test has seen that it reports that it is stopping.
+    with Up(checkpoints[EMBEDDING], drain_s=15) as old, Balancer(old.url) as balancer:
         before = {text: embed(old.url, text) for text in TEXTS}
         with Callers(balancer.url) as callers:
             until(lambda: callers.answers)
             with Up(checkpoints[MEAN]) as new:
-                assert httpx.get(new.ready).status_code == 200
+                assert httpx.get(new.ready, timeout=DEADLINE_S).status_code == 200
                 after = {text: embed(new.url, text) for text in TEXTS}
                 until(lambda: len(callers.answers) >= 100)
                 balancer.target = new.url
                 old.process.send_signal(signal.SIGTERM)  # at once, with calls in progress
-                answer = until(lambda: (r := httpx.get(old.ready)).status_code == 503 and r)
+                answer = until(old.stopping, "the old server's report that it is stopping")
                 assert answer.json()["reason"] == "stopping"
                 assert old.process.wait(DEADLINE_S) == 0
                 count = len(callers.answers)
                 until(lambda: len(callers.answers) >= count + 100)
-                callers.__exit__()
+                callers.stop()
     assert callers.failures == []
     counts = {"before": 0, "after": 0}
     for text, vector in callers.answers:
@@ -196,13 +204,17 @@ def test_change_of_index_under_load(checkpoint, tmp_path):
         for name in ("new", "newer"):
             count = len(sources)
             put(name)
-            until(lambda: {name} in sources[count:] or failures)  # noqa: B023
-            until(lambda: len(sources) >= count + 100 or failures)  # noqa: B023
+
+            def is_searched(name=name, count=count):
+                since = sources[count:]
+                return ({name} in since and len(since) >= 100) or failures
+
+            until(is_searched, f"100 searches, some of them of the index {name!r}")
         ended.set()
         for thread in threads:
             thread.join()
     assert failures == []
-    assert all(len(each) == 1 for each in sources)  # no search has hits of two indexes
+    assert all(len(each) == 1 for each in sources), "no search has hits of two indexes"
 
 
 def embeddings_received(up):

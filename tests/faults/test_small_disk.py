@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tests.faults.harness import PATIENCE_S, ROOT
+from tests.paths import ROOT
+from tests.waiting import DEADLINE_S
 
 
 def on_small_disks(job: str, *sizes_kb: int) -> str:
@@ -19,7 +20,7 @@ def on_small_disks(job: str, *sizes_kb: int) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=4 * PATIENCE_S,
+        timeout=4 * DEADLINE_S,
     )
     assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
     return done.stdout

@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -129,7 +128,7 @@ def test_model_that_hangs_in_a_call_is_replaced(checkpoint, tmp_path):
         with Client(url, timeout_s=DEADLINE_S, retry=Retry(tries=1)) as client:
             with pytest.raises(LensembleError):
                 client.embed("hang")
-            until(lambda: watching.state.restarts == {"hangs": 1} and watching.state.ready)
+            until(lambda: "hangs" in watching.state.restarts and watching.state.ready)
         with Client(url, retry=RETRY, timeout_s=DEADLINE_S) as client:
             assert client.embed("x").shape == (256,)
-    assert not Path(watching.server.log_file).exists()
+    assert not watching.server.log_file.exists()

@@ -6,6 +6,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from lensemble_client import Client
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -33,7 +34,13 @@ CLOSED_GRPC = {
 def test_api_is_closed_over_http(server, name):
     method, path = CLOSED_HTTP[name]
     for headers in ({}, {"admin-key": ""}, {"admin-key": "guess"}):
-        response = httpx.request(method, f"{server.http_url}/v2/{path}", headers=headers, json={})
+        response = httpx.request(
+            method,
+            f"{server.http_url}/v2/{path}",
+            headers=headers,
+            json={},
+            timeout=DEADLINE_S,
+        )
         assert response.status_code == 403, response.text
         assert "admin-key" in response.text
 

@@ -14,6 +14,7 @@ import trustme
 from lensemble.gateway.inputs.public_addresses import is_public
 from lensemble.gateway.inputs.remote_pictures import MAX_REDIRECTS, PictureFetcher
 from lensemble_contract.errors import DeadlineExceededError, InvalidInputError
+from tests.waiting import DEADLINE_S
 
 PRIVATE = [
     "127.0.0.1",
@@ -115,7 +116,7 @@ def server():
     running.server_close()
 
 
-def fetch(url, hosts, context=None, *, is_allowed=lambda _: True, timeout_s=120.0):
+def fetch(url, hosts, context=None, *, is_allowed=lambda _: True, timeout_s=DEADLINE_S):
     async def run():
         fetcher = PictureFetcher(hosts, 1000, timeout_s, is_allowed=is_allowed, ssl=context)
         try:

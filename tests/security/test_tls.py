@@ -13,6 +13,7 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import AsyncClient, Client, LensembleError, Retry
 from lensemble_contract.tls import Tls
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -23,8 +24,9 @@ ONCE = Retry(tries=1)
 def folders(tmp_path_factory):
     """Name -> folder of certificates.
 
-    `own` has the authority, and a certificate that it signed; `trusting` has only the authority;
-    `foreign` has the authority, and a certificate of another one; `stranger` has only the other.
+    `own` has the authority's certificate and one that it signed. `trusting` has only that of the
+    authority. `foreign` has it too, and a certificate that another authority signed. `stranger` has
+    only the certificate of the other authority.
     """
     authority, other = trustme.CA(), trustme.CA()
     folders = {}
@@ -104,12 +106,17 @@ def test_gateway_serves_clients_with_the_right_certificates_only(server, folders
     with GatewayServer(settings) as gateway:
         assert gateway.url.startswith("https://127.0.0.1:")
         body = {"input": "x"}
-        response = httpx.post(f"{gateway.url}/v1/embeddings", json=body, verify=own, timeout=120)
+        response = httpx.post(
+            f"{gateway.url}/v1/embeddings", json=body, verify=own, timeout=DEADLINE_S
+        )
         assert response.status_code == 200
         if server.mutual:
             with pytest.raises(httpx.TransportError):
-                httpx.get(f"{gateway.url}/health", verify=trusting)
+                httpx.get(f"{gateway.url}/health", verify=trusting, timeout=DEADLINE_S)
         else:
-            assert httpx.get(f"{gateway.url}/health", verify=trusting).status_code == 200
+            assert (
+                httpx.get(f"{gateway.url}/health", verify=trusting, timeout=DEADLINE_S).status_code
+                == 200
+            )
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{gateway.url}/health", verify=True)
+            httpx.get(f"{gateway.url}/health", verify=True, timeout=DEADLINE_S)

@@ -16,13 +16,13 @@ from lensemble_client import (
     Retry,
 )
 from lensemble_client.transports.sync_transports import Transport
+from tests.waiting import DEADLINE_S
 
-DEADLINE_S = 60
 AT_ONCE = Retry(tries=3, first_wait_s=0.0)
 
 
 class RecordingTransport:
-    """The vector of a text is its length; the scores of hits fall by 0.1."""
+    """Records calls. The vector of a text is its length; the scores of hits fall by 0.1."""
 
     def __init__(self):
         self.calls = []

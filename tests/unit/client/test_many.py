@@ -20,13 +20,13 @@ from lensemble_client import (
     Retry,
 )
 from lensemble_client.batches import TEXT_BYTES_PER_REQUEST, batches
+from tests.waiting import DEADLINE_S, FakeClock
 
-DEADLINE_S = 60
 AT_ONCE = Retry(tries=3, first_wait_s=0.0)
 
 
 class Requests:
-    """The vector of an item is the length of its text; a request with the text `bad` fails.
+    """Records requests. An item's vector is the length of its text; the text `bad` fails.
 
     Attributes:
         requests: Model, texts and timeout of each request.
@@ -54,6 +54,11 @@ class Requests:
     def leave(self):
         with self._lock:
             self.running -= 1
+
+    def finished(self):
+        """Number of requests that were answered or failed."""
+        with self._lock:
+            return len(self.requests) - self.running
 
     def answer(self, model, rows, texts):
         count = len(next(iter(rows.values())))
@@ -193,9 +198,8 @@ def test_items_are_read_while_there_is_room(kind):
     def items():
         for n in range(210):
             read.append(n)
-            done = len(caller.transport.requests) - caller.transport.running
             # Twice as many requests as may run are held, and one is being filled.
-            assert n < 10 * (done + 2 * 3 + 1)
+            assert n < 10 * (caller.transport.finished() + 2 * 3 + 1)
             yield Item("x")
 
     caller.transport.wait_for_each_other(3)
@@ -263,20 +267,16 @@ def test_calls_with_many_items_are_tried_again_until_the_timeout(kind, send):
 
 
 def test_tries_end_with_the_timeout(kind, monkeypatch):
-    """With a clock that only the waits between tries advance."""
-    now = 1000.0
+    """Only the waits between tries advance the clock."""
+    clock = FakeClock()
 
-    def pass_time(seconds):
-        nonlocal now
-        now += seconds
+    async def advance_async(seconds):
+        clock.advance(seconds)
 
-    async def pass_time_async(seconds):
-        pass_time(seconds)
-
-    monkeypatch.setattr("lensemble_client.retry.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("lensemble_client.retry.time", SimpleNamespace(monotonic=clock))
     monkeypatch.setattr("lensemble_client.retry.random.uniform", lambda least, most: most)
-    monkeypatch.setattr("lensemble_client._sync.base.sleep", pass_time)
-    monkeypatch.setattr("lensemble_client._async.base.sleep", pass_time_async)
+    monkeypatch.setattr("lensemble_client._sync.base.sleep", clock.advance)
+    monkeypatch.setattr("lensemble_client._async.base.sleep", advance_async)
     caller = Caller(kind, retry=Retry(tries=100, first_wait_s=0.1, max_wait_s=0.4))
     caller.transport.failures = [OverloadedError("busy")] * 100
     with pytest.raises(OverloadedError):
@@ -296,7 +296,7 @@ def test_waits_grow_and_differ():
 def test_cancelled_task_cancels_the_requests_that_run():
     async def run():
         transport = AsyncTransport()
-        transport.wait_for_each_other(17)  # one more than run: none is answered
+        transport.wait_for_each_other(17)  # one more than may run, so none is answered
         task = asyncio.create_task(
             AsyncClient(transport=transport).embed_many([Item("x")] * 99, batch_size=1)
         )

@@ -16,18 +16,22 @@ from lensemble_client.testing import (
     fake_client,
     vector_of,
 )
+from tests.waiting import DEADLINE_S
 
-DEADLINE_S = 60
-# More than an item that is read may be ahead of the results: the texts of one request, whose first
-# and last are up to 1,024 items apart, and the other requests that are held.
+# The number of items that have been read exceeds the number of results by less than this. The texts
+# of one request are up to 1,024 items apart; the rest are the items of other requests.
 LARGEST_LEAD = 1500
 
 
+def mixed_item(n):
+    return Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
+
+
 def mixed_items(count, read):
-    """A text for every 100 items with a picture; notes how many were read."""
+    """Yields items of which every hundredth is a text; adds the number of each to `read`."""
     for n in range(count):
         read.append(n)
-        yield Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
+        yield mixed_item(n)
 
 
 def pictures(count):
@@ -36,8 +40,8 @@ def pictures(count):
 
 
 def check(n, measured):
-    item = Item(str(n)) if n % 100 == 0 else Item(images=(str(n).encode(),))
-    np.testing.assert_array_equal(measured.result, vector_of(item))
+    """Checks the result for the n-th of `mixed_items`."""
+    np.testing.assert_array_equal(measured.result, vector_of(mixed_item(n)))
     assert (measured.profile, measured.tokens) == ("sha256:fake", 1)
 
 

@@ -15,6 +15,7 @@ from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
 from tests.profiles import write_fake_checkpoint
+from tests.waiting import FakeClock
 
 SPEC = InputSpec(vocab_size=1000, image_token_id=999, merge_size=2, num_grid_per_side=48)
 EAST, NORTH = np.eye(2, dtype=np.float32)
@@ -31,11 +32,11 @@ class FakeEngine:
 
     def __init__(self, engine, vector=EAST, clock=None, single_s=1.0, batch_s=1.0):
         self.engine, self.vector = engine, vector
-        self.clock = clock if clock is not None else [0.0]
+        self.clock = clock or FakeClock()
         self.single_s, self.batch_s = single_s, batch_s
 
     def encode(self, items):
-        self.clock[0] += self.single_s if len(items) == 1 else self.batch_s
+        self.clock.advance(self.single_s if len(items) == 1 else self.batch_s)
         return [self.vector for _ in items]
 
     def trim_memory(self):
@@ -109,8 +110,8 @@ def test_damaged_graphs_are_not_used(folder, fake_torch, caplog):
 
 
 def test_speed_ratio_weights_a_single_question_and_a_batch_equally(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    clock = FakeClock()
+    monkeypatch.setattr(time, "perf_counter", clock)
     fast = FakeEngine("onnx", EAST, clock, single_s=0.1, batch_s=1.0)
     base = FakeEngine("torch", EAST, clock, single_s=0.2, batch_s=8.0)
     assert speed_ratio(fast, base) == pytest.approx(4)  # the square root of 2 * 8

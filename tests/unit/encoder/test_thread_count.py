@@ -5,6 +5,7 @@ import torch
 
 from lensemble.encoder.pytorch import thread_count
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
+from tests.waiting import FakeClock
 
 
 @pytest.fixture(autouse=True)
@@ -17,11 +18,11 @@ def four_threads():
 
 def timed_pass(monkeypatch, single_s, many_s):
     """A pass that takes `single_s(rows)` seconds on one thread and `many_s(rows)` on more."""
-    now = [0.0]
-    monkeypatch.setattr(thread_count.time, "perf_counter", lambda: now[0])
+    clock = FakeClock()
+    monkeypatch.setattr(thread_count.time, "perf_counter", clock)
 
     def run(rows):
-        now[0] += single_s(rows) if torch.get_num_threads() == 1 else many_s(rows)
+        clock.advance(single_s(rows) if torch.get_num_threads() == 1 else many_s(rows))
 
     return run
 

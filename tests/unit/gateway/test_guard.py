@@ -5,7 +5,8 @@ import json
 import logging
 
 from lensemble.gateway.access import keys
-from tests.gateway import TIMEOUT_S, FakeTriton, gateway
+from tests.gateway import FakeTriton, gateway
+from tests.waiting import DEADLINE_S
 
 
 def test_request_id_is_kept_unless_it_could_forge_a_line_of_the_log():
@@ -74,7 +75,7 @@ def test_work_is_cancelled_when_the_caller_disconnects():
             request = asyncio.create_task(app(scope, incoming.get, outgoing.put))
             await triton.wait_for_calls(1)
             await incoming.put({"type": "http.disconnect"})
-            await asyncio.wait_for(request, TIMEOUT_S)
+            await asyncio.wait_for(request, DEADLINE_S)
         assert triton.cancelled == 1
         assert outgoing.get_nowait()["status"] == 499
 

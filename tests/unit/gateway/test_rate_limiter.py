@@ -1,18 +1,11 @@
 """The sliding window of the rate limiter, on a clock that the tests set."""
 
 from lensemble.gateway.access.rate_limiter import WINDOW_S, RateLimiter
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
+from tests.waiting import FakeClock
 
 
 def test_window_slides():
-    clock = Clock()
+    clock = FakeClock()
     limiter = RateLimiter(2, clock)
     waits = []
     for clock.now in (0.0, 10.0, 20.0, 59.0, 60.0, 61.0, 70.0, 70.0):
@@ -23,17 +16,17 @@ def test_window_slides():
 
 
 def test_each_caller_has_a_window_of_its_own():
-    limiter = RateLimiter(1, Clock())
+    limiter = RateLimiter(1, FakeClock())
     assert [limiter.wait_s(caller) for caller in "aab"] == [0, WINDOW_S, 0]
 
 
 def test_zero_sets_no_limit():
-    limiter = RateLimiter(0, Clock())
+    limiter = RateLimiter(0, FakeClock())
     assert [limiter.wait_s("a") for _ in range(9)] == [0] * 9
 
 
 def test_caller_is_forgotten_after_an_idle_window():
-    clock = Clock()
+    clock = FakeClock()
     limiter = RateLimiter(1, clock)
     for clock.now, caller in ((0.0, "a"), (50.0, "b"), (100.0, "c"), (111.0, "d")):
         limiter.wait_s(caller)

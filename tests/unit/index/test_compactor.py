@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
@@ -17,6 +16,7 @@ from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from tests.paths import CHECKPOINT
+from tests.waiting import DEADLINE_S, until
 
 PROFILE = Profile.load(CHECKPOINT)
 
@@ -30,14 +30,6 @@ def unit(count, seed=0):
 def store(tmp_path):
     with Store.create(tmp_path / "index", PROFILE, 8) as created:
         yield created
-
-
-def wait_for(condition):
-    """Waits for a state; the deadline only ends a test that would hang."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the state was not reached"
-        time.sleep(0.02)
 
 
 def compactions(folder):
@@ -76,7 +68,7 @@ def test_compactor_compacts_again_and_again(store):
         for turn in range(2):
             vectors = unit(25, seed=turn)
             store.write([Upsert(f"{turn}/{n}", vector) for n, vector in enumerate(vectors)])
-            wait_for(lambda turn=turn: store.snapshot.startswith(f"{25 * (turn + 1)}-"))
+            until(lambda turn=turn: store.snapshot.startswith(f"{25 * (turn + 1)}-"))
     finally:
         compactor.stop()
     assert not compactions(store.folder)
@@ -93,7 +85,7 @@ def test_damaged_snapshot_is_built_again(store, caplog):
     compactor = Compactor(store.folder, 10**6, interval_s=0.05)
     compactor.start()
     try:
-        wait_for(lambda: store.snapshot != damaged)
+        until(lambda: store.snapshot != damaged)
     finally:
         compactor.stop()
     assert f"compaction begins: snapshot {damaged} is damaged" in caplog.text
@@ -111,7 +103,7 @@ def test_stop_kills_a_running_compaction(store, monkeypatch, tmp_path):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
     compactor = Compactor(store.folder, 5, interval_s=0.05)
     compactor.start()
-    wait_for(lambda: compactions(store.folder))
+    until(lambda: compactions(store.folder))
     compactor.stop()
     assert not compactions(store.folder)
     assert snapshot_names(store.folder) == []
@@ -122,7 +114,7 @@ def test_failed_compaction_is_logged_and_writes_go_on(store, caplog):
     store._connection.execute("UPDATE vectors SET vector = zeroblob(32) WHERE row = 3")
     compactor = Compactor(store.folder, 5, interval_s=0.05)
     compactor.start()
-    wait_for(lambda: "row 3 is damaged" in caplog.text)
+    until(lambda: "row 3 is damaged" in caplog.text)
     compactor.stop()
     assert "compaction failed with status 1" in caplog.text
     assert store.write([Delete("2")])[0] == 6
@@ -131,9 +123,8 @@ def test_failed_compaction_is_logged_and_writes_go_on(store, caplog):
 def test_compaction_ends_with_its_parent_process(store, tmp_path):
     """A killed server leaves no compaction behind."""
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
-    held = (store.folder / "compact.lock").open("w")
     script = (
-        "import subprocess, sys, time\n"
+        "import time\n"
         "from lensemble.index.maintenance import __main__ as module\n"
         "module.compact = lambda *_, **__: time.sleep(600)\n"
         "module.main()\n"
@@ -149,11 +140,10 @@ def test_compaction_ends_with_its_parent_process(store, tmp_path):
     )
     child = psutil.Process(int(process.stdout.readline()))
     lower = min(19, os.nice(0) + 10)
-    wait_for(lambda: child.nice() == lower)  # set after the request to end with the parent
+    until(lambda: child.nice() == lower)  # set after the request to end with the parent
     process.kill()
     process.wait()
-    psutil.wait_procs([child], timeout=60)
+    psutil.wait_procs([child], timeout=DEADLINE_S)
     assert not child.is_running()
-    held.close()
     process.stdin.close()
     process.stdout.close()

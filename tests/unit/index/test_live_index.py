@@ -1,5 +1,6 @@
 """The live index: every search finds every acknowledged write, whatever happens to snapshots."""
 
+import fcntl
 import json
 import random
 from pathlib import Path
@@ -21,6 +22,7 @@ from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_contract.errors import OverloadedError, StorageError
 from tests.paths import CHECKPOINT
+from tests.waiting import DEADLINE_S
 
 PROFILE = Profile.load(CHECKPOINT)
 D = 8
@@ -56,7 +58,7 @@ def settle(index):
     """Waits until the index uses the current snapshot, which it loads in a thread."""
     index.refresh()
     while index._loading is not None:
-        index._loading.result(60)
+        index._loading.result(DEADLINE_S)
         index.refresh()
 
 
@@ -226,8 +228,6 @@ def test_compaction_deletes_old_snapshots_and_tombstones(store, index, rng):
 
 
 def test_second_compaction_at_the_same_time_is_refused(store, rng):
-    import fcntl
-
     store.write([Upsert("a", unit(rng, 1)[0])])
     with (store.folder / "compact.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +188,6 @@ def test_flipped_bytes_are_detected(store):
     store._connection.execute("UPDATE vectors SET vector = ? WHERE row = 2", (bytes(flipped),))
     with pytest.raises(StorageError, match="row 2 is damaged"):
         store.changes_since(0)
-    assert zlib.crc32(bytes(flipped)) != zlib.crc32(AXES[1].tobytes())
 
 
 @pytest.mark.parametrize(

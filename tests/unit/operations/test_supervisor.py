@@ -132,7 +132,7 @@ def test_stop_interrupts_a_start(server):
 def test_stopping_the_server_is_not_a_fault(server, monkeypatch, caplog):
     watching = Supervisor(server)
 
-    def find_fault(self):  # while it is being stopped
+    def find_fault(self):  # the stop begins while faults are looked for
         watching._stopping.set()
         return Fault("died", "tritonserver died")
 
@@ -155,21 +155,25 @@ def test_server_is_not_ready_when_watching_fails(server, monkeypatch):
         assert watching.state.reason == "nobody watches: no such folder"
 
 
+def get(url):
+    return httpx.get(url, timeout=DEADLINE_S)
+
+
 def test_health_routes_report_the_state():
     state = SupervisorState()
     with HealthServer(state) as health:
-        assert httpx.get(f"{health.url}/live").status_code == 200
-        answer = httpx.get(f"{health.url}/ready")
+        assert get(f"{health.url}/live").status_code == 200
+        answer = get(f"{health.url}/ready")
         assert (answer.status_code, answer.json()["reason"]) == (503, "starting")
         state.ready, state.reason = True, ""
         state.restarts = {"died": 2}
-        answer = httpx.get(f"{health.url}/ready")
+        answer = get(f"{health.url}/ready")
         assert (answer.status_code, answer.json()["restarts"]) == (200, {"died": 2})
-        text = httpx.get(f"{health.url}/metrics").text
+        text = get(f"{health.url}/metrics").text
         assert "lensemble_up 1.0\n" in text
         assert 'lensemble_restarts_total{reason="died"} 2.0\n' in text
-        assert httpx.get(f"{health.url}/other").status_code == 404
+        assert get(f"{health.url}/other").status_code == 404
         with pytest.raises(InvalidInputError, match="another port"):
             HealthServer(state, int(health.url.rpartition(":")[2]))
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{health.url}/live")
+        get(f"{health.url}/live")

@@ -1,16 +1,16 @@
-"""How long a new request would wait, and which requests are refused for it."""
+"""How long a new request would wait, and which requests are refused because of that."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
-from lensemble.scheduling import queue_monitor
+from lensemble.scheduling import queue_monitor, wait_times
 from lensemble.scheduling.admission import MIN_QUEUE, AdmissionControl
 from lensemble.scheduling.lanes import BULK, BULK_ROWS, PICTURE, TEXT, lane_of
 from lensemble.scheduling.queue_monitor import QueueMonitor, WaitEstimate, queue_counts
 from lensemble.scheduling.wait_times import STALE_S, LaneWaits, TritonWait, Wait
 from lensemble_contract.errors import OverloadedError
-from tests.waiting import until
+from tests.waiting import FakeClock, until
 
 METRICS = """# HELP nv_inference_request_success Number of successful inference requests
 nv_inference_request_success{model="preprocess",version="1"} 40
@@ -79,12 +79,20 @@ def test_lane_depends_on_size_and_content():
 
 
 @pytest.fixture
-def control(tmp_path):
+def clock(monkeypatch):
+    """The clock by which figures become stale; it stands still, however slow the machine is."""
+    clock = FakeClock()
+    monkeypatch.setattr(wait_times, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+@pytest.fixture
+def control(tmp_path, clock):
     """Admission control that reads what `write_triton` and `write_lanes` wrote."""
     control = AdmissionControl(tmp_path, 4.0)
     triton_wait = TritonWait(tmp_path)
     lane_waits = LaneWaits(tmp_path, "qwen3_vl")
-    control.write_triton = lambda wait, age_s=0.0: triton_wait.write(time.monotonic() - age_s, wait)
+    control.write_triton = lambda wait, age_s=0.0: triton_wait.write(clock() - age_s, wait)
     control.write_lanes = lane_waits.write
     return control
 
@@ -155,9 +163,9 @@ def test_without_a_supervisor_no_request_is_refused(tmp_path):
     LaneWaits(None, "qwen3_vl").write([Wait(1, 1)] * 3)
 
 
-def test_queue_monitor_writes_what_admission_reads(tmp_path):
+def test_queue_monitor_writes_what_admission_reads(tmp_path, clock):
     with QueueMonitor(NOWHERE, tmp_path) as monitor:
-        now = time.monotonic()
+        now = clock()
         monitor.update(now - 1, {"preprocess": (100, 0)})
         monitor.update(now, {"preprocess": (100, 20)})
         control = AdmissionControl(tmp_path, 4.0)

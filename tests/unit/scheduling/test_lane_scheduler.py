@@ -9,7 +9,7 @@ import pytest
 from lensemble.scheduling.lane_scheduler import CLEAN_UP_EVERY_S, MAX_PASS_S, LaneScheduler
 from lensemble.scheduling.lanes import BULK, PICTURE, TEXT, QueuedRequest
 from lensemble_client import InternalError
-from tests.waiting import FakeClock, until
+from tests.waiting import DEADLINE_S, FakeClock, until
 
 
 class Passes:
@@ -272,7 +272,7 @@ def cleaned():
 def compute_one_row(scheduler):
     done = threading.Event()
     scheduler.submit(QueuedRequest(["row"], [(0.1,)], TEXT, lambda *_: done.set()))
-    assert done.wait(60)
+    assert done.wait(DEADLINE_S)
 
 
 def become_idle(scheduler):

@@ -53,11 +53,11 @@ class Server:
         self._time.sleep(self._free - self._time.now)
 
 
-def drive(due, service_s, in_flight, sleep=None):
+def drive(due, service_s, in_flight):
     """Returns (intended, sent, ended) of each sent request, and the times of the others."""
     time = SimulatedTime()
     server = Server(time, service_s)
-    loop = OpenLoop(in_flight, time.clock, sleep or time.sleep, time.spawn)
+    loop = OpenLoop(in_flight, time.clock, time.sleep, time.spawn)
     sent, refused = [], []
 
     def send(intended):

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from tests.paths import ROOT
+from tests.waiting import DEADLINE_S
 
 
 def test_neither_locust_nor_torch_is_imported_by_the_process_that_runs_the_server():
@@ -20,7 +21,7 @@ def test_neither_locust_nor_torch_is_imported_by_the_process_that_runs_the_serve
     assert (completed.stdout.strip(), completed.returncode) == ("[]", 0), completed.stderr
 
 
-_LAST_OF_40 = """
+CALL_40_TIMES = """
 import os, runpy, sys
 import locust, gevent
 runpy.run_path("benchmarks/locustfile.py")
@@ -28,7 +29,7 @@ import grpc
 def call(number):
     return grpc.insecure_channel(sys.argv[1]).unary_unary("/a/b")(bytes([number]))
 users = [gevent.spawn(call, number) for number in range(40)]
-users[-1].join(timeout=60)
+users[-1].join(timeout=float(sys.argv[2]))
 print([user.ready() for user in users].count(True), users[-1].value, flush=True)
 os._exit(0)
 """
@@ -41,10 +42,10 @@ def test_an_answer_is_seen_while_39_older_calls_wait():
     def answer(request, _):
         if request == bytes([39]):
             for _ in range(39):
-                assert older.acquire(timeout=60)
+                assert older.acquire(timeout=DEADLINE_S)
         else:
             older.release()
-            released.wait(120)
+            released.wait(DEADLINE_S)
         return b"seen"
 
     class Handler(grpc.GenericRpcHandler):
@@ -55,8 +56,10 @@ def test_an_answer_is_seen_while_39_older_calls_wait():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        command = [sys.executable, "-c", _LAST_OF_40, f"127.0.0.1:{port}"]
-        completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        command = [sys.executable, "-c", CALL_40_TIMES, f"127.0.0.1:{port}", str(DEADLINE_S)]
+        completed = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=2 * DEADLINE_S
+        )
     finally:
         released.set()
         server.stop(None)
