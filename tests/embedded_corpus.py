@@ -1,4 +1,4 @@
-"""A table of texts and the folder of embeddings that is made from it, without a server."""
+"""A table of texts, and the folder of its embeddings, which a fake server makes."""
 
 import json
 
@@ -15,7 +15,7 @@ ROWS = [{"id": n, "text": f"text {n}", "kind": "even" if n % 2 == 0 else "odd"} 
 
 
 def vector_of(content):
-    """The vector that the fake server gives for a text, or for the bytes of a picture."""
+    """Returns the vector that the fake server makes of a text, or of the bytes of a picture."""
     item = Item(images=(content,)) if isinstance(content, bytes) else Item(content)
     return testing.vector_of(item, D)
 
@@ -24,10 +24,10 @@ class EmbeddedCorpus:
     """A table, the folder of its embeddings, and runs that embed it.
 
     Attributes:
-        path: file with the rows.
-        out: folder of the embeddings.
-        server: fake server; records the items of the last run.
-        transport: connects clients to it.
+        path: File with the rows.
+        out: Folder of the embeddings.
+        server: Fake server, which records the items of the last run.
+        transport: Transport to the fake server.
     """
 
     def __init__(self, folder):
@@ -51,7 +51,7 @@ class EmbeddedCorpus:
         return embed_source(client, source, self.out, **options)
 
     def check(self, rows):
-        """Checks that the folder holds these rows, their vectors, and no other files."""
+        """Checks that the folder contains these rows, their vectors, and no other files."""
         vectors = np.load(self.out / "embeddings.npy", mmap_mode="r")
         assert vectors.dtype == np.float32
         np.testing.assert_array_equal(vectors, [vector_of(row["text"]) for row in rows])

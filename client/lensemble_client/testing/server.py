@@ -167,7 +167,7 @@ class FakeServer:
                 ]
             )
         if not self._writes:
-            raise ReadOnlyError("this server accepts no writes")
+            raise ReadOnlyError("this server takes no writes")
         if operation == contract.DELETE:
             return _stored_rows([(self.index.delete(id_), None, "") for id_ in ids])
         self._check_profile(parameters)

@@ -1,3 +1,5 @@
+"""`lensemble status`: metrics are parsed, and shown as rates."""
+
 from lensemble_cli.status import fetch_metrics, format_activity, parse_metrics
 
 BEFORE = """

@@ -1,3 +1,5 @@
+"""Pictures as data URLs: what is decoded, and what is refused."""
+
 import base64
 
 import pytest

@@ -1,3 +1,5 @@
+"""The classes of errors, and their way over the wire."""
+
 import grpc
 import pytest
 

@@ -1,3 +1,5 @@
+"""Items, and their conversion to rows of a request and back."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Vectors with components of 8 bits or one bit."""
+
 import numpy as np
 import pytest
 

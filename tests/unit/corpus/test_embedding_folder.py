@@ -79,7 +79,8 @@ def test_rows_that_fail_are_left_out_and_listed(tmp_path):
     np.testing.assert_array_equal(
         np.load(corpus.out / "embeddings.npy"), [vector_of(b"a"), vector_of(b"b")]
     )
-    # A row that the server refused is sent again only after a change, the other failed rows always.
+    # A row that the server refused is sent again only after a change. Other failed rows are sent
+    # again in any case.
     (tmp_path / "gone.jpg").write_bytes(b"gone")
     del corpus.server.errors[b"busy"]
     summary = corpus.run(None)
@@ -113,7 +114,7 @@ def test_an_error_of_every_row_ends_the_run_and_keeps_vectors(corpus, error):
     corpus.server.errors = {"bad": error}
     with pytest.raises(type(error)):
         corpus.run(template="{text}", concurrency=1)
-    if not isinstance(error, NotReadyError):  # its request holds all the rows
+    if not isinstance(error, NotReadyError):  # after that error, rows are not sent one by one
         assert sorted(corpus.sent) == [row["text"] for row in ROWS]
     corpus.write(ROWS)
     corpus.run()

@@ -1,4 +1,4 @@
-"""Runs of `embed_source` that are killed at any flush to the disk, and the runs after them."""
+"""`embed_source` is killed at any flush to the disk, and the next run continues the work."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ def corpus(tmp_path):
 
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_after_a_kill_at_any_flush_the_next_run_continues(corpus, tmp_path, monkeypatch, kind):
-    """A process is killed at its n-th flush to the disk; a second one finishes the work."""
+    """A first process is killed at its n-th flush to the disk. A second one finishes the work."""
     monkeypatch.setattr(journal_module, "_COMMIT_ROWS", 3)
     monkeypatch.setattr(embedding_run, "_BLOCK_ROWS", 4)
     corpus.run()
@@ -33,12 +33,15 @@ def test_after_a_kill_at_any_flush_the_next_run_continues(corpus, tmp_path, monk
         if not is_killed(lambda: corpus.run(kind=kind), at=kills + 1):
             break
         kills += 1
-        if (corpus.out / "manifest.json").exists():  # then the folder is complete, old or new
+        if (
+            corpus.out / "manifest.json"
+        ).exists():  # the folder is complete then, with the old or the new content
             manifest = EmbeddingsManifest.load(corpus.out)
             assert len([*read_rows(corpus.out, manifest)]) == manifest.count
         summary = corpus.run(kind=kind)
         assert summary.count == len(rows)
-        # Two commits of 3 rows, then the rest; each is a flush before and a flush after.
+        # The first two commits have 3 rows each, the last one has the rest. A commit counts as two
+        # flushes, one before it and one after it.
         assert summary.sent == {0: 8, 1: 5, 2: 2}.get(kills // 2, 0)
         if kind == "npy":
             corpus.check(rows)
@@ -46,7 +49,7 @@ def test_after_a_kill_at_any_flush_the_next_run_continues(corpus, tmp_path, monk
 
 
 def is_killed(work, at):
-    """Runs work in a child process that ends at its n-th flush; says whether it got that far.
+    """Runs `work` in a child process that is killed at its n-th flush; returns whether it was.
 
     Flushes are counted before each `os.fsync`, and before and after each commit of the journal.
     """

@@ -23,7 +23,7 @@ def corpus(tmp_path):
 
 
 def test_a_journal_cut_anywhere_holds_all_rows_of_some_commits(tmp_path):
-    """The log of the database, cut after any number of bytes, as a crash may leave it."""
+    """The log of the database is cut after any number of bytes, as after a crash."""
     with Journal(tmp_path / "whole") as journal:
         journal.begin(VectorSettings("p", D, None, "native"))
         ends = []  # length of the log after each commit

@@ -9,7 +9,7 @@ from tests.embedded_corpus import EmbeddedCorpus
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
-    """10,000 rows: memory holds the places of vectors, not all rows or vectors (40 MB each)."""
+    """Memory does not hold all 10,000 rows or vectors (40 MB each), only the places of vectors."""
     monkeypatch.setattr(embedding_run, "_BLOCK_ROWS", 256)
     corpus = EmbeddedCorpus(tmp_path)
     corpus.path = tmp_path / "rows.jsonl"

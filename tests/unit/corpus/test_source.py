@@ -1,4 +1,4 @@
-"""Rows of every kind of file, and the errors of bad ones."""
+"""Rows of every kind of file, and the errors of rows and files that are not valid."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Cost, table and plot of a comparison, with a fake server; no figure depends on its speed."""
+"""Cost, table and plot of a comparison with a fake server. No figure depends on its speed."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_every_embedder_embeds_each_item_once(folder):
     assert (native.cost.samples, native.cost.blocks) == (2, 4)
     (row,) = native.quality
     assert (row.task, row.queries, row.metrics["recall@1"]) == ("find", 3, 1)
-    # All scores are equal, so the greater id comes first: "red", then "green", then "blue".
+    # All scores are equal, so the greater id comes first. The order is "red", "green", "blue".
     (row,) = clip.quality
     assert row.metrics["recall@1"] == pytest.approx(1 / 3)
     assert row.metrics["recall@5"] == 1

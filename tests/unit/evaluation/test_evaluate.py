@@ -25,7 +25,7 @@ CORPUS = ("north", "north-east", "east", "up")
 
 
 class FakeTransport:
-    """A server that looks vectors up; its index holds the texts `indexed` and ranks by vectors."""
+    """A server that takes vectors from `VECTORS`. Its index contains the texts `indexed`."""
 
     def __init__(self, indexed=CORPUS):
         self._indexed = indexed
@@ -121,11 +121,8 @@ def test_search_takes_the_ranks_of_the_index(dataset):
     assert [row.dimensions for row in evaluation.rows] == [0] * len(evaluation.rows)
     assert evaluation.row("find").metrics["mrr"] == 1
     assert evaluation.row("other").metrics["recall@1"] == 0.5
-    assert sorted(transport.top_ks) == [
-        100,
-        100,
-        101,
-    ]  # one more, because the query excludes one item
+    # One query excludes an item, so one more hit is requested for it.
+    assert sorted(transport.top_ks) == [100, 100, 101]
 
 
 def test_an_index_of_other_items_is_refused(dataset, monkeypatch):
@@ -144,9 +141,8 @@ def test_only_candidates_count(folder):
     transport = FakeTransport((*CORPUS, "to the north"))
     assert run(dataset, transport, through="search").row("find", "en").metrics["mrr"] == 1
     assert run(dataset).row("find", "en").metrics["mrr"] == 1
-    (
-        folder / "candidates" / "test.txt"
-    ).unlink()  # without the candidates, the query finds itself first
+    # Without the candidates, the query finds itself first.
+    (folder / "candidates" / "test.txt").unlink()
     assert run(load_dataset(folder)).row("find", "en").metrics["mrr"] == 1 / 2
 
 
