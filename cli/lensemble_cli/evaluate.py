@@ -25,7 +25,7 @@ def add_command(commands: Commands) -> None:
         "--through",
         choices=("embed", "search"),
         default="embed",
-        help="embed: rank here, exactly; search: let the server's index rank",
+        help="embed: rank exactly, in this process; search: let the server's index rank",
     )
     evaluate.add_argument("--embedder", choices=contract.EMBEDDERS, default=contract.NATIVE)
     evaluate.add_argument("--dimensions", help="Matryoshka lengths, such as 64,128,2048")

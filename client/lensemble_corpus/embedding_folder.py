@@ -34,7 +34,7 @@ from lensemble_corpus.embeddings_manifest import (
     FileKind,
 )
 from lensemble_corpus.journal import Journal, VectorSettings
-from lensemble_corpus.source import INDEX_FIELD, EmbeddableRow, RefusedRow, Source
+from lensemble_corpus.source import VECTOR_NUMBER_FIELD, EmbeddableRow, RefusedRow, Source
 
 _ROWS = "rows.jsonl"
 
@@ -88,8 +88,8 @@ def embed_source(
         progress: Whether to show a progress bar on standard error.
 
     Raises:
-        InvalidInputError: `out` contains something else, was begun by an earlier version, or
-            contains vectors of another profile, length or embedder.
+        InvalidInputError: `out` contains other files, was begun by an earlier version, or contains
+            vectors of another profile, length or embedder.
         NotReadyError: The server cannot be reached.
         StorageError: `out` cannot be written, or its journal is damaged.
         ImportError: PyArrow is needed and not installed.
@@ -128,7 +128,7 @@ def _embed_and_write(
                 failed += 1
             else:
                 assert isinstance(row, EmbeddableRow)
-                line = f'{row.json_text[:-1]}, "{INDEX_FIELD}": {len(places)}}}'
+                line = f'{row.json_text[:-1]}, "{VECTOR_NUMBER_FIELD}": {len(places)}}}'
                 rows.write(f"{line}\n")
                 places.append(outcome)
             content.update(f"{outcome!r} {line}\n".encode())
@@ -228,7 +228,7 @@ def _check_target(out: Path) -> None:
     names = {path.name for path in out.iterdir()}
     if names and not names & {WORK, MANIFEST}:
         raise InvalidInputError(
-            f"{str(out)!r} contains something else ({', '.join(sorted(names)[:3])}); give a new "
+            f"{str(out)!r} contains other files ({', '.join(sorted(names)[:3])}); give a new "
             "folder",
             field="out",
         )

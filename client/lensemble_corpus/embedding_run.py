@@ -37,7 +37,7 @@ class EmbeddingRun:
     Args:
         client: Client of a running server.
         journal: Journal to look rows up in, and to add vectors to.
-        dimensions: Matryoshka length of the vectors; None for the profile's full length.
+        dimensions: Matryoshka length of the vectors; None takes the profile's full length.
         embedder: Name of the embedder.
         concurrency: Number of requests that run at the same time.
 

@@ -28,7 +28,7 @@ from lensemble_corpus.journal_database import FILE, START_OVER, check_old_format
 
 # A transaction is committed after this many rows, or this many seconds.
 _COMMIT_ROWS, _COMMIT_S = 256, 2.0
-# Vectors that `read` returns at a time.
+# Number of vectors in one chunk that `read` yields.
 _READ_ROWS = 1024
 
 

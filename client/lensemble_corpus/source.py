@@ -27,9 +27,9 @@ from lensemble_corpus.text_template import TextTemplate, list_fields
 # that the first row has is used.
 IMAGE_FIELDS = ("crop_path", "image", "image_path", "path", "file")
 # Field that is added to each row in the output: the number of its vector, from 0.
-INDEX_FIELD = "embedding_index"
+VECTOR_NUMBER_FIELD = "embedding_index"
 # Field with the id. Rows of a folder always have it; rows of a file may have it.
-ID = "_id"
+ID_FIELD = "_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Source:
     ) -> None:
         self._template = TextTemplate(text) if text is not None else None
         self._instruction = instruction or None
-        self.id_field: str = ID
+        self.id_field: str = ID_FIELD
         self._entries: list[Entry] | None = None
         if path.is_dir():
             if image_field is not None or id_field is not None:
@@ -138,8 +138,10 @@ class Source:
         try:
             if row.error:
                 raise InvalidInputError(row.error)
-            if INDEX_FIELD in fields:
-                fields = {name: value for name, value in fields.items() if name != INDEX_FIELD}
+            if VECTOR_NUMBER_FIELD in fields:
+                fields = {
+                    name: value for name, value in fields.items() if name != VECTOR_NUMBER_FIELD
+                }
             json_text = document_text(fields)
             entry = replace(entry, document=fields) if entry else self._make_entry(fields, id_)
             if self._template is not None:
@@ -186,7 +188,7 @@ def check_picture_sizes(entry: Entry) -> None:
 
 def _row_of(entry: Entry) -> dict[str, Any]:
     """Returns the row for an item of a folder: its document and its id."""
-    return {ID: entry.id, **entry.document}
+    return {ID_FIELD: entry.id, **entry.document}
 
 
 def _choose_image_field(row: Mapping[str, Any], name: str | None, has_text: bool) -> str:
@@ -210,12 +212,12 @@ def _choose_image_field(row: Mapping[str, Any], name: str | None, has_text: bool
 
 def _choose_id_field(row: Mapping[str, Any], name: str | None, image_field: str) -> str:
     """Returns the field with the id: the given one, or a usual one in the first row."""
-    candidates = [name] if name is not None else [ID, image_field, "id"]
+    candidates = [name] if name is not None else [ID_FIELD, image_field, "id"]
     chosen = next((field for field in candidates if field and field in row), None)
     if chosen is None:
-        reason = repr(name) if name is not None else "no row has a picture, `_id` or `id`"
+        reason = repr(name) if name is not None else "the first row has no picture, `_id` or `id`"
         raise InvalidInputError(
-            f"{reason}; name a field that identifies a row (--id-field): the first row has "
+            f"{reason}; name a field that identifies a row (--id-field); the first row has "
             f"{list_fields(row)}",
             field="id_field",
         )

@@ -58,7 +58,7 @@ def splits(folder: Path) -> list[str]:
     names = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
     if not names:
         raise InvalidInputError(
-            f"no qrels/*.tsv in {str(folder)!r}: not a dataset in BEIR's layout; "
+            f"no qrels/*.tsv in {str(folder)!r}, so this is not a dataset in BEIR's layout; "
             "docs/evaluation.md describes the layout",
             field="dataset",
         )

@@ -26,8 +26,8 @@ from lensemble_evaluation.metrics import Ranks
 
 T = TypeVar("T")
 
-# Number of hits that `rank_by_search` requests; relevant items further down count as not found.
-DEPTH = 100
+# Largest rank that `rank_by_search` measures; relevant items further down count as not found.
+MAX_RANK = 100
 # Number of queries in one score matrix, which limits its memory.
 _QUERIES_PER_BLOCK = 512
 
@@ -102,7 +102,7 @@ def rank_by_search(
         progress: Whether to show a progress bar.
 
     Returns:
-        For each query, the ranks (R,) of its relevant items; infinite beyond `DEPTH`.
+        For each query, the ranks (R,) of its relevant items; infinite beyond `MAX_RANK`.
 
     Raises:
         InvalidInputError: The server refuses a query, or the index contains other items.
@@ -115,12 +115,12 @@ def rank_by_search(
         excluded = dataset.excluded.get(query.id, frozenset())
         # Items that this split does not search may be among the hits, and are removed below. It is
         # not known how many of the hits they are, so as many hits as possible are requested.
-        depth = contract.MAX_TOP_K if dataset.not_searched else DEPTH + len(excluded)
+        top_k = contract.MAX_TOP_K if dataset.not_searched else MAX_RANK + len(excluded)
         hits = client.search(
             item.text,
             item.images,
             instruction=item.instruction,
-            top_k=min(depth, contract.MAX_TOP_K),
+            top_k=min(top_k, contract.MAX_TOP_K),
         )
         rank_of: dict[str, int] = {}
         for hit in hits:
@@ -133,7 +133,7 @@ def rank_by_search(
                     field="index",
                 )
         ranks = np.array([rank_of.get(id_, np.inf) for id_ in dataset.qrels[query.id]])
-        return np.where(ranks <= DEPTH, ranks, np.inf)
+        return np.where(ranks <= MAX_RANK, ranks, np.inf)
 
     return _map_entries(dataset.queries, rank_query, concurrency, "search" if progress else None)
 

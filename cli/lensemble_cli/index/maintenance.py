@@ -96,7 +96,7 @@ def _compact(args: argparse.Namespace) -> int:
     manifest = compact(args.index, plan, threads=len(os.sched_getaffinity(0))).manifest
     print(
         f"{manifest.count} items, {manifest.kind} {manifest.parameters}, "
-        f"recall@10 {manifest.recall_at_10:.4f}, through change {manifest.sequence}"
+        f"recall@10 {manifest.recall_at_10:.4f}, up to sequence number {manifest.sequence}"
     )
     return 0
 

@@ -76,7 +76,7 @@ class BaseClient:
         parameters: Parameters,
         timeout_s: float | None = None,
     ) -> Rows:
-        """Runs a model once, without retries.
+        """Sends one request to a model, and does not try it again.
 
         Args:
             model: The model to run; its `outputs` are the ones that are requested.
@@ -93,7 +93,7 @@ class BaseClient:
         return self._transport.infer(model, rows, parameters, self._timeout(timeout_s))
 
     def run(self, call: Call[T], timeout_s: float | None = None, *, patient: bool = False) -> T:
-        """Runs a call of `calls`, with retries while there is time.
+        """Runs a call from `lensemble_client.calls`, and tries it again while there is time.
 
         Args:
             call: The call to run.

@@ -6,7 +6,8 @@
     client = fake_client(server)
     client.ingest("1", "a red car", document={"year": 2015})
     assert client.search("a red car", top_k=1)[0].id == "1"
-    server.failures.append(OverloadedError("busy"))  # the next request fails, and is tried again
+    # The next request fails, and the client tries again.
+    server.failures.append(OverloadedError("busy"))
 
 The clients are the real ones, so they check input, put items into requests and try again as usual.
 The server has an index with exact search, filters and writes. Only its vectors have no meaning:

@@ -157,7 +157,7 @@ def test_a_profile_that_changes_during_a_run_ends_it(corpus, monkeypatch):
 def test_other_folders_and_second_processes_are_refused(corpus, tmp_path):
     corpus.out.mkdir()
     (corpus.out / "mine.txt").touch()
-    with pytest.raises(InvalidInputError, match=r"contains something else \(mine.txt\)"):
+    with pytest.raises(InvalidInputError, match=r"contains other files \(mine.txt\)"):
         corpus.run()
     (corpus.out / "mine.txt").unlink()
     with Journal(corpus.out / "work"), pytest.raises(InvalidInputError, match="another process"):

@@ -173,7 +173,9 @@ def test_fields_are_named_or_have_usual_names(folder):
         source({"path": "a.png"}, image_field="pic")
     with pytest.raises(InvalidInputError, match=r"'nr'; name a field .*has 'path'"):
         source({"path": "a.png"}, id_field="nr")
-    with pytest.raises(InvalidInputError, match=r"no row has a picture.*--id-field.*has 't'"):
+    with pytest.raises(
+        InvalidInputError, match=r"the first row has no picture.*--id-field.*has 't'"
+    ):
         source({"t": "x"}, text="{t}")
 
 

@@ -146,8 +146,8 @@ def test_only_candidates_count(folder):
     assert run(load_dataset(folder)).row("find", "en").metrics["mrr"] == 1 / 2
 
 
-def test_items_beyond_the_depth_are_not_found(dataset, monkeypatch):
-    monkeypatch.setattr("lensemble_evaluation.ranking.DEPTH", 1)
+def test_items_beyond_the_largest_rank_are_not_found(dataset, monkeypatch):
+    monkeypatch.setattr("lensemble_evaluation.ranking.MAX_RANK", 1)
     evaluation = run(dataset, through="search")
     assert evaluation.row("other").metrics["recall@5"] == 0.5
 

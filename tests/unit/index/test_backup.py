@@ -156,7 +156,9 @@ def test_index_commands(folder, tmp_path, capsys):
     assert run("snapshot", index, backup) == (0, f"400 items -> {backup}\n", "")
     status, out, _ = run("compact", index, "--kind", "hnsw", "--set", "ef_search=99")
     assert (status, "400 items, hnsw" in out, "'ef_search': 99" in out) == (0, True, True)
-    assert "recall@10 1.0000, through change 400" in run("compact", index, "--kind", "exact")[1]
+    assert (
+        "recall@10 1.0000, up to sequence number 400" in run("compact", index, "--kind", "exact")[1]
+    )
     status, _, err = run("compact", index, "--kind", "ivf", "--set", "ef_search=3")
     assert (status, "not a parameter of kind 'ivf'" in err) == (1, True)
     status, _, err = run("compact", index, "--set", "nprobe=3")
