@@ -203,13 +203,13 @@ class Settings(SettingsBase):
     )
     trace_every: PositiveInt = Field(
         default=1,
-        description="Trace one request of this many; 1 traces every request.",
+        description="Trace one request in this many; 1 traces every request.",
     )
     heartbeats: Path | None = Field(
         default=None,
         description=(
-            "Folder in which the model processes write their heartbeats. The supervisor sets it; "
-            "do not set it yourself."
+            "Folder of the small files in which the model processes and the supervisor write "
+            "heartbeats and waiting times. The supervisor sets it; do not set it yourself."
         ),
     )
 

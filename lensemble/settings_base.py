@@ -50,8 +50,8 @@ class SettingsBase(BaseModel):
 
         Args:
             environ: the environment variables.
-            **overrides: fields that win over the variables, such as command-line options; None
-                and empty text leave the variable in force.
+            **overrides: fields that win over the variables, such as command-line options. None
+                leaves the variable in force, and empty text stands for the field's default.
 
         Raises:
             InvalidInputError: A value is missing or cannot be used, or a variable is unknown.

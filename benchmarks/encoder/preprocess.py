@@ -29,7 +29,7 @@ from benchmarks.common.photos import PHOTOS, encoded, read_photo
 from benchmarks.common.random_checkpoint import random_serving_checkpoint
 from benchmarks.common.results import print_and_save
 from benchmarks.common.transformers_reference import TransformersReference
-from lensemble.encoder.vector_cache import content_hash
+from lensemble.encoder.vector_cache import features_hash
 from lensemble.pipeline import Pipeline
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble.preprocess.patches import cut_patches, resize, smart_resize
@@ -76,7 +76,7 @@ def speed(pipeline: Pipeline, count: int, rounds: int) -> Figures:
             "decode_ms": cpu_ms(lambda file: decode_rgb(open_picture(file)), files, rounds),
             "resize_ms": cpu_ms(functools.partial(_resize, target), decoded, rounds),
             "rows_ms": cpu_ms(lambda pixels: cut_patches(pixels, profile), resized, rounds),
-            "hash_ms": cpu_ms(content_hash, features, rounds),
+            "hash_ms": cpu_ms(features_hash, features, rounds),
         }
         results[name]["pictures_per_s"] = round(1000 / results[name]["all_ms"], 1)
     large = photographs(LARGE, count // 2)

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 from benchmarks.common.workloads import WORKLOADS
-from lensemble.operations.command_line import GOMP_SPINCOUNT
+from lensemble.operations.tritonserver_command import GOMP_SPINCOUNT
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_client import Item

@@ -17,15 +17,16 @@ import torch
 from numpy.typing import NDArray
 
 from lensemble.embedders.clip_preprocessor import (
-    FIELD,
+    CLIP_VARIABLE,
     ClipFeatures,
     load_image_processor,
     read_clip_config,
+    tokens_per_picture,
 )
 from lensemble.embedders.model_files import find_model, model_content_hash, profile_hash
 from lensemble.encoder.micro_batches import encode_with_halving, split_by_padded_cost
 from lensemble.encoder.pooling import normalize
-from lensemble.encoder.precision import precisions_to_try
+from lensemble.encoder.precision import trusted_precision
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
 from lensemble_contract import contract
@@ -58,10 +59,10 @@ class ClipEncoder:
         from transformers import CLIPModel
 
         assert settings.clip is not None
-        folder = find_model(settings.clip, FIELD)
+        folder = find_model(settings.clip, CLIP_VARIABLE)
         read_clip_config(folder)
         self.device = torch.device(device)
-        self.dtype = precisions_to_try(settings.dtype, self.device)[-1]
+        self.dtype = trusted_precision(settings.dtype, self.device)
         model, loading = CLIPModel.from_pretrained(  # nosec B615
             folder,
             dtype=self.dtype,
@@ -71,12 +72,12 @@ class ClipEncoder:
         )
         if missing := sorted(loading["missing_keys"]):
             raise InvalidInputError(
-                f"{len(missing)} weights are missing, such as {missing[0]!r}", field=FIELD
+                f"{len(missing)} weights are missing, such as {missing[0]!r}", field=CLIP_VARIABLE
             )
         self._model: Any = model.eval().to(self.device)
         self.dimension: int = model.config.projection_dim
         vision = model.config.vision_config
-        self._tokens_per_picture = (vision.image_size // vision.patch_size) ** 2 + 1
+        self._tokens_per_picture = tokens_per_picture(vision.image_size, vision.patch_size)
         self._vocab_size: int = model.config.text_config.vocab_size
         self._max_tokens: int = model.config.text_config.max_position_embeddings
         budget = BUDGETS[self.device.type]

@@ -16,7 +16,7 @@ from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Item
 
-FIELD = "LENSEMBLE_CLIP"
+CLIP_VARIABLE = "LENSEMBLE_CLIP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ClipPreprocessor:
         self.max_tokens = min(longest, self._tokenizer.model_max_length)
         self._processor = load_image_processor(folder)
         self._side = int(vision.get("image_size", 224))
-        self._tokens_per_picture = (self._side // int(vision.get("patch_size", 32))) ** 2 + 1
+        self._tokens_per_picture = tokens_per_picture(self._side, int(vision.get("patch_size", 32)))
 
     def __call__(self, item: Item) -> ClipFeatures:
         """Preprocesses one item.
@@ -90,15 +90,27 @@ class ClipPreprocessor:
         return np.array(ids, np.int32)
 
 
+def tokens_per_picture(image_size: int, patch_size: int) -> int:
+    """The number of tokens of a picture: its patches and the class token.
+
+    Args:
+        image_size: side of the picture in pixels.
+        patch_size: side of a patch in pixels.
+    """
+    return (image_size // patch_size) ** 2 + 1
+
+
 def read_clip_config(folder: Path) -> dict[str, Any]:
     """Reads the configuration of a CLIP checkpoint.
 
     Raises:
         InvalidInputError: The checkpoint is not one of CLIP.
     """
-    config = read_json(folder / "config.json", FIELD)
+    config = read_json(folder / "config.json", CLIP_VARIABLE)
     if (model_type := config.get("model_type")) != "clip":
-        raise InvalidInputError(f"a model of type {model_type!r}; expected 'clip'", field=FIELD)
+        raise InvalidInputError(
+            f"a model of type {model_type!r}; expected 'clip'", field=CLIP_VARIABLE
+        )
     return config
 
 
@@ -111,14 +123,14 @@ def load_image_processor(folder: Path) -> Any:
     from transformers import CLIPImageProcessorPil
 
     processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)  # nosec B615
-    vision = read_json(folder / "config.json", FIELD).get("vision_config", {})
+    vision = read_json(folder / "config.json", CLIP_VARIABLE).get("vision_config", {})
     side = vision.get("image_size", 224)
     blank = _resize_and_crop(processor, Image.new("RGB", (3, 2)))
     if blank.shape != (side, side, 3):
         raise InvalidInputError(
             f"its image processor gives pictures of shape {blank.shape}, but its model reads "
             f"({side}, {side}, 3)",
-            field=FIELD,
+            field=CLIP_VARIABLE,
         )
     return processor
 

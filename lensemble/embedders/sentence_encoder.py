@@ -18,7 +18,7 @@ import torch
 from lensemble.embedders import chat_input
 from lensemble.embedders.model_files import find_model, model_content_hash, profile_hash
 from lensemble.encoder.micro_batches import encode_with_halving
-from lensemble.encoder.precision import precisions_to_try
+from lensemble.encoder.precision import trusted_precision
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
 from lensemble_contract import contract
@@ -26,7 +26,7 @@ from lensemble_contract.errors import InvalidInputError, LensembleError
 
 logger = logging.getLogger(__name__)
 
-FIELD = "LENSEMBLE_SENTENCE"
+SENTENCE_VARIABLE = "LENSEMBLE_SENTENCE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         assert settings.sentence is not None
-        folder = find_model(settings.sentence, FIELD)
+        folder = find_model(settings.sentence, SENTENCE_VARIABLE)
         self.device = torch.device(device)
-        self.dtype = precisions_to_try(settings.dtype, self.device)[-1]
+        self.dtype = trusted_precision(settings.dtype, self.device)
         self._model: Any = SentenceTransformer(
             str(folder),
             device=str(device),

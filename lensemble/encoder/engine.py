@@ -24,6 +24,7 @@ from lensemble.encoder.synthetic_items import synthetic_mix, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
 from lensemble.scheduling.deadline import is_over, too_late
+from lensemble.settings import Settings
 from lensemble.vectors import Vector
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError, OverloadedError
@@ -33,6 +34,17 @@ from lensemble_contract.errors import LensembleError, OverloadedError
 BUDGETS = {"cpu": (4096, 4096), "cuda": (16_384, 32_768)}
 
 _SELF_TEST_TOKENS = 4
+
+
+def micro_batch_budgets(settings: Settings, device: torch.device) -> tuple[int, int]:
+    """The largest numbers of tokens and of patches of one micro-batch.
+
+    Args:
+        settings: the budgets; 0 takes those of `BUDGETS`.
+        device: device of the weights.
+    """
+    tokens, patches = BUDGETS[device.type]
+    return settings.batch_tokens or tokens, settings.batch_patches or patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +77,10 @@ class Engine(ABC):
         profile: profile of the checkpoint.
         input_spec: input specification of its model.
         statistics: sums over all passes so far.
-        engine: name of the engine, as in `Settings.engine`.
+        engine_name: name of the engine, as in `Settings.engine`.
     """
 
-    engine: str
+    engine_name: str
 
     def __init__(
         self,

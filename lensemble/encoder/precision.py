@@ -48,6 +48,19 @@ def precisions_to_try(setting: str, device: torch.device) -> tuple[torch.dtype, 
     return (torch.bfloat16, torch.float32) if bf16_is_faster() else (torch.float32,)
 
 
+def trusted_precision(setting: str, device: torch.device) -> torch.dtype:
+    """Returns the precision for models whose vectors are not compared between precisions.
+
+    It is the last one of `precisions_to_try`: fp32 on CPUs for `auto`, without any measurement.
+
+    Args:
+        setting: `fp32`, `bf16`, or `auto`.
+        device: device of the weights.
+    """
+    bf16 = setting == "bf16" or (setting == "auto" and device.type == "cuda")
+    return torch.bfloat16 if bf16 else torch.float32
+
+
 @functools.cache
 def bf16_is_faster() -> bool:
     """Measures whether this CPU multiplies faster in bf16, with PyTorch's present threads."""

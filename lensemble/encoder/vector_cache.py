@@ -116,16 +116,16 @@ def content_keys(items: Sequence[Features], *, valid_beyond_batch: bool) -> list
             an item's whole content is hashed only if another item has the same cheap key.
     """
     if valid_beyond_batch:
-        return [content_hash(item) for item in items]
+        return [features_hash(item) for item in items]
     cheap_keys = [_cheap_key(item) for item in items]
     occurrences = Counter(cheap_keys)
     return [
-        content_hash(item) if item.patches.size and occurrences[cheap_key] > 1 else cheap_key
+        features_hash(item) if item.patches.size and occurrences[cheap_key] > 1 else cheap_key
         for item, cheap_key in zip(items, cheap_keys, strict=True)
     ]
 
 
-def content_hash(item: Features) -> bytes:
+def features_hash(item: Features) -> bytes:
     """Returns the SHA-256 of everything that an item's vector depends on."""
     digest = hashlib.sha256()
     for array in (item.input_ids, item.image_grid_thw, item.patches):

@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from lensemble.operations.liveness import REASONS
 from lensemble.operations.ports import LOOPBACK, free_ports
-from lensemble.operations.supervisor import START, SupervisorState
+from lensemble.operations.supervisor import FAILED_START, SupervisorState
 
 _TIMEOUT_S = 5
 
@@ -117,7 +117,7 @@ class _Metrics:
         )
         # All reasons exist from the start: a counter that first appears with the value 1 shows no
         # increase.
-        for reason in (*REASONS, START):
+        for reason in (*REASONS, FAILED_START):
             restarts.add_metric([reason], state.restarts.get(reason, 0))
         yield restarts
         yield GaugeMetricFamily(

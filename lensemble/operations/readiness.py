@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import psutil
+
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 _POLL_S = 0.1
@@ -98,8 +100,6 @@ def _listens_on(pid: int, ports: set[int]) -> bool:
     Between `free_ports` and Triton's own bind, seconds later, another server may take a port. That
     server then reports all models as ready, while this one ends.
     """
-    import psutil  # the gateway imports this module and does not need it
-
     try:
         sockets = psutil.Process(pid).net_connections("tcp")
     except psutil.AccessDenied:  # on a hardened system: assume that it listens
@@ -116,8 +116,6 @@ def _stacks(pid: int, models: Sequence[str], log_file: Path) -> str:
     The signal kills a process that has not installed it yet, so this is only for a server that will
     be stopped anyway.
     """
-    import psutil
-
     size_before = log_file.stat().st_size
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(pid).children(recursive=True):

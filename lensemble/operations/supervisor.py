@@ -36,7 +36,7 @@ PING_EVERY_S = 2.0
 MAX_STARTS = 5
 
 # The reason of a restart after a failed start.
-START = "start"
+FAILED_START = "start"
 
 # Seconds between two tries to stop a server that is just being started.
 _JOIN_S = 0.2
@@ -52,7 +52,7 @@ class SupervisorState:
         ready: whether the server serves, as far as is known.
         reason: why it does not; empty if it does.
         since: `time.time()` of the last change.
-        restarts: number of restarts for each reason (`liveness.REASONS` and `START`).
+        restarts: number of restarts for each reason (`liveness.REASONS` and `FAILED_START`).
         recovery_s: seconds from finding the last fault until the server served again; 0 before the
             first restart.
     """
@@ -167,7 +167,7 @@ class Supervisor:
         logger.error("%s; the server's log ends with\n%s", fault.text, self.server.log_tail())
         last_error: LensembleError | None = None
         for failed_starts in range(MAX_STARTS):
-            self._count_restart(START if failed_starts else fault.reason)
+            self._count_restart(FAILED_START if failed_starts else fault.reason)
             if failed_starts:
                 self._stopping.wait(_FIRST_WAIT_S * 2 ** (failed_starts - 1))
             if self._stopping.is_set():

@@ -23,12 +23,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lensemble.operations.command_line import (
-    Endpoints,
-    assemble_backends,
-    tritonserver_command,
-    tritonserver_environment,
-)
 from lensemble.operations.installation import find_tritonserver
 from lensemble.operations.model_repository import (
     served_models,
@@ -37,6 +31,12 @@ from lensemble.operations.model_repository import (
 )
 from lensemble.operations.ports import LOOPBACK, free_ports
 from lensemble.operations.readiness import PortTakenError, log_tail, wait_until_ready
+from lensemble.operations.tritonserver_command import (
+    Endpoints,
+    assemble_backends,
+    tritonserver_command,
+    tritonserver_environment,
+)
 from lensemble.settings import Settings
 from lensemble_contract.errors import DeadlineExceededError, InternalError, InvalidInputError
 from lensemble_contract.tls import Tls

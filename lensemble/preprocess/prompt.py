@@ -41,7 +41,7 @@ class PromptBuilder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self._tokenizer.encode_special_tokens = True  # encodes them as ordinary text
         self._newline = self._encode("\n")
-        self._default_system = self._system(profile.prompt.instruction)
+        self._default_system_message = self._system_message(profile.prompt.instruction)
 
     def ids(
         self, text: str | None, image_tokens: Sequence[int], instruction: str | None
@@ -60,7 +60,11 @@ class PromptBuilder:
             InvalidInputError: The prompt is longer than the profile's `max_tokens`.
         """
         tokens = self._tokens
-        ids = list(self._default_system if instruction is None else self._system(instruction))
+        ids = (
+            list(self._default_system_message)
+            if instruction is None
+            else self._system_message(instruction)
+        )
         ids.append(tokens[IM_START])
         if image_tokens:
             ids += self._encode("user\n")
@@ -83,7 +87,7 @@ class PromptBuilder:
             )
         return np.array(ids, dtype=np.int32)
 
-    def _system(self, instruction: str) -> list[int]:
+    def _system_message(self, instruction: str) -> list[int]:
         instruction = with_final_punctuation(instruction)
         if not instruction:
             return []

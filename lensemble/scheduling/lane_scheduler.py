@@ -24,7 +24,7 @@ from functools import partial
 from typing import Generic
 
 from lensemble.scheduling.lanes import LANES, Lane, QueuedRequest, Result, Row
-from lensemble.scheduling.wait_times import LaneWaits, Wait
+from lensemble.scheduling.wait_times import LaneWaitsWriter, Wait
 from lensemble_contract.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class LaneScheduler(Generic[Row, Result]):
         *,
         around_pass: Callable[[], AbstractContextManager[None]],
         after_pass: Callable[[], None],
-        lane_waits: LaneWaits | None = None,
+        lane_waits: LaneWaitsWriter | None = None,
         clean_up: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -278,8 +278,8 @@ def _average(old: float, new: float) -> float:
 
 
 def _call_safely(function: Callable[[], None]) -> None:
-    """Calls a function; its failure must not end the thread that works for all requests."""
+    """Calls a function, and logs its failure, which must not end the thread that calls it."""
     try:
         function()
     except Exception:
-        logger.exception("a request could not be answered")
+        logger.exception("%r failed between two passes", function)

@@ -19,14 +19,14 @@ LANES = (TEXT, PICTURE, BULK)
 BULK_ROWS = 8
 
 
-def lane_of(rows: int, *, pictures: bool) -> str:
+def lane_of(row_count: int, *, pictures: bool) -> str:
     """The lane of a request.
 
     Args:
-        rows: number of rows of the request.
+        row_count: number of rows of the request.
         pictures: whether any row has a picture.
     """
-    if rows > BULK_ROWS:
+    if row_count > BULK_ROWS:
         return BULK
     return PICTURE if pictures else TEXT
 

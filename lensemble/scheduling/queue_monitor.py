@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from lensemble.scheduling.wait_times import TritonWait, Wait
+from lensemble.scheduling.wait_times import TritonWaitWriter, Wait
 from lensemble_contract import contract
 
 # Seconds between two readings of the metrics, while requests wait and while none do. A reading
@@ -47,7 +47,7 @@ class QueueMonitor:
     def __init__(self, url: str, folder: Path) -> None:
         self._url = url
         self._estimates = {name: WaitEstimate() for name in _MODELS}
-        self._file = TritonWait(folder)
+        self._file = TritonWaitWriter(folder)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queue-monitor", daemon=True)
 

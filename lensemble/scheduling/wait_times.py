@@ -1,7 +1,8 @@
 """How long a new request would have to wait, passed between processes through small files.
 
-The supervisor writes the wait in Triton's own queues (`TritonWait`). Each encoder process writes
-the wait in its lanes (`LaneWaits`). The preprocessing processes read both (`WaitReader`).
+The supervisor writes the wait in Triton's own queues (`TritonWaitWriter`). Each encoder process
+writes the waits in its lanes (`LaneWaitsWriter`). The preprocessing processes read both
+(`WaitReader`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Wait(NamedTuple):
     queued: float
 
 
-class TritonWait:
+class TritonWaitWriter:
     """Writes the wait in Triton's queues. The supervisor has one.
 
     Args:
@@ -58,7 +59,7 @@ class TritonWait:
         self._file.close()
 
 
-class LaneWaits:
+class LaneWaitsWriter:
     """Writes the waits in the lanes of one encoder. Each encoder process has one.
 
     Args:

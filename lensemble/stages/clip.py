@@ -13,6 +13,7 @@ from lensemble.embedders.model_files import check_dimensions
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters, whole_number
 from lensemble.stages.stage import Stage
+from lensemble.stages.vector_stage import embedder_info, prepare_process, vector_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Rows
@@ -24,13 +25,9 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
     model = contract.CLIP
 
     def __init__(self, settings: Settings, device: str) -> None:
-        import torch
-        from transformers.utils import logging as transformers_logging
-
         from lensemble.embedders.clip_encoder import ClipEncoder
 
-        transformers_logging.disable_progress_bar()  # it would fill the server's log
-        torch.set_num_threads(settings.cpu_threads)
+        prepare_process(settings)
         self._encoder = ClipEncoder(settings, device)
         self.info = embedder_info(contract.CLIP_EMBEDDER, settings.clip or "", self._encoder)
 
@@ -51,7 +48,8 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
                 f"{count}; there are pixels of {len(pixels)}",
                 field=contract.PICTURE_COUNT.name,
             )
-        features = ClipFeatures(ids[ids != contract.PAD_ID], pixels[:count], 0)
+        # The number of tokens is needed before this stage only.
+        features = ClipFeatures(ids[ids != contract.PAD_ID], pixels[:count], tokens=0)
         try:
             self._encoder.check(features)
         except LensembleError as error:
@@ -64,26 +62,4 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
 
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""
-        profile = self._encoder.profile.encode()
-        return {
-            contract.EMBEDDING.name: np.stack(results),
-            contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
-        }
-
-
-def embedder_info(embedder: str, model: str, encoder: Any) -> dict[str, str]:
-    """Facts about an encoder for operators; see `Stage.info`.
-
-    Args:
-        embedder: name of the embedder.
-        model: folder or Hugging Face id of the model.
-        encoder: an object with a profile, a dimension, a dtype and a device.
-    """
-    return {
-        "embedder": embedder,
-        "model": model,
-        "profile": encoder.profile,
-        "dimension": str(encoder.dimension),
-        "dtype": str(encoder.dtype).removeprefix("torch."),
-        "device": str(encoder.device),
-    }
+        return vector_rows(results, self._encoder.profile)

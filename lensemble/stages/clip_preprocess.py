@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lensemble.embedders.clip_preprocessor import FIELD, ClipFeatures, ClipPreprocessor
+from lensemble.embedders.clip_preprocessor import CLIP_VARIABLE, ClipFeatures, ClipPreprocessor
 from lensemble.embedders.model_files import find_model
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters
@@ -25,7 +25,7 @@ class ClipPreprocessStage(Stage[Item, ClipFeatures]):
         import torch
 
         torch.set_num_threads(1)  # each instance uses one core
-        self._preprocess = ClipPreprocessor(find_model(settings.clip or "", FIELD))
+        self._preprocess = ClipPreprocessor(find_model(settings.clip or "", CLIP_VARIABLE))
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""

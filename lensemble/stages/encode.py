@@ -16,6 +16,7 @@ from lensemble.scheduling.lanes import lane_of
 from lensemble.settings import Settings
 from lensemble.stages.parameters import Parameters, deadline_of, whole_number
 from lensemble.stages.stage import Counter, LaneStage
+from lensemble.stages.vector_stage import prepare_process, vector_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
@@ -37,8 +38,8 @@ _PASS_METRICS = {
     ),
 }
 
-# Features, requested dimensions, deadline.
-EncodeRow = tuple[Features, int | None, int]
+# Features, length of the vector to return, deadline.
+EncodeRow = tuple[Features, int, int]
 
 
 class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
@@ -47,14 +48,10 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
     model = contract.QWEN3_VL
 
     def __init__(self, settings: Settings, device: str) -> None:
-        import torch
-        from transformers.utils import logging as transformers_logging
-
         from lensemble.encoder.choose_engine import load_engine
         from lensemble.encoder.pooling import cut_vector
 
-        transformers_logging.disable_progress_bar()  # it would fill the server's log
-        torch.set_num_threads(settings.cpu_threads)
+        prepare_process(settings)
         self._encoder = load_engine(Checkpoint.open(settings.checkpoint), settings, device)
         self._encoder.warm_up()
         self._cut = cut_vector
@@ -120,11 +117,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
 
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""
-        profile = self._encoder.profile.hash.encode()
-        return {
-            contract.EMBEDDING.name: np.stack(results),
-            contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
-        }
+        return vector_rows(results, self._encoder.profile.hash)
 
 
 def engine_info(encoder: Engine) -> dict[str, str]:
@@ -137,7 +130,7 @@ def engine_info(encoder: Engine) -> dict[str, str]:
         "profile": profile.hash,
         "dimension": str(profile.dimension),
         "min_dimension": str(profile.min_dimension),
-        "engine": encoder.engine,
+        "engine": encoder.engine_name,
         "dtype": encoder.precision,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",

@@ -109,14 +109,14 @@ class SearchStage(Stage[Query, list[IndexHit]]):
 
     def write(self, results: Sequence[list[IndexHit]]) -> Rows:
         """See `Stage.write`. Rows with fewer hits are padded with `contract.NO_ID`."""
-        shape = (len(results), max(len(matches) for matches in results))
+        shape = (len(results), max(len(hits) for hits in results))
         ids = np.full(shape, contract.NO_ID, np.object_)
         scores = np.full(shape, -1, np.float32)
         documents = np.full(shape, b"{}", np.object_)
-        for n, matches in enumerate(results):
-            ids[n, : len(matches)] = [match.id.encode() for match in matches]
-            scores[n, : len(matches)] = [match.score for match in matches]
-            documents[n, : len(matches)] = [match.document.encode() for match in matches]
+        for n, hits in enumerate(results):
+            ids[n, : len(hits)] = [hit.id.encode() for hit in hits]
+            scores[n, : len(hits)] = [hit.score for hit in hits]
+            documents[n, : len(hits)] = [hit.document.encode() for hit in hits]
         return {
             contract.IDS.name: ids,
             contract.SCORES.name: scores,

@@ -9,9 +9,9 @@ import numpy as np
 from lensemble.embedders.model_files import check_dimensions
 from lensemble.embedders.sentence_encoder import SentenceEncoder, SentenceInput, SentenceResult
 from lensemble.settings import Settings
-from lensemble.stages.clip import embedder_info
 from lensemble.stages.parameters import Parameters, whole_number
 from lensemble.stages.stage import Stage
+from lensemble.stages.vector_stage import embedder_info, prepare_process, vector_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
@@ -23,11 +23,7 @@ class SentenceStage(Stage[SentenceInput, SentenceResult]):
     model = contract.SENTENCE
 
     def __init__(self, settings: Settings, device: str) -> None:
-        import torch
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()  # it would fill the server's log
-        torch.set_num_threads(settings.cpu_threads)
+        prepare_process(settings)
         self._encoder = SentenceEncoder(settings, device)
         self.info = embedder_info(contract.HYBRID, settings.sentence or "", self._encoder)
 
@@ -47,10 +43,8 @@ class SentenceStage(Stage[SentenceInput, SentenceResult]):
 
     def write(self, results: Sequence[SentenceResult]) -> Rows:
         """See `Stage.write`."""
-        profile = self._encoder.profile.encode()
         return {
-            contract.EMBEDDING.name: np.stack([result.vector for result in results]),
-            contract.VECTOR_PROFILE.name: np.full((len(results), 1), profile, np.object_),
+            **vector_rows([result.vector for result in results], self._encoder.profile),
             contract.TOKENS.name: np.array([[result.tokens] for result in results], np.int32),
         }
 

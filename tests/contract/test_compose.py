@@ -12,7 +12,7 @@ import yaml
 import lensemble
 from lensemble.gateway.app import require_keys_beyond_loopback
 from lensemble.gateway.settings import GatewaySettings
-from lensemble.operations.command_line import GOMP_SPINCOUNT, PRIMITIVES
+from lensemble.operations.tritonserver_command import GOMP_SPINCOUNT, PRIMITIVE_CACHES
 from lensemble.settings import Settings
 from lensemble_cli.main import build_parser
 from tests.paths import ROOT
@@ -38,7 +38,7 @@ def test_versions_agree_and_are_new_enough():
 
 
 def test_image_sets_what_the_embedded_server_sets():
-    for name, value in {"GOMP_SPINCOUNT": GOMP_SPINCOUNT, **PRIMITIVES}.items():
+    for name, value in {"GOMP_SPINCOUNT": GOMP_SPINCOUNT, **PRIMITIVE_CACHES}.items():
         assert re.search(rf"\b{name}={value}\b", DOCKERFILE), name
 
 

@@ -12,7 +12,7 @@ from lensemble.index import MAX_ID_BYTES
 from lensemble.index.snapshots.kinds import KINDS
 from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS
-from lensemble.operations.supervisor import START
+from lensemble.operations.supervisor import FAILED_START
 from lensemble.scheduling.lanes import LANES
 from lensemble_client import Client
 from lensemble_contract import contract
@@ -181,7 +181,7 @@ def table_under(heading: str) -> list[list[str]]:
 
 def test_reasons_of_restarts_are_those_of_the_code():
     listed = [cells[0].strip("`") for cells in table_under("### Why a server is restarted")]
-    assert listed == [*REASONS, START]
+    assert listed == [*REASONS, FAILED_START]
 
 
 def labels_of(metric: str, label: str) -> set[str]:

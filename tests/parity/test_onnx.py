@@ -55,7 +55,7 @@ def test_vectors_of_picture_bytes_equal_the_reference(exported, checkpoint, expe
     """From picture bytes to vectors; the reference uses its own processor and resizing."""
     settings = Settings(checkpoint=checkpoint, engine="onnx", onnx=exported[EMBEDDING].folder)
     pipeline = Pipeline(settings)
-    assert (pipeline.encoder.engine, pipeline.encoder.precision) == ("onnx", "float32")
+    assert (pipeline.encoder.engine_name, pipeline.encoder.precision) == ("onnx", "float32")
     names = ("text_spanish", "both", "picture_portrait", "several_pictures", "text")
     for name, vector in zip(names, pipeline.embed([CASES[name] for name in names]), strict=True):
         assert float(vector @ expected(EMBEDDING, name)) > 0.9999

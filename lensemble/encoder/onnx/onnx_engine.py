@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.attention_table import group_by_length
-from lensemble.encoder.engine import BUDGETS, Engine, PassResult
+from lensemble.encoder.engine import Engine, PassResult, micro_batch_budgets
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.onnx.graph_files import ExportedGraphs
 from lensemble.encoder.onnx.graph_inputs import text_inputs, vision_inputs, visual_token_indices
@@ -43,7 +43,7 @@ class OnnxEngine(Engine):
         InvalidInputError: ONNX Runtime cannot run the graphs on this device.
     """
 
-    engine = "onnx"
+    engine_name = "onnx"
 
     def __init__(
         self,
@@ -53,12 +53,12 @@ class OnnxEngine(Engine):
         device: str = "cpu",
     ) -> None:
         self._device = torch.device(device)
-        tokens, patches = BUDGETS[self._device.type]
+        batch_tokens, batch_patches = micro_batch_budgets(settings, self._device)
         super().__init__(
             checkpoint.profile,
             InputSpec.from_folder(checkpoint.folder),
-            batch_tokens=settings.batch_tokens or tokens,
-            batch_patches=settings.batch_patches or patches,
+            batch_tokens=batch_tokens,
+            batch_patches=batch_patches,
         )
         self._precision = graphs.precision
         self._vision, self._text = (

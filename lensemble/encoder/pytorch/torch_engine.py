@@ -15,7 +15,7 @@ import torch
 from transformers import Qwen3VLModel
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.engine import BUDGETS, Engine, PassResult
+from lensemble.encoder.engine import Engine, PassResult, micro_batch_budgets
 from lensemble.encoder.freed_memory import keep_freed_memory
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.packing import PackedBatch, pack
@@ -52,7 +52,7 @@ class TorchEngine(Engine):
         thread_count: number of CPU threads of a pass.
     """
 
-    engine = "torch"
+    engine_name = "torch"
 
     def __init__(
         self,
@@ -145,12 +145,9 @@ class TorchEngine(Engine):
         )
         if fused:
             fuse_layers(model)
-        tokens, patches = BUDGETS[device.type]
+        batch_tokens, batch_patches = micro_batch_budgets(settings, device)
         engine = cls(
-            model.to(device),
-            checkpoint,
-            batch_tokens=settings.batch_tokens or tokens,
-            batch_patches=settings.batch_patches or patches,
+            model.to(device), checkpoint, batch_tokens=batch_tokens, batch_patches=batch_patches
         )
         if reordered:
             reorder_weights(engine.model)

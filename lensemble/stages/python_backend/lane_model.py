@@ -9,7 +9,7 @@ from typing import Any
 
 from lensemble.scheduling.lane_scheduler import LaneScheduler
 from lensemble.scheduling.lanes import QueuedRequest
-from lensemble.scheduling.wait_times import LaneWaits
+from lensemble.scheduling.wait_times import LaneWaitsWriter
 from lensemble.settings import Settings
 from lensemble.stages.python_backend import triton_api
 from lensemble.stages.python_backend.metrics import lane_readings
@@ -34,7 +34,7 @@ class LaneTritonModel(TritonModel):
             stage.run,
             around_pass=lambda: self._heartbeat.during_call(),
             after_pass=self._after_pass,
-            lane_waits=LaneWaits(settings.heartbeats, name),
+            lane_waits=LaneWaitsWriter(settings.heartbeats, name),
             clean_up=stage.clean_up,
         )
         self._published_errors = 0

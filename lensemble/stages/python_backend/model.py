@@ -72,8 +72,10 @@ class TritonModel:
             if request.is_ping:
                 responses.append(self._responses.ping_response())
                 continue
-            of_rows = [next(results) for _ in request.rows] if request.is_computed else request.rows
-            responses.append(self._responses.response(request, of_rows, compute_ms))
+            row_results = request.rows
+            if request.is_computed:
+                row_results = [next(results) for _ in request.rows]
+            responses.append(self._responses.response(request, row_results, compute_ms))
         self._update_metrics(
             now=self._responses.errors.total() > errors_before
             or any(request.is_ping for request in requests)

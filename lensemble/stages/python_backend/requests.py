@@ -107,7 +107,7 @@ class Responses:
         """
         for row, result in enumerate(results):
             if isinstance(result, LensembleError):
-                return self._error(request, result, row, len(results))
+                return self._failed_row_response(request, result, row, len(results))
         try:
             rows = dict(self._stage.write(results))
             model = self._stage.model
@@ -119,7 +119,7 @@ class Responses:
             return triton_api.tensor_response(rows, model.outputs)
         except Exception:
             logger.exception("%s could not write a response", self._stage.model.name)
-            return self._count_and_wrap(InternalError("the model failed"))
+            return self._error_response(InternalError("the model failed"))
 
     def ping_response(self) -> Any:
         """The response of a ping: blank rows, or an error that says why the stage cannot work."""
@@ -129,19 +129,22 @@ class Responses:
         except Exception as error:
             logger.exception("%s cannot do its work", name)
             text = f"{name} cannot do its work: {type(error).__name__}"
-            return self._count_and_wrap(InternalError(text))
+            return self._error_response(InternalError(text))
         return triton_api.tensor_response(
             blank_rows(self._stage.model.outputs), self._stage.model.outputs
         )
 
-    def _error(self, request: ModelRequest, error: LensembleError, row: int, rows: int) -> Any:
+    def _failed_row_response(
+        self, request: ModelRequest, error: LensembleError, row: int, row_count: int
+    ) -> Any:
         if isinstance(error, _SERVER_ERRORS):
             logger.error(
                 "%s: request %s: %s", self._stage.model.name, _loggable(request.id), error.to_wire()
             )
-        return self._count_and_wrap(error, f" (row {row} of {rows})" if rows > 1 else "")
+        return self._error_response(error, f" (row {row} of {row_count})" if row_count > 1 else "")
 
-    def _count_and_wrap(self, error: LensembleError, suffix: str = "") -> Any:
+    def _error_response(self, error: LensembleError, suffix: str = "") -> Any:
+        """Counts an error and makes the response that contains it."""
         self.errors.add(error)
         return triton_api.error_response(error.to_wire() + suffix, error.grpc_status)
 

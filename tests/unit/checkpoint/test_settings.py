@@ -21,7 +21,12 @@ def test_unset_variables_keep_their_defaults():
     assert found.cpu_threads >= 1
 
 
-def test_options_stand_above_variables_and_none_leaves_them():
+def test_empty_option_stands_for_the_default():
+    environ = {"LENSEMBLE_CHECKPOINT": "/c", "LENSEMBLE_INDEX": "/i"}
+    assert Settings.from_env(environ, index="").index is None
+
+
+def test_options_win_over_variables_unless_they_are_none():
     environ = {"LENSEMBLE_CHECKPOINT": "/c", "LENSEMBLE_DTYPE": "fp32", "LENSEMBLE_THREADS": "3"}
     found = Settings.from_env(environ, checkpoint=Path("/given"), dtype=None, threads=0)
     assert found == Settings(checkpoint=Path("/given"), dtype="fp32", threads=0)

@@ -30,8 +30,8 @@ class FakeEngine:
     device = SimpleNamespace(type="cpu")
     input_spec = SPEC
 
-    def __init__(self, engine, vector=EAST, clock=None, single_s=1.0, batch_s=1.0):
-        self.engine, self.vector = engine, vector
+    def __init__(self, engine_name, vector=EAST, clock=None, single_s=1.0, batch_s=1.0):
+        self.engine_name, self.vector = engine_name, vector
         self.clock = clock or FakeClock()
         self.single_s, self.batch_s = single_s, batch_s
 
@@ -70,7 +70,7 @@ def fake_onnx(monkeypatch):
 
 def chosen_engine(folder, **settings):
     opened = Checkpoint.open(folder)
-    return load_engine(opened, Settings(checkpoint=folder, **settings)).engine
+    return load_engine(opened, Settings(checkpoint=folder, **settings)).engine_name
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(1.2, "onnx"), (1.05, "torch")])

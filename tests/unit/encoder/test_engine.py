@@ -30,7 +30,7 @@ class FakeEngine(Engine):
     Memory holds `room` tokens.
     """
 
-    engine = "fake"
+    engine_name = "fake"
     device = torch.device("cpu")
     precision = "float32"
 

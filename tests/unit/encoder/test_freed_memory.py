@@ -18,7 +18,7 @@ COUNT_PAGE_FAULTS = """
 
 
 def run(code: str) -> int:
-    """Runs a program and returns the number that it prints."""
+    """Runs a Python program and returns the number that it prints."""
     command = [sys.executable, "-c", code]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(process.stdout)
@@ -26,11 +26,7 @@ def run(code: str) -> int:
 
 def page_faults(call: str) -> int:
     """Counts the page faults of a process while it allocates and frees 64 MiB five times."""
-    code = textwrap.dedent(COUNT_PAGE_FAULTS).format(call=call)
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    return int(process.stdout)
+    return run(textwrap.dedent(COUNT_PAGE_FAULTS).format(call=call))
 
 
 def test_kept_memory_is_reused_without_page_faults():
@@ -56,8 +52,4 @@ MEASURE_RETURNED_MIB = """
 
 
 def test_kept_memory_can_be_returned_to_the_kernel():
-    code = textwrap.dedent(MEASURE_RETURNED_MIB)
-    process = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert int(process.stdout) > 150
+    assert run(textwrap.dedent(MEASURE_RETURNED_MIB)) > 150

@@ -28,6 +28,7 @@ def test_precisions_depend_on_setting_device_and_cpu(
 ):
     monkeypatch.setattr(precision, "bf16_is_faster", lambda: bf16_is_faster)
     assert precision.precisions_to_try(setting, torch.device(device)) == expected
+    assert precision.trusted_precision(setting, torch.device(device)) == expected[-1]
 
 
 @pytest.mark.parametrize(("bf16_s", "expected"), [(0.004, True), (0.009, False), (0.018, False)])

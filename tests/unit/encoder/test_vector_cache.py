@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lensemble.encoder.vector_cache import CachingEncoder, content_hash, content_keys
+from lensemble.encoder.vector_cache import CachingEncoder, content_keys, features_hash
 from lensemble.preprocess.features import Features
 from lensemble_client import InternalError
 
@@ -64,7 +64,7 @@ def test_latest_deadline_of_equal_items_counts():
     assert encode.deadlines == [90, 50, 0]
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("valid_beyond_batch", [False, True])
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -77,8 +77,8 @@ def test_latest_deadline_of_equal_items_counts():
         (picture(height=4, width=16), picture(height=16, width=4)),
     ],
 )
-def test_items_with_any_difference_have_different_keys(first, second, exact):
-    keys = content_keys([first, second, first], valid_beyond_batch=exact)
+def test_items_with_any_difference_have_different_keys(first, second, valid_beyond_batch):
+    keys = content_keys([first, second, first], valid_beyond_batch=valid_beyond_batch)
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -87,7 +87,7 @@ def test_hash_does_not_depend_on_memory_layout():
     spread = Features(
         item.input_ids, np.asfortranarray(item.patches), np.asfortranarray(item.image_grid_thw)
     )
-    assert content_hash(spread) == content_hash(item)
+    assert features_hash(spread) == features_hash(item)
 
 
 def test_cached_items_are_not_encoded_again():

@@ -61,14 +61,21 @@ def test_changed_weights_are_found(checkpoint, tmp_path):
     assert "is not the file" in finding.text
 
 
-def test_index_of_another_profile_is_found(checkpoint, index_folder, tmp_path):
+def test_index_of_another_profile_is_found(checkpoints, index_folder):
+    settings = Settings(checkpoint=checkpoints["qwen3-vl-mean"], index=index_folder)
+    (fault,) = [each for each in examine(settings, ()) if each.level == FAULT]
+    assert "they cannot be compared" in fault.text
+
+
+def test_edited_profile_is_found(checkpoint, tmp_path):
     copy = tmp_path / "checkpoint"
     shutil.copytree(checkpoint, copy)
     profile = json.loads((copy / "profile.json").read_text())
-    profile["instruction"] = "another one"
+    profile["pooling"] = "mean"
     (copy / "profile.json").write_text(json.dumps(profile))
-    findings = findings_by_subject(Settings(checkpoint=copy, index=index_folder))
-    assert any(finding.level == FAULT for finding in findings.values())
+    finding = findings_by_subject(Settings(checkpoint=copy))["checkpoint"]
+    assert finding.level == FAULT
+    assert "was changed after it was written" in finding.text
 
 
 def test_command_prints_findings_and_returns_their_status(checkpoint, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from lensemble.scheduling import queue_monitor, wait_times
 from lensemble.scheduling.admission import MIN_QUEUE, AdmissionControl
 from lensemble.scheduling.lanes import BULK, BULK_ROWS, PICTURE, TEXT, lane_of
 from lensemble.scheduling.queue_monitor import QueueMonitor, WaitEstimate, queue_counts
-from lensemble.scheduling.wait_times import STALE_S, LaneWaits, TritonWait, Wait
+from lensemble.scheduling.wait_times import STALE_S, LaneWaitsWriter, TritonWaitWriter, Wait
 from lensemble_contract.errors import OverloadedError
 from tests.waiting import FakeClock, until
 
@@ -90,8 +90,8 @@ def clock(monkeypatch):
 def control(tmp_path, clock):
     """Admission control that reads what `write_triton` and `write_lanes` wrote."""
     control = AdmissionControl(tmp_path, 4.0)
-    triton_wait = TritonWait(tmp_path)
-    lane_waits = LaneWaits(tmp_path, "qwen3_vl")
+    triton_wait = TritonWaitWriter(tmp_path)
+    lane_waits = LaneWaitsWriter(tmp_path, "qwen3_vl")
     control.write_triton = lambda wait, age_s=0.0: triton_wait.write(clock() - age_s, wait)
     control.write_lanes = lane_waits.write
     return control
@@ -127,8 +127,8 @@ def test_waits_in_both_queues_add_up(control):
 
 
 def test_least_busy_encoder_counts(tmp_path):
-    TritonWait(tmp_path)
-    first, second = (LaneWaits(tmp_path, name) for name in ("first", "second"))
+    TritonWaitWriter(tmp_path)
+    first, second = (LaneWaitsWriter(tmp_path, name) for name in ("first", "second"))
     control = AdmissionControl(tmp_path, 4.0)
     first.write([Wait(9, 90)] * 3)
     control.check(TEXT)  # the second one is idle
@@ -154,13 +154,13 @@ def test_stale_figures_of_the_supervisor_are_ignored(control):
 def test_without_a_supervisor_no_request_is_refused(tmp_path):
     AdmissionControl(None, 4.0).check(PICTURE)
     control = AdmissionControl(tmp_path, 4.0)
-    LaneWaits(tmp_path, "qwen3_vl").write([Wait(60, 100)] * 3)
+    LaneWaitsWriter(tmp_path, "qwen3_vl").write([Wait(60, 100)] * 3)
     control.check(PICTURE)
-    TritonWait(tmp_path)
+    TritonWaitWriter(tmp_path)
     with pytest.raises(OverloadedError):
         control.check(PICTURE)
     AdmissionControl(tmp_path, 0).check(PICTURE)  # admission is switched off
-    LaneWaits(None, "qwen3_vl").write([Wait(1, 1)] * 3)
+    LaneWaitsWriter(None, "qwen3_vl").write([Wait(1, 1)] * 3)
 
 
 def test_queue_monitor_writes_what_admission_reads(tmp_path, clock):

@@ -18,10 +18,11 @@ from lensemble_contract.tls import Tls
 # sleep.
 GOMP_SPINCOUNT = "1000"
 
-# Capacities of the caches in which PyTorch and oneDNN keep oneDNN's primitives (operations compiled
-# for one size). A primitive takes about a megabyte. The default is 1,024, but nearly every pass has
-# new sizes, so older primitives are not used again. docs/decisions.md has the measurements.
-PRIMITIVES = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+# Variables for the capacities of the caches in which PyTorch and oneDNN keep oneDNN's primitives
+# (operations compiled for one size). A primitive takes about a megabyte. The default is 1,024, but
+# nearly every pass has new sizes, so older primitives are not used again. docs/decisions.md has the
+# measurements.
+PRIMITIVE_CACHES = {"LRU_CACHE_CAPACITY": "16", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 
 # Triton's APIs that change the server, and that Lensemble does not need; see docs/security.md.
 _CLOSED_APIS = ("model-repository", "trace", "logging", "shared-memory")
@@ -124,7 +125,7 @@ def tritonserver_environment(installation: Installation, settings: Settings) -> 
     # The threads of libgomp spin while they wait for each other. If other processes need the same
     # cores, long spinning makes a pass take ten times as long (docs/decisions.md).
     environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
-    for name, value in PRIMITIVES.items():
+    for name, value in PRIMITIVE_CACHES.items():
         environment.setdefault(name, value)
     # The backend's stub finds its packages through the first `python` on PATH.
     environment["VIRTUAL_ENV"] = sys.prefix
