@@ -88,7 +88,7 @@ class Gateway:
 
 
 def require_keys_beyond_loopback(settings: GatewaySettings) -> None:
-    """Refuses settings that would let other machines in without a key.
+    """Refuses settings with which other machines could send requests without a key.
 
     Raises:
         InvalidInputError: The host is not a loopback address, and no file of keys is set.

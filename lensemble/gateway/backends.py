@@ -58,11 +58,11 @@ class Backends:
         make_call: Callable[[list[Item]], Call[list[T]]],
         stats: RequestStats,
     ) -> list[Measured[T] | LensembleError]:
-        """Embeds items, or searches for them.
+        """Sends items to Triton in batches: to embed them, or to search for them.
 
         Args:
-            items: items, and errors in the places of items that could not be read.
-            make_call: makes the call for a batch of items, which gives one result for each.
+            items: items, and an error in the place of each item that could not be read.
+            make_call: makes the call for a batch of items; the call returns one result for each.
             stats: statistics of the request, which are updated.
 
         Returns:
@@ -78,8 +78,8 @@ class Backends:
         triton_results = await self.triton.run_many(
             valid_items,
             lambda batch: calls.measured(make_call(batch)),
-            # An overload refusal of one item goes to the caller at once. Several items are retried
-            # with patience, because the items themselves may be the load.
+            # If Triton is overloaded, a single item fails at once. Several items are retried for
+            # longer, because they themselves may be the load.
             patient=len(valid_items) > 1,
         )
         if any(isinstance(result, Measured) for result in triton_results):
@@ -88,16 +88,16 @@ class Backends:
         results = [item if isinstance(item, LensembleError) else next(remaining) for item in items]
         stats.add_results(results)
         if len(results) == 1 and isinstance(results[0], LensembleError):
-            raise results[0]  # without `input[0]`, which tells nothing about a single item
+            raise results[0]  # a single item needs no `input[0]` in the field of its error
         return _located(results, "input")
 
     async def store(
         self, records: Sequence[tuple[str, Record | LensembleError]], stats: RequestStats
     ) -> list[Measured[int] | LensembleError]:
-        """Embeds and stores items. Items of the same id are written one after the other, in order.
+        """Embeds and stores items; those with the same id are written one after another, in order.
 
         Args:
-            records: ids, each with its item or with the error in its place.
+            records: the id of each item with the item, or with an error in its place.
             stats: statistics of the request, which are updated.
 
         Returns:
@@ -138,7 +138,7 @@ class Backends:
 def _located(
     results: list[Measured[T] | LensembleError], field: str
 ) -> list[Measured[T] | LensembleError]:
-    """The results, with the place of its item in each error.
+    """The results; the field of each error starts with the place of its item.
 
     Raises:
         LensembleError: All items failed; this is the error of the first one.

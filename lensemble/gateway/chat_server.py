@@ -30,7 +30,7 @@ class ChatServer:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._url, self._key, self._model = settings.chat, settings.chat_key, settings.chat_model
-        self._silence_s = settings.chat_s
+        self._max_silence_s = settings.chat_s
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -39,7 +39,7 @@ class ChatServer:
             await self._session.close()
 
     def parse(self, body: bytes) -> dict[str, Any]:
-        """The body of a chat request, with the default model where it names none.
+        """Parses the body of a chat request, and adds the default model if it names none.
 
         Raises:
             InvalidInputError: The body is not a JSON object, or there is no model to use.
@@ -54,7 +54,7 @@ class ChatServer:
         return self.with_model(chat_request)
 
     def with_model(self, chat_request: dict[str, Any]) -> dict[str, Any]:
-        """The chat request, with the default model where it names none.
+        """Adds the default model to a chat request that names none, and returns the request.
 
         Raises:
             InvalidInputError: The request names no model, and no default is set.
@@ -98,16 +98,16 @@ class ChatServer:
         if not chat_request.get("stream"):
             status, body, content_type = await self.complete(chat_request)
             return Response(body, status, media_type=content_type)
-        exchange = self._post(chat_request)
-        response = await exchange.__aenter__()
+        response_context = self._post(chat_request)
+        response = await response_context.__aenter__()
         if response.status != HTTPStatus.OK:
             try:
                 body = await response.read()
                 return Response(body, response.status, media_type=response.content_type)
             finally:
-                await exchange.__aexit__(None, None, None)
+                await response_context.__aexit__(None, None, None)
         return StreamingResponse(
-            _stream(exchange, response, first_event), media_type="text/event-stream"
+            _stream(response_context, response, first_event), media_type="text/event-stream"
         )
 
     def _base_url(self) -> str:
@@ -133,10 +133,10 @@ class ChatServer:
                 yield response
         except (TimeoutError, aiohttp.ServerTimeoutError) as error:
             raise DeadlineExceededError(
-                f"the chat server sent nothing for {self._silence_s:g} s"
+                f"the chat server sent nothing for {self._max_silence_s:g} s"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            # The error's text has the chat server's address, which callers need not know.
+            # The error's text contains the chat server's address, which callers must not see.
             raise NotReadyError(
                 f"the chat server is unreachable ({type(error).__name__})"
             ) from error
@@ -144,7 +144,7 @@ class ChatServer:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:  # made here, because it belongs to the running event loop
             timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=_CONNECT_S, sock_read=self._silence_s
+                total=None, sock_connect=_CONNECT_S, sock_read=self._max_silence_s
             )
             self._session = aiohttp.ClientSession(timeout=timeout)
         return self._session
@@ -155,7 +155,8 @@ def _raise_for_status(status: int) -> None:
         raise RefusedError(
             HTTPStatus.BAD_GATEWAY,
             "chat_server_refused",
-            "the chat server refuses the gateway's key (LENSEMBLE_GATEWAY_CHAT_KEY)",
+            "the chat server refuses the gateway's key; set LENSEMBLE_GATEWAY_CHAT_KEY to a valid "
+            "one",
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise RefusedError(
@@ -166,7 +167,7 @@ def _raise_for_status(status: int) -> None:
 
 
 async def _stream(
-    exchange: AbstractAsyncContextManager[aiohttp.ClientResponse],
+    response_context: AbstractAsyncContextManager[aiohttp.ClientResponse],
     response: aiohttp.ClientResponse,
     first_event: bytes,
 ) -> AsyncIterator[bytes]:
@@ -177,7 +178,8 @@ async def _stream(
         async for chunk in response.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError):
-        # The status has been sent. The caller notices the failure by the missing last event.
+        # The status has been sent already. The caller notices the failure, because the last event
+        # of the stream is missing.
         return
     finally:
-        await exchange.__aexit__(None, None, None)
+        await response_context.__aexit__(None, None, None)

@@ -16,12 +16,12 @@ T = TypeVar("T")
 async def cancel_on_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Awaits the work, and cancels it if the caller closes the connection first.
 
-    A cancelled call of Triton is removed from Triton's queues if it still waits there.
+    A cancelled request to Triton is removed from Triton's queues if it still waits there.
 
     Args:
-        request: the request, whose body has been read: the watcher for the end of the connection
-            would consume the rest of it.
-        work: the work.
+        request: the request. Its body must have been read, because waiting for the end of the
+            connection would consume the rest of it.
+        work: coroutine that does the work.
 
     Raises:
         CancelledError: The caller closed the connection.

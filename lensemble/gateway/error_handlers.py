@@ -1,4 +1,4 @@
-"""The HTTP status, headers and body for each exception that a route lets pass."""
+"""The HTTP status, headers and body for each exception that a route raises."""
 
 from __future__ import annotations
 

@@ -20,9 +20,10 @@ from lensemble_contract.errors import (
 RETRY_S = 1
 
 # Tags of the unions in `inputs.request_schemas`. pydantic puts them into the location of an error,
-# where they mean nothing to a caller. A tag in last place is the name of a real field.
+# where they mean nothing to a caller. Some tags are also names of fields: the last part of a
+# location is always a field.
 _ITEM_FORM_TAGS = {"text", "parts", "part", "content", "item"}
-# Parts of a location that never are names of fields.
+# Parts of a location that are never names of fields.
 _NOT_FIELDS = ("body", "query", "path", "one", "many", "tokens")
 
 
@@ -80,7 +81,7 @@ def with_location(error: LensembleError, location: str) -> LensembleError:
 
 
 def from_validation_errors(errors: Sequence[Mapping[str, Any]]) -> InvalidInputError:
-    """The most telling one of pydantic's errors, with the path of its field.
+    """The most helpful one of pydantic's errors, with the path of its field.
 
     Args:
         errors: `errors()` of pydantic's `ValidationError` or FastAPI's `RequestValidationError`.

@@ -81,7 +81,7 @@ class GatewayServer:
 
         Raises:
             InternalError: The process ended early; its log says why.
-            DeadlineExceededError: It accepted no connection within 30 s, and was stopped.
+            DeadlineExceededError: It accepted no connection within 30 s, so it was stopped.
         """
         environment = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
         self._process = subprocess.Popen(
@@ -100,7 +100,10 @@ class GatewayServer:
         return self
 
     def stop(self) -> None:
-        """Stops the process after its open requests, or after 25 s; safe to call again."""
+        """Stops the process when its open requests are answered, or after 25 s.
+
+        A second call does nothing.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -127,8 +130,8 @@ class GatewayServer:
             time.sleep(_POLL_S)
 
     def _listens(self) -> bool:
-        # A connection is enough: uvicorn listens only once the application has started. With
-        # mutual TLS, a request without a certificate would be refused.
+        # A connection is enough, because uvicorn listens only after the application has started. A
+        # request would be refused under mutual TLS, because it has no certificate.
         try:
             socket.create_connection(self._address, timeout=5).close()
         except OSError:

@@ -17,7 +17,7 @@ from lensemble_client.results import Measured
 
 
 def json_response(content: dict[str, Any]) -> Response:
-    """A JSON response; NumPy arrays become lists without a detour over Python floats."""
+    """A JSON response; NumPy arrays become lists without being converted to Python floats first."""
     return Response(
         orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
     )
@@ -107,7 +107,10 @@ class WriteEntry(BaseModel):
 
 
 class WritesResponse(BaseModel):
-    """Writes, in the order of the items; a write with a sequence number is on the disk."""
+    """The result of each write, in the order of the items.
+
+    A write with a sequence number is on the disk.
+    """
 
     object: Literal["list"]
     data: list[WriteEntry]

@@ -19,7 +19,7 @@ INFO_METRIC = "lensemble_model_info"
 # Seconds until the metrics are read again.
 _REFRESH_S = 5.0
 _TIMEOUT_S = 2.0
-# Seconds for which an answer of Triton proves that Triton serves.
+# Seconds after an answer of Triton during which Triton counts as ready without being asked.
 _RECENT_S = 2.0
 
 
@@ -42,7 +42,7 @@ class ServedModel:
         return self.labels.get("model", "")
 
     def has_name(self, name: str) -> bool:
-        """Whether it is the embedder's name, or the checkpoint's with or without its owner."""
+        """Whether a name is the embedder's, or the checkpoint's with or without its owner."""
         return name in (self.name, self.model, self.model.rpartition("/")[2])
 
 
@@ -79,9 +79,10 @@ class ServedModels:
         self._last_answer = time.monotonic()
 
     async def ready(self) -> bool:
-        """Whether Triton can embed now: it has embedded within the last 2 s, or does so when asked.
+        """Whether Triton can embed now: it has embedded within the last 2 s, or answers a probe.
 
-        A busy Triton may answer a probe too late, and must not be taken out of service for that.
+        A busy Triton may answer the probe too late. So recent answers count first, or it would be
+        taken out of service because of its load.
         """
         if time.monotonic() - self._last_answer < _RECENT_S:
             return True
@@ -105,9 +106,9 @@ class ServedModels:
                 return model.name
         if not models and name in contract.EMBEDDERS:  # the metrics were never readable
             return name
-        names = [known for model in models for known in (model.name, model.model)]
+        known_names = [known for model in models for known in (model.name, model.model)]
         raise NotFoundError(
-            f"no model {name!r}; expected one of {', '.join(names) or contract.NATIVE}",
+            f"no model {name!r}; expected one of {', '.join(known_names) or contract.NATIVE}",
             field="model",
         )
 

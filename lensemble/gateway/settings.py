@@ -19,7 +19,7 @@ from lensemble.settings_base import SettingsBase
 PREFIX = "LENSEMBLE_GATEWAY_"
 
 
-def _split(value: object) -> object:
+def _split_hosts(value: object) -> object:
     """Splits text at commas: `a, B` -> (`a`, `b`)."""
     if isinstance(value, str):
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
@@ -66,7 +66,10 @@ class GatewaySettings(SettingsBase):
     )
     mutual: bool = Field(
         default=False,
-        description="Whether callers must show a certificate that `ca.crt` in that folder signed.",
+        description=(
+            "Whether callers must show a certificate that was signed by `ca.crt` in the folder of "
+            "`LENSEMBLE_GATEWAY_TLS`."
+        ),
     )
     keys: Path | None = Field(
         default=None,
@@ -75,8 +78,8 @@ class GatewaySettings(SettingsBase):
     in_flight: PositiveInt = Field(
         default=64,
         description=(
-            "Largest number of requests that are processed at the same time; further ones get "
-            "status 429."
+            "Largest number of requests that are processed at the same time; requests beyond it "
+            "get status 429."
         ),
     )
     per_minute: NonNegativeInt = Field(
@@ -106,7 +109,7 @@ class GatewaySettings(SettingsBase):
         default=60.0,
         description="Time limit in seconds of a request's work in Triton.",
     )
-    remote_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+    remote_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_hosts)] = Field(
         default=(),
         description=(
             "Hosts from which pictures may be fetched over https, such as `images.example.com`. "
@@ -130,11 +133,13 @@ class GatewaySettings(SettingsBase):
     )
     chat_key: SecretStr | None = Field(
         default=None,
-        description="Secret that is sent to the chat server as a bearer token. Not set: none is.",
+        description=(
+            "Secret that is sent to the chat server as a bearer token. Not set: no token is sent."
+        ),
     )
     chat_model: str | None = Field(
         default=None,
-        description="Model of the chat server for requests that name none.",
+        description="Model of the chat server for requests that name no model.",
     )
     chat_s: PositiveFloat = Field(
         default=120.0,
@@ -151,7 +156,10 @@ class GatewaySettings(SettingsBase):
     )
     picture_field: str = Field(
         default="image",
-        description="Field of a document that holds the path of its picture in that folder.",
+        description=(
+            "Field of a document with the path of its picture in the folder of "
+            "`LENSEMBLE_GATEWAY_PICTURES`."
+        ),
     )
     traces: str | None = Field(
         default=None,
@@ -163,8 +171,8 @@ class GatewaySettings(SettingsBase):
     trace_every: PositiveInt = Field(
         default=1,
         description=(
-            "Trace one request of this many, and every request whose caller traces it; 1 traces "
-            "all."
+            "One of this many requests is traced, and every request that its caller traces; 1 "
+            "traces all requests."
         ),
     )
     access_log: bool = Field(

@@ -66,10 +66,11 @@ def _verify(args: argparse.Namespace) -> int:
 
     report = verify(args.index)
     print(f"{args.index}: store undamaged, {report.items} items in {report.rows} rows")
-    if report.sequence < report.newest:
+    if report.sequence < report.newest_snapshot_sequence:
         print(
-            f"error: the store has lost the writes {report.sequence + 1} to {report.newest}, which "
-            "a snapshot contains: its log was cut, or an older file was put in its place",
+            f"error: the store has lost the writes {report.sequence + 1} to "
+            f"{report.newest_snapshot_sequence}, which a snapshot contains: its WAL file "
+            "was cut, or an older file was put in its place",
             file=sys.stderr,
         )
         print(
@@ -77,8 +78,8 @@ def _verify(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    if report.damage:
-        print(f"error: {report.damage}", file=sys.stderr)
+    if report.snapshot_damage:
+        print(f"error: {report.snapshot_damage}", file=sys.stderr)
         print(f"run `lensemble index compact {args.index}`", file=sys.stderr)
         return 1
     print(f"snapshot {report.snapshot} undamaged" if report.snapshot else "no snapshot")

@@ -1,4 +1,4 @@
-"""Limits of open requests: their number, the size of their bodies, and the time to send one."""
+"""Limits on open requests: their number, the size of their bodies, and the time to send a body."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class BodyLimits:
         self._held_bytes = 0  # of the bodies of all open requests
 
     def admit(self, headers: Headers, stats: RequestStats) -> AbstractContextManager[None]:
-        """Refuses a request that is too large, or one too many.
+        """Refuses a request whose body is too large, or if too many requests are open already.
 
         Args:
             headers: headers of the request.
-            stats: statistics of the request, with the bytes of its body that were read.
+            stats: statistics of the request, which count the bytes of its body.
 
         Returns:
             A context manager that counts the request as open. Enter it before the next `await`,
@@ -48,7 +48,7 @@ class BodyLimits:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.body_bytes:
             raise RefusedError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", self._too_large()
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", self._too_large_message()
             )
         if self._in_flight >= self._settings.in_flight:
             raise RefusedError(
@@ -59,10 +59,10 @@ class BodyLimits:
             )
         return self._open(stats)
 
-    def limited(self, receive: Receive, stats: RequestStats) -> Receive:
-        """Wraps ASGI's `receive`: refuses a body that is too large, or too slow to arrive.
+    def limit_body(self, receive: Receive, stats: RequestStats) -> Receive:
+        """Wraps ASGI's `receive`: refuses a body that is too large or arrives too slowly.
 
-        The wrapped function raises HTTPException, which becomes the response.
+        The returned function raises HTTPException, which becomes the response.
         """
         deadline = time.monotonic() + self._settings.body_s
         complete = False
@@ -80,7 +80,7 @@ class BodyLimits:
                     HTTPStatus.REQUEST_TIMEOUT,
                     f"the body did not arrive within {self._settings.body_s:g} s",
                 ) from None
-            self._count(len(message.get("body", b"")), stats)
+            self._count_bytes(len(message.get("body", b"")), stats)
             complete = not message.get("more_body", False)
             return message
 
@@ -97,19 +97,20 @@ class BodyLimits:
             self._held_bytes -= stats.body_bytes
             self._metrics.in_flight.set(self._in_flight)
 
-    def _count(self, size: int, stats: RequestStats) -> None:
+    def _count_bytes(self, size: int, stats: RequestStats) -> None:
         stats.body_bytes += size
         self._held_bytes += size
         if stats.body_bytes > self._settings.body_bytes:
             self._metrics.count_refusal("body_too_large")
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large())
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, self._too_large_message())
         if self._held_bytes > self._settings.held_bytes:
             self._metrics.count_refusal("overloaded")
             raise HTTPException(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                "the open requests are too large together; try again later",
+                f"the bodies of all open requests together have more than "
+                f"{self._settings.held_bytes} bytes; try again later",
                 retry_after(RETRY_S),
             )
 
-    def _too_large(self) -> str:
+    def _too_large_message(self) -> str:
         return f"the body has more than {self._settings.body_bytes} bytes; send fewer items"

@@ -13,12 +13,12 @@ from lensemble.gateway.errors import RefusedError, retry_after
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.settings import GatewaySettings
 
-# Requests to paths that start so change the index, unless their method only reads.
+# Requests to paths with this prefix change the index, unless their method only reads.
 WRITE_PATH_PREFIX = "/v1/items"
 
 
 class CallerChecks:
-    """Checks who calls, whether they may, and how often they have called.
+    """Checks the caller's key, its scope, and the number of the caller's requests.
 
     Args:
         settings: settings of the gateway.
@@ -38,7 +38,7 @@ class CallerChecks:
         Args:
             scope: ASGI scope of the request.
             headers: headers of the request.
-            stats: statistics of the request; get the name of the key.
+            stats: statistics of the request, into which the name of the key is written.
 
         Raises:
             RefusedError: The key is unknown or lacks the scope, or the rate limit is exceeded.

@@ -1,7 +1,8 @@
 """The ASGI middleware that every request passes first: id, access checks, limits, access log.
 
-A refusal is cheap: it happens before the body is read, a picture decoded, or a message sent to
-Triton. Every path needs a key, except those in `OPEN_PATHS`, so a new route is closed by default.
+A refused request costs little: it is refused before its body is read, a picture is decoded, or
+anything is sent to Triton. Every path needs a key, except those in `OPEN_PATHS`, so a new route is
+not open by mistake.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ logger = logging.getLogger(__name__)
 # Paths that need no key and have no limits.
 OPEN_PATHS = ("/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
 
-# A caller's own request id goes into the log only if it cannot forge a line there.
+# A request id that a caller sends is used only if it cannot forge a line of the log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Status that is logged where the connection ended before a response began.
+# Status that is logged if the connection was closed before a response began.
 _CLOSED_BY_CALLER = 499
 
 
 class Guard:
-    """Stands in front of the application.
+    """Gives each request an id, checks and limits it, passes it on, and logs and counts it.
 
     Args:
         app: the application.
         settings: settings of the gateway.
         metrics: the gateway's metrics.
-        tracer: makes the spans.
+        tracer: makes the OpenTelemetry spans.
 
     Raises:
         InvalidInputError: The file of keys is unusable.
@@ -64,8 +65,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        callers_id = headers.get("x-request-id", "")
-        stats = RequestStats(callers_id if _REQUEST_ID.fullmatch(callers_id) else uuid.uuid4().hex)
+        sent_id = headers.get("x-request-id", "")
+        stats = RequestStats(sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex)
         scope.setdefault("state", {})["stats"] = stats
         status = 0
 
@@ -80,7 +81,7 @@ class Guard:
                 ]
             await send(message)
 
-        # A context variable of this task: the client sends the id to Triton, whose log then has it.
+        # A context variable of this task. The client sends the id to Triton, which logs it.
         request_headers.request_id.set(stats.id)
         with self._tracer.span(scope["method"], headers, stats) as end_span:
             try:
@@ -107,17 +108,17 @@ class Guard:
             return
         try:
             self._checks.check(scope, headers, stats)
-            slot = self._limits.admit(headers, stats)
+            open_request = self._limits.admit(headers, stats)
         except LensembleError as error:
             self._metrics.count_refusal(error.code)
             await _send_error(error, scope, send)
             return
-        with slot:
-            await self._app(scope, self._limits.limited(receive, stats), send)
+        with open_request:
+            await self._app(scope, self._limits.limit_body(receive, stats), send)
 
 
 def _route_of(scope: Scope) -> str:
-    """The route's path with its placeholders: ids of items must not go into log and metrics."""
+    """The route's path with placeholders, because ids of items must not go into log and metrics."""
     if (path := getattr(scope.get("route"), "path", None)) is not None:
         return str(path)
     return str(scope["path"]) if scope["path"] in OPEN_PATHS else "none"

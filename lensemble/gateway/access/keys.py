@@ -1,8 +1,8 @@
 """API keys: a JSON file with the name, scope and SHA-256 of each key.
 
-A key is 32 random bytes. Nobody can guess them from their SHA-256, so a slow password hash is not
-needed, and a stolen file opens nothing. The file is read again when it changes, so a removed key is
-refused from the next request on.
+A key is 32 random bytes. It cannot be found from its SHA-256, so a slow password hash is not
+needed, and whoever steals the file has no key. The file is read again when it changes, so a removed
+key is refused from the next request on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 from lensemble_contract.errors import InvalidInputError, StorageError
 
 METRICS, READ, WRITE = "metrics", "read", "write"
-# A scope includes those before it: `metrics` reads the metrics, `read` also embeds, searches and
-# chats, `write` also changes the index.
+# Each scope includes those before it: `metrics` may read the metrics, `read` may also embed, search
+# and chat, and `write` may also change the index.
 SCOPES = (METRICS, READ, WRITE)
 
 _PREFIX = "lens-"
@@ -67,7 +67,7 @@ class KeyFile:
     def find(self, key: str) -> Key | None:
         """The entry of a key; None if the key is unknown.
 
-        The search compares every entry, each in constant time, so its duration reveals nothing.
+        The key is compared with every entry in constant time, so the duration reveals nothing.
 
         Raises:
             InvalidInputError: The file has changed and is unusable now.
@@ -150,7 +150,7 @@ def add(path: Path, name: str, scope: str) -> str:
         raise InvalidInputError(f"{scope!r}; expected one of {', '.join(SCOPES)}", field="scope")
     keys = load(path)
     if any(key.name == name for key in keys):
-        raise InvalidInputError(f"{name!r} has a key already; remove that first", field="name")
+        raise InvalidInputError(f"{name!r} has a key already; remove it first", field="name")
     key = _PREFIX + secrets.token_urlsafe(32)
     _save(path, [*keys, Key(name, scope, hash_of(key))])
     return key

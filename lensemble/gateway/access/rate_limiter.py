@@ -22,8 +22,8 @@ class RateLimiter:
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute, self._clock = per_minute, clock
-        # Caller -> times of the last accepted requests. A caller who makes no request for a whole
-        # window is forgotten: by then the window is empty.
+        # Caller -> times of the last accepted requests. A caller without a request for a whole
+        # window is forgotten, because that caller's window is then empty.
         self._accepted: TTLCache[str, deque[float]] = TTLCache(math.inf, WINDOW_S, timer=clock)
 
     def wait_s(self, caller: str) -> float:
@@ -42,5 +42,5 @@ class RateLimiter:
         if len(accepted) == self._per_minute and (wait_s := accepted[0] + WINDOW_S - now) > 0:
             return wait_s
         accepted.append(now)
-        self._accepted[caller] = accepted  # starts the caller's time to live again
+        self._accepted[caller] = accepted  # restarts the time to live of the caller's entry
         return 0.0

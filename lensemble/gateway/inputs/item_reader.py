@@ -1,4 +1,4 @@
-"""Request bodies -> items: the one place that knows all forms in which an item may be sent."""
+"""Makes items from request bodies. Only this module knows all forms of an item in a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from lensemble_contract.items import Item
 # allowed or cannot be fetched.
 FetchPicture: TypeAlias = Callable[[str], Awaitable[bytes]]
 
-_ROLES = (
+# Roles of the messages that make one item, in order.
+_ALLOWED_ROLES = (
     ["user"],
     ["user", "assistant"],
     ["system", "user"],
@@ -47,7 +48,7 @@ class ItemReader:
     async def read_many(
         self, inputs: Sequence[ItemInput], instruction: str | None
     ) -> list[Item | LensembleError]:
-        """The items of a request, in order; an item that cannot be read becomes its error.
+        """The items of a request, in order; an error takes the place of an item that is unusable.
 
         Args:
             inputs: items as they were sent.
@@ -87,7 +88,7 @@ class ItemReader:
         """The item to embed and store.
 
         Raises:
-            LensembleError: As for `read`, or there is `content` beside `text` or `image`.
+            LensembleError: As for `read`, or `content` is sent together with `text` or `image`.
         """
         instruction = new_item.instruction
         if new_item.content is None:
@@ -103,14 +104,14 @@ class ItemReader:
         )
 
     async def read_messages(self, messages: Sequence[Message], instruction: str | None) -> Item:
-        """The one item of a conversation, as vLLM's clients send it.
+        """The item of a conversation: vLLM's clients send one item as messages.
 
         Raises:
-            LensembleError: As for `read`, or the messages are not one of the user, optionally with
-                one of the system before it and an empty one of the assistant after it.
+            LensembleError: As for `read`, or the messages are not one user message, optionally with
+                a system message before it and an empty assistant message after it.
         """
         roles = [message.role for message in messages]
-        if roles not in _ROLES:
+        if roles not in _ALLOWED_ROLES:
             raise InvalidInputError(
                 f"{roles}; expected one user message, optionally with a system message before it "
                 "and an empty assistant message after it",
@@ -172,7 +173,7 @@ def _texts_and_urls(item_input: ItemInput) -> tuple[list[str], list[str]]:
 
 
 def _check_unicode(text: str | None, field: str) -> None:
-    """Refuses unpaired surrogates, which JSON can carry and UTF-8 cannot."""
+    """Refuses unpaired surrogates, which are possible in JSON but not in UTF-8."""
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:

@@ -41,10 +41,11 @@ async def read_new_items(
         max_items: largest number of items in one request.
 
     Returns:
-        Ids, each with its item or with the error in its place.
+        The id of each item with the item, or with an error in its place.
 
     Raises:
-        InvalidInputError: The body is neither, or has too many items.
+        InvalidInputError: The body is neither JSON of the expected shape nor a valid form, or it
+            has too many items.
     """
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         return [await _read_form(request)]
@@ -72,7 +73,7 @@ def check_count(count: int, max_count: int, field: str) -> None:
 
 
 def openapi_body() -> dict[str, Any]:
-    """The body in OpenAPI's terms. FastAPI cannot derive it, as the route reads the body itself."""
+    """The OpenAPI description of the body. FastAPI cannot derive it: the route reads the body."""
     json_schema = _without_references(ItemsRequest.model_json_schema())
     return {
         "requestBody": {

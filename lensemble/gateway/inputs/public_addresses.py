@@ -1,4 +1,4 @@
-"""Tells addresses of the public internet from addresses inside a network, and resolves names so."""
+"""Resolves host names only to addresses of the public internet, never to those inside a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOCAL_NETWORKS = (
     ipaddress.ip_network("::/96"),  # IPv4-compatible addresses, RFC 4291
     ipaddress.ip_network("64:ff9b:1::/48"),  # local NAT64, RFC 8215
 )
-# Azure's service for its own machines; its number lies in the public range.
+# A service for Azure's own machines, with an address in the public range.
 _AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 
 
@@ -28,7 +28,7 @@ def is_ip_address(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, in whatever notation it is written.
+    """Whether an IP address, in any notation, belongs to the public internet.
 
     An IPv6 address that embeds an IPv4 address (mapped, NAT64, 6to4) is judged by the latter.
     Teredo addresses count as private, because their destination cannot be determined.
@@ -57,7 +57,7 @@ class PrivateAddressError(Exception):
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names for aiohttp, which connects to exactly the addresses that were checked here.
+    """Resolves host names for aiohttp, which connects to exactly the addresses that it returns.
 
     Args:
         is_allowed: tells whether an IP address may be connected to.
@@ -72,8 +72,8 @@ class PublicResolver(AbstractResolver):
         """The addresses of a host.
 
         Raises:
-            PrivateAddressError: One of them is not allowed. A mixture is an attack, not a mistake,
-                so the others are not used either.
+            PrivateAddressError: One of them is not allowed. A name with both kinds of address is
+                probably an attack, so the allowed addresses are not used either.
         """
         infos = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, family=family

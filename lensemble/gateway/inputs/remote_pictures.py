@@ -1,9 +1,9 @@
 """Fetches pictures from other hosts, without letting a caller reach hosts inside the network.
 
 Fetching is off unless hosts are listed. A URL must use https, name a listed host, and lead to an
-address of the public internet. The connection goes to the very address that was checked, so a name
-that resolves differently a moment later changes nothing. Each redirect is checked like the first
-URL.
+address of the public internet. The connection is opened to the address that was checked, which
+prevents DNS rebinding (a name that resolves to another address a moment later). Each redirect is
+checked like the first URL.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PictureFetcher:
         hosts: `host` or `host:port`, in lower case; without hosts nothing is fetched.
         max_bytes: largest size of one picture.
         timeout_s: seconds for one picture, redirects included.
-        is_allowed: tells whether an IP address may be connected to.
+        is_allowed: function that tells whether a connection to an IP address is allowed.
         ssl: TLS context; None trusts the system's certificates.
     """
 
@@ -141,7 +141,8 @@ class PictureFetcher:
             raise InvalidInputError(f"the URL of {host!r} has a user name or password; remove them")
         if f"{host}:{port}" not in self._hosts:
             raise InvalidInputError(
-                f"host {host!r} (port {port}) is not among those that pictures are fetched from"
+                f"pictures are not fetched from host {host!r} (port {port}); send the picture as a "
+                "data URL (data:image/jpeg;base64,...)"
             )
         # aiohttp does not ask the resolver about addresses, so they are checked here.
         if is_ip_address(host) and not self._is_allowed(host):
@@ -168,7 +169,7 @@ class PictureFetcher:
 
 @contextlib.contextmanager
 def _abort_on_error(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """Drops the connection on an error, as a slow host could delay TLS's closing handshake."""
+    """Aborts the connection on an error: a slow host could delay TLS's closing handshake."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""Schemas of request bodies: OpenAI's shapes, extended where OpenAI's have no pictures."""
+"""Schemas of request bodies: OpenAI's shapes, extended by pictures, search and stored items."""
 
 from __future__ import annotations
 
@@ -115,10 +115,11 @@ class EmbeddingsRequest(StrictModel):
     instruction: str | None = Field(None, description="replaces the profile's instruction")
     dimensions: int | None = Field(None, description="Matryoshka length of the vectors")
     encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: of little-endian numbers"
+        "float", description="base64 encodes the little-endian bytes of the numbers"
     )
     output_dtype: OutputDtype = Field(
-        "float", description="int8: scaled to 127; ubinary: eight components per byte"
+        "float",
+        description="int8 scales components to -127 to 127; ubinary packs eight into a byte",
     )
     user: str | None = Field(None, description="has no effect")
     # vLLM's clients use these to ask for the prompt that the profile prescribes anyway.

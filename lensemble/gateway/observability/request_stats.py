@@ -32,7 +32,7 @@ class RequestStats:
         tokens: number of tokens of their prompts, pictures included.
         errors: number of items that failed.
         body_bytes: number of bytes of the body that were read.
-        times_ms: stage -> milliseconds, summed where a stage ran several times.
+        times_ms: stage -> milliseconds, summed if a stage ran several times.
     """
 
     id: str
@@ -72,7 +72,7 @@ class RequestStats:
     def add_results(self, results: Iterable[Measured[Any] | LensembleError]) -> None:
         """Adds tokens, errors and times of the results of items.
 
-        Items that shared one request to Triton share one dict of times, which counts once.
+        Items that were sent to Triton in one request share one dict of times, which counts once.
         """
         counted: set[int] = set()
         for result in results:
@@ -88,8 +88,8 @@ class RequestStats:
     def server_timing(self) -> str:
         """Value of the `Server-Timing` header (W3C, Server Timing), in milliseconds.
 
-        The times of the stages come from Triton, without waiting. Requests to Triton run side by
-        side, so the sum of the stages may exceed the total.
+        Triton reports the times of the stages, without the time that a request waited. Requests to
+        Triton run concurrently, so the sum of the stages may exceed the total.
         """
         stages = [
             f"{stage};dur={self.times_ms[stage]:.1f}"
@@ -99,7 +99,7 @@ class RequestStats:
         return ", ".join([*stages, f"total;dur={self.elapsed_ms:.1f}"])
 
     def write_access_log(self, method: str, route: str, status: int) -> None:
-        """Writes one line of JSON. It has no content of the request, and no path as it was typed.
+        """Writes one line of JSON, without any content of the request and without its own path.
 
         Args:
             method: HTTP method.

@@ -61,7 +61,7 @@ class Tracer:
             stats: statistics of the request, which become attributes at the end of the span.
 
         Yields:
-            A function that ends the span. A span has no content of the request.
+            A function that ends the span. The span contains no content of the request.
         """
         if self._provider is None:
             yield _ignore
@@ -100,4 +100,4 @@ class Tracer:
 
 
 def _ignore(route: str, status: int) -> None:
-    """Does nothing, where no spans are made."""
+    """Does nothing; takes the place of `end_span` if no spans are made."""

@@ -38,8 +38,7 @@ def router(backends: Backends, item_reader: ItemReader, max_items: int) -> APIRo
         """
         stats = RequestStats.of(request)
         with stats.timed("read"):
-            # Read the whole body first: the watcher for the end of the connection would consume
-            # parts of it.
+            # Read the whole body first: `cancel_on_disconnect` would consume parts of it.
             await request.body()
             records = await cancel_on_disconnect(
                 request, read_new_items(request, item_reader, max_items)

@@ -1,4 +1,4 @@
-"""`POST /v1/rag`: searches for sources, and lets the chat server answer from them."""
+"""`POST /v1/rag`: searches for sources, and asks the chat server to answer from them."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
 
     @routes.post("/v1/rag")
     async def rag(body: RagRequest, request: Request) -> Response:
-        """Finds sources for a question, and lets the chat server answer from them.
+        """Finds sources for a question, and asks the chat server to answer from them.
 
-        The response is the chat server's, with `sources` beside its own fields. In a stream, the
-        first event has them.
+        The response is the chat server's with one more field, `sources`. In a stream, the first
+        event contains the sources.
         """
         stats = RequestStats.of(request)
         with stats.timed("read"):
@@ -101,7 +101,7 @@ def _chat_request(body: RagRequest, question: Item, sources: list[RagSource]) ->
 
 
 def _first_event(model: str, id_: str, source_objects: list[dict[str, Any]]) -> bytes:
-    """The first event of a stream: an empty piece of the answer, with the sources beside it."""
+    """The first event of a stream: an empty part of the answer, and the sources."""
     chunk = {
         "id": id_,
         "object": "chat.completion.chunk",

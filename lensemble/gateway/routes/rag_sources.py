@@ -31,7 +31,7 @@ class RagSource:
     Attributes:
         number: the number by which it is cited, from 1.
         hit: the hit.
-        picture: encoded picture for the chat server; None shows the document only.
+        picture: encoded picture for the chat server; None sends the document only.
     """
 
     number: int
@@ -61,7 +61,7 @@ def read_picture(path: object, folder: Path | None) -> bytes | None:
         folder: folder of the corpus's pictures; None reads no pictures.
 
     Returns:
-        Encoded bytes; None if the path is no path, leads out of the folder, or leads to a file
+        Encoded bytes; None if the value is not a path, leads out of the folder, or leads to a file
         that is missing, unreadable or too large.
     """
     if folder is None or not isinstance(path, str) or not path:

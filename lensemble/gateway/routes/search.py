@@ -36,7 +36,7 @@ def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
                 "expected exactly one of `input`, `vector` and `like`", field="input"
             )
         if body.input is None:
-            results = await _search_index(body, request, backends)
+            results = await _search_without_items(body, request, backends)
         else:
             results = await _search_items(body, request, backends, item_reader)
         entries = [_entry(n, result) for n, result in enumerate(results)]
@@ -69,10 +69,10 @@ async def _search_items(
     return await cancel_on_disconnect(request, work)
 
 
-async def _search_index(
+async def _search_without_items(
     body: SearchRequest, request: Request, backends: Backends
 ) -> list[Measured[list[Hit]] | LensembleError]:
-    """Searches for a vector or the neighbours of a stored item; nothing is embedded."""
+    """Searches with a vector, or with the vector of a stored item; nothing is embedded."""
     for field in ("instruction", "dimensions"):
         if getattr(body, field) is not None:
             raise InvalidInputError("it is allowed only with `input`", field=field)

@@ -1,7 +1,7 @@
-"""Backups of an index, made while others write, and restoring them.
+"""Makes backups of an index while other processes write to it, and restores them.
 
-A backup is an index folder at one sequence number, with the store and the current snapshot, so that
-nothing must be built after a restore. `backup.json` beside them has the checksums of all files.
+A backup is an index folder at one sequence number. It contains the store and the current snapshot,
+so nothing must be built after a restore, and `backup.json` with the checksums of all files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lensemble_contract.errors import InvalidInputError, StorageError
 
 
 def back_up(folder: Path, out: Path) -> int:
-    """Writes a backup, completely or not at all; others may go on writing and searching.
+    """Writes a backup, completely or not at all; other processes may write and search meanwhile.
 
     Args:
         folder: folder of the index.
@@ -35,7 +35,7 @@ def back_up(folder: Path, out: Path) -> int:
         StorageError: The store is damaged, or the backup cannot be written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInputError(f"{str(out)!r} holds something; give a new folder", field="backup")
+        raise InvalidInputError(f"{str(out)!r} is not empty; give a new folder", field="backup")
     out = out.resolve()
     try:
         with staging_folder(out) as staging:
@@ -50,7 +50,7 @@ def back_up(folder: Path, out: Path) -> int:
 
 
 def restore(backup: Path, folder: Path) -> int:
-    """Puts a backup in an index's place; servers switch to it with their next call.
+    """Replaces an index by a backup; servers that have the index open switch at their next call.
 
     Args:
         backup: folder that `back_up` wrote.
@@ -61,7 +61,7 @@ def restore(backup: Path, folder: Path) -> int:
         Number of items in the backup.
 
     Raises:
-        InvalidInputError: `backup` is not a backup, or `folder` contains something else than an
+        InvalidInputError: `backup` is not a backup, or `folder` contains something other than an
             index.
         StorageError: The backup is damaged, or cannot be copied; the index is unchanged.
     """
@@ -104,8 +104,8 @@ def _write_backup(folder: Path, staging: Path) -> int:
             if current:
                 shutil.copytree(folder / SNAPSHOTS / current, staging / SNAPSHOTS / current)
         except OSError:
-            # A compaction has deleted the snapshot meanwhile, or it is damaged. The store is
-            # enough: a snapshot can be made from it.
+            # A compaction has deleted the snapshot meanwhile, or it is damaged. The backup is
+            # complete without it, because a snapshot can be made from the store.
             shutil.rmtree(staging / SNAPSHOTS, ignore_errors=True)
             copy.set_snapshot("")
     checksums = hash_files(staging, _backup_files(staging))
@@ -116,9 +116,9 @@ def _write_backup(folder: Path, staging: Path) -> int:
 
 
 def _backup_files(folder: Path) -> list[str]:
-    """Relative paths of all files under a folder that belong to a backup.
+    """Relative paths of the files under a folder that belong to a backup.
 
-    SQLite's files beside the store (`-wal`, `-shm`) do not: they are empty once it is closed.
+    SQLite's other files (`-wal`, `-shm`) do not, because they are empty after the store is closed.
     """
     return [
         path.relative_to(folder).as_posix()

@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 def compact(folder: Path, plan: IndexPlan | None = None, threads: int = 1) -> Snapshot:
-    """Builds a snapshot of all live items, makes it the current one, and deletes what is obsolete.
+    """Builds a snapshot of all live items, and makes it the current one.
 
-    The snapshot before it is kept, in case the new one turns out to be damaged. Older snapshots are
-    deleted, and so are the tombstones that the kept snapshot no longer needs. Searchers switch to
-    the new snapshot once they have loaded it.
+    The previous snapshot is kept, in case the new one turns out to be damaged. Older snapshots are
+    deleted, and so are the tombstones that are older than the previous snapshot. Searchers switch
+    to the new snapshot after they have loaded it.
 
     Args:
         folder: folder of the index.
@@ -44,7 +44,7 @@ def compact(folder: Path, plan: IndexPlan | None = None, threads: int = 1) -> Sn
     with Store.open(folder) as store, _compaction_lock(folder):
         contents = store.read_contents()
         tuned = build_for_plan(plan if plan is not None else store.plan, contents.vectors, threads)
-        if plan is not None:  # stored only now: it has been shown to work
+        if plan is not None:  # stored only after an index could be built with it
             store.set_plan(plan)
         snapshot = Snapshot.from_contents(
             contents, tuned, profile_name=store.profile_name, profile_hash=store.profile_hash
@@ -64,7 +64,7 @@ def compact(folder: Path, plan: IndexPlan | None = None, threads: int = 1) -> Sn
 
 @contextlib.contextmanager
 def _compaction_lock(folder: Path) -> Iterator[None]:
-    """Allows one compaction at a time on this machine; a lock ends with its process."""
+    """Allows one compaction at a time on this machine; the lock ends with the process."""
     try:
         opened = (folder / LOCK_FILE).open("w")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Background compaction beside a serving process: decides when it is due, and starts a process.
+"""Background compaction for a server: decides when one is due, and runs it in a process of its own.
 
-It is a process, not a thread: building an index takes memory and minutes of CPU time, and neither a
-crash there nor Python's global interpreter lock may stop writers.
+A thread would not do: building an index takes much memory and minutes of CPU time, and neither a
+crash in it nor Python's global interpreter lock may stop writers.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from lensemble_contract.errors import LensembleError
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 2.0
-# If at least this share of a snapshot's rows was removed, skipping them costs more than a new
-# snapshot. Qdrant's vacuum has the same default.
+INTERVAL_S = 2.0  # seconds between two checks
+# If at least this share of a snapshot's rows was removed, skipping them in searches costs more than
+# a new snapshot. Qdrant's vacuum has the same default.
 REMOVED_SHARE = 0.2
+# Fewer removed rows than this never make a compaction due by their share.
 _MIN_REMOVED = 1000
-_RETRY_S = 60.0
+_RETRY_S = 60.0  # seconds until the next check after a failure
 
 
 class Compactor:
     """Checks at intervals whether a compaction is due, and runs it in a process of its own.
 
-    Every new snapshot is read once; if it is damaged, a compaction is due, too.
+    Every new snapshot is read once. If it is damaged, a compaction is due, too.
 
     Args:
         folder: folder of the index.
-        rows: number of rows written, or removed, since the last snapshot that make a compaction
-            due.
+        max_changes: a compaction is due if so many rows were written since the last snapshot, or so
+            many were removed.
         interval_s: seconds between two checks.
     """
 
-    def __init__(self, folder: Path, rows: int, interval_s: float = INTERVAL_S) -> None:
-        self._folder, self._rows, self._interval_s = folder, rows, interval_s
+    def __init__(self, folder: Path, max_changes: int, interval_s: float = INTERVAL_S) -> None:
+        self._folder, self._max_changes, self._interval_s = folder, max_changes, interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="compactor", daemon=True)
 
@@ -56,16 +57,17 @@ class Compactor:
 
     def _run(self) -> None:
         wait_s = self._interval_s
-        checked = ""
+        checked_snapshot = ""
         while not self._stop.wait(wait_s):
             wait_s = self._interval_s
             try:
                 with Store.open(self._folder) as store:
                     current = store.snapshot
-                    reason = compaction_reason(store, self._rows)
-                    if current != checked and not reason and not is_intact(self._folder, current):
+                    reason = compaction_reason(store, self._max_changes)
+                    unchecked = current != checked_snapshot
+                    if unchecked and not reason and not is_intact(self._folder, current):
                         reason = f"snapshot {current} is damaged"
-                    checked = current
+                    checked_snapshot = current
             except LensembleError as error:
                 logger.error("compaction: %s", error)
                 wait_s = _RETRY_S
@@ -76,14 +78,14 @@ class Compactor:
     def _compact(self, reason: str) -> bool:
         """Runs a compaction; returns False if it failed."""
         logger.info("compaction begins: %s", reason)
-        command = [_python(), "-m", "lensemble.index.maintenance", str(self._folder)]
+        command = [_python_interpreter(), "-m", "lensemble.index.maintenance", str(self._folder)]
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # By default, waiting OpenMP threads spin and take cores from searches and writes.
+            # By default, OpenMP threads that wait spin, and take cores from searches and writes.
             env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         )
         while True:
@@ -100,12 +102,12 @@ class Compactor:
         return process.returncode == 0
 
 
-def compaction_reason(store: Store, rows: int) -> str:
-    """Why a compaction is due; empty if it is not.
+def compaction_reason(store: Store, max_changes: int) -> str:
+    """The reason why a compaction is due; empty if none is due.
 
     Args:
         store: store of the index.
-        rows: number of rows written, or removed, since the last snapshot that make it due.
+        max_changes: as for `Compactor`.
 
     Raises:
         StorageError: The store cannot be read.
@@ -115,14 +117,14 @@ def compaction_reason(store: Store, rows: int) -> str:
     written, removed = store.count_changes_since(manifest.sequence if manifest else 0)
     if current and manifest is None:
         return f"snapshot {current} is damaged or missing"
-    if written >= rows or removed >= rows:
+    if written >= max_changes or removed >= max_changes:
         return f"{written} items written and {removed} removed since the last one"
     if manifest and removed >= max(_MIN_REMOVED, REMOVED_SHARE * manifest.count):
         return f"{removed} of {manifest.count} items were removed"
     return ""
 
 
-def _python() -> str:
+def _python_interpreter() -> str:
     """Path of the Python interpreter; in Triton's stub, `sys.executable` may be the stub itself."""
     if Path(sys.executable).name.startswith("python"):
         return sys.executable

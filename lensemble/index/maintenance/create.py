@@ -1,4 +1,4 @@
-"""Creating an index in a folder, completely or not at all."""
+"""Creates an index in a folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from lensemble.index.storage.store import Store
 from lensemble.profile import Profile, ProfileIdentity
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
-BACKUP_FILE = "backup.json"  # only in backups, beside the files of an index
+# Backups have this file besides the files of an index.
+BACKUP_FILE = "backup.json"
 
 _WRITE_ROWS = 4096
+# Names that a folder with an index may contain.
 _INDEX_FILES = {
     STORE_FILE,
     f"{STORE_FILE}-wal",
@@ -32,6 +34,7 @@ _INDEX_FILES = {
     LOCK_FILE,
     BACKUP_FILE,
 }
+# All names in a folder with an index of the first format, which is replaced but not read.
 _FIRST_FORMAT_FILES = {"manifest.json", "index.faiss", "items.jsonl"}
 
 
@@ -51,11 +54,11 @@ def write_index(
 
     A server that has the replaced index open uses the new one from its next search on.
 
-    `vectors` may be a memory-mapped file: the store is written in parts of 4,096 items. Building
-    the snapshot needs all vectors in memory.
+    `vectors` may be a memory-mapped file, which is written to the store in parts of 4,096 items.
+    Building the snapshot needs all vectors in memory.
 
     Args:
-        folder: folder that is missing, empty, or an index.
+        folder: folder of the index; it must be missing or empty, or contain an index.
         profile: profile of the vectors.
         vectors: (N, D) float32, unit length.
         ids: N unique ids.
@@ -66,8 +69,8 @@ def write_index(
         threads: number of threads to build the snapshot with.
 
     Raises:
-        InvalidInputError: The folder contains something else, the numbers of vectors, ids and
-            documents differ, an id occurs twice, or an item cannot be stored.
+        InvalidInputError: The folder contains something other than an index, the numbers of
+            vectors, ids and documents differ, an id occurs twice, or an item cannot be stored.
         StorageError: The index cannot be written.
     """
     if not len(vectors) == len(ids) == len(documents):
@@ -88,7 +91,8 @@ def write_index(
             with Store.create(staging, profile, vectors.shape[1], plan) as store:
                 store.set_fields(fields)
                 items = zip(ids, vectors, documents, digests or [""] * len(ids), strict=True)
-                # Nobody can open the staging folder, so several transactions do no harm.
+                # No other process opens the staging folder, so the index may be written in several
+                # transactions.
                 while part := list(itertools.islice(items, _WRITE_ROWS)):
                     for result in store.write([Upsert(*item) for item in part]):
                         if isinstance(result, LensembleError):
@@ -109,7 +113,7 @@ def ensure_index(folder: Path, profile: Profile) -> None:
         profile: profile of the vectors, whose full dimension the index gets.
 
     Raises:
-        InvalidInputError: The folder contains something else.
+        InvalidInputError: The folder contains something other than an index.
         StorageError: The index cannot be written.
     """
     if (folder / STORE_FILE).is_file():
@@ -129,10 +133,10 @@ def ensure_index(folder: Path, profile: Profile) -> None:
 
 
 def check_target(folder: Path) -> None:
-    """Checks that an index may be written to a folder, which would be replaced as a whole.
+    """Checks that a folder may be replaced by an index, which deletes everything in it.
 
     Raises:
-        InvalidInputError: It is a file, or a folder with anything but an index in it.
+        InvalidInputError: It is a file, or a folder that contains something other than an index.
     """
     if not folder.exists():
         return
@@ -142,7 +146,7 @@ def check_target(folder: Path) -> None:
     is_index = (STORE_FILE in names and names <= _INDEX_FILES) or names == _FIRST_FORMAT_FILES
     if names and not is_index:
         raise InvalidInputError(
-            f"{str(folder)!r} holds something else than an index ({', '.join(sorted(names)[:3])}); "
-            "give a new folder",
+            f"{str(folder)!r} contains something other than an index "
+            f"({', '.join(sorted(names)[:3])}); give a new folder",
             field="index",
         )

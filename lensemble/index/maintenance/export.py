@@ -1,4 +1,4 @@
-"""Exporting all items of an index to formats that other programs read."""
+"""Exports all items of an index to formats that other programs read."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ def export(folder: Path, out: Path, *, progress: bool = False) -> int:
     """
     for name in (VECTORS_FILE, ITEMS_FILE):
         if (out / name).exists():
-            raise InvalidInputError(f"{str(out / name)!r} is there already", field="out")
+            raise InvalidInputError(
+                f"{str(out / name)!r} exists already; give a new folder", field="out"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with (
             Store.open(folder) as store,
             store.reading(),
-            (out / ITEMS_FILE).open("w") as lines,
-            (out / VECTORS_FILE).open("wb") as vectors,
+            (out / ITEMS_FILE).open("w") as items_file,
+            (out / VECTORS_FILE).open("wb") as vectors_file,
         ):
             count = len(store)
             header = {
@@ -47,13 +49,13 @@ def export(folder: Path, out: Path, *, progress: bool = False) -> int:
                 "fortran_order": False,
                 "shape": (count, store.dimension),
             }
-            # Not `np.memmap`: on a full disk, writing to a mapped file ends the process.
-            np.lib.format.write_array_header_1_0(vectors, header)  # type: ignore[no-untyped-call]
+            # `np.memmap` would not do: on a full disk, writing to a mapped file kills the process.
+            np.lib.format.write_array_header_1_0(vectors_file, header)  # type: ignore[no-untyped-call]
             items = tqdm(store.live_items(), "export", count, unit="item", disable=not progress)
             for item in items:
-                vectors.write(item.vector.tobytes())
+                vectors_file.write(item.vector.tobytes())
                 entry = {"_id": item.id, "document": json.loads(item.document)}
-                lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                items_file.write(json.dumps(entry, ensure_ascii=False) + "\n")
     except OSError as error:
         raise StorageError(f"cannot write to {str(out)!r}: {error}", field="out") from error
     return count

@@ -19,10 +19,10 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of renameat2(2)
 
 @contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
-    """Provides an empty folder beside the target; at the end, what is left in it is deleted.
+    """Makes an empty folder beside the target; if it still exists at the end, it is deleted.
 
-    The folder is locked while it is in use. A killed process leaves its folder behind without a
-    lock; the next call for the same target deletes it.
+    The folder is locked while it is in use. A killed process leaves its folder behind, but without
+    a lock, so the next call for the same target deletes it.
 
     Args:
         target: absolute path; missing parents are created.
@@ -46,7 +46,7 @@ def staging_folder(target: Path) -> Iterator[Path]:
 def put_in_place(staging: Path, target: Path) -> None:
     """Moves a finished folder to its target in one step.
 
-    If the target exists, the two folders are exchanged, so that there is a target at every moment.
+    If the target exists, the two folders are exchanged, so that the target exists at every moment.
 
     Raises:
         StorageError: The file system cannot exchange two folders.

@@ -1,4 +1,4 @@
-"""Statistics of an index: counts, sizes and settings, for the operation `stats`."""
+"""Statistics of an index: counts, sizes, profile and index plan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stats(reader: StoreReader) -> dict[str, Any]:
         "snapshot": {"name": current, **asdict(manifest)} if manifest else None,
         "written_since": written,
         "removed_since": removed,
-        "store_bytes": _size(reader, STORE_FILE) + _size(reader, f"{STORE_FILE}-wal"),
+        "store_bytes": _file_bytes(reader, STORE_FILE) + _file_bytes(reader, f"{STORE_FILE}-wal"),
         "snapshot_bytes": {
             name: sum(path.stat().st_size for path in (folder / name).iterdir())
             for name in snapshot_names(reader.folder)
@@ -47,6 +47,6 @@ def stats_json(reader: StoreReader) -> str:
     return json.dumps(stats(reader))
 
 
-def _size(reader: StoreReader, name: str) -> int:
+def _file_bytes(reader: StoreReader, name: str) -> int:
     path = reader.folder / name
     return path.stat().st_size if path.is_file() else 0

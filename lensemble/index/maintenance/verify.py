@@ -1,4 +1,4 @@
-"""Verifying an index: reads the whole store and the current snapshot, and checks all checksums."""
+"""Verifies an index: reads the whole store and the current snapshot, and checks all checksums."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class VerifyReport:
         rows: number of rows in the store, tombstones included.
         items: number of live items.
         snapshot: name of the current snapshot; empty if there is none.
-        damage: reason why the current snapshot cannot be used; empty if it can, or if there is
-            none.
+        snapshot_damage: reason why the current snapshot cannot be used; empty if it can be used, or
+            if there is none.
         sequence: sequence number of the store's last change.
-        newest: highest sequence number of all snapshots. If it is higher than `sequence`, the store
-            has lost changes.
+        newest_snapshot_sequence: highest sequence number of all snapshots. If it is higher than
+            `sequence`, the store has lost changes.
     """
 
     rows: int
     items: int
     snapshot: str
-    damage: str
+    snapshot_damage: str
     sequence: int
-    newest: int
+    newest_snapshot_sequence: int
 
 
 def verify(folder: Path) -> VerifyReport:
-    """Reads all of an index: the store's structure and rows, and the current snapshot.
+    """Reads the whole store of an index and its current snapshot, and checks them.
 
     Raises:
         InvalidInputError: The folder has no index.
-        StorageError: The store is damaged. A damaged snapshot raises no error but is reported,
-            because it can be made again.
+        StorageError: The store is damaged. A damaged snapshot raises no error, because it can be
+            made again; the report has it as `snapshot_damage`.
     """
     newest = newest_snapshot_sequence(folder)
     with Store.open(folder) as store:

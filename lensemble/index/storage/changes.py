@@ -9,24 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index import check_id, check_vector
+from lensemble.index.storage.filter import refuse_constant
 from lensemble_contract.errors import InvalidInputError
 
 MAX_DOCUMENT_BYTES = 64 * 1024
-MAX_DIGEST = 128
-# How far the length of a vector may be from 1: sending it as float16 changes it by less than this.
+MAX_DIGEST_CHARACTERS = 128
+# Largest difference between a vector's length and 1. Sending a vector as float16 changes its length
+# by less than this.
 UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """An item to write; it replaces the live item of the same id.
+    """An item to write; it replaces the live item with the same id.
 
     Attributes:
         id: the caller's id, 1 to 512 bytes of UTF-8.
         vector: (D,) float32, unit length.
         document: JSON text of an object.
         digest: digest of the input that the vector was computed from, at most 128 characters;
-            empty if unknown. An upsert with the same digest and document changes nothing.
+            empty if unknown. If digest and document equal the stored ones, nothing is written.
     """
 
     id: str
@@ -40,7 +42,7 @@ class Delete:
     """An item to remove.
 
     Attributes:
-        id: the caller's id; it is not an error if there is no such item.
+        id: the caller's id; if there is no such item, nothing is removed.
     """
 
     id: str
@@ -50,7 +52,7 @@ Change = Upsert | Delete
 
 
 def checked_change(change: Change, dimension: int) -> Change:
-    """The change in the form in which the store keeps it.
+    """Checks a change, and returns it with its document in the form in which the store keeps it.
 
     Args:
         change: change to check.
@@ -64,9 +66,10 @@ def checked_change(change: Change, dimension: int) -> Change:
         return change
     check_vector(dimension, change.vector)
     _check_unit_length(change.vector)
-    if len(change.digest) > MAX_DIGEST:
+    if len(change.digest) > MAX_DIGEST_CHARACTERS:
         raise InvalidInputError(
-            f"{len(change.digest)} characters; expected at most {MAX_DIGEST}", field="digest"
+            f"{len(change.digest)} characters; expected at most {MAX_DIGEST_CHARACTERS}",
+            field="digest",
         )
     document = _normalized_json(change.document)
     return change if document == change.document else replace(change, document=document)
@@ -82,9 +85,9 @@ def _check_unit_length(vector: NDArray[np.float32]) -> None:
 
 
 def _normalized_json(document: str) -> str:
-    """The same object as JSON without escaped letters.
+    """The same object as JSON text without escaped letters.
 
-    SQLite does not find a field whose name is escaped.
+    SQLite does not find a field whose name has escaped letters.
     """
     try:
         parsed = _DECODER.decode(document)
@@ -103,12 +106,7 @@ def _normalized_json(document: str) -> str:
     return text
 
 
-def _refuse_constant(name: str) -> object:
-    # Python's JSON reads NaN and Infinity, SQLite's does not: one document with such a value would
-    # make every filter fail.
-    raise ValueError(f"{name} is not a JSON value")
-
-
 # Built once: `json.loads` and `json.dumps` build a new codec on every call that has options.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+# SQLite's JSON has no NaN and Infinity; a document with such a value would make every filter fail.
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -2,10 +2,10 @@
 
     {"brand": "seat", "year": {"$gte": 2015, "$lt": 2020}, "$or": [{"door": true}, ...]}
 
-The operators are those of MongoDB, which Pinecone, Chroma and LangChain use too. SQL injection is
-not possible: field names must pass a whitelist, and values are bound as parameters. Types are
-strict: a condition on a missing field, or on a value of another type, is false. `$ne`, `$nin` and
-`$not` are true exactly where the opposite condition is not.
+The operators are those of MongoDB, which Pinecone, Chroma and LangChain use, too. SQL injection is
+not possible: the characters of field names are checked against a whitelist, and values are bound as
+parameters. Types are strict: a condition on a missing field, or on a value of another type, is
+false. `$ne`, `$nin` and `$not` are true wherever `$eq`, `$in` or the condition in `$not` is not.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ _KEY = re.compile(
     r"[^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]$][^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]]*"
 )
 _MAX_NAME = 256
-_ORDER = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_OPERATORS = ("$eq", "$ne", "$in", "$nin", *_ORDER, "$exists", "$contains", "$not")
+_COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_OPERATORS = ("$eq", "$ne", "$in", "$nin", *_COMPARISONS, "$exists", "$contains", "$not")
 _INT64 = 2**63
-
-Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +53,12 @@ class Filter:
             text: JSON object; an empty one matches every document.
 
         Raises:
-            InvalidInputError: The text is not a filter, or it is larger than a limit allows.
+            InvalidInputError: The text is not a filter, or it exceeds a limit of this module.
         """
         if len(text) > MAX_BYTES:
             raise _invalid(f"{len(text)} characters; expected at most {MAX_BYTES}")
         try:
-            conditions = json.loads(text, parse_constant=_refuse_constant)
+            conditions = json.loads(text, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as error:
             raise _invalid(f"{_quoted(text)} is not JSON: {error}") from error
         return _Compiler().compile(conditions)
@@ -83,7 +81,8 @@ def field_expression(field: str) -> str:
 class _Compiler:
     """Compiles one filter and collects its parameters.
 
-    `negated` asks for the SQL of the opposite: negation is pushed down to the single conditions.
+    Each method with a parameter `negated` returns the SQL of the opposite condition if it is true.
+    SQL's `NOT` would not do, because it leaves NULL unchanged.
     """
 
     def __init__(self) -> None:
@@ -136,8 +135,8 @@ class _Compiler:
                     raise _invalid(f"{field!r}: $not has {_quoted(operand)}; expected conditions")
                 parts.append(self._field(field, operand, depth + 1, not negated))
             elif operator in ("$ne", "$nin"):
-                same = "$eq" if operator == "$ne" else "$in"
-                parts.append(self._condition(path, same, operand, field, not negated))
+                opposite = "$eq" if operator == "$ne" else "$in"
+                parts.append(self._condition(path, opposite, operand, field, not negated))
             else:
                 parts.append(self._condition(path, operator, operand, field, negated))
         return _joined(parts, any_of=negated)
@@ -152,7 +151,7 @@ class _Compiler:
             raise _invalid(
                 f"{field!r}: {operator} has {_quoted(value)}; expected {error}"
             ) from error
-        # Not `NOT`: where a field is missing, the condition is NULL, and its opposite must be true.
+        # Where a field is missing, the condition is NULL, and its opposite must be true.
         return f"(({sql}) IS NOT TRUE)" if negated else f"({sql})"
 
     def _leaf(self, path: str, operator: str, value: Any) -> str:
@@ -169,19 +168,20 @@ class _Compiler:
             )
         if operator == "$in":
             return self._in_list(extracted, type_, value)
-        if operator in _ORDER:
+        if operator in _COMPARISONS:
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise ValueError("a number or a string")
             types = "= 'text'" if isinstance(value, str) else "IN ('integer', 'real')"
-            return f"{extracted} {_ORDER[operator]} {self._bound(value)} AND {type_} {types}"
+            comparison = _COMPARISONS[operator]
+            return f"{extracted} {comparison} {self._bound(value)} AND {type_} {types}"
         return self._equal(extracted, type_, value)
 
     def _equal(self, extracted: str, type_: str, value: Any) -> str:
         if value is None:
             return f"{type_} = 'null'"
-        if isinstance(value, bool):  # json_extract gives 1 for true
+        if isinstance(value, bool):  # json_extract returns 1 for true
             return f"{type_} = '{'true' if value else 'false'}'"
-        if isinstance(value, str):  # json_extract gives text for an object, too
+        if isinstance(value, str):  # json_extract returns text for an object, too
             return f"{extracted} = {self._bound(value)} AND {type_} = 'text'"
         if isinstance(value, int | float):
             return f"{extracted} = {self._bound(value)} AND {type_} IN ('integer', 'real')"
@@ -221,7 +221,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _joined(parts: list[str], *, any_of: bool) -> str:
-    """Joins conditions with OR or AND; without any, OR is false and AND is true."""
+    """Joins conditions with OR or AND; OR of no conditions is false, AND of none is true."""
     if not parts:
         return "(0)" if any_of else "(1)"
     return parts[0] if len(parts) == 1 else f"({(' OR ' if any_of else ' AND ').join(parts)})"
@@ -247,5 +247,10 @@ def _invalid(message: str) -> InvalidInputError:
     return InvalidInputError(message, field="filter")
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Refuses NaN and Infinity, which Python's JSON decoder accepts; pass it as `parse_constant`.
+
+    Raises:
+        ValueError: Always.
+    """
     raise ValueError(f"{name} is not a JSON value")

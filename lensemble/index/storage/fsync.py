@@ -1,4 +1,4 @@
-"""Waiting until a file or folder is on the disk."""
+"""Waits until a file or folder is on the disk."""
 
 from __future__ import annotations
 

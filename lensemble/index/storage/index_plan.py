@@ -13,13 +13,13 @@ RECALL_TARGET = 0.99
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """How the next snapshot is to be built; the store keeps it.
+    """The plan by which the next snapshot is built; the store keeps it.
 
     Attributes:
-        kind: name of a `Kind`, or `auto`, which chooses by corpus size, memory and recall.
+        kind: name of a `Kind`; `auto` chooses one by corpus size, memory and recall.
         recall: lowest acceptable recall at 10, measured against exact search; above 0, at most 1.
         memory_bytes: upper limit for the memory of the FAISS index; 0 sets no limit.
-        parameters: parameters of the kind; those that are missing are chosen automatically.
+        parameters: parameters of the kind; a missing one is chosen automatically.
 
     Raises:
         InvalidInputError: `recall` or `memory_bytes` is out of range.

@@ -34,12 +34,12 @@ class StoreChanges:
     """The changes after a sequence number.
 
     Attributes:
-        sequence: sequence number of the last change in here.
+        sequence: sequence number of the last of these changes.
         rows: (N,) int64, ascending; rows that were written and are still live.
         vectors: (N, D) float32, the vectors of `rows`.
-        removed: (M,) int64, rows that were removed, in the order of their removal. It includes rows
-            that were also written after the sequence number, because a newer snapshot may hold
-            them.
+        removed: (M,) int64, rows that were removed, in the order of their removal. Rows that were
+            both written and removed after the sequence number are among them, because a newer
+            snapshot may contain them.
         removed_at: (M,) int64, sequence numbers of the removals.
     """
 
@@ -56,7 +56,7 @@ class StoreContents:
 
     Attributes:
         sequence: sequence number of the last change.
-        last_row: highest row number that had been used by then.
+        last_row: highest row number that had been used at that sequence number.
         rows: (N,) int64, ascending.
         vectors: (N, D) float32, the vectors of `rows`.
     """

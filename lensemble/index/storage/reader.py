@@ -1,4 +1,4 @@
-"""Reading a store: live items, changes after a sequence number, rows that fit a filter."""
+"""Reads a store: live items, changes after a sequence number, rows that match a filter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StoreReader(StoreFile):
         return int(count)
 
     def get(self, ids: Sequence[str]) -> list[StoredItem | None]:
-        """Live items by their ids; None for an id without a live item.
+        """The live item of each id, in order; None for an id without one.
 
         Raises:
             StorageError: A row is damaged.
@@ -51,7 +51,7 @@ class StoreReader(StoreFile):
         return items
 
     def live_rows(self, ids: Sequence[str]) -> dict[str, int]:
-        """Row numbers of live items by their ids; ids without a live item are left out."""
+        """Id -> row number of its live item; ids without a live item are left out."""
         rows = {}
         with self._storage_errors(), self.reading():
             for id_ in ids:
@@ -63,7 +63,7 @@ class StoreReader(StoreFile):
         return rows
 
     def ids_and_documents(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
-        """Id and document by row number, of removed rows too; purged rows are left out.
+        """Row number -> id and document, also of removed rows; purged rows are left out.
 
         Raises:
             StorageError: A row is damaged.
@@ -84,12 +84,12 @@ class StoreReader(StoreFile):
                     result[row] = (id_, document)
         return result
 
-    def rows_matching(self, condition: Filter, after: int = 0) -> NDArray[np.int64]:
-        """Live rows whose documents fit a filter.
+    def rows_matching(self, filter_: Filter, after: int = 0) -> NDArray[np.int64]:
+        """Live rows whose documents match a filter.
 
         Args:
-            condition: filter on documents.
-            after: only rows that were written after this sequence number.
+            filter_: filter on documents.
+            after: sequence number; only rows that were written after it are returned.
 
         Returns:
             (N,) int64, ascending.
@@ -99,12 +99,14 @@ class StoreReader(StoreFile):
         """
         # Without `after`, SQLite may use the SQL index of a document field. With it, the few newest
         # rows are found by sequence number, and only their documents are read.
-        source, newest = ("items", ()) if not after else ("items INDEXED BY written", (after,))
-        newer = "sequence > ? AND" if after else ""
+        table, is_newer, parameters = "items", "", filter_.parameters
+        if after:
+            table, is_newer = "items INDEXED BY written", "sequence > ? AND"
+            parameters = (after, *parameters)
         with self._storage_errors(), self.reading():
             matches = self._connection.execute(
-                f"SELECT row FROM {source} WHERE removed IS NULL AND {newer} {condition.sql}",  # nosec B608
-                (*newest, *condition.parameters),
+                f"SELECT row FROM {table} WHERE removed IS NULL AND {is_newer} {filter_.sql}",  # nosec B608
+                parameters,
             ).fetchall()
             rows = np.sort(np.array(matches, np.int64).reshape(-1))
         return rows
@@ -116,7 +118,8 @@ class StoreReader(StoreFile):
             sequence: sequence number of the last change that the caller knows; 0 for none.
 
         Raises:
-            TombstonesPurgedError: Tombstones after `sequence` were purged; use a newer snapshot.
+            TombstonesPurgedError: Tombstones after `sequence` were purged, so removals would be
+                missing; start from a newer snapshot.
             StorageError: A row is damaged.
         """
         with self._storage_errors(), self.reading():
@@ -131,7 +134,7 @@ class StoreReader(StoreFile):
         return StoreChanges(state.sequence, rows, vectors, removed[:, 0], removed[:, 1])
 
     def count_changes_since(self, sequence: int) -> tuple[int, int]:
-        """How many rows have changed after a sequence number, for instance that of a snapshot.
+        """Counts the changes after a sequence number, for instance that of a snapshot.
 
         Returns:
             Number of live rows written after it, and number of rows removed after it.
@@ -162,7 +165,7 @@ class StoreReader(StoreFile):
         return StoreContents(sequence, last_row[0] if last_row else 0, rows, vectors)
 
     def live_items(self) -> Iterator[StoredItem]:
-        """Every live item in the order of rows, at one sequence number, with checksums verified.
+        """Every live item, in the order of rows, at one sequence number; checks all checksums.
 
         Raises:
             StorageError: A row is damaged.
@@ -207,9 +210,9 @@ class StoreReader(StoreFile):
         vectors = [np.empty((0, self.dimension), np.float32)]
         # Row numbers and sequence numbers grow together, so both orders are the same. With ORDER BY
         # row, SQLite would read the whole table to find the few newest rows.
-        source = "items INDEXED BY written" if sequence else "items"
+        table = "items INDEXED BY written" if sequence else "items"
         cursor = self._connection.execute(
-            f"SELECT row, vector, vector_check FROM {source} JOIN vectors USING (row) "  # nosec B608
+            f"SELECT row, vector, vector_check FROM {table} JOIN vectors USING (row) "  # nosec B608
             f"WHERE sequence > ? AND removed IS NULL ORDER BY {'sequence' if sequence else 'row'}",
             (sequence,),
         )
@@ -233,7 +236,7 @@ class StoreReader(StoreFile):
         item_check: int,
         vector_check: int,
     ) -> StoredItem:
-        """An item from the columns `_ITEM_COLUMNS`, after its checksums were compared."""
+        """Checks the checksums of an item's columns `_ITEM_COLUMNS`, and returns the item."""
         computed = item_checksum(id_, document, digest), zlib.crc32(vector)
         if computed != (item_check, vector_check):
             raise self._row_damage(row)

@@ -1,4 +1,4 @@
-"""Tables of the store's SQLite file, and the checksums that its rows carry.
+"""The tables of the store's SQLite file, and the checksums of its rows.
 
     items    row, id, document, sequence number of the write, sequence number of the removal (NULL
              while the item is live), digest of the input of the vector, two checksums
@@ -6,9 +6,9 @@
     state    one row: format, profile, dimension, last sequence number, sequence number up to which
              tombstones were purged, the two newest snapshots, index plan, checksum
 
-An item that is written again gets a new row, and its old row becomes a tombstone: `removed` is set.
-SQLite has no checksums of its own, so each item has one for its id, digest and document, and one
-for its vector; the row of `state` has one, too.
+When an item is written again, it gets a new row, and its old row becomes a tombstone: `removed` is
+set. SQLite has no checksums of its own. So each item has one checksum for its id, digest and
+document, and one for its vector, and the row of `state` has one, too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class StoreState(NamedTuple):
         profile_hash: hash of that profile.
         dimension: length D of the vectors.
         sequence: sequence number of the last change.
-        purged: tombstones up to this sequence number have been deleted.
+        purged: sequence number up to which tombstones have been deleted.
         snapshot: name of the current snapshot; empty if there is none.
         previous: name of the snapshot before the current one; empty if there is none.
         plan: index plan of the next snapshot, as JSON.

@@ -10,7 +10,7 @@ from pathlib import Path
 from lensemble_contract.errors import StorageError
 
 CACHE_KIB = 64 * 1024
-BUSY_TIMEOUT_S = 30.0  # how long a writer waits for another writer
+BUSY_TIMEOUT_S = 30.0  # seconds that a writer waits for another writer
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -34,8 +34,8 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     # FULL syncs the log at every commit; in WAL mode, SQLite's NORMAL may lose the last commits
     # when the power fails.
     connection.execute("PRAGMA synchronous = FULL")
-    # The documents of one result are spread over the whole file, and SQLite caches only 2 MB of it
-    # by default.
+    # The documents of one result are spread over the whole file, and SQLite's default cache has
+    # only 2 MB.
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return connection
 
@@ -63,8 +63,8 @@ def storage_error(path: Path, error: sqlite3.Error) -> StorageError:
     text = str(error)
     if isinstance(error, sqlite3.OperationalError) and "full" in text:
         remedy = (
-            "make room on the disk; nothing of this write was kept, everything written before it "
-            "was"
+            "make room on the disk; this write was undone, and everything written before it is "
+            "undamaged"
         )
     elif isinstance(error, sqlite3.OperationalError) and "locked" in text:
         remedy = f"another writer held it for {BUSY_TIMEOUT_S:g} s; try again"

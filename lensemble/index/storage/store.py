@@ -1,8 +1,8 @@
-"""Writing a store: the truth about an index, in one SQLite file (tables: see `schema`).
+"""Writes a store: all items of an index, in one SQLite file, from which snapshots are made.
 
-A written item gets a new row, and its old row becomes a tombstone, in one transaction. A row number
-is never used twice. Every change has a sequence number, so a searcher can ask for everything after
-the last change that it knows.
+`schema` describes the tables. When an item is written again, it gets a new row, and its old row
+becomes a tombstone in the same transaction. A row number is never used twice. Every change has a
+sequence number, so a searcher can ask for everything after the last change that it knows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _MAX_FIELDS = 32
 class Store(StoreReader):
     """An open store for reading and writing.
 
-    One caller at a time may use an object; any number of processes may open the same store.
+    One object must not be used by two threads at once, but any number of processes may open the
+    same store.
     """
 
     @classmethod
@@ -59,7 +60,7 @@ class Store(StoreReader):
         """
         path = folder / STORE_FILE
         if path.exists():
-            raise InvalidInputError(f"{str(path)!r} is there already", field="index")
+            raise InvalidInputError(f"{str(path)!r} exists already", field="index")
         plan = plan if plan is not None else IndexPlan()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ class Store(StoreReader):
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Opens a store; if the folder is not writable, for reading only.
+        """Opens a store; only for reading if the folder is not writable.
 
         Raises:
             InvalidInputError: The folder has no store, or one of another format.
@@ -94,8 +95,8 @@ class Store(StoreReader):
             )
         mode = "rw"
         if not os.access(folder, os.W_OK):
-            # Without a WAL file there is no writer, so the file can be opened as immutable; else
-            # SQLite would try to create a WAL file even for reading.
+            # Even to read, SQLite would create a WAL file if there is none. But without a WAL file
+            # there is no writer, so the file can be opened as immutable, which needs no WAL file.
             mode = "ro" if path.with_name(f"{STORE_FILE}-wal").exists() else "ro&immutable=1"
         try:
             connection = connect(path, mode)
@@ -112,12 +113,13 @@ class Store(StoreReader):
     ) -> list[int | LensembleError]:
         """Applies changes in order, in one transaction; when it returns, they are on the disk.
 
-        An upsert is skipped if its document equals the stored one and so does its digest, or
-        without a digest its vector.
+        An upsert is skipped if it has the document and the digest of the stored item. If neither
+        has a digest, their vectors must be equal, too.
 
         Args:
-            changes: changes to apply; an invalid one is refused, the others are applied.
-            checked: whether all changes come from `checked_change` with this store's dimension.
+            changes: changes to apply; an invalid one is refused, and the others are applied.
+            checked: whether all changes were returned by `checked_change` with this store's
+                dimension, so that they need no other check.
 
         Returns:
             For each change its sequence number (0 if a delete found no item), or the reason for its
@@ -163,7 +165,7 @@ class Store(StoreReader):
         """Gives document fields an SQL index, so filters on them need not read every document.
 
         Args:
-            fields: all fields that are to have an SQL index; all others lose theirs.
+            fields: all fields that get an SQL index; the SQL indexes of other fields are deleted.
 
         Raises:
             InvalidInputError: A name is not a valid field name, or there are too many.
@@ -185,10 +187,10 @@ class Store(StoreReader):
                 )
 
     def purge(self, through: int) -> int:
-        """Deletes tombstones that no searcher needs any more, because its snapshot is newer.
+        """Deletes tombstones that are older than every snapshot in use; no searcher needs them.
 
         Args:
-            through: sequence number of the oldest snapshot in use; tombstones up to it go.
+            through: sequence number of the oldest snapshot in use; tombstones up to it are deleted.
 
         Returns:
             Number of deleted rows.
@@ -209,7 +211,7 @@ class Store(StoreReader):
         return count
 
     def copy_to(self, path: Path) -> None:
-        """Writes a consistent copy of the file while others may go on writing.
+        """Writes a consistent copy of the file; other processes may write meanwhile.
 
         Args:
             path: path of the copy; it must not exist.
@@ -227,7 +229,7 @@ class Store(StoreReader):
         except sqlite3.Error as error:
             raise StorageError(
                 f"cannot copy {str(self._path)!r} to {str(path.parent)!r}: {error}; see whether "
-                "there is room, and `lensemble index verify` the index",
+                "there is room on the disk, and check the index with `lensemble index verify`",
                 field="backup",
             ) from error
 
@@ -242,10 +244,15 @@ class Store(StoreReader):
             return error
 
     def _apply(self, change: Change, sequence: int) -> tuple[int, int]:
-        """Applies a change after `sequence`.
+        """Applies a change.
+
+        Args:
+            change: checked change.
+            sequence: sequence number of the last change before it.
 
         Returns:
-            The last sequence number after the change, and the change's own one.
+            Sequence number of the last change after it, and the sequence number of the change: that
+            of the stored item if the upsert is skipped, 0 if there is nothing to delete.
         """
         execute = self._connection.execute
         old = execute(
@@ -275,7 +282,7 @@ class Store(StoreReader):
 
 
 def _is_unchanged(old: tuple[Any, ...], upsert: Upsert, vector: bytes) -> bool:
-    """Whether an upsert equals the stored item; a damaged item never does, so it gets replaced."""
+    """Whether an upsert equals the stored item; a damaged item equals none, so it is replaced."""
     _, document, digest, _, old_vector, item_check, vector_check = old
     if (document, digest) != (upsert.document, upsert.digest):
         return False

@@ -1,4 +1,4 @@
-"""An open store file: its state, consistent reads, and errors that name the file."""
+"""A store's open SQLite file: its state, consistent reads, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lensemble_contract.errors import InvalidInputError, StorageError
 
 
 class StoreFile:
-    """An open store; one caller at a time may use it.
+    """An open store; it must not be used by two threads at once.
 
     Args:
         folder: folder of the index.
@@ -112,7 +112,7 @@ class StoreFile:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Makes all reads inside see one state of the store; others may go on writing."""
+        """All reads in the `with` block see one state of the store; other processes may write."""
         if self._connection.in_transaction:
             yield
             return
@@ -146,7 +146,7 @@ class StoreFile:
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-    """Device and inode of a file; None if it does not exist, as between two renames."""
+    """Device and inode of a file; None if it does not exist, as is possible between two renames."""
     try:
         status = path.stat()
     except OSError:

@@ -67,7 +67,7 @@ def test_restore_brings_back_the_moment_of_the_backup(folder, tmp_path, vectors)
         assert store.write([Upsert("new", vectors[5])])[0] == store.sequence
         assert store.get(["é7"])[0].document == '{"n": 7, "ñ": "é"}'
     report = verify(folder)
-    assert (report.items, report.damage) == (N + 1, "")
+    assert (report.items, report.snapshot_damage) == (N + 1, "")
     compact(folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "index"]
 
@@ -121,10 +121,10 @@ def test_folder_that_is_not_a_backup_or_not_empty_is_refused(folder, tmp_path):
         restore(folder, tmp_path / "x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(InvalidInputError, match="holds something; give a new folder"):
+    with pytest.raises(InvalidInputError, match="is not empty; give a new folder"):
         back_up(folder, tmp_path / "full")
     back_up(folder, tmp_path / "backup")
-    with pytest.raises(InvalidInputError, match="holds something else than an index"):
+    with pytest.raises(InvalidInputError, match="contains something other than an index"):
         restore(tmp_path / "backup", tmp_path / "full")
     (tmp_path / "backup" / BACKUP_FILE).write_text("[]")
     with pytest.raises(InvalidInputError, match="is not a backup"):
@@ -139,7 +139,7 @@ def test_exported_files_have_all_vectors_and_documents(folder, tmp_path, vectors
     assert np.array_equal(np.load(tmp_path / "out" / VECTORS_FILE), vectors)
     lines = (tmp_path / "out" / ITEMS_FILE).read_text("utf-8").splitlines()
     assert json.loads(lines[7]) == {"_id": "é7", "document": {"n": 7, "ñ": "é"}}
-    with pytest.raises(InvalidInputError, match="is there already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         export(folder, tmp_path / "out")
 
 
@@ -212,5 +212,5 @@ def test_ensure_index_creates_an_empty_index_once(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["index"]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
-    with pytest.raises(InvalidInputError, match="holds something else than an index"):
+    with pytest.raises(InvalidInputError, match="contains something other than an index"):
         ensure_index(tmp_path / "other", PROFILE)

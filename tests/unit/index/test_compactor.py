@@ -99,7 +99,9 @@ def test_stop_kills_a_running_compaction(store, monkeypatch, tmp_path):
     slow = tmp_path / "slow"
     slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     slow.chmod(0o755)
-    monkeypatch.setattr("lensemble.index.maintenance.compactor._python", lambda: str(slow))
+    monkeypatch.setattr(
+        "lensemble.index.maintenance.compactor._python_interpreter", lambda: str(slow)
+    )
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
     compactor = Compactor(store.folder, 5, interval_s=0.05)
     compactor.start()

@@ -110,12 +110,12 @@ def test_index_in_a_read_only_folder_can_be_searched(tmp_path, monkeypatch):
 
 def test_folder_with_other_files_is_not_overwritten(tmp_path):
     (tmp_path / "precious.txt").write_text("x")
-    with pytest.raises(InvalidInputError, match="holds something else"):
+    with pytest.raises(InvalidInputError, match="contains something other"):
         write(tmp_path)
     assert (tmp_path / "precious.txt").exists()
     write(tmp_path / "index")
     (tmp_path / "index" / "notes.txt").write_text("x")
-    with pytest.raises(InvalidInputError, match="holds something else"):
+    with pytest.raises(InvalidInputError, match="contains something other"):
         write(tmp_path / "index")
     with pytest.raises(InvalidInputError, match="is not a folder"):
         write(tmp_path / "precious.txt")

@@ -223,7 +223,7 @@ def test_damaged_file_is_reported(store):
 def test_missing_existing_or_unknown_store_is_refused(tmp_path, store):
     with pytest.raises(InvalidInputError, match=r"no store\.sqlite in .*lensemble index build"):
         Store.open(tmp_path)
-    with pytest.raises(InvalidInputError, match="is there already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         Store.create(store.folder, PROFILE, 4)
     store._connection.execute("UPDATE state SET format = 99")
     with pytest.raises(InvalidInputError, match="has format 99; expected 4"):
