@@ -12,7 +12,11 @@ from lensemble_export.onnx import commands as onnx_commands
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns 0 if it succeeded, 1 if it failed."""
+    """Runs one command.
+
+    Returns:
+        The exit status: 0, or 1 if the command failed; the reason is then on standard error.
+    """
     parser = argparse.ArgumentParser(prog="python -m lensemble_export", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 

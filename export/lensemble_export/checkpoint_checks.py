@@ -50,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
-    """Checks architecture and weight files.
+    """Checks the architecture and the weight files.
 
     Args:
         folder: checkpoint in Hugging Face format.
@@ -66,7 +66,7 @@ def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
     _check_architecture(config)
     weights = sorted(path.name for path in folder.glob("*.safetensors"))
     if not weights:
-        raise InvalidInputError(_no_weights(folder), field="source")
+        raise InvalidInputError(_no_weights_message(folder), field="source")
     tensors: set[str] = set()
     for name in weights:
         try:
@@ -85,12 +85,12 @@ def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
     ]
     if missing_tensors:
         raise InvalidInputError(f"the weights lack {', '.join(missing_tensors)}", field="source")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        missing = sorted(set(read_json(index)["weight_map"].values()) - set(weights))
-        if missing:
+    weight_index = folder / "model.safetensors.index.json"
+    if weight_index.is_file():
+        missing_files = sorted(set(read_json(weight_index)["weight_map"].values()) - set(weights))
+        if missing_files:
             raise InvalidInputError(
-                f"weight files are missing: {', '.join(missing)}", field="source"
+                f"weight files are missing: {', '.join(missing_files)}", field="source"
             )
     return weights
 
@@ -140,21 +140,21 @@ def _check_architecture(config: dict[str, Any]) -> None:
             f"{', '.join(ARCHITECTURES)} (qwen3_vl)",
             field="source",
         )
-    numbers = config.get("text_config")
-    if not isinstance(numbers, dict) or not {"hidden_size", "vocab_size"} <= set(numbers):
+    text_config = config.get("text_config")
+    if not isinstance(text_config, dict) or not {"hidden_size", "vocab_size"} <= set(text_config):
         raise InvalidInputError(
             "config.json has no text_config with hidden_size and vocab_size", field="source"
         )
 
 
-def _no_weights(folder: Path) -> str:
+def _no_weights_message(folder: Path) -> str:
     pickles = [
         *sorted(path.name for path in folder.glob("*.bin")),
         *sorted(path.name for path in folder.glob("*.pt*")),
     ]
     message = f"no *.safetensors in {str(folder)!r}"
     if pickles:
-        message += f"; {', '.join(pickles)} would run code when loaded, and so is not read"
+        message += f"; {', '.join(pickles)} would run code when loaded; convert it to safetensors"
     return message
 
 
@@ -189,8 +189,8 @@ def _check_ids(tokens: dict[str, int], config: dict[str, Any]) -> None:
 
 
 def _check_not_forgeable(tokenizer: Tokenizer, tokens: dict[str, int]) -> None:
-    """Checks that a special token's name within a text is not encoded as the special token."""
-    tokenizer.encode_special_tokens = True  # encode their names as ordinary text
+    """Checks that the name of a special token in a text is not encoded as the special token."""
+    tokenizer.encode_special_tokens = True  # encode the names of special tokens as ordinary text
     forgeable = [
         token
         for token, id_ in tokens.items()

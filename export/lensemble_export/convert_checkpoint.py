@@ -1,7 +1,7 @@
-"""Converts a Hugging Face checkpoint to a serving checkpoint: checked, described, hashed.
+"""Converts a Hugging Face checkpoint to a serving checkpoint: checks it, and writes its profile.
 
-Only safetensors and JSON files are copied. Pickle files are refused, and no code from the
-checkpoint runs.
+Only weights in safetensors, JSON files and the chat template are copied. Pickle files are refused,
+and no code from the checkpoint runs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lensemble.checkpoint import content_hash, hash_files
-from lensemble.profile import FILE_NAME as PROFILE_FILE
 from lensemble.profile import Pooling, Profile, PromptProfile
 from lensemble_contract.errors import InvalidInputError
 from lensemble_export.checkpoint_checks import check_model, check_tokens, read_json
 from lensemble_export.image_profile import make_image_profile
+from lensemble_export.output_folder import check_output_folder
 
 REQUIRED_FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
 OPTIONAL_FILES = (
@@ -86,12 +86,12 @@ def convert_checkpoint(
 
     Args:
         source: folder in Hugging Face format, or a hub id such as `Qwen/Qwen3-VL-Embedding-2B`.
-        out: folder to write; must be missing or empty.
+        out: folder to write; it must be missing or empty.
         profile: name in `PROFILES`.
-        append_endoftext: whether `<|endoftext|>` ends the prompt; None as the profile has it.
-        min_pixels: smallest area of a resized picture; None as the profile has it.
-        max_pixels: largest area of a resized picture; None as the profile has it.
-        min_dimension: smallest Matryoshka length; None as the profile has it.
+        append_endoftext: whether `<|endoftext|>` ends the prompt; None takes the profile's default.
+        min_pixels: smallest area of a resized picture; None takes the profile's default.
+        max_pixels: largest area of a resized picture; None takes the profile's default.
+        min_dimension: smallest Matryoshka length; None takes the profile's default.
         report: called with one line per check.
         progress: whether to show progress bars.
 
@@ -105,16 +105,15 @@ def convert_checkpoint(
     """
     if profile not in PROFILES:
         raise InvalidInputError(f"{profile!r} is not one of {', '.join(PROFILES)}", field="profile")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInputError(f"{str(out)!r} is not an empty folder", field="out")
-    folder = _locate(source)
+    check_output_folder(out)
+    folder = _find_or_download(source)
     defaults = PROFILES[profile]
     if append_endoftext is not None:
         defaults = replace(defaults, append_endoftext=append_endoftext)
     config = read_json(folder / "config.json")
     weights = check_model(folder, config)
     dimension = config["text_config"]["hidden_size"]
-    shortest = _min_dimension(min_dimension, dimension, defaults)
+    shortest_dimension = _checked_min_dimension(min_dimension, dimension, defaults)
     report(f"weights: {len(weights)} safetensors files, {config['architectures'][0]}")
     tokens = check_tokens(folder, config, defaults.append_endoftext, report)
     image = make_image_profile(
@@ -134,7 +133,7 @@ def convert_checkpoint(
         model_id=source if not Path(source).exists() else Path(source).resolve().name,
         content_hash=content_hash(files),
         dimension=dimension,
-        min_dimension=shortest,
+        min_dimension=shortest_dimension,
         pooling=defaults.pooling,
         max_tokens=OFFICIAL_MAX_TOKENS,
         prompt=PromptProfile(
@@ -151,7 +150,7 @@ def convert_checkpoint(
     return result
 
 
-def _min_dimension(requested: int | None, dimension: int, defaults: ProfileDefaults) -> int:
+def _checked_min_dimension(requested: int | None, dimension: int, defaults: ProfileDefaults) -> int:
     if requested is None:
         return min(MATRYOSHKA_MIN_DIMENSION, dimension) if defaults.matryoshka else dimension
     if not defaults.matryoshka or not 1 <= requested <= dimension:
@@ -164,7 +163,8 @@ def _min_dimension(requested: int | None, dimension: int, defaults: ProfileDefau
     return requested
 
 
-def _locate(source: str) -> Path:
+def _find_or_download(source: str) -> Path:
+    """The folder of a checkpoint; a hub id is downloaded, or found in the hub's cache."""
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -188,8 +188,8 @@ def _locate(source: str) -> Path:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """Links weights, which are large and never change, where the file system allows it."""
-    if target.name != PROFILE_FILE and source.suffix == ".safetensors":
+    """Hard-links weights, which are large and never change, if the file system allows it."""
+    if source.suffix == ".safetensors":
         try:
             os.link(source.resolve(), target)
             return

@@ -1,4 +1,4 @@
-"""Chooses how pictures become patches, and checks the checkpoint's own image processor."""
+"""Chooses the pixel limits of a profile, and checks the checkpoint's own image processor."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def make_image_profile(
     max_pixels: int | None,
     report: Callable[[str], None],
 ) -> ImageProfile:
-    """Chooses how pictures become patches, and checks the checkpoint's own settings.
+    """Chooses the pixel limits, and checks that the other settings are those of Qwen3-VL.
 
     Args:
         config: content of the checkpoint's `preprocessor_config.json`.
         profile: name of the profile; `qwen3-vl-embedding` takes the official embedder's pixel
             limits, any other profile those of the checkpoint.
-        min_pixels: smallest area of a resized picture; None as the profile has it.
-        max_pixels: largest area of a resized picture; None as the profile has it.
-        report: called with the chosen limits and the checkpoint's.
+        min_pixels: smallest area of a resized picture; None takes the profile's default.
+        max_pixels: largest area of a resized picture; None takes the profile's default.
+        report: called with one line that has the chosen limits and the checkpoint's.
 
     Raises:
         InvalidInputError: The patch size is not Qwen3-VL's, mean or deviation is missing, or the
@@ -48,6 +48,7 @@ def make_image_profile(
                 field="source",
             )
     size = config.get("size") or {}
+    # Despite the names of their keys, these sizes are areas in pixels.
     own_min = config.get("min_pixels") or size.get("shortest_edge") or OFFICIAL_MIN_PIXELS
     own_max = config.get("max_pixels") or size.get("longest_edge") or OFFICIAL_MAX_PIXELS
     if profile == "qwen3-vl-embedding":
@@ -62,7 +63,8 @@ def make_image_profile(
         reason = "as requested"
     if not 0 < chosen_min <= chosen_max:
         raise InvalidInputError(
-            f"{chosen_min} to {chosen_max} pixels; expected a smallest and a larger area above 0",
+            f"{chosen_min} to {chosen_max} pixels; expected a smallest area above 0, and a largest "
+            "area that is not smaller",
             field="min_pixels",
         )
     report(

@@ -27,12 +27,12 @@ def add_command(commands: Any) -> None:
 def build_index_from_args(
     args: argparse.Namespace, *, plan: IndexPlan | None = None, fields: Sequence[str] = ()
 ) -> None:
-    """Embeds a corpus, writes an index, and prints how many items it holds.
+    """Embeds a corpus, writes an index, and prints its number of items.
 
     Args:
         args: `source`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`.
         plan: index plan; None chooses one by the number of items.
-        fields: document fields that get a database index, for filters.
+        fields: document fields that get an SQL index, for filters.
 
     Raises:
         LensembleError: An item cannot be embedded, or the index cannot be written.

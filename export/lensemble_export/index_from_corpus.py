@@ -1,6 +1,6 @@
 """Builds an index from a corpus or a folder of pictures, which it embeds in this process.
 
-`lensemble_corpus.entries` describes how a folder holds items.
+`lensemble_corpus.entries` describes the folders from which items can be read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 from lensemble_corpus.entries import find_entries
 
-# Items that are encoded at a time.
+# Number of items that are embedded at a time.
 _BLOCK_ITEMS = 16
 
 
@@ -63,7 +63,7 @@ def build_index(
         settings: checkpoint, precision, device.
         dimensions: Matryoshka length of the vectors; None for the profile's full length.
         plan: index plan; None chooses one by the number of items.
-        fields: document fields that get a database index, for filters.
+        fields: document fields that get an SQL index, for filters.
         skip_bad: whether to leave out items that cannot be embedded; otherwise one such item is an
             error, and nothing is written.
         progress: whether to show a progress bar.
@@ -113,7 +113,7 @@ def build_index(
         np.stack(list(vectors.values())),
         list(vectors),
         [json.dumps(documents[id_]) for id_ in vectors],
-        # The digests that `ingest` computes, so that it does not send these items again.
+        # The client computes the same digests, so it does not send these items again.
         digests=[digests[id_] for id_ in vectors],
         plan=plan,
         fields=fields,

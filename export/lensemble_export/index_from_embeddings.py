@@ -36,9 +36,9 @@ def index_embeddings(
     Args:
         source: folder of the embeddings.
         out: folder of the index; replaced if it exists.
-        id_field: field with a row's id; None takes the one that the folder's manifest names.
+        id_field: field with a row's id; None takes the field that the folder's manifest names.
         plan: index plan; None chooses one by the number of items.
-        fields: document fields that get a database index, for filters.
+        fields: document fields that get an SQL index, for filters.
 
     Returns:
         Number of items in the index.
@@ -64,8 +64,8 @@ def index_embeddings(
             )
         ids[id_] = number
         documents.append(document_text(row))
-    with tempfile.TemporaryFile(dir=_make_parent(out)) as scratch:
-        vectors = _load_vectors(source, manifest, scratch)
+    with tempfile.TemporaryFile(dir=_make_parent(out)) as temporary:
+        vectors = _load_vectors(source, manifest, temporary)
         if len(vectors) != len(documents):
             raise InvalidInputError(
                 f"{len(vectors)} vectors and {len(documents)} rows in {str(source)!r}; embed again",
@@ -108,16 +108,19 @@ def _make_parent(out: Path) -> Path:
 
 
 def _load_vectors(
-    source: Path, manifest: EmbeddingsManifest, scratch: IO[bytes]
+    source: Path, manifest: EmbeddingsManifest, temporary: IO[bytes]
 ) -> NDArray[np.float32]:
-    """The vectors (N, D) float32, mapped from a file: memory holds only what is accessed."""
+    """The vectors (N, D) float32, mapped from a file, so only what is accessed is in memory.
+
+    Vectors in Parquet are written to the temporary file first.
+    """
     if manifest.kind == "parquet":
         from lensemble_corpus import parquet_files
 
         for chunk in parquet_files.read_vectors(source / PARQUET):
-            scratch.write(chunk.tobytes())
-        scratch.flush()
-        return np.memmap(scratch, np.float32, "r").reshape(-1, manifest.dimension)
+            temporary.write(chunk.tobytes())
+        temporary.flush()
+        return np.memmap(temporary, np.float32, "r").reshape(-1, manifest.dimension)
     try:
         vectors: NDArray[np.float32] = np.load(source / NPY, mmap_mode="r")
         if vectors.dtype != np.float32 or vectors.shape[1:] != (manifest.dimension,):

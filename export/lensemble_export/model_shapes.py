@@ -3,9 +3,9 @@
 `tiny` is for tests. `emoji` is the shape of the demo's checkpoint. `small`, with about 100 million
 parameters, is for benchmarks on CPUs: it is large enough that arithmetic takes most of the time.
 
-The numbers of 2B, 4B and 8B come from the published `config.json` files of
-Qwen3-VL-{2B,4B,8B}-Instruct; the Embedding checkpoints have the same. With random weights these
-shapes are enough to measure speed and memory.
+The numbers of `2b`, `4b` and `8b` come from the published `config.json` files of
+Qwen3-VL-{2B,4B,8B}-Instruct; the Embedding checkpoints have the same numbers. Speed and memory can
+be measured with random weights in these shapes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 # Rows of the published token embedding: the tokenizer's 151,669 ids, rounded up.
 QWEN_VOCAB_SIZE = 151_936
 
-_TEXT_COMMON: dict[str, Any] = {
+_TEXT_PUBLISHED: dict[str, Any] = {
     "head_dim": 128,
     "num_key_value_heads": 8,
     "max_position_embeddings": 262_144,
@@ -33,7 +33,7 @@ _ROPE_64: dict[str, Any] = {
     "mrope_section": [12, 10, 10],  # adds up to half the head dimension
     "mrope_interleaved": True,
 }
-_VISION_SMALL: dict[str, Any] = {
+_VISION_2B_4B: dict[str, Any] = {
     "hidden_size": 1024,
     "depth": 24,
     "num_heads": 16,
@@ -111,29 +111,29 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "2b": {
         "text": {
-            **_TEXT_COMMON,
+            **_TEXT_PUBLISHED,
             "hidden_size": 2048,
             "num_hidden_layers": 28,
             "num_attention_heads": 16,
             "intermediate_size": 6144,
         },
-        "vision": {**_VISION_SMALL, "out_hidden_size": 2048},
+        "vision": {**_VISION_2B_4B, "out_hidden_size": 2048},
         "tie_word_embeddings": True,
     },
     "4b": {
         "text": {
-            **_TEXT_COMMON,
+            **_TEXT_PUBLISHED,
             "hidden_size": 2560,
             "num_hidden_layers": 36,
             "num_attention_heads": 32,
             "intermediate_size": 9728,
         },
-        "vision": {**_VISION_SMALL, "out_hidden_size": 2560},
+        "vision": {**_VISION_2B_4B, "out_hidden_size": 2560},
         "tie_word_embeddings": True,
     },
     "8b": {
         "text": {
-            **_TEXT_COMMON,
+            **_TEXT_PUBLISHED,
             "hidden_size": 4096,
             "num_hidden_layers": 36,
             "num_attention_heads": 32,

@@ -1,7 +1,7 @@
 """Writes a checkpoint with the real architecture and random weights, in Hugging Face format.
 
-Weights are drawn one tensor at a time and written one file at a time. Memory holds one file and not
-the model, so a small machine can make an 8B checkpoint.
+Weights are drawn one tensor at a time and written one file at a time. Only one file is in memory at
+a time, so a small machine can make an 8B checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from lensemble_contract.errors import InvalidInputError
 from lensemble_export.model_shapes import SHAPES
+from lensemble_export.output_folder import check_output_folder
 from lensemble_export.tokenizer import save_tokenizer, train_tokenizer
 
 MAX_FILE_BYTES = 2 * 1024**3
@@ -75,8 +76,7 @@ def write_random_checkpoint(
     """
     if shape not in SHAPES:
         raise InvalidInputError(f"{shape!r} is not one of {', '.join(SHAPES)}", field="shape")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInputError(f"{str(folder)!r} is not an empty folder", field="folder")
+    check_output_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(
         min(SHAPES[shape]["text"]["vocab_size"], 8192),
@@ -104,13 +104,13 @@ def make_config(shape: str, ids: dict[str, int]) -> Qwen3VLConfig:
 
     Args:
         shape: name in `model_shapes.SHAPES`.
-        ids: special token -> id.
+        ids: token -> id, with all special tokens.
     """
-    numbers = SHAPES[shape]
+    sizes = SHAPES[shape]
     config = Qwen3VLConfig(
-        text_config={**numbers["text"], "tie_word_embeddings": numbers["tie_word_embeddings"]},
-        vision_config=numbers["vision"],
-        tie_word_embeddings=numbers["tie_word_embeddings"],
+        text_config={**sizes["text"], "tie_word_embeddings": sizes["tie_word_embeddings"]},
+        vision_config=sizes["vision"],
+        tie_word_embeddings=sizes["tie_word_embeddings"],
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],

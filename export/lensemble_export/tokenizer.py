@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE tokenizer with Qwen's special tokens, for checkpoints without weights.
+"""Trains a byte-level BPE tokenizer with Qwen's special tokens, for checkpoints of other shapes.
 
 It has Qwen2's normalizer and splitting rule, Qwen's special tokens in Qwen's order, and a
 vocabulary of any size. It learns its merges from a short English and Spanish text and from the
@@ -28,7 +28,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from lensemble.preprocess.prompt import ENDOFTEXT, IM_END
 
-# In the order of the published checkpoints, where the first has the id 151,643.
+# In the order of the published checkpoints, whose first special token has the id 151,643.
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

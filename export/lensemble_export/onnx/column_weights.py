@@ -1,8 +1,8 @@
-"""Linear layers whose weight is stored transposed, so that an exported graph holds it once.
+"""Linear layers whose weight is stored transposed, so that the exporter keeps it only once.
 
-`MatMul` multiplies by a weight (inputs, outputs), and PyTorch stores (outputs, inputs). Otherwise
-the exporter would transpose the weight of each linear layer without bias and keep both forms in
-memory, which doubles a large model.
+The operator `MatMul` multiplies by a weight of shape (inputs, outputs), but PyTorch stores it as
+(outputs, inputs). Without this module the exporter would transpose the weight of each linear layer
+without bias, and keep both forms in memory, which doubles the memory of a large model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class ColumnLinear(nn.Module):
     """A `OneDnnLinear` without bias and GELU, with its weight transposed.
 
     Args:
-        linear: layer whose weight is taken over; it cannot be used afterwards.
+        linear: layer from which the weight is taken; it cannot be used afterwards.
     """
 
     weight: torch.Tensor
@@ -37,7 +37,7 @@ class ColumnLinear(nn.Module):
 
 
 def transpose_weights(model: nn.Module) -> None:
-    """Replaces all linear layers without bias and GELU, in place, one weight at a time.
+    """Replaces all linear layers without bias and GELU by `ColumnLinear`, in place, one at a time.
 
     Args:
         model: model with fused layers whose weights are not reordered for oneDNN.

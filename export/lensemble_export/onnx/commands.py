@@ -36,13 +36,14 @@ def add_commands(commands: Any) -> None:
 def _export(args: argparse.Namespace) -> None:
     from lensemble.checkpoint import Checkpoint
     from lensemble.settings import Settings
-    from lensemble_export.onnx.export_graphs import check_target, export_graphs
+    from lensemble_export.onnx.export_graphs import export_graphs
     from lensemble_export.onnx.quantize import quantize
+    from lensemble_export.output_folder import check_output_folder
 
     checkpoint = Checkpoint.open(args.checkpoint)
     out = Settings(checkpoint=args.checkpoint, onnx=args.out).graphs
     if args.dtype == "int8":
-        check_target(out)
+        check_output_folder(out)
         with TemporaryDirectory(dir=out.parent) as folder:
             graphs = quantize(export_graphs(checkpoint, Path(folder) / "fp32"), out)
     else:

@@ -1,8 +1,8 @@
 """Exports a serving checkpoint as a folder of ONNX graphs, and checks them.
 
 `torch.onnx` traces the layers that are served (`lensemble.encoder.pytorch.fused_layers`) once, with
-dynamic sizes. Weights are files of their own beside the graphs, because a protobuf message holds at
-most 2 GB.
+dynamic sizes. Weights are in files of their own beside the graphs, because a protobuf message can
+have at most 2 GB.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from lensemble.encoder.synthetic_items import synthetic_mix
 from lensemble_contract.errors import InvalidInputError
 from lensemble_export.onnx.column_weights import transpose_weights
 from lensemble_export.onnx.towers import TextGraph, VisionGraph
+from lensemble_export.output_folder import check_output_folder
 
 # `torch.onnx` writes this opset without a conversion, and ONNX Runtime supports it since 1.14.
 # Opset 23, which has RMSNormalization, gave graphs that were no faster.
 OPSET = 18
 
-# Name -> precision of the weights. Weights in 8 bits are made from fp32 (`quantize`).
+# Name -> precision of the weights. `quantize` makes weights in 8 bits from graphs in fp32.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Packages whose versions are recorded with the graphs.
@@ -42,11 +43,11 @@ _PATCHES_PER_TOKEN = 4
 
 
 def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> ExportedGraphs:
-    """Exports both towers; memory holds all weights once, and one of them twice.
+    """Exports both towers; all weights are in memory once, and one weight at a time is there twice.
 
     Args:
         checkpoint: the serving checkpoint.
-        out: folder to write; must be missing or empty.
+        out: folder to write; it must be missing or empty.
         dtype: name in `DTYPES`.
 
     Returns:
@@ -57,12 +58,12 @@ def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Exp
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"{dtype!r}; expected one of {', '.join(DTYPES)}", field="dtype")
-    check_target(out)
+    check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     encoder = TorchEngine.load_for_export(checkpoint, DTYPES[dtype])
     transpose_weights(encoder.model)
-    # The exporter fixes each size that is 1 in the example. So the example has two of each item,
-    # and below two pooled rows per item.
+    # If a size is 1 in the example inputs, the exporter makes it a constant. So the example has
+    # every item twice.
     packed = encoder.pack(synthetic_mix(encoder.input_spec) * 2)
     pictures = range(len(packed.grid_thw))
     vision = VisionGraph(encoder)
@@ -71,30 +72,20 @@ def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Exp
         vision_outputs = [output.numpy() for output in vision(*_tensors(inputs))]
     metadata = {"profile": checkpoint.profile.hash, "model_id": checkpoint.profile.model_id}
     metadata |= {f"version_{name}": version(name) for name in _RECORDED_PACKAGES}
-    _write(vision, inputs, _vision_dims(inputs), ("visual", "deepstack"), out / VISION, metadata)
+    _export(vision, inputs, _vision_dims(inputs), ("visual", "deepstack"), out / VISION, metadata)
     del vision
-    encoder.model.visual = nn.Identity()  # frees the weights that are written
+    encoder.model.visual = nn.Identity()  # frees the weights that have been written
     inputs = graph_inputs.text_inputs(packed, encoder.profile, *vision_outputs)
-    for name in ("pool_rows", "pool_weights"):
+    for name in ("pool_rows", "pool_weights"):  # for the same reason, two pooled rows per item
         inputs[name] = np.pad(inputs[name], ((0, 0), (0, 1)))
-    _write(TextGraph(encoder), inputs, _text_dims(), ("embedding",), out / TEXT, metadata)
+    _export(TextGraph(encoder), inputs, _text_dims(), ("embedding",), out / TEXT, metadata)
     return check_and_describe(
         out, checkpoint.profile.hash, str(DTYPES[dtype]).removeprefix("torch.")
     )
 
 
-def check_target(out: Path) -> None:
-    """Checks that a folder is missing or empty.
-
-    Raises:
-        InvalidInputError: The folder is not empty.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidInputError(f"{str(out)!r} is not empty; expected a new folder", field="out")
-
-
 def check_and_describe(folder: Path, profile: str, precision: str) -> ExportedGraphs:
-    """Checks the graphs in a folder with ONNX' own checker, and writes their description.
+    """Checks the graphs in a folder with the checker of ONNX, and writes their description.
 
     Args:
         folder: folder with both graphs.
@@ -146,7 +137,7 @@ def _tensors(inputs: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in inputs.values())
 
 
-def _write(
+def _export(
     module: nn.Module,
     inputs: Mapping[str, Any],
     dims: Mapping[str, dict[int, Any]],
@@ -178,7 +169,7 @@ def _write(
             opset_version=OPSET,
             input_names=[*inputs],
             output_names=[*outputs],
-            dynamic_shapes=shapes,  # for the names of the sizes
+            dynamic_shapes=shapes,  # gives the dynamic sizes their names
             external_data=True,
             verbose=False,
         )

@@ -1,8 +1,8 @@
 """Quantizes graphs to 8 bits, with a scale for each row of the inputs of a matrix product.
 
 ONNX Runtime's own dynamic quantization uses one scale for all rows of a call, so an item's vector
-would depend on the items beside it. With a scale for each row it does not, and it is nearer to
-fp32. Weights have a scale for each column. Both are symmetric.
+would depend on the other items of its batch. With a scale for each row, it does not, and it is
+nearer to the fp32 vector. Weights have a scale for each column. Both quantizations are symmetric.
 
 `MatMulInteger` sums exactly in 32 bits, so a row has the same result in any batch.
 """
@@ -21,13 +21,14 @@ from lensemble_export.onnx.export_graphs import check_and_describe
 
 # Largest absolute value of a quantized number.
 _MAX_STEPS = 127
-# Zero point of the inputs. They are unsigned and the weights signed, because that is what the CPUs'
-# instructions multiply.
+# Zero point of the inputs. Inputs are unsigned and weights are signed, because the instructions of
+# CPUs multiply numbers of these types.
 _INPUT_ZERO = 128
 # Lower bound of the largest absolute value in a row or column, which avoids a scale of zero.
 _MIN_LARGEST = 1e-12
-# Smaller weights stay in fp32: quantizing their inputs takes longer than it saves.
-_MIN_WEIGHT_NUMBERS = 1 << 14
+# Weights with fewer elements stay in fp32, because quantizing their inputs takes longer than the
+# product in 8 bits saves.
+_MIN_WEIGHT_ELEMENTS = 1 << 14
 
 
 def quantize(graphs: ExportedGraphs, out: Path) -> ExportedGraphs:
@@ -49,7 +50,7 @@ def quantize(graphs: ExportedGraphs, out: Path) -> ExportedGraphs:
 
 
 def quantize_products(model: ir.Model) -> int:
-    """Replaces every product with a constant weight, in place.
+    """Replaces every matrix product of inputs and a constant weight by one in 8 bits, in place.
 
     Args:
         model: model that `torch.onnx` exported; its products are `Gemm` and `MatMul` nodes.
@@ -60,7 +61,7 @@ def quantize_products(model: ir.Model) -> int:
     replaced = 0
     for node in [*model.graph]:
         weight = _constant_weight(node)
-        if weight is None or weight.size < _MIN_WEIGHT_NUMBERS:
+        if weight is None or weight.size < _MIN_WEIGHT_ELEMENTS:
             continue
         _replace_product(model.graph, node, weight)
         replaced += 1
@@ -73,7 +74,7 @@ def quantize_products(model: ir.Model) -> int:
 
 
 def _constant_weight(node: ir.Node) -> NDArray[np.float32] | None:
-    """The weight (K, N) of a product with a constant; None for any other node."""
+    """The weight (K, N) of a matrix product with a constant weight; None for any other node."""
     if node.op_type not in ("Gemm", "MatMul") or node.domain:
         return None
     constant = node.inputs[1].const_value if node.inputs[1] is not None else None

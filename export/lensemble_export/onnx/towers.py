@@ -1,8 +1,8 @@
-"""The two towers as modules that can be exported: tensors in, tensors out, no branches.
+"""The two towers as modules that can be exported: they take and return tensors, without branches.
 
-Everything that depends on sizes is passed as indices (`lensemble.encoder.attention_table`,
-`lensemble.encoder.packing`). So one graph takes any number of items and pictures of any size in one
-packed row, without leaks between them.
+Everything that depends on the sizes of the items is passed as indices
+(`lensemble.encoder.attention_table`, `lensemble.encoder.packing`). So one graph takes any number of
+items, and pictures of any size, in one packed row, without leaks between them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 
 class VisionGraph(nn.Module):
-    """The vision tower: makes visual tokens and DeepStack features of the patches of pictures.
+    """The vision tower: turns patches of pictures into visual tokens and DeepStack features.
 
     Args:
         encoder: engine with fused layers whose weights are not reordered for oneDNN.
@@ -59,20 +59,20 @@ class VisionGraph(nn.Module):
         visual = self.visual
         table = AttentionTable(queries, keys, seen, back)
         hidden = visual.patch_embed(patches)
-        places = (visual.pos_embed(interp_indices) * interp_weights[:, :, None]).sum(1)
-        hidden = hidden + places.to(hidden.dtype)
+        positions = (visual.pos_embed(interp_indices) * interp_weights[:, :, None]).sum(1)
+        hidden = hidden + positions.to(hidden.dtype)
         rotation = visual.rotary_pos_emb(hidden, position_ids)
         features = []
         for n, block in enumerate(visual.blocks):
             hidden = block(hidden, table, position_embeddings=rotation)
             if n in visual.deepstack_visual_indexes:
-                place = visual.deepstack_visual_indexes.index(n)
-                features.append(visual.deepstack_merger_list[place](hidden))
+                number = visual.deepstack_visual_indexes.index(n)
+                features.append(visual.deepstack_merger_list[number](hidden))
         return visual.merger(hidden).float(), torch.stack(features).float()
 
 
 class TextGraph(nn.Module):
-    """The text tower: makes unit vectors of the tokens of items.
+    """The text tower: turns the tokens of items into unit vectors.
 
     Args:
         encoder: engine, as for `VisionGraph`.
@@ -126,14 +126,14 @@ class TextGraph(nn.Module):
         table = AttentionTable(queries, keys, seen, back)
         tokens = text.embed_tokens(input_ids)
         visual, deepstack = visual.to(tokens.dtype), deepstack.to(tokens.dtype)
-        none = torch.zeros_like(tokens[:1])
+        zero_row = torch.zeros_like(tokens[:1])  # `visual_index` 0 takes this row
         is_visual = (visual_index > 0)[:, None]
-        hidden = torch.where(is_visual, torch.cat([none, visual])[visual_index], tokens)
+        hidden = torch.where(is_visual, torch.cat([zero_row, visual])[visual_index], tokens)
         rotation = self._rotation(position_ids, hidden.dtype)
         for n, layer in enumerate(text.layers):
             hidden = layer(hidden[None], rotation, table)[0]
             if n < deepstack.shape[0]:
-                hidden = hidden + torch.cat([none, deepstack[n]])[visual_index]
+                hidden = hidden + torch.cat([zero_row, deepstack[n]])[visual_index]
         hidden = text.norm(hidden).float()
         pooled = (hidden[pool_rows] * pool_weights[..., None]).sum(1)
         length: Any = dimensions.item()  # `int(...)` would make it a constant of the graph
@@ -143,7 +143,7 @@ class TextGraph(nn.Module):
         return nn.functional.normalize(pooled, p=2.0, dim=-1)
 
     def _rotation(self, position_ids: torch.Tensor, dtype: torch.dtype) -> Rotation:
-        """The rotation that `fused_layers.Rotary` computes, but without writing in place."""
+        """The same rotation as `fused_layers.Rotary` computes, but without writing in place."""
         angles = position_ids[self.axes].t().float() * self.frequencies  # (L, head_dim / 2)
         cos, sin = angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -1,4 +1,4 @@
-"""Synthetic items on which graphs must agree with the reference; the same ones every time."""
+"""Synthetic items for which graphs and reference must give the same vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lensemble.encoder.input_spec import InputSpec
 from lensemble.preprocess.features import Features
 from lensemble_contract import contract
 
-# Tokens of a short and of a long text.
+# Number of tokens of a short and of a long text.
 _SHORT, _LONG = 6, 700
 # Height and width of pictures, in patches.
 _PICTURE_SIZES = {
@@ -17,14 +17,14 @@ _PICTURE_SIZES = {
     "portrait": (22, 10),
     "landscape": (10, 30),
     "thin": (2, 40),
-    "least": (2, 2),
+    "smallest": (2, 2),
 }
-# Tokens of the prompt before an item's content, and as many after it.
+# Number of the prompt's tokens before an item's content, and also after it.
 _PROMPT_TOKENS = 4
 
 
 def make_cases(input_spec: InputSpec, seed: int = 0) -> dict[str, list[Features]]:
-    """Makes the cases: each is a list of items that are encoded together.
+    """Makes the cases, each a list of items that are encoded together; equal for an equal seed.
 
     Args:
         input_spec: the sizes and token ids of the model.
@@ -49,13 +49,13 @@ def make_cases(input_spec: InputSpec, seed: int = 0) -> dict[str, list[Features]
         "picture with text": [both],
         "several pictures": [several],
         "all together": mixed,
-        "all together, turned around": mixed[::-1],
+        "all together, in reverse order": mixed[::-1],
         "33 items": [make.item(n % 7, [(6, 8)] * (n % 3)) for n in range(33)],
     }
 
 
 class _ItemMaker:
-    """Makes items with random token ids and pixels, all with the same prompt."""
+    """Makes items with random token ids and pixels, and with the same prompt."""
 
     def __init__(self, input_spec: InputSpec, seed: int) -> None:
         self._spec, self._rng = input_spec, np.random.default_rng(seed)

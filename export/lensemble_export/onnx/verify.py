@@ -24,8 +24,8 @@ from lensemble.settings import Settings
 from lensemble_export.onnx.reference import Reference
 from lensemble_export.onnx.verification_cases import make_cases
 
-# Precision -> cosine that every vector must reach. For 8 bits this only excludes gross errors; what
-# they cost in retrieval is measured with a dataset.
+# Precision -> cosine that every vector must reach. For 8 bits the limit only excludes gross errors;
+# a dataset is needed to measure how much worse retrieval is.
 MIN_COSINE = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.999, "int8": 0.9}
 
 
@@ -59,8 +59,8 @@ def verify_graphs(
         report: called with each line of a table.
 
     Returns:
-        `precision`; `min_cosine` and `max_abs_diff` over both references; the numbers of `cases`
-        and `items`; and `passed`, whether `min_cosine` is high enough.
+        `precision`; `min_cosine` and `max_abs_diff`, over both references; `cases` and `items`,
+        numbers of them; and `passed`, whether `min_cosine` is high enough.
 
     Raises:
         LensembleError: An item could not be encoded.
