@@ -39,7 +39,7 @@ def generate(target: Path) -> None:
     """Writes the generated modules into a folder.
 
     Args:
-        target: The folder; it is made if it is missing.
+        target: The folder; created if missing.
     """
     sources = sorted(path for path in (PACKAGE / "_async").glob("*.py") if path.stem != "__init__")
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +51,8 @@ def generate(target: Path) -> None:
     (target / "__init__.py").write_text(HEADER.format(name="") + summary)
     for name, text in generated.items():
         (target / name).write_text(HEADER.format(name=name) + text)
-    # The imports sort differently under the other names. `make lint` reports what is left.
+    # Under the other names the imports have another order, which ruff repairs here. `make lint`
+    # reports what ruff cannot repair.
     for command in (["check", "--fix", "--exit-zero"], ["format"]):
         subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--quiet", "--config", CONFIG, target],
@@ -60,7 +61,7 @@ def generate(target: Path) -> None:
 
 
 def outdated() -> list[str]:
-    """Returns the names of generated modules that are missing, too many or not up to date."""
+    """Returns the names of generated modules that are missing, superfluous or out of date."""
     current = PACKAGE / "_sync"
     with tempfile.TemporaryDirectory(dir=PACKAGE.parent) as folder:
         fresh = Path(folder) / "_sync"

@@ -25,9 +25,9 @@ MetricValues: TypeAlias = Mapping[tuple[str, str], float]
 def add_command(commands: Commands) -> None:
     """Adds `lensemble status`."""
     status = commands.add_parser(
-        "status", help="say which models are ready, and how much work they have"
+        "status", help="print which models are ready, and how much work they have"
     )
-    status.add_argument("--watch", action="store_true", help="print it repeatedly, until Ctrl-C")
+    status.add_argument("--watch", action="store_true", help="print this repeatedly, until Ctrl-C")
     status.add_argument("--every", type=float, default=2.0, help="seconds between two readings")
     status.add_argument(
         "--metrics", default=METRICS_URL, help=f"URL of Triton's metrics (default: {METRICS_URL})"

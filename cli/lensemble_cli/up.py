@@ -162,7 +162,7 @@ def _announce(
 
 
 def _watch(supervisor: Supervisor, gateway: GatewayServer | None) -> int:
-    """Starts a gateway that ended again; returns the exit status if restarts have not helped.
+    """Restarts the gateway whenever it ends. Returns the exit status when restarts do not help.
 
     That is the case if the supervisor gives up the server, or the gateway has ended too often.
     """

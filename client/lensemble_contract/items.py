@@ -27,7 +27,7 @@ Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
 Rows: TypeAlias = dict[str, np.ndarray[Any, Any]]
 
 _NUMPY_DTYPES = {"INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "FP32": np.float32}
-# Modes of Pillow that a PNG can hold. It has no CMYK, for instance.
+# Modes of Pillow that can be stored as PNG. CMYK, for instance, cannot.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
 
 
@@ -101,7 +101,8 @@ class Record:
             *item.images,
         ]
         digest = hashlib.sha256()
-        for part in parts:  # with its length, so that different parts never give the same bytes
+        # Lengths are included, so that different lists of parts never give the same bytes.
+        for part in parts:
             digest.update(len(part).to_bytes(8, "little") + part)
         return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Certificates in a folder, under the file names that Kubernetes gives to a TLS secret.
+"""Finds certificates in a folder. The file names are those of a TLS secret in Kubernetes.
 
 - `ca.crt`: certificates of the authorities to trust. Without it, those of the system are trusted.
 - `tls.crt`, `tls.key`: the certificate of the client or server that uses the folder, followed by

@@ -41,7 +41,7 @@ class EmbeddingsManifest:
         kind: `npy` or `parquet`.
         count: Number of rows with a vector.
         failed: Number of rows without one.
-        id_field: Field that holds a row's id.
+        id_field: Field with a row's id.
         content: SHA-256 over the rows, in order, and over the place of each vector in the journal.
         format: Version of the folder's layout.
     """

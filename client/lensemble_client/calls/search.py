@@ -19,7 +19,7 @@ from lensemble_contract.items import Item, Rows, to_rows
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """The conditions of a search, whatever the query is.
+    """The conditions of a search, for any kind of query.
 
     Attributes:
         top_k: Largest number of hits, 1 to `contract.MAX_TOP_K`.

@@ -146,7 +146,7 @@ class HttpTransport:
         self._loop = asyncio.new_event_loop()
         thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
         thread.start()
-        # Also stops the thread when the transport is garbage-collected without `close`.
+        # The finalizer also stops the thread if the transport is garbage-collected without `close`.
         self._finalizer = weakref.finalize(self, _close, self._transport, self._loop, thread)
 
     def infer(

@@ -68,7 +68,7 @@ def request_inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
     for tensor in model.inputs:
         if tensor.name in rows:
             array = rows[tensor.name]
-            # config.pbtxt calls this type STRING, the protocol calls it BYTES.
+            # config.pbtxt calls this type STRING, and the protocol calls it BYTES.
             dtype = "BYTES" if tensor.dtype == "STRING" else tensor.dtype
             value = triton.InferInput(tensor.name, list(array.shape), dtype)
             _fill(value, array, tensor)
@@ -79,7 +79,7 @@ def request_inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:
 def _fill(value: Any, array: NDArray[Any], tensor: contract.Tensor) -> None:
     try:
         value.set_data_from_numpy(array)
-    except Exception as error:  # the only class that tritonclient raises
+    except Exception as error:  # tritonclient has no narrower class for this
         raise InvalidInputError(
             f"an array of {array.dtype}; expected {tensor.dtype}", field=tensor.name
         ) from error
