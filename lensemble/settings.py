@@ -236,7 +236,7 @@ class Settings(SettingsBase):
 
     @property
     def embedders(self) -> tuple[str, ...]:
-        """Embedders that are served beside the native one, of `contract.EMBEDDER_MODELS`."""
+        """Names of the embedders that are served beside the native one."""
         models = {contract.HYBRID: self.sentence, contract.CLIP_EMBEDDER: self.clip}
         return tuple(name for name, model in models.items() if model is not None)
 

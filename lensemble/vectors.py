@@ -1,7 +1,7 @@
 """Vectors as NumPy arrays: their type, unit length, and cutting.
 
-The encoder normalizes tensors on their device (`encoder/pooling.py`); everything after it uses the
-functions here.
+The encoder normalizes and cuts its vectors with PyTorch (`encoder/pooling.py`); everything after it
+uses the functions here.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from lensemble.preprocess.decode_picture import apply_exif_orientation, decode_r
 from lensemble_contract import contract
 from lensemble_contract.items import Item
 
-# Pixels. Larger pictures are reduced, because chat models do not see more, and sending more bytes
-# takes longer.
+# Pixels. Pictures with a longer side are reduced, because chat models see no more of them, and
+# sending more bytes takes longer.
 LONGEST_SIDE = 1536
 # Pillow's default is 75.
 JPEG_QUALITY = 90

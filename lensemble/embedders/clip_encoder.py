@@ -134,7 +134,7 @@ class ClipEncoder:
     def _encode_texts(self, texts: Sequence[NDArray[np.int32]]) -> Vector:
         """Ids (T,) each -> (N, D) float32, unit length."""
         longest = max(map(len, texts))
-        # Padded with each text's last token, because the model takes the first end token.
+        # A text is padded with its last token, the end token: the model pools at the first one.
         ids = np.stack([np.pad(text, (0, longest - len(text)), mode="edge") for text in texts])
         is_token = np.arange(longest) < np.array([len(text) for text in texts])[:, None]
         out = self._model.get_text_features(

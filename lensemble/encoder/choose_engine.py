@@ -72,7 +72,7 @@ def _load_onnx(checkpoint: Checkpoint, settings: Settings, device: str) -> Engin
 
 
 def _faster_engine(torch_engine: Engine, checkpoint: Checkpoint, settings: Settings) -> Engine:
-    """Returns ONNX Runtime's engine if it gives the same vectors faster, and else PyTorch's."""
+    """Returns ONNX Runtime's engine if it gives the same vectors faster, otherwise PyTorch's."""
     if settings.onnx is None and not settings.graphs.is_dir():
         return torch_engine
     try:

@@ -72,7 +72,7 @@ class TowerTimer:
             self._marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Returns the seconds between neighbouring marks; call it once the results are there."""
+        """Returns the seconds between neighbouring marks; to be called when the pass has ended."""
         difference: Callable[[Any, Any], float] = (
             (lambda start, end: start.elapsed_time(end) / 1000)
             if self._on_gpu

@@ -20,8 +20,9 @@ from lensemble.preprocess.features import Features
 def mrope_positions(item: Features, spec: InputSpec) -> NDArray[np.int64]:
     """Computes the time, height and width positions of one item's tokens.
 
-    A text token advances all three by one. Within a picture of h x w tokens, time stands still,
-    and height and width count its rows and columns; the text after it continues max(h, w) later.
+    A text token advances all three by one. Within a picture of h x w tokens, the time position
+    stays the same, and height and width count its rows and columns. The text after it continues
+    max(h, w) behind the position at which the picture began.
     Source: Transformers `Qwen3VLModel.get_rope_index`.
 
     Args:
@@ -62,7 +63,7 @@ class PatchPositions(NamedTuple):
     interp_weights: torch.Tensor
 
 
-# Concatenated before those of the pictures, so that there is always something to concatenate.
+# Put before the positions of pictures, because `torch.cat` needs at least one tensor.
 NO_PATCH_POSITIONS = PatchPositions(
     torch.empty(0, 2, dtype=torch.int64), torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 4)
 )

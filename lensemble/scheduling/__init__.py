@@ -1,1 +1,1 @@
-"""When a request is encoded, when it is refused, and when it is dropped."""
+"""Decides when a request is encoded, refused, or dropped because its deadline has passed."""

@@ -1,1 +1,1 @@
-"""The work of the Triton models: one module for each model, without Triton."""
+"""The work of the Triton models, without Triton: one module for each model, and what they share."""

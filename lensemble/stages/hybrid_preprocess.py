@@ -21,7 +21,7 @@ class HybridPreprocessStage(Stage[Item, ChatInput]):
     model = contract.HYBRID_PREPROCESS
 
     def __init__(self, settings: Settings, device: str) -> None:
-        pass
+        pass  # this stage has no model and depends on no setting
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""

@@ -108,7 +108,7 @@ class LaneStage(Stage[Row, Result]):
         """Does maintenance for which there is time while no request waits."""
 
     def copied(self, row: Row) -> Row:
-        """The row in memory of its own; Triton frees the memory of a request's tensors."""
+        """A copy of the row, because Triton frees the memory of a request's tensors."""
         raise NotImplementedError
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,7 +75,8 @@ class StoreStage(Stage[StoreRow, StoreResult]):
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._store: Store | None = None
-        self._checked_dimension = 0  # the rows of the current call were checked for it
+        # The length of vectors for which `read` checked the rows of the current call.
+        self._checked_dimension = 0
         self._compactor: Compactor | None = None
         if settings.index is None:
             return
@@ -110,11 +110,12 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         decoded = [_decoded(id_, contract.ID.name) for id_ in ids]
         if operation == contract.UPSERT:
             return self._upserts(rows, decoded, parameters)
-        make_row: Callable[[str], StoreRow] = Delete
-        if operation == contract.GET:
-            make_row = functools.partial(ReadOperation, operation)
         return [
-            id_ if isinstance(id_, LensembleError) else self._checked(make_row(id_))
+            id_
+            if isinstance(id_, LensembleError)
+            else self._checked(
+                Delete(id_) if operation == contract.DELETE else ReadOperation(operation, id_)
+            )
             for id_ in decoded
         ]
 

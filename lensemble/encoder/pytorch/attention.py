@@ -64,8 +64,8 @@ def packed_attention(
             attribute.
         cu_seq_lens_q: (S + 1,) int32, the first token of each segment, and L. Tokens before the
             first segment are the shared prefix of all segments (only in causal attention, and not
-            on the varlen kernel). In ONNX graphs an `AttentionTable`, which needs no other
-            argument.
+            on the varlen kernel). For ONNX graphs it is an `AttentionTable`, and then `is_causal`
+            and `max_length_q` are not used.
         max_length_q: length of the longest segment.
 
     Returns:

@@ -53,7 +53,7 @@ class TritonModel:
             return self._answer([read_request(self._stage, each) for each in requests], start)
 
     def close(self) -> None:
-        """Answers what still waits, then closes the stage."""
+        """Closes the stage."""
         self._stage.close()
 
     def _answer(self, requests: Sequence[ModelRequest], start: float) -> list[Any]:
