@@ -82,7 +82,7 @@ def test_work_is_cancelled_when_the_caller_disconnects():
     asyncio.run(run())
 
 
-def test_unexpected_failure_is_500_with_an_id_and_without_its_text(caplog):
+def test_unexpected_failure_is_500_with_an_id_and_without_the_exceptions_text(caplog):
     async def send():
         triton = FakeTriton()
         triton.error = RuntimeError("INSIDE")

@@ -186,24 +186,26 @@ def type_name(value):
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
-def same(left, right):
+def is_equal(left, right):
     return type_name(left) == type_name(right) and left == right
 
 
-def leaf(value, operator, operand):
-    """Whether a value fits one condition, written after the table in docs/index.md alone."""
+def matches_leaf(value, operator, operand):
+    """Whether a value matches one condition, written after the table in docs/index.md alone."""
     if operator == "$eq":
-        return value is not MISSING and not isinstance(value, list | dict) and same(value, operand)
+        return (
+            value is not MISSING and not isinstance(value, list | dict) and is_equal(value, operand)
+        )
     if operator == "$in":
-        return any(leaf(value, "$eq", element) for element in operand)
+        return any(matches_leaf(value, "$eq", element) for element in operand)
     if operator == "$ne":
-        return not leaf(value, "$eq", operand)
+        return not matches_leaf(value, "$eq", operand)
     if operator == "$nin":
-        return not leaf(value, "$in", operand)
+        return not matches_leaf(value, "$in", operand)
     if operator == "$exists":
         return (value is not MISSING and value is not None) == operand
     if operator == "$contains":
-        return isinstance(value, list) and any(same(element, operand) for element in value)
+        return isinstance(value, list) and any(is_equal(element, operand) for element in value)
     if value is MISSING or type_name(value) != type_name(operand):
         return False
     return {
@@ -212,19 +214,21 @@ def leaf(value, operator, operand):
     }[operator]  # fmt: skip
 
 
-def fits(document, condition):
+def matches_filter(document, condition):
+    """Whether a document matches a filter, written after docs/index.md alone."""
     for name, operand in condition.items():
         if name == "$not":
-            true = not fits(document, operand)
+            is_true = not matches_filter(document, operand)
         elif name in ("$and", "$or"):
-            true = (all if name == "$and" else any)(fits(document, part) for part in operand)
+            combine = all if name == "$and" else any
+            is_true = combine(matches_filter(document, part) for part in operand)
         else:
             value = document
             for key in name.split("."):
                 value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
             leaves = operand.items() if isinstance(operand, dict) else [("$eq", operand)]
-            true = all(leaf(value, operator, part) for operator, part in leaves)
-        if not true:
+            is_true = all(matches_leaf(value, operator, part) for operator, part in leaves)
+        if not is_true:
             return False
     return True
 
@@ -264,7 +268,7 @@ def test_rows_equal_those_that_python_finds(scratch_store, documents, conditions
     after = sequences[half - 1] if half else 0
     for condition in conditions:
         parsed = Filter.parse(json.dumps(condition))
-        matches = [number for number, one in enumerate(documents) if fits(one, condition)]
+        matches = [n for n, document in enumerate(documents) if matches_filter(document, condition)]
         expected = [rows[number] for number in matches]
         assert scratch_store.rows_matching(parsed).tolist() == expected
         newer = scratch_store.rows_matching(parsed, after=after).tolist()

@@ -26,8 +26,8 @@ def write(folder, vectors=None, ids=IDS):
 
 @pytest.fixture
 def index(tmp_path):
-    write(tmp_path / "made")
-    with LiveIndex.open(tmp_path / "made") as opened:
+    write(tmp_path / "index")
+    with LiveIndex.open(tmp_path / "index") as opened:
         yield opened
 
 

@@ -54,7 +54,7 @@ def ids(index, query, k=3):
     return [hit.id for hit in index.search(query[None], k)[0]]
 
 
-def settle(index):
+def wait_for_current_snapshot(index):
     """Waits until the index uses the current snapshot, which it loads in a thread."""
     index.refresh()
     while index._loading is not None:
@@ -104,7 +104,7 @@ def test_snapshot_does_not_change_results(store, index, rng):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     before = index.search(vectors[:20], 10)
     compact(store.folder)
-    settle(index)
+    wait_for_current_snapshot(index)
     assert (index.manifest["delta"], index.manifest["dead"]) == (0, 0)
     assert index.manifest["snapshot"] == snapshot_names(store.folder)[0] == store.snapshot
     for hits, expected in zip(index.search(vectors[:20], 10), before, strict=True):
@@ -119,7 +119,7 @@ def test_removed_rows_of_a_snapshot_are_not_returned(store, index, rng, removed)
     vectors = unit(rng, 300)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     compact(store.folder)
-    settle(index)
+    wait_for_current_snapshot(index)
     query = unit(rng, 1)[0]
     order = np.argsort(-(vectors @ query))
     store.write([Delete(str(n)) for n in order[:removed]])
@@ -140,7 +140,7 @@ def test_writes_during_a_compaction_are_kept(store, index, rng):
     )
     snapshot.save(store.folder)
     store.set_snapshot(snapshot.name)
-    settle(index)
+    wait_for_current_snapshot(index)
     assert index.manifest["snapshot"] == snapshot.name
     assert ids(index, vectors[0], 1) == ["new"]
     assert ids(index, -vectors[1], 1) == ["1"]
@@ -161,7 +161,7 @@ def test_snapshot_older_than_the_searcher_does_not_bring_back_removed_rows(store
     with LiveIndex.open(store.folder) as late:
         hidden.rename(store.folder / SNAPSHOTS)
         store.set_snapshot(snapshot.name)
-        settle(late)
+        wait_for_current_snapshot(late)
         assert late.manifest["snapshot"] == snapshot.name
         assert "3" not in ids(late, vectors[3], 10)
         assert len(late) == 9
@@ -208,7 +208,7 @@ def test_previous_snapshot_is_used_if_the_current_one_is_damaged(store, rng):
         assert ids(opened, vectors[3], 1) == ["50"]
         assert len(opened) == 50
         third = compact(store.folder)
-        settle(opened)
+        wait_for_current_snapshot(opened)
         assert opened.manifest["snapshot"] == third.name
     assert len(snapshot_names(store.folder)) == 2
 
@@ -255,14 +255,14 @@ ODD = '{"turn": {"$in": [' + ", ".join(str(n) for n in range(1, 150, 2)) + "]}}"
 
 def brute_force(expected, query, turn):
     """Ids of the nearest items, from the dictionary alone."""
-    fits = {
+    matches = {
         "": lambda written: True,
         ODD: lambda written: written % 2 == 1,
     }.get(query.filter, lambda written: written >= turn - 9)
     scores = {
         id_: float(vector @ query.vector)
         for id_, (vector, written) in expected.items()
-        if fits(written) and id_ not in query.exclude
+        if matches(written) and id_ not in query.exclude
     }
     best = sorted(scores, key=lambda id_: -scores[id_])
     return [id_ for id_ in best if scores[id_] >= query.min_score][: query.top_k]
