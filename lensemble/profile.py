@@ -39,7 +39,7 @@ class ProfileIdentity(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemoteProfile:
-    """The profile of vectors from a server, of which only the hash is known.
+    """The profile of vectors that a server made. Only its hash is known.
 
     Attributes:
         hash: hash that the server sends with every vector.
@@ -72,7 +72,7 @@ class ImageProfile:
 
     @property
     def factor(self) -> int:
-        """Number of pixels of which the sides of a resized picture are multiples."""
+        """Side of a token in pixels; the sides of a resized picture are multiples of it."""
         return self.patch_size * self.merge_size
 
 

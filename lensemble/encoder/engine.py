@@ -165,7 +165,7 @@ class Engine(ABC):
         return cast(list[Vector | LensembleError], results)  # no entry is None any more
 
     def vectors(self, items: Sequence[Features]) -> Vector:
-        """Encodes items of which none may fail.
+        """Encodes items, and raises an error if one of them fails.
 
         Args:
             items: features of at least one item.

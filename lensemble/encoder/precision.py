@@ -35,7 +35,7 @@ _ROUNDS = 8
 
 
 def precisions_to_try(setting: str, device: torch.device) -> tuple[torch.dtype, ...]:
-    """Returns the precisions to try, the fastest one first, the one to trust last.
+    """Returns the precisions to try: the fastest first, the most trusted last.
 
     Args:
         setting: `fp32`, `bf16`, or `auto`.

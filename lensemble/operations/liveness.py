@@ -7,7 +7,8 @@ Triton reports a model as ready once it was loaded, even if its process died or 
 - stopped: a signal or a debugger stopped the process.
 - hangs: the process has been in one call for longer than its stage's patience (`Stage.patience_s`)
   without using a CPU, or for a hundred times as long while using one.
-- failing: the model answered two pings in a row (`contract.PING`: do a little work) with an error.
+- failing: the model answered two pings in a row with an error. A ping asks for a little of the
+  model's own work (`contract.PING`).
 - silent: the model does not answer pings, although none of its processes is in a call.
 """
 

@@ -49,8 +49,8 @@ class SupervisorState:
     """The state of the supervised server.
 
     Attributes:
-        ready: whether the server serves, as far as is known.
-        reason: why it does not; empty if it does.
+        ready: whether the server served at the last check.
+        reason: why it is not ready; empty if it is.
         since: `time.time()` of the last change.
         restarts: number of restarts for each reason (`liveness.REASONS` and `FAILED_START`).
         recovery_s: seconds from finding the last fault until the server served again; 0 before the

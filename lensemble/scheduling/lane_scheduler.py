@@ -268,7 +268,7 @@ class LaneScheduler(Generic[Row, Result]):
 
 
 def _budget_share(costs: Sequence[tuple[float, ...]]) -> float:
-    """The share that rows use of that budget of which they use most."""
+    """The largest of the shares of the budgets that rows use together."""
     return max(map(sum, zip(*costs, strict=True)), default=0.0)
 
 

@@ -23,7 +23,7 @@ from lensemble.encoder.attention_table import AttentionTable
 from lensemble.encoder.pytorch.attention import packed_attention
 from lensemble.encoder.pytorch.onednn_linear import Gelu, OneDnnLinear
 
-# Cosines, and sines of which the first half is negated; both (L, 1, head_dim).
+# Cosines, and sines whose first half is negated; both (L, 1, head_dim).
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
