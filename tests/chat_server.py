@@ -30,7 +30,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -164,7 +163,7 @@ class ChatServer:
             health = f"{self.url.removesuffix('/v1')}/health"
             with urllib.request.urlopen(health, timeout=2) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return False
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from lensemble.settings import PREFIX, Settings
 
-# Every test file loads this module, and PyTorch and Transformers take seconds to import: what needs
-# them is imported by the fixtures that need it.
+# Every test file loads this module, and PyTorch and Transformers take seconds to import. So each
+# fixture imports for itself what needs them.
 if TYPE_CHECKING:
     from lensemble.encoder.pytorch.torch_engine import TorchEngine
     from lensemble.operations.tritonserver import TritonServer
@@ -67,7 +67,7 @@ def checkpoint(checkpoints: dict[str, Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def pipelines(checkpoints: dict[str, Path]) -> dict[str, Pipeline]:
-    """The served way in this process, fp32, one per profile."""
+    """Preprocessing and encoding in this process, without Triton, in fp32; one for each profile."""
     from lensemble.pipeline import Pipeline
 
     return {
@@ -78,13 +78,13 @@ def pipelines(checkpoints: dict[str, Path]) -> dict[str, Pipeline]:
 
 @pytest.fixture(scope="session")
 def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
-    """The served way in this process under the default profile."""
+    """Preprocessing and encoding in this process, without Triton, under the default profile."""
     return pipelines[EMBEDDING]
 
 
 @pytest.fixture(scope="session")
 def plain_encoder(pipeline: Pipeline) -> TorchEngine:
-    """With Transformers' own layers, fp32, on the weights of `pipeline`."""
+    """An engine with Transformers' own layers, in fp32, with the weights of `pipeline`."""
     from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
     settings = Settings(checkpoint=pipeline.checkpoint.folder, dtype="fp32")
@@ -93,7 +93,7 @@ def plain_encoder(pipeline: Pipeline) -> TorchEngine:
 
 @pytest.fixture(scope="session")
 def references(sources: dict[str, Path]) -> dict[str, Reference]:
-    """The reference on the very same weights, one per profile."""
+    """The reference with the weights of `pipelines`, one for each profile."""
     from tests.reference import Reference
 
     return {name: Reference.load(folder, name) for name, folder in sources.items()}

@@ -1,4 +1,4 @@
-"""Where things lie in the source tree."""
+"""Folders of the source tree that tests use."""
 
 from pathlib import Path
 

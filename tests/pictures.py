@@ -1,4 +1,4 @@
-"""Pictures made on the spot, with known pixels."""
+"""Functions that make pictures with known pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def textured(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours with fine noise on them: resizing it wrongly shows."""
+    """Smooth colours with fine noise, so that a wrong resizing changes many pixels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(x / (7 + 5 * c) + c) + np.cos(y / (11 + 3 * c)) for c in range(3)]

@@ -67,7 +67,7 @@ def test_every_service_is_a_target_of_the_dockerfile():
     assert {service["build"]["target"] for service in OURS} == {*targets} - {"source"}
 
 
-def test_image_holds_what_is_copied_into_it():
+def test_files_that_the_image_copies_exist():
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE):
         for name in line.split():
             assert (ROOT / name).exists()
@@ -79,14 +79,14 @@ def test_version_is_stated_once():
     assert f"## {lensemble.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_image_starts_what_the_command_line_knows():
+def test_image_starts_a_command_that_the_command_line_accepts():
     command = json.loads(re.search(r"^CMD (\[\"lensemble\".+\])$", DOCKERFILE, re.MULTILINE)[1])
-    given = build_parser().parse_args(command[1:])
-    assert given.address == "0.0.0.0"
-    ports = {given.grpc_port, given.http_port, given.metrics_port, given.health_port}
+    options = build_parser().parse_args(command[1:])
+    assert options.address == "0.0.0.0"
+    ports = {options.grpc_port, options.http_port, options.metrics_port, options.health_port}
     assert {f"127.0.0.1:{port}:{port}" for port in ports} == set(TRITON["ports"])
     assert f"EXPOSE {' '.join(map(str, sorted(ports)))}" in DOCKERFILE
-    assert TRITON["healthcheck"]["test"][-1] == f"http://127.0.0.1:{given.health_port}/ready"
+    assert TRITON["healthcheck"]["test"][-1] == f"http://127.0.0.1:{options.health_port}/ready"
 
 
 def test_server_is_the_same_with_and_without_a_gpu():
@@ -100,16 +100,16 @@ def test_server_is_the_same_with_and_without_a_gpu():
     Settings.from_env(ON_CPU["environment"])
 
 
-def test_everything_that_says_something_of_itself_is_scraped():
+def test_every_service_with_metrics_is_scraped():
     folder = ROOT / "deploy" / "prometheus"
-    said = yaml.safe_load((folder / "prometheus.yml").read_text())
-    targets = [job["static_configs"][0]["targets"] for job in said["scrape_configs"]]
+    config = yaml.safe_load((folder / "prometheus.yml").read_text())
+    targets = [job["static_configs"][0]["targets"] for job in config["scrape_configs"]]
     assert targets == [["triton:8002"], ["triton:8003"], ["gateway:8080"]]
-    assert said["rule_files"] == [path.name for path in folder.glob("alerts*")]
+    assert config["rule_files"] == [path.name for path in folder.glob("alerts*")]
     assert SERVICES["prometheus"]["volumes"][0].startswith("./deploy/prometheus:")
 
 
-def test_images_of_others_are_of_one_version():
+def test_images_of_others_are_pinned_to_a_version():
     for name in ("prometheus", "grafana"):
         assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"])
 
@@ -136,11 +136,13 @@ def test_docker_compose_reads_it(profile):
     command = ["docker-compose", "--profile", profile, "config", "--services"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr
-    assert {*found.stdout.split()} == set(SERVICES)  # 1.29 lists those of other profiles, too
+    assert {*found.stdout.split()} == set(
+        SERVICES
+    )  # version 1.29 lists the services of other profiles, too
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's prometheus is not installed")
-def test_promtool_finds_no_fault():
+def test_promtool_accepts_the_configuration():
     command = ["promtool", "check", "config", "--syntax-only", "deploy/prometheus/prometheus.yml"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr

@@ -1,4 +1,4 @@
-"""Every config.pbtxt against `contract.py`: what Triton serves is what the package means."""
+"""Every config.pbtxt has the names, types and shapes of `contract.py`."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from lensemble.operations.model_repository import packaged_models
 from lensemble_contract import contract
 
 FOLDERS = {path.name: path for path in packaged_models().iterdir() if path.is_dir()}
-# For Triton's own ONNX Runtime backend, set up by hand: docs/export.md.
+# Models for Triton's own ONNX Runtime backend, which are set up by hand (docs/export.md).
 GRAPHS = {"qwen3_vl_text", "qwen3_vl_vision"}
-FIRST = ("preprocess", "clip_preprocess", "hybrid_preprocess")  # of an ensemble
+# The first step of each ensemble. Only these have optional inputs.
+FIRST_STEPS = ("preprocess", "clip_preprocess", "hybrid_preprocess")
 
 
 def parse(folder: Path) -> model_config_pb2.ModelConfig:
@@ -25,12 +26,12 @@ STEPS = [name for name, model in contract.ALL_MODELS.items() if not model.steps]
 ENSEMBLES = [name for name, model in contract.ALL_MODELS.items() if model.steps]
 
 
-def described(tensors, with_optional=True):
-    prefix = "TYPE_"
+def configured_tensors(tensors, with_optional=True):
+    """Name, type, shape and `optional` of tensors of a config.pbtxt."""
     return [
         (
             tensor.name,
-            model_config_pb2.DataType.Name(tensor.data_type).removeprefix(prefix),
+            model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_"),
             tuple(tensor.dims),
             tensor.optional if with_optional else False,
         )
@@ -38,7 +39,8 @@ def described(tensors, with_optional=True):
     ]
 
 
-def meant(tensors):
+def contract_tensors(tensors):
+    """The same of tensors of the contract."""
     return [(tensor.name, tensor.dtype, tensor.dims, tensor.optional) for tensor in tensors]
 
 
@@ -55,7 +57,7 @@ def test_every_embedder_is_the_same_from_outside():
 
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_no_ensemble_gives_a_tensor_that_a_later_step_takes(name):
-    """Triton 2.51 waits for ever if such an output is not asked for."""
+    """Triton 2.51 waits for ever if a caller does not request such an output."""
     taken = {tensor for step in contract.ALL_MODELS[name].steps for tensor in _inputs(step)}
     given = {tensor.name for tensor in contract.ALL_MODELS[name].outputs}
     assert not given & taken
@@ -70,8 +72,8 @@ def test_tensors_are_the_contracts(name):
     config, model = CONFIGS[name], contract.ALL_MODELS[name]
     assert config.name == name
     assert config.max_batch_size == contract.MAX_BATCH_SIZE
-    assert described(config.input) == meant(model.inputs)
-    assert described(config.output, with_optional=False) == meant(model.outputs)
+    assert configured_tensors(config.input) == contract_tensors(model.inputs)
+    assert configured_tensors(config.output, with_optional=False) == contract_tensors(model.outputs)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -80,9 +82,9 @@ def test_contract_version_is_stated(name):
     assert stated == str(contract.CONTRACT_VERSION)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name not in FIRST])
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in FIRST_STEPS])
 def test_batched_models_have_ragged_and_required_inputs(name):
-    """One variable input without the flag, or one optional input, and nothing batches."""
+    """A variable input without the flag, or an optional input, would prevent all batching."""
     config = CONFIGS[name]
     assert config.HasField("dynamic_batching")
     for tensor in config.input:
@@ -91,7 +93,7 @@ def test_batched_models_have_ragged_and_required_inputs(name):
 
 
 @pytest.mark.parametrize("name", contract.ALL_MODELS)
-def test_settings_that_harm_on_triton_2_51_are_absent(name):
+def test_settings_that_do_harm_in_triton_2_51_are_absent(name):
     config = CONFIGS[name]
     batching = config.dynamic_batching
     assert not batching.HasField("default_queue_policy")
@@ -110,10 +112,10 @@ def test_ensemble_maps_resolve(name):
         inputs = {tensor.name: tensor for tensor in stage.inputs}
         outputs = {tensor.name: tensor for tensor in stage.outputs}
         assert dict(step.input_map) == {name: name for name in inputs}
-        # What nobody takes is left out: `ingest` answers with the sequence number alone.
-        given = dict(step.output_map)
-        assert given and given.items() <= {name: name for name in outputs}.items()
-        outputs = {name: outputs[name] for name in given}
+        # Outputs that nobody uses are left out: `ingest` returns only the sequence number.
+        mapped = dict(step.output_map)
+        assert mapped and mapped.items() <= {name: name for name in outputs}.items()
+        outputs = {name: outputs[name] for name in mapped}
         assert all(known[tensor] == inputs[tensor] for tensor in inputs)
         known |= outputs
     assert all(known[tensor.name] == tensor for tensor in model.outputs)

@@ -68,7 +68,7 @@ def test_relative_links_lead_somewhere(page):
 def test_the_first_sentence_names_the_one_reader_of_the_page(page):
     first = prose(page).split("\n# ")[-1].lstrip("# ").split("\n\n")[1].split(". ")[0]
     assert first.startswith("For "), first
-    assert len(re.findall(r"\busers|operators|contributors\b", first)) == 1, first
+    assert len(re.findall(r"\b(?:users|operators|contributors)\b", first)) == 1, first
 
 
 def paths_in(page: str) -> set[str]:
@@ -89,7 +89,7 @@ def paths_in(page: str) -> set[str]:
 def test_paths_of_the_repository_exist(page):
     for path in paths_in(page):
         if path.startswith("demo/dataset/images/"):
-            continue  # 3,789 of them; the pictures named here are tested by the commands
+            continue  # tests of the commands read the pictures that they name
         found = (ROOT / path).exists() or (ROOT / f"{path}.py").exists()
         assert found, f"{page} names {path}"
 
@@ -99,7 +99,7 @@ def modules_in(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", sorted(set(PAGES) - HISTORICAL))
-def test_modules_that_one_is_told_to_run_exist(page):
+def test_modules_of_documented_commands_exist(page):
     roots = [ROOT, *(ROOT / folder for folder in ("cli", "client", "evaluation", "export"))]
     for module in modules_in(page):
         parts = Path(*module.split("."))
@@ -136,6 +136,7 @@ def test_the_tree_has_every_sub_package_and_module_of_the_server():
 
 
 def strings(folder: str) -> set[str]:
+    """All string constants in the Python files of a folder."""
     found = set()
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -167,7 +168,7 @@ def test_every_metric_that_the_docs_name_exists():
     named = {name for page in PAGES for name in metrics_in(text_of(page))}
     named = {name for name in named if not name.startswith(tuple(packages))}
     assert len(named) > 20
-    for name in named:  # `lensemble_lane_*` stands for all that begin so
+    for name in named:  # `lensemble_lane_*` stands for all names that begin like this
         assert name in known or (
             name.endswith("_") and any(other.startswith(name) for other in known)
         ), name
@@ -245,12 +246,12 @@ def test_messages_on_the_troubleshooting_page_are_those_of_the_code():
 
 
 def test_pages_that_the_code_names_exist():
-    names = "|".join(("py", "toml", "yml", "pbtxt", "sh"))
+    extensions = "|".join(("py", "toml", "yml", "pbtxt", "sh"))
     named = set()
     for path in TRACKED:
-        if re.search(rf"\.({names})$|Dockerfile|Makefile", path) and (ROOT / path).is_file():
+        if re.search(rf"\.({extensions})$|Dockerfile|Makefile", path) and (ROOT / path).is_file():
             named |= set(re.findall(r"\bdocs/\w+\.md\b", text_of(path)))
-    assert named, "the code names pages"
+    assert named
     assert named <= set(PAGES)
 
 

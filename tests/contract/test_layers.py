@@ -1,4 +1,4 @@
-"""The layout's rules: imports run one way, folders stay small, the client installs light."""
+"""The rules of the layout: imports run one way, folders are small, the client imports little."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from tests.paths import ROOT
 
-# From the ground up: a package imports only packages before it, and itself.
+# From the lowest layer up: a package imports only packages before it, and itself.
 PACKAGES = {
     "lensemble_contract": "client/lensemble_contract",
     "lensemble_client": "client/lensemble_client",
@@ -59,14 +59,14 @@ def module(package: str, path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def arrows(package: str) -> dict[tuple[str, ...], dict[str, set[str]]]:
-    """For each folder of a package: which of its files and sub-folders import which others."""
+def import_graphs(package: str) -> dict[tuple[str, ...], dict[str, set[str]]]:
+    """For each folder of a package, which of its files and sub-folders import which others."""
     modules = {module(package, path): path for path in files(PACKAGES[package])}
     found: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for source, path in modules.items():
         for name in imports(path):
             target = tuple(name.split("."))
-            while target and target not in modules:  # a function's name is no module's
+            while target and target not in modules:  # the last parts may name a class or a function
                 target = target[:-1]
             if not target or target == source:
                 continue
@@ -74,7 +74,7 @@ def arrows(package: str) -> dict[tuple[str, ...], dict[str, set[str]]]:
                 (n for n, (a, b) in enumerate(zip(source, target, strict=False)) if a != b),
                 min(len(source), len(target)),
             )
-            # A folder's `__init__` is one of the things that lie in the folder.
+            # A folder's `__init__` counts as one of the folder's files.
             one, other = (
                 parts[depth] if len(parts) > depth else "__init__" for parts in (source, target)
             )
@@ -97,21 +97,23 @@ def test_packages_import_only_what_lies_below(package):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_inside_a_package_run_one_way(package):
     """At every level: between the sub-packages, and between the modules of one folder."""
-    for folder, graph in arrows(package).items():
+    for folder, graph in import_graphs(package).items():
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
-            pytest.fail(f"{'.'.join(folder)}: imports go round: {' -> '.join(error.args[1])}")
+            pytest.fail(
+                f"{'.'.join(folder)}: the imports form a cycle: {' -> '.join(error.args[1])}"
+            )
 
 
-def test_a_circle_of_imports_is_found(tmp_path, monkeypatch):
+def test_cycle_of_imports_is_found(tmp_path, monkeypatch):
     for name, text in {"a/x.py": "import p.b.y", "b/y.py": "import p.b.z", "b/z.py": ""}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setitem(PACKAGES, "p", str(tmp_path))
     test_imports_inside_a_package_run_one_way("p")
     (tmp_path / "b/z.py").write_text("from p.a import x")
-    with pytest.raises(pytest.fail.Exception, match="imports go round"):
+    with pytest.raises(pytest.fail.Exception, match="the imports form a cycle"):
         test_imports_inside_a_package_run_one_way("p")
 
 
@@ -149,12 +151,12 @@ def test_folders_are_small(package):
 
 
 @pytest.mark.parametrize("folder", [*PACKAGES.values(), "tests", "examples", "model_repository"])
-def test_files_stay_readable(folder):
+def test_files_are_short(folder):
     for path in files(folder):
         assert len(path.read_text().splitlines()) <= LONGEST_FILE, path
 
 
-def test_every_triton_model_lies_in_the_repository():
+def test_every_triton_model_is_in_the_repository():
     configs = {path.relative_to(ROOT) for path in ROOT.glob("*/**/config.pbtxt")}
     tracked = {path for path in configs if not path.parts[0].startswith(".")}
     assert tracked and {path.parts[0] for path in tracked} == {"model_repository"}

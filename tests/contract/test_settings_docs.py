@@ -1,4 +1,4 @@
-"""docs/settings.md is what the settings classes say."""
+"""docs/settings.md lists what the settings classes define."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel's contents, and that its base install needs the base dependencies."""
+"""The contents of the wheel, and that its base install works with only the base dependencies."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ PACKAGES = (
     "lensemble_evaluation",
     "lensemble_export",
 )
-NOT_THERE = ("torch", "transformers", "faiss", "fastapi", "tokenizers", "matplotlib", "pytest")
+NOT_IN_BASE = ("torch", "transformers", "faiss", "fastapi", "tokenizers", "matplotlib", "pytest")
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +69,17 @@ def installed(wheel, tmp_path_factory) -> Path:
     return python.parent
 
 
-def run(*command: str, cwd: Path | None = None) -> str:
-    """Standard output of a command that must succeed."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+def run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Runs a command that must succeed; returns its standard output."""
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout
 
 
 def run_installed(*command: str, cwd: Path) -> str:
-    """The same, away from this tree and from what the environment adds to the path."""
+    """Runs a command that can import only what is installed, and nothing of this tree."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, (command, done.stdout, done.stderr)
-    return done.stdout
+    return run(*command, cwd=cwd, env=environment)
 
 
 def base_distributions() -> set[str]:
@@ -111,21 +109,21 @@ def test_the_base_install_is_the_client_alone(installed, tmp_path):
 import importlib.util, pathlib, sys
 import lensemble_client, lensemble_cli.main, lensemble_client.async_client
 print(pathlib.Path(lensemble_client.__file__).parent)
-print(*(name for name in {NOT_THERE} if importlib.util.find_spec(name)))
+print(*(name for name in {NOT_IN_BASE} if importlib.util.find_spec(name)))
 client = lensemble_client.Client("grpc://127.0.0.1:9"), lensemble_client.Client("http://127.0.0.1:9")
 print(*(one.health(timeout_s=5) for one in client))
 [one.close() for one in client]
 """
-    said = run_installed(str(installed / "python"), "-c", code, cwd=tmp_path).splitlines()
-    assert Path(said[0]).is_relative_to(installed.parent)
-    assert said[1:] == ["", "False False"]
+    lines = run_installed(str(installed / "python"), "-c", code, cwd=tmp_path).splitlines()
+    assert Path(lines[0]).is_relative_to(installed.parent)
+    assert lines[1:] == ["", "False False"]
 
 
 def test_the_command_works_there(installed, tmp_path):
     command = str(installed / "lensemble")
     assert PROJECT["version"] in run_installed(command, "--version", cwd=tmp_path)
-    said = run_installed(command, "--help", cwd=tmp_path)
-    assert "usage: lensemble" in said and "search" in said
+    text = run_installed(command, "--help", cwd=tmp_path)
+    assert "usage: lensemble" in text and "search" in text
 
 
 def test_metadata_says_what_the_project_does(metadata):
@@ -154,7 +152,7 @@ def test_every_package_is_typed(names):
 def test_nothing_else_is_in_it(names):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
-    # No checkpoint, no data, nothing compiled; .pictures is a licence.
+    # No checkpoint, no data, nothing compiled. `LICENSE.pictures` is a licence.
     kinds = {Path(name).suffix for name in names if ".dist-info/" not in name}
     assert kinds <= {".py", ".pbtxt", ".typed", ".txt", ".md", ".pictures", ""}
     assert {Path(name).name for name in names if not Path(name).suffix} <= {

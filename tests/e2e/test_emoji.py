@@ -1,4 +1,4 @@
-"""Measures the published figures of the shipped checkpoint on the shipped pictures again."""
+"""Measures the published figures again, with the shipped checkpoint and pictures."""
 
 import pytest
 

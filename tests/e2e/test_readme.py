@@ -35,8 +35,8 @@ def server(checkpoint, index_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def typed(server, tmp_path):
-    """Function that returns the blocks of one language, with the ports of this server."""
+def code_blocks(server, tmp_path):
+    """Function from a language to its code blocks in README, with the ports of this server."""
     (tmp_path / "car.webp").write_bytes(read_photo("china.jpg"))
 
     def blocks(language: str) -> list[str]:
@@ -63,22 +63,22 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
     return ran.stdout
 
 
-def test_python_snippets_run(typed, server, tmp_path):
-    asking, writing = typed("python")
+def test_python_snippets_run(code_blocks, server, tmp_path):
+    searching, writing = code_blocks("python")
     writing = writing.replace("Client()", f"Client({server.grpc_url!r})")
-    out = run([sys.executable, "-c", f"{asking}\n{writing}"], tmp_path)
+    out = run([sys.executable, "-c", f"{searching}\n{writing}"], tmp_path)
     assert "china.jpg" in out
 
 
-def test_commands_run(typed, server, tmp_path):
-    (block,) = [b for b in typed("bash") if "lensemble search" in b]
+def test_commands_run(code_blocks, server, tmp_path):
+    (block,) = [b for b in code_blocks("bash") if "lensemble search" in b]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     out = run(["bash", "-ec", block], tmp_path, PATH=path, LENSEMBLE_URL=server.grpc_url)
     assert "triton 2.51.0" in out
 
 
-def test_gateway_answers(typed, server, tmp_path):
-    (block,) = [b for b in typed("bash") if "/v1/embeddings" in b]
+def test_gateway_answers(code_blocks, server, tmp_path):
+    (block,) = [b for b in code_blocks("bash") if "/v1/embeddings" in b]
     key = keys.add(tmp_path / "keys.json", "me", "write")
     settings = GatewaySettings(
         triton=server.grpc_url, metrics=server.metrics_url, port=0, keys=tmp_path / "keys.json"
@@ -89,8 +89,8 @@ def test_gateway_answers(typed, server, tmp_path):
     assert [len(entry["embedding"]) for entry in answer["data"]] == [64, 64]
 
 
-def test_curl_answers(typed, tmp_path):
-    (block,) = [b for b in typed("bash") if "/infer" in b]
+def test_curl_answers(code_blocks, tmp_path):
+    (block,) = [b for b in code_blocks("bash") if "/infer" in b]
     out = run(["bash", "-ec", block], tmp_path)
     assert '"error"' not in out
     assert [name in out for name in ('"ids"', '"scores"', '"embedding"')] == [True] * 3

@@ -1,6 +1,7 @@
 """Compares CLIP's vectors with Transformers' model and processor on the same weights."""
 
 import io
+import shutil
 import subprocess
 import sys
 
@@ -50,6 +51,8 @@ PICTURES = {
 
 
 class Reference:
+    """Transformers' CLIP, which encodes one text or picture at a time."""
+
     def __init__(self, folder):
         self.model = CLIPModel.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -210,8 +213,6 @@ def test_other_dimensions_and_invalid_tensors_are_refused(clip, preprocess):
 
 
 def test_profile_depends_on_the_weights(clip, settings, clip_checkpoint, tmp_path):
-    import shutil
-
     assert clip.info["profile"].startswith("sha256:")
     other = tmp_path / "other"
     shutil.copytree(clip_checkpoint, other)

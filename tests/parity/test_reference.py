@@ -1,10 +1,13 @@
 """Compares the pipeline in this process with Transformers' own processor and model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from lensemble.encoder.packing import pack
+from lensemble.encoder.pytorch import patch_embedding
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
@@ -69,8 +72,6 @@ def test_patch_embedding_equals_conv3d_on_the_processors_pixels(references, pipe
     """Mean and deviation differ between channels, so that swapping channels would be found."""
     model = references[EMBEDDING].model
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-    from dataclasses import replace
-
     image = replace(pipeline.checkpoint.profile.image, mean=mean, std=std)
     patches = torch.from_numpy(pipeline.preprocess(CASES["picture_photo_png"]).patches)
     pixels = patches.float().view(-1, 3, 1, 256) / 255
@@ -106,10 +107,6 @@ def test_packed_towers_equal_the_model_on_the_same_patches(pipeline, references)
 
 def test_wrong_normalization_would_be_found(checkpoint, expected, pipeline, monkeypatch):
     """CLIP's mean and deviation, the defaults of the processor, must fail the parity test."""
-    from dataclasses import replace
-
-    from lensemble.encoder.pytorch import patch_embedding
-
     clip = replace(
         pipeline.checkpoint.profile.image,
         mean=(0.48145466, 0.4578275, 0.40821073),

@@ -33,9 +33,8 @@ def test_tokens_see_themselves_and_what_precedes_them():
 
 
 def test_shared_prefix_is_seen_by_all_segments():
-    table = causal_attention(
-        np.array([2, 3, 6])
-    )  # a prefix of two, then segments of one and of three
+    # A prefix of two tokens, then segments of one and of three.
+    table = causal_attention(np.array([2, 3, 6]))
     assert table.query_rows.tolist() == [[0, 1, 0], [2, 2, 2], [3, 4, 5]]
     assert table.key_rows[1, :3].tolist() == [0, 1, 2]
     assert table.key_rows[2].tolist() == [0, 1, 3, 4, 5]

@@ -1,4 +1,4 @@
-"""Each test runs a process of its own, because the settings are those of a whole process."""
+"""Each test runs a process of its own, because the settings apply to a whole process."""
 
 import subprocess
 import sys

@@ -18,9 +18,8 @@ def test_mean_pooling_averages_the_rows_of_each_item():
 
 
 def test_mean_is_computed_in_float32():
-    hidden = torch.full(
-        (1000, 1), 1.0078125, dtype=torch.bfloat16
-    )  # a sum in bf16 would stop growing
+    # A sum in bf16 would stop growing.
+    hidden = torch.full((1000, 1), 1.0078125, dtype=torch.bfloat16)
     pooled = pool(hidden, torch.tensor([0, 1000], dtype=torch.int32), "mean")
     assert pooled.item() == pytest.approx(1.0078125, abs=1e-6)
 

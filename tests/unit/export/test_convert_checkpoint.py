@@ -177,5 +177,5 @@ def test_hub_id_is_taken_from_the_hubs_cache(source, tmp_path, monkeypatch):
         convert_checkpoint("Qwen/unknown", tmp_path / "other")
 
 
-def test_profiles_are_documented_by_their_names():
+def test_profiles_have_their_documented_names():
     assert list(PROFILES) == ["qwen3-vl-embedding", "qwen3-vl-mean"]

@@ -142,7 +142,9 @@ def test_compaction_ends_with_its_parent_process(store, tmp_path):
     )
     child = psutil.Process(int(process.stdout.readline()))
     lower = min(19, os.nice(0) + 10)
-    until(lambda: child.nice() == lower)  # set after the request to end with the parent
+    until(
+        lambda: child.nice() == lower
+    )  # the priority is lowered after the child has asked to end with its parent
     process.kill()
     process.wait()
     psutil.wait_procs([child], timeout=DEADLINE_S)

@@ -20,9 +20,8 @@ def test_warm_up_is_left_out_and_late_answers_are_no_throughput():
     scenario = closed_loop(users=[1])
     statistics = StatisticsByStep(LoadSchedule(scenario))
     assert not statistics.add(CompletedRequest("embed text", 1.0, 1.0, 1.5))  # all in the warm-up
-    assert not statistics.add(
-        CompletedRequest("embed text", 1.0, 1.0, 3.0, items=5)
-    )  # answered in the step
+    # Sent in the warm-up, and answered in the measured time.
+    assert not statistics.add(CompletedRequest("embed text", 1.0, 1.0, 3.0, items=5))
     assert statistics.add(CompletedRequest("embed text", 4.0, 4.5, 5.0))
     assert statistics.add(CompletedRequest("embed text", 11.0, 11.0, 14.0))  # answered after it
     assert statistics.add(CompletedRequest("embed picture", 6.0, 6.0, 7.0, error="OverloadedError"))
