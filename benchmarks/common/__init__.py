@@ -1,1 +1,1 @@
-"""Shared by all benchmarks: timing, results, workloads, pictures, the reference."""
+"""What all benchmarks share: timing, results, workloads, pictures, the reference."""

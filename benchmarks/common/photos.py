@@ -50,7 +50,7 @@ def read_photo(name: str) -> bytes:
 
 
 def _package_folder(package: str) -> Path:
-    """Folder of an installed package, which is not imported: that takes seconds."""
+    """Folder of an installed package. The package is not imported, as that takes seconds."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"{package!r} is not installed; install the extra `bench`")

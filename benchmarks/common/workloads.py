@@ -116,9 +116,8 @@ def _photographs(seed: int) -> Iterator[bytes]:
 
 
 def _small_checkpoint() -> Path:
-    from benchmarks.common.random_checkpoint import (
-        random_serving_checkpoint,  # imports torch: seconds
-    )
+    # Imported here, because it imports torch, which takes seconds.
+    from benchmarks.common.random_checkpoint import random_serving_checkpoint
 
     return random_serving_checkpoint("small")
 

@@ -5,9 +5,8 @@
 Every engine has a server of its own, and they are measured by turns. `items_per_s_1` and `_32` are
 those of 1 and 32 callers, `over_torch_fp32` is their ratio within a round: median, smallest and
 largest. For the demo's checkpoint there is also `recall_at_10` of its held-out concepts, and
-`agreement`: the share of the ten pictures that an engine finds for a name that PyTorch in fp32
-    finds
-too.
+`agreement`: of the ten pictures that an engine finds for a name, the share that PyTorch in fp32
+finds, too.
 """
 
 from __future__ import annotations
@@ -166,7 +165,7 @@ def _vectors(client: Client, entries: list[Entry]) -> NDArray[np.float32]:
 
 
 def table(results: dict[str, Figures]) -> str:
-    """For people."""
+    """Returns the table of one workload, one line for each engine."""
     lines = []
     for engine, figures in results.items():
         cells = [f"{engine:12}"]

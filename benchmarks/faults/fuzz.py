@@ -35,13 +35,13 @@ def main() -> None:
 
     profile = Checkpoint.open(WORKLOADS["demo"].checkpoint()).profile
 
-    def picture(data: bytes) -> None:
+    def decode(data: bytes) -> None:
         try:
             picture_to_patches(data, profile.image)
         except InvalidInputError:
             pass
 
-    def condition(data: bytes) -> None:
+    def parse_filter(data: bytes) -> None:
         try:
             Filter.parse(data.decode("utf-8", "replace"))
         except InvalidInputError:
@@ -56,7 +56,7 @@ def main() -> None:
             "-timeout=20",
             "-rss_limit_mb=4096",
         ]
-        target = picture if options.target == "pictures" else condition
+        target = decode if options.target == "pictures" else parse_filter
         atheris.Setup([sys.argv[0], *fuzzer_options, folder], target)
         atheris.Fuzz()
 

@@ -30,7 +30,7 @@ CALLERS = 8
 # Largest difference between components of a valid item's vectors in different batches, in fp32.
 TOLERANCE = 1e-5
 # Number of calls before memory is measured for the first time.
-_SETTLE = 500
+_SETTLING_CALLS = 500
 
 Figures = dict[str, Any]
 
@@ -71,7 +71,7 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
 
     Returns:
         `bad_inputs`, `workers_died`, `sound_touched` (valid items that were affected), `answers`,
-        `wrong`, `growth` (of the memory of the server's processes from the first `_SETTLE` calls to
+        `wrong`, `growth` (of the memory of the server's processes from the first `_SETTLING_CALLS` calls to
         the end), `growth_after_rest` (to two minutes after the end).
     """
     checkpoint = WORKLOADS["demo"].checkpoint()
@@ -85,7 +85,7 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
             client.ingest("probe", "a red car", document={"year": 2019})
             expected = client.embed_many(valid)
         calls = hostile_calls(seed, dimension)
-        first = min(count, _SETTLE)
+        first = min(count, _SETTLING_CALLS)
         _send(url, itertools.islice(calls, first), valid, expected, outcomes)
         before = _resident(up.server)
         _send(url, itertools.islice(calls, count - first), valid, expected, outcomes)

@@ -26,13 +26,13 @@ from lensemble_client import Client, Retry
 from lensemble_contract.errors import LensembleError, NotFoundError
 
 VICTIMS = ("preprocess", "qwen3_vl", "faiss", "store", "tritonserver")
-NEVER = Retry(tries=1)
-# Number of the probe's item, which the writer never reaches.
+ONCE = Retry(tries=1)
+# Number of the item that `wait_until_served` writes; the writer never reaches it.
 _PROBE = 2**32 - 1
-_PROBE_S = 0.05
-_CALL_S = 2.0
-_GIVE_UP_S = 120.0
-_WRITE_EVERY_S = 0.02
+_PROBE_INTERVAL_S = 0.05
+_CALL_TIMEOUT_S = 2.0
+_RECOVERY_TIMEOUT_S = 120.0
+_WRITE_INTERVAL_S = 0.02
 
 Figures = dict[str, Any]
 
@@ -78,8 +78,8 @@ class WritingCaller:
 
     def _run(self) -> None:
         number = 0
-        with Client(self._url, timeout_s=_CALL_S, retry=NEVER) as client:
-            while not self._ended.wait(_WRITE_EVERY_S):
+        with Client(self._url, timeout_s=_CALL_TIMEOUT_S, retry=ONCE) as client:
+            while not self._ended.wait(_WRITE_INTERVAL_S):
                 vector = vector_of(number, self._dimension)
                 try:
                     client.upsert(
@@ -181,13 +181,13 @@ def wait_until_served(url: str, profile: str, dimension: int, began: float) -> R
         began: `time.monotonic()` at the fault.
 
     Raises:
-        RuntimeError: The server did not recover within `_GIVE_UP_S`.
+        RuntimeError: The server did not recover within `_RECOVERY_TIMEOUT_S`.
     """
     recovery = Recovery()
     text = "corazón rojo"
     failed = False
     while True:
-        with Client(url, timeout_s=_CALL_S, retry=NEVER) as client:
+        with Client(url, timeout_s=_CALL_TIMEOUT_S, retry=ONCE) as client:
             try:
                 client.embed(text)
                 client.search(text, top_k=1)
@@ -197,14 +197,14 @@ def wait_until_served(url: str, profile: str, dimension: int, began: float) -> R
                 failed = True
             else:
                 # The first answers may come before the fault has an effect.
-                if failed or time.monotonic() - began > _CALL_S:
+                if failed or time.monotonic() - began > _CALL_TIMEOUT_S:
                     recovery.recovery_s = time.monotonic() - began
                     return recovery
-        if time.monotonic() - began > _GIVE_UP_S:
+        if time.monotonic() - began > _RECOVERY_TIMEOUT_S:
             raise RuntimeError(
-                f"the server did not recover within {_GIVE_UP_S:g} s: {recovery.errors}"
+                f"the server did not recover within {_RECOVERY_TIMEOUT_S:g} s: {recovery.errors}"
             )
-        time.sleep(_PROBE_S)
+        time.sleep(_PROBE_INTERVAL_S)
 
 
 def _summarize(recoveries: list[Recovery]) -> Figures:

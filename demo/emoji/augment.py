@@ -43,7 +43,7 @@ def augment(
     white = torch.ones(len(rgba), 3, *size)
     background = torch.where(_each(clean), white, _background(len(rgba), size, generator))
     picture = moved[:, :3] + background * (1 - moved[:, 3:])
-    picture = torch.where(_each(clean), picture, _light(picture, generator))
+    picture = torch.where(_each(clean), picture, _change_light(picture, generator))
     result = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
     through_jpeg = (_uniform(len(rgba), 0, 1, generator) < JPEG_SHARE) & ~clean
     qualities = torch.randint(15, 95, (len(rgba),), generator=generator)
@@ -121,7 +121,7 @@ def _background(count: int, size: tuple[int, int], generator: torch.Generator) -
     return background.clamp(0, 1)
 
 
-def _light(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _change_light(picture: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Changes saturation, contrast and brightness, blurs, and adds noise."""
     count = len(picture)
     grey = picture.mean(dim=1, keepdim=True)

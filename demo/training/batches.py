@@ -216,6 +216,15 @@ class Batches:
         rng: random.Random,
         generator: torch.Generator,
     ) -> list[Features]:
+        """Returns features of pictures of one random size, most of them damaged.
+
+        Args:
+            chosen: Positions of the pictures.
+            texts: Text beside each picture, empty for none; None if no picture has a text.
+            instruction: System message.
+            rng: Source of the size and of the cuts of texts.
+            generator: Source of the damage.
+        """
         (size,) = rng.choices(list(SIZES), list(SIZES.values()))
         damaged = augment(self._pixels[max(size)][torch.tensor(chosen)], size, generator)
         features = []

@@ -25,7 +25,7 @@ def encode_with_gradients(encoder: TorchEngine, items: Sequence[Features]) -> to
     """Returns the vectors of items, with the graph that computed them.
 
     Args:
-        encoder: TorchEngine, on the device to compute on.
+        encoder: Encoder, on the device to compute on.
         items: N items.
 
     Returns:

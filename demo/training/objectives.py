@@ -20,7 +20,7 @@ class InstanceObjective(nn.Module):
     """First phase: every query means exactly one picture.
 
     Args:
-        encoder: TorchEngine that is trained.
+        encoder: Encoder that is trained.
         batches: Function from a step to its batch.
         dimensions: Matryoshka lengths.
     """
@@ -49,7 +49,7 @@ class VariantObjective(nn.Module):
     without encoding them again.
 
     Args:
-        encoder: TorchEngine that is trained.
+        encoder: Encoder that is trained.
         teacher: The encoder of the first phase, which is not changed.
         batches: Batches of items whose vectors must not change: none is under `SAME_THING`.
         documents: (N, D) float32, the teacher's vectors of the pictures of `batches`, in order.
@@ -85,9 +85,9 @@ class VariantObjective(nn.Module):
         # Half of the queries are drawn by picture and half by concept: most concepts have 5
         # pictures, but some have 162.
         self._weights = [0.5 / len(self._candidates) for _ in self._candidates]
-        families = len({concepts[n] for n in self._candidates})
+        concept_count = len({concepts[n] for n in self._candidates})
         for at, n in enumerate(self._candidates):
-            self._weights[at] += 0.5 / families / sizes[concepts[n]]
+            self._weights[at] += 0.5 / concept_count / sizes[concepts[n]]
 
     def forward(self, step: int) -> torch.Tensor:
         """Returns the loss of a step, with its graph."""

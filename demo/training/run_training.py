@@ -36,6 +36,7 @@ from lensemble_export.convert_checkpoint import convert_checkpoint
 from lensemble_export.random_checkpoint import write_random_checkpoint
 
 SHAPE = "emoji"
+# Function from an encoder and its checkpoint to a line with the recall that it reaches.
 Report = Callable[[TorchEngine, Checkpoint], str]
 
 

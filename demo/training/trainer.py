@@ -78,7 +78,7 @@ class Trainer:
     """Trains an encoder in place: matrices with Muon, all other weights with AdamW.
 
     Args:
-        encoder: TorchEngine with float32 weights, on the device to train on.
+        encoder: Encoder with float32 weights, on the device to train on.
         objective: Module from a step to its loss; its own parameters are trained too.
         recipe: Hyperparameters.
         folder: Folder of the saved state; None saves none.

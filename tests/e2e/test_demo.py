@@ -35,7 +35,7 @@ def test_demo_finds_words_and_pictures_and_ends_in_one_json_line(tmp_path):
     summary = json.loads(lines[-1])
     assert summary["pictures"] > 3700
     assert summary["triton"] == "2.51.0"
-    # tests/e2e/test_emoji.py holds the figures to their values.
+    # tests/e2e/test_emoji.py compares the figures with the published ones.
     assert summary["recall_at_1"] >= 0.3
     assert summary["picture_recall_at_10"] >= 0.85
     for name, least in (("text_recall_at_10", 0.75), ("held_out_text_recall_at_10", 0.3)):
