@@ -71,8 +71,8 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
 
     Returns:
         `bad_inputs`, `workers_died`, `sound_touched` (valid items that were affected), `answers`,
-        `wrong`, `growth` (of the memory of the server's processes from the first `_SETTLING_CALLS` calls to
-        the end), `growth_after_rest` (to two minutes after the end).
+        `wrong`, `growth` (of the memory of the server's processes from the first
+        `_SETTLING_CALLS` calls to the end), `growth_after_rest` (to two minutes after the end).
     """
     checkpoint = WORKLOADS["demo"].checkpoint()
     dimension = Checkpoint.open(checkpoint).profile.dimension
