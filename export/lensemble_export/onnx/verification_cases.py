@@ -49,7 +49,7 @@ def make_cases(input_spec: InputSpec, seed: int = 0) -> dict[str, list[Features]
         "picture with text": [both],
         "several pictures": [several],
         "all together": mixed,
-        "all together, in reverse order": mixed[::-1],
+        "all together, reversed": mixed[::-1],
         "33 items": [make.item(n % 7, [(6, 8)] * (n % 3)) for n in range(33)],
     }
 
