@@ -163,12 +163,12 @@ def test_value_of_another_type_is_reported(exact, tmp_path, damage):
         store._connection.execute(damage)
     shutil.rmtree(folder / SNAPSHOTS)
     assert verify_error(folder)
-    for look in (look_by_id, look_by_search, compact_it):
+    for look in (look_by_id, look_by_search, compact_index):
         with contextlib.suppress(LensembleError):
             look(exact, folder)
 
 
-def compact_it(known: KnownIndex, folder: Path) -> None:
+def compact_index(known: KnownIndex, folder: Path) -> None:
     compact(folder)
 
 

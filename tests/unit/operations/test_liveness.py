@@ -152,7 +152,7 @@ def test_pings(start, clock, error, reason):
     check._client = Answers(error)
     reasons = []
     for _ in range(2):
-        clock.advance(6)  # twice this is longer than a model may be silent
+        clock.advance(6)  # a model may be silent for longer than 6 s, but not for 12 s
         reasons.append(fault.reason if (fault := check.ping()) else None)
     assert reasons == [None, reason]  # one failure may be chance
 
