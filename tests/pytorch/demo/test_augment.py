@@ -5,7 +5,7 @@ import torch
 
 from demo.emoji.augment import augment, premultiplied
 from demo.emoji.render import on_white
-from tests.unit.demo.shapes import RENDERED
+from tests.pytorch.demo.shapes import RENDERED
 
 
 def test_clean_pictures_are_only_put_on_white():

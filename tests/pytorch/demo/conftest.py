@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.demo.shapes import COLOURS, PICTURES, RENDERED, SHAPES
+from tests.pytorch.demo.shapes import COLOURS, PICTURES, RENDERED, SHAPES
 
 
 @pytest.fixture(scope="session")

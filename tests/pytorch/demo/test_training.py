@@ -18,8 +18,8 @@ from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_client import InvalidInputError, Item
 from tests.conftest import EMBEDDING
+from tests.pytorch.demo.shapes import draw_shape
 from tests.reference import Reference
-from tests.unit.demo.shapes import draw_shape
 
 DIMENSIONS = TrainingRecipe().dimensions
 

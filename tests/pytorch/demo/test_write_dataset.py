@@ -7,7 +7,7 @@ from demo.emoji.concepts import Picture
 from demo.emoji.write_dataset import SAME_THING, write_dataset
 from lensemble_client import InvalidInputError
 from lensemble_evaluation.dataset import load_dataset, splits
-from tests.unit.demo.shapes import PICTURES, RENDERED, draw_shape
+from tests.pytorch.demo.shapes import PICTURES, RENDERED, draw_shape
 
 
 def test_written_dataset_can_be_evaluated(tmp_path):
