@@ -18,7 +18,8 @@ METRICS_URL = "http://127.0.0.1:8002/metrics"
 _CLEAR_SCREEN = "\x1b[H\x1b[J"
 _TIMEOUT_S = 5.0
 
-# (metric, model) -> the sum over all other labels of the metric.
+# (metric, model) -> the sum over all other labels of the metric. Names are without `_total`: the
+# parser appends it to counters that lack it, as Triton's own do.
 MetricValues: TypeAlias = Mapping[tuple[str, str], float]
 
 
@@ -89,7 +90,7 @@ def parse_metrics(text: str) -> MetricValues:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             model = sample.labels.get("model") or sample.labels.get("triton_model", "")
-            values[sample.name, model] += sample.value
+            values[sample.name.removesuffix("_total"), model] += sample.value
     return dict(values)
 
 
@@ -119,7 +120,7 @@ def format_activity(before: MetricValues, after: MetricValues, seconds: float) -
             for step in ("queue", "compute_infer")
         )
         pending = after.get(("nv_inference_pending_request_count", model), 0.0)
-        errors = increase("lensemble_errors_total", model)
+        errors = increase("lensemble_errors", model)
         lines.append(
             f"{model:12} {requests / seconds:10.1f} {pending:8.0f} "
             f"{wait_ms:9.1f} {compute_ms:9.1f} {errors / seconds:9.1f}"

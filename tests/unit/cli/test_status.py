@@ -2,24 +2,37 @@
 
 from lensemble_cli.status import fetch_metrics, format_activity, parse_metrics
 
-BEFORE = """
-# HELP nv_inference_request_success Number of successful requests
-nv_inference_request_success{model="embed",version="1"} 100
-nv_inference_queue_duration_us{model="embed",version="1"} 5000
-nv_inference_compute_infer_duration_us{model="embed",version="1"} 7000
-nv_inference_pending_request_count{model="embed",version="1"} 0
-lensemble_errors_total{triton_model="embed",code="internal",input="",reason=""} 1
+# The metrics of tritonserver, whose counters have no `_total`, and of the stages.
+METRICS = """\
+# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{{model="embed",version="1"}} {requests}
+# HELP nv_inference_queue_duration_us Cumulative inference queuing duration in microseconds
+# TYPE nv_inference_queue_duration_us counter
+nv_inference_queue_duration_us{{model="embed",version="1"}} {queue_us}
+# HELP nv_inference_compute_infer_duration_us Cumulative compute inference duration in microseconds
+# TYPE nv_inference_compute_infer_duration_us counter
+nv_inference_compute_infer_duration_us{{model="embed",version="1"}} {infer_us}
+# HELP nv_inference_pending_request_count Instantaneous number of pending requests
+# TYPE nv_inference_pending_request_count gauge
+nv_inference_pending_request_count{{model="embed",version="1"}} {pending}
+# HELP lensemble_errors_total Requests that were answered with an error.
+# TYPE lensemble_errors_total counter
+lensemble_errors_total{{triton_model="embed",code="internal",input="",reason=""}} {internal}
+lensemble_errors_total{{triton_model="embed",code="invalid_input",input="text",reason=""}} {invalid}
+# HELP lensemble_index_items Items in the index.
+# TYPE lensemble_index_items gauge
+lensemble_index_items{{triton_model="faiss"}} 1000
+# HELP lensemble_index_delta Items since the snapshot.
+# TYPE lensemble_index_delta gauge
+lensemble_index_delta{{triton_model="faiss"}} 7
 """
-AFTER = """
-nv_inference_request_success{model="embed",version="1"} 150
-nv_inference_queue_duration_us{model="embed",version="1"} 105000
-nv_inference_compute_infer_duration_us{model="embed",version="1"} 207000
-nv_inference_pending_request_count{model="embed",version="1"} 3
-lensemble_errors_total{triton_model="embed",code="internal",input="",reason=""} 2
-lensemble_errors_total{triton_model="embed",code="invalid_input",input="text",reason=""} 4
-lensemble_index_items{triton_model="faiss"} 1000
-lensemble_index_delta{triton_model="faiss"} 7
-"""
+BEFORE = METRICS.format(
+    requests=100, queue_us=5000, infer_us=7000, pending=0, internal=1, invalid=0
+)
+AFTER = METRICS.format(
+    requests=150, queue_us=105000, infer_us=207000, pending=3, internal=2, invalid=4
+)
 
 
 def test_rates_and_means_between_two_readings():
@@ -43,4 +56,4 @@ def test_metrics_that_cannot_be_read_are_empty():
 
 def test_braces_and_commas_inside_a_label_are_read():
     text = 'lensemble_errors_total{reason="a, \\"b\\" {c}",triton_model="embed"} 2\n'
-    assert parse_metrics(text) == {("lensemble_errors_total", "embed"): 2.0}
+    assert parse_metrics(text) == {("lensemble_errors", "embed"): 2.0}
