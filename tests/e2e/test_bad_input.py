@@ -129,7 +129,7 @@ def test_dimensions_outside_the_profile_are_refused(client, dimensions):
 
 def test_misspelt_parameter_is_refused(server):
     transport = GrpcTransport(server.grpc_url.split("//")[1])
-    with pytest.raises(InvalidInputError, match="dimension: no such request parameter; the parameters are"):
+    with pytest.raises(InvalidInputError, match="dimension: no such request parameter; the param"):
         rows = {"text": np.array([[b"x"]], np.object_)}
         transport.infer(contract.EMBED, rows, {"dimension": 64}, DEADLINE_S)
     transport.close()
