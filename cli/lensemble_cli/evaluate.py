@@ -93,7 +93,9 @@ def check_outputs(json_file: Path | None, plots: Path | None) -> None:
     except OSError as error:
         raise InvalidInputError(f"cannot write the results: {error}", field="output") from error
     if plots and importlib.util.find_spec("matplotlib") is None:
-        raise InvalidInputError("no matplotlib; run `pip install 'lensemble[eval]'`", field="plots")
+        raise InvalidInputError(
+            "no matplotlib; run `pip install '.[eval]'` in the checkout", field="plots"
+        )
 
 
 def _parse_lengths(text: str | None) -> list[int]:

@@ -109,5 +109,5 @@ def requiring_extras(run: Command, extras: str) -> Command:
 
 def report_missing_package(extra: str, error: ImportError) -> int:
     """Prints which extra installs the missing package, and returns the exit status 1."""
-    print(f"error: {error}; run `pip install 'lensemble[{extra}]'`", file=sys.stderr)
+    print(f"error: {error}; run `pip install '.[{extra}]'` in the checkout", file=sys.stderr)
     return 1

@@ -1,4 +1,4 @@
-"""Parquet files: reads rows, and writes rows with their vectors (needs `lensemble[corpus]`).
+"""Parquet files: reads rows, and writes rows with their vectors (needs the extra `corpus`).
 
 Arrays are exchanged with PyArrow as buffers and not through its NumPy functions, because each
 version of PyArrow supports only some versions of NumPy.

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except ImportError as error:
-        print(f"error: {error}; run `pip install 'lensemble[export]'`", file=sys.stderr)
+        print(f"error: {error}; run `pip install '.[export]'` in the checkout", file=sys.stderr)
         return 1
     return 0
 

@@ -63,7 +63,7 @@ def _load_onnx(checkpoint: Checkpoint, settings: Settings, device: str) -> Engin
         from lensemble.encoder.onnx.onnx_engine import OnnxEngine
     except ImportError as error:
         raise InvalidInputError(
-            f"{error}; LENSEMBLE_ENGINE=onnx needs `pip install 'lensemble[onnx]'`",
+            f"{error}; LENSEMBLE_ENGINE=onnx needs `pip install '.[onnx]'` in the checkout",
             field="LENSEMBLE_ENGINE",
         ) from None
     return OnnxEngine(

@@ -72,7 +72,9 @@ def _packages() -> Iterator[Finding]:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(FAULT, name, "not installed", "pip install 'lensemble[local-server]'")
+            yield Finding(
+                FAULT, name, "not installed", "run `pip install '.[local-server]'` in the checkout"
+            )
     yield Finding(
         OK, "packages", ", ".join(f"{name} {version}" for name, version in versions.items())
     )
@@ -180,7 +182,7 @@ def _engine(settings: Settings) -> Iterator[Finding]:
             FAULT if settings.engine == "onnx" or settings.onnx else WARNING,
             "onnx",
             "there are graphs, but ONNX Runtime is not installed",
-            "run `pip install 'lensemble[onnx]'`",
+            "run `pip install '.[onnx]'` in the checkout",
         )
         return
     unused = "; LENSEMBLE_ENGINE=torch does not use them" if settings.engine == "torch" else ""

@@ -49,7 +49,7 @@ def find_tritonserver(path: Path | None = None) -> Installation:
     if spec is None or spec.origin is None:
         raise InvalidInputError(
             "no tritonserver was found on PATH, and the package `nvidia-pytriton` is not "
-            "installed; run `pip install 'lensemble[local-server]'`",
+            "installed; run `pip install '.[local-server]'` in the checkout",
             field="tritonserver",
         )
     home = Path(spec.origin).parent / "tritonserver"

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -243,6 +244,19 @@ def test_messages_on_the_troubleshooting_page_are_those_of_the_code():
     assert len(quoted) > 15
     for part in {part for message in quoted for part in message.split(" ... ")}:
         assert any(part in text for text in texts), part
+
+
+def test_messages_install_extras_from_the_checkout():
+    """The package is not on PyPI, so `pip install 'lensemble[...]'` finds nothing."""
+    extras = tomllib.loads(text_of("pyproject.toml"))["project"]["optional-dependencies"]
+    texts = set()
+    for folder in ("lensemble", "client", "cli", "evaluation", "export", "benchmarks", "demo"):
+        texts |= {text for text in strings(folder) if "pip install" in text}
+    named = re.findall(r"pip install (.*?)\[([\w-]*)", "\n".join(texts))
+    assert len(named) > 5
+    for source, extra in named:
+        assert source == "'.", (source, extra)
+        assert extra in {*extras, ""}  # "" is a name that is filled in
 
 
 def test_pages_that_the_code_names_exist():

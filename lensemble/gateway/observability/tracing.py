@@ -39,7 +39,7 @@ class Tracer:
         except ImportError as error:
             raise InvalidInputError(
                 f"{settings.traces!r} needs OpenTelemetry, which is not installed ({error}); "
-                "pip install 'lensemble[tracing]'",
+                "run `pip install '.[tracing]'` in the checkout",
                 field="LENSEMBLE_GATEWAY_TRACES",
             ) from error
         self._provider = TracerProvider(

@@ -73,7 +73,8 @@ def test_a_missing_package_is_reported_with_its_extra(capsys):
         raise ImportError("no module named 'faiss'")
 
     assert requiring_extras(command, "export,eval")(None) == 1
-    assert "faiss'; run `pip install 'lensemble[export,eval]'`" in capsys.readouterr().err
+    message = "faiss'; run `pip install '.[export,eval]'` in the checkout\n"
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_like_excludes_a_text(capsys):

@@ -116,5 +116,5 @@ def test_graphs_are_checked(checkpoint, tmp_path, monkeypatch):
         in findings_by_subject(settings.with_changes(engine="torch"))["onnx"].text
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "lensemble[onnx]" in findings_by_subject(settings)["onnx"].remedy
+    assert "'.[onnx]'" in findings_by_subject(settings)["onnx"].remedy
     assert "onnx" not in findings_by_subject(Settings(checkpoint=checkpoint))
