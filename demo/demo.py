@@ -41,7 +41,7 @@ QUERIES: tuple[tuple[str | None, str | None, str | None], ...] = (
 
 
 def main() -> None:
-    """Runs the demo and prints answers and a table, then one line of JSON."""
+    """Runs the demo and prints answers, then one line of JSON."""
     began = time.monotonic()
     index = FOLDER / "index"
     build_index(DATASET, index, Settings(checkpoint=CHECKPOINT), progress=True)

@@ -32,7 +32,7 @@ model processes read them, too, so a compose file can set them directly.
 
 `lensemble up --gateway` starts a gateway beside the server. Its options `--gateway-host`,
 `--gateway-port` and `--keys` win over these variables, and it sets Triton's addresses itself. On
-another machine (`pip install 'lensemble[gateway]'`):
+another machine (`pip install '.[gateway]'` in the checkout):
 
     LENSEMBLE_GATEWAY_TRITON=grpc://triton:8001 python -m lensemble.gateway
 

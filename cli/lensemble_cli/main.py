@@ -1,7 +1,8 @@
 """Entry point of the command line; `lensemble --help` lists the commands.
 
-Each command has a module of its own, which adds its parser here. The modules import what a command
-needs only when the command runs, so that `lensemble --help` is fast and works without extras.
+Each command or group of commands has a module, which adds its parser here. The modules import what
+a command needs only when the command runs, so that `lensemble --help` is fast and works
+without extras.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def test_both_clients_may_share_a_server(client, server):
 
 
 def test_example_of_the_docs_runs():
-    section = (ROOT / "docs/api.md").read_text().split("## Testing your own code")[1]
+    section = (ROOT / "docs/client.md").read_text().split("## Testing your own code")[1]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     exec(code, {})
 
