@@ -1,13 +1,16 @@
 """Entry point of the command line; `lensemble --help` lists the commands.
 
-Each command or group of commands has a module, which adds its parser here. The modules import what
-a command needs only when the command runs, so that `lensemble --help` is fast and works
-without extras.
+Each command or group of commands has a module (`index` has a folder), which adds its parser here.
+The modules import what a command needs only when the command runs, so that `lensemble --help` is
+fast and works without extras.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import select
+import signal
 import sys
 from importlib.metadata import version
 
@@ -35,8 +38,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         0 if the command succeeded, 1 if it failed (the reason is on standard error), 130 after
-        Ctrl-C.
+        Ctrl-C, 141 if the output is no longer read, as by `head`.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # the interpreter's own, at its end, would print a traceback
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments: list[str] | None) -> int:
     args = build_parser().parse_args(arguments)
     try:
         exit_status: int = args.run(args)
@@ -46,6 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return exit_status
+
+
+def _output_is_closed() -> bool:
+    """Tells whether the program that reads standard output through a pipe has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors are reported in any case
+    return bool(poll.poll(0))
 
 
 def build_parser() -> argparse.ArgumentParser:
