@@ -1,1 +1,1 @@
-"""Stage 2: features become vectors, packed in one row without padding."""
+"""Stage 2: features become vectors; a micro-batch is one packed row, without padding."""
