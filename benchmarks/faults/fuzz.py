@@ -26,7 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     atheris: Any = importlib.import_module("atheris")  # only this command needs it
     with atheris.instrument_imports(
-        include=["PIL", "lensemble.preprocess.decode_picture", "lensemble.index.storage.filter"]
+        include=["PIL", "lensemble.preprocess.decode_picture", "lensemble_contract.filters"]
     ):
         from lensemble.checkpoint import Checkpoint
         from lensemble.index.storage.filter import Filter

@@ -30,7 +30,7 @@ class Query:
     Attributes:
         vector: (D,) float32, unit length; None means the vector of the stored item `like`.
         top_k: maximum number of hits.
-        filter: JSON text of a filter on documents (`storage.filter`); empty for none.
+        filter: JSON text of a filter on documents (`lensemble_contract.filters`); empty for none.
         exclude: ids that must not be returned.
         min_score: lowest score of a hit.
         like: id of a stored item whose neighbours are searched; the item itself is excluded. Empty

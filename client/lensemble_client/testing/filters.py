@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.filters import Condition, FieldCondition
 
 _MISSING = object()
 _SCALARS = ("null", "boolean", "number", "text")
@@ -18,63 +18,34 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def matches(condition: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+def matches(condition: Condition, document: Mapping[str, Any]) -> bool:
     """Whether a document meets a condition, as in the real index.
 
     Args:
-        condition: Such as `{"brand": "seat", "year": {"$gte": 2015}}`.
+        condition: What `parse_filter` returned.
         document: The stored JSON object.
-
-    Raises:
-        InvalidInputError: There is no such operator.
     """
-    return all(_entry_matches(name, value, document) for name, value in condition.items())
+    if isinstance(condition, FieldCondition):
+        field: Any = document
+        for key in condition.field.split("."):
+            field = field.get(key, _MISSING) if isinstance(field, Mapping) else _MISSING
+        return _field_matches(field, condition) is not condition.negated
+    results = (matches(part, document) for part in condition.conditions)
+    return any(results) if condition.any_of else all(results)
 
 
-def _entry_matches(name: str, value: Any, document: Mapping[str, Any]) -> bool:
-    if name == "$and":
-        return all(matches(condition, document) for condition in value)
-    if name == "$or":
-        return any(matches(condition, document) for condition in value)
-    if name == "$not":
-        return not matches(value, document)
-    if name.startswith("$"):
-        raise InvalidInputError(f"{name!r}; expected $and, $or, $not or a field", field="filter")
-    field: Any = document
-    for key in name.split("."):
-        field = field.get(key, _MISSING) if isinstance(field, Mapping) else _MISSING
-    return _field_matches(field, value)
-
-
-def _field_matches(field: Any, condition: Any) -> bool:
-    if not isinstance(condition, Mapping):
-        return _equal(field, condition)
-    return all(_operator_matches(field, name, operand) for name, operand in condition.items())
-
-
-def _operator_matches(field: Any, name: str, operand: Any) -> bool:
-    match name:
-        case "$eq":
-            return _equal(field, operand)
-        case "$ne":
-            return not _equal(field, operand)
+def _field_matches(field: Any, condition: FieldCondition) -> bool:
+    value = condition.value
+    match condition.operator:
         case "$in":
-            return any(_equal(field, value) for value in operand)
-        case "$nin":
-            return not any(_equal(field, value) for value in operand)
+            return any(_equal(field, each) for each in value)
         case "$exists":
-            return (_json_type(field) not in ("missing", "null")) is bool(operand)
+            return (_json_type(field) not in ("missing", "null")) is value
         case "$contains":
-            return isinstance(field, list) and any(_equal(value, operand) for value in field)
-        case "$not":
-            return not _field_matches(field, operand)
-        case _ if name in _COMPARISONS:
-            comparable = _json_type(field) == _json_type(operand) and _json_type(field) in (
-                "text",
-                "number",
-            )
-            return comparable and _COMPARISONS[name](field, operand)
-    raise InvalidInputError(f"the fake server does not know {name!r}", field="filter")
+            return isinstance(field, list) and any(_equal(each, value) for each in field)
+        case name if name in _COMPARISONS:
+            return _json_type(field) == _json_type(value) and _COMPARISONS[name](field, value)
+    return _equal(field, value)
 
 
 def _equal(field: Any, value: Any) -> bool:

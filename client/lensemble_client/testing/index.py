@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lensemble_client.results import Embedding, Hit, Stored
 from lensemble_client.testing.filters import matches
 from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.filters import Condition
 
 _MAX_ID_BYTES = 512
 _UNIT_TOLERANCE = 1e-3
@@ -23,13 +23,13 @@ class SearchConditions:
 
     Attributes:
         top_k: Largest number of hits.
-        filter: Condition on documents; an empty one is met by all.
+        filter: Condition on documents.
         exclude: Ids that must not be among the hits.
         min_score: Smallest score of a hit.
     """
 
     top_k: int
-    filter: Mapping[str, Any]
+    filter: Condition
     exclude: Collection[str]
     min_score: float
 

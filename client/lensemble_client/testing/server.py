@@ -21,6 +21,7 @@ from lensemble_contract.errors import (
     NotReadyError,
     ReadOnlyError,
 )
+from lensemble_contract.filters import parse_filter
 from lensemble_contract.items import Item, Rows, blank_rows, from_rows
 
 _TIME_MS = 1.0
@@ -147,7 +148,7 @@ class FakeServer:
             )
         conditions = SearchConditions(
             top_k,
-            json.loads(str(parameters.get(contract.FILTER, "{}"))),
+            parse_filter(str(parameters.get(contract.FILTER, "{}"))),
             exclude,
             float(parameters.get(contract.MIN_SCORE, -np.inf)),
         )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index import check_id, check_vector
-from lensemble.index.storage.filter import refuse_constant
 from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.filters import refuse_constant
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 MAX_DIGEST_CHARACTERS = 128
