@@ -12,10 +12,14 @@ from lensemble.scheduling.wait_times import STALE_S, LaneWaitsWriter, TritonWait
 from lensemble_contract.errors import OverloadedError
 from tests.waiting import FakeClock, until
 
-METRICS = """# HELP nv_inference_request_success Number of successful inference requests
+METRICS = """\
+# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
+# TYPE nv_inference_request_success counter
 nv_inference_request_success{model="preprocess",version="1"} 40
 nv_inference_request_success{model="qwen3_vl",version="1"} 30
 nv_inference_request_success{model="embed",version="1"} 29
+# HELP nv_inference_pending_request_count Instantaneous number of pending requests
+# TYPE nv_inference_pending_request_count gauge
 nv_inference_pending_request_count{model="qwen3_vl",version="1"} 7
 nv_inference_pending_request_count{model="preprocess",version="1"} 2
 nv_inference_pending_request_count{model="faiss",version="1"} 5
