@@ -42,6 +42,9 @@ class Settings(SettingsBase):
 
     prefix: ClassVar[str] = PREFIX
     refuses_unknown: ClassVar[bool] = False  # `lensemble doctor` reports them
+    remedies: ClassVar[Mapping[str, str]] = {
+        "checkpoint": "set it to the folder of a serving checkpoint, or give --checkpoint"
+    }
 
     checkpoint: Path = Field(description="Folder of the serving checkpoint.")
     index: Path | None = Field(

@@ -11,9 +11,16 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails, PydanticKnownError, PydanticUndefined
 
 from lensemble_contract.errors import InvalidInputError
 
@@ -24,6 +31,7 @@ class SettingsBase(BaseModel):
     Attributes:
         prefix: what the names of the variables begin with.
         refuses_unknown: whether `from_env` refuses variables with the prefix that are no setting.
+        remedies: field without a default -> what to do if it is not set.
 
     Raises:
         InvalidInputError: A value cannot be used; its field is the name of the variable.
@@ -32,12 +40,25 @@ class SettingsBase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     prefix: ClassVar[str]
     refuses_unknown: ClassVar[bool]
+    remedies: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise self._as_input_error(error) from None  # the chained text could show a secret
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_fractions(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses text such as `5.0` for a whole number; pydantic alone would take it as 5."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, str) and _type_name(field.annotation) == _TYPE_NAMES["int"]:
+            try:
+                int(value)
+            except ValueError:
+                raise PydanticKnownError("int_parsing") from None
+        return value
 
     @classmethod
     def variable(cls, field: str) -> str:
@@ -82,9 +103,11 @@ class SettingsBase(BaseModel):
         """The first thing that is wrong, with the variable's name."""
         details = error.errors(include_url=False)[0]
         field = str(details["loc"][0]) if details["loc"] else ""
-        return InvalidInputError(
-            _message(details, cls.model_fields.get(field)), field=cls.variable(field)
-        )
+        if details["type"] == "missing":
+            message = f"not set; {cls.remedies[field]}"
+        else:
+            message = _message(details, cls.model_fields.get(field))
+        return InvalidInputError(message, field=cls.variable(field))
 
 
 class SettingDescription(NamedTuple):
@@ -152,12 +175,31 @@ def _to_text(value: object) -> str:
     return str(value)
 
 
+# Type of pydantic's error -> end of our message about the value. The words in braces are the limit
+# and the name of the field's type.
+_REASONS = {
+    "int_parsing": "is not a whole number",
+    "int_parsing_size": "is not a whole number of a usable size",
+    "float_parsing": "is not a number",
+    "bool_parsing": "is not {type}",
+    "literal_error": "is not {type}",
+    "greater_than": "is not more than {gt:g}",
+    "greater_than_equal": "is not at least {ge:g}",
+    "less_than_equal": "is not at most {le:g}",
+}
+_MAX_SHOWN = 40
+
+
 def _message(details: ErrorDetails, field: FieldInfo | None) -> str:
     if field is None:
         return "no such setting; check its spelling, or unset it"
-    if details["type"] == "missing":
-        return f"not set; expected: {field.description}"
-    reason = details["msg"][:1].lower() + details["msg"][1:]
-    if _type_name(field.annotation) == _TYPE_NAMES["SecretStr"] or field.repr is False:
-        return reason
-    return f"{str(details['input'])[:80]!r}: {reason}"
+    type_name = _type_name(field.annotation)
+    if details["type"] in _REASONS:
+        limits = details.get("ctx", {})
+        reason = _REASONS[details["type"]].format_map({**limits, "type": type_name})
+    else:
+        reason = f"is not usable; expected: {type_name}"
+    if type_name == _TYPE_NAMES["SecretStr"] or field.repr is False:
+        return f"the value {reason}"
+    text = str(details["input"])
+    return f"{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'!r} {reason}"

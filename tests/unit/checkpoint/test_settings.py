@@ -35,27 +35,38 @@ def test_options_win_over_variables_unless_they_are_none():
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("THREADS", "many", "'many': input should be a valid integer"),
-        ("DTYPE", "fp8", "'fp8': input should be 'auto', 'fp32' or 'bf16'"),
-        ("JPEG", "half", "'half': input should be 'full' or 'scaled'"),
-        ("ENCODER_INSTANCES", "0", "'0': input should be greater than 0"),
-        ("PREPROCESS_INSTANCES", "-2", "'-2': input should be greater than or equal to 0"),
-        ("CACHE_MIB", "-1", "'-1': input should be greater than or equal to 0"),
-        ("BATCH_TOKENS", "-1", "'-1': input should be greater than or equal to 0"),
-        ("CHAT_TIMEOUT_S", "soon", "'soon': input should be a valid number"),
-        ("CHAT_TIMEOUT_S", "nan", "'nan': input should be greater than 0"),
-        ("CHAT_CONCURRENCY", "0", "'0': input should be greater than 0"),
+        ("THREADS", "many", "'many' is not a whole number"),
+        ("THREADS", "5.0", "'5.0' is not a whole number"),
+        ("ENCODER_INSTANCES", "1e2", "'1e2' is not a whole number"),
+        ("CACHE_MIB", "x" * 500, f"'{'x' * 40}...' is not a whole number"),
+        ("CACHE_MIB", "9" * 5000, f"'{'9' * 40}...' is not a whole number"),
+        ("DTYPE", "fp8", "'fp8' is not auto, fp32 or bf16"),
+        ("JPEG", "half", "'half' is not full or scaled"),
+        ("ENCODER_INSTANCES", "0", "'0' is not more than 0"),
+        ("PREPROCESS_INSTANCES", "-2", "'-2' is not at least 0"),
+        ("CACHE_MIB", "-1", "'-1' is not at least 0"),
+        ("BATCH_TOKENS", "-1", "'-1' is not at least 0"),
+        ("CHAT_TIMEOUT_S", "soon", "'soon' is not a number"),
+        ("CHAT_TIMEOUT_S", "nan", "'nan' is not more than 0"),
+        ("MAX_WAIT_S", "nan", "'nan' is not at least 0"),
+        ("CHAT_CONCURRENCY", "0", "'0' is not more than 0"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_bad_value_names_the_variable(name, value, reason):
     environ = {"LENSEMBLE_CHECKPOINT": "/c", f"LENSEMBLE_{name}": value}
-    with pytest.raises(InvalidInputError, match=f"LENSEMBLE_{name}: {reason}"):
+    with pytest.raises(InvalidInputError) as raised:
         Settings.from_env(environ)
+    assert str(raised.value) == f"LENSEMBLE_{name}: {reason}"
 
 
-def test_missing_checkpoint_names_the_variable():
-    with pytest.raises(InvalidInputError, match="LENSEMBLE_CHECKPOINT: not set"):
+def test_missing_checkpoint_names_variable_option_and_remedy():
+    with pytest.raises(InvalidInputError) as raised:
         Settings.from_env({})
+    assert str(raised.value) == (
+        "LENSEMBLE_CHECKPOINT: not set; set it to the folder of a serving checkpoint, or give "
+        "--checkpoint"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +118,7 @@ def test_secrets_are_sent_on_but_not_shown():
     assert settings.to_env()["LENSEMBLE_GATEWAY_CHAT_KEY"] == "hidden"
     with pytest.raises(InvalidInputError, match="LENSEMBLE_GATEWAY_CHAT_KEY") as raised:
         GatewaySettings(chat_key=["hidden"])
+    assert str(raised.value).startswith("LENSEMBLE_GATEWAY_CHAT_KEY: the value is not usable")
     assert "hidden" not in str(raised.value)
 
 
@@ -123,6 +135,8 @@ def test_gateway_settings_come_back_from_the_environment():
 
 @pytest.mark.parametrize("settings", [Settings, GatewaySettings])
 def test_every_setting_is_described(settings):
+    required = {name for name, field in settings.model_fields.items() if field.is_required()}
+    assert set(settings.remedies) == required
     described = {each.variable: each for each in describe_settings(settings)}
     assert set(described) == {settings.variable(name) for name in settings.model_fields}
     for each in described.values():

@@ -30,7 +30,19 @@ def test_argument_overrides_the_variable():
     assert GatewaySettings.from_env(ENVIRONMENT, port=7).port == 7
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "x"), ("IN_FLIGHT", "0"), ("PORTS", "1")])
-def test_unusable_variable_is_refused_by_its_name(name, value):
-    with pytest.raises(InvalidInputError, match="LENSEMBLE_GATEWAY_"):
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("PORT", "x", "'x' is not a whole number"),
+        ("PORT", "8080.0", "'8080.0' is not a whole number"),
+        ("PORT", "65536", "'65536' is not at most 65535"),
+        ("IN_FLIGHT", "0", "'0' is not more than 0"),
+        ("BODY_S", "long", "'long' is not a number"),
+        ("MUTUAL", "perhaps", "'perhaps' is not true or false"),
+        ("PORTS", "1", "no such setting; check its spelling, or unset it"),
+    ],
+)
+def test_unusable_variable_is_refused_by_its_name(name, value, reason):
+    with pytest.raises(InvalidInputError) as raised:
         GatewaySettings.from_env({f"LENSEMBLE_GATEWAY_{name}": value})
+    assert str(raised.value) == f"LENSEMBLE_GATEWAY_{name}: {reason}"
