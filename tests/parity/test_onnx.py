@@ -166,7 +166,7 @@ def test_the_command_line_verifies_and_refuses(exported, checkpoint, tmp_path, c
     assert result["passed"]
     assert all(name in printed.err for name in ("one token", "picture: thin", "33 items"))
     assert main(["onnx", str(checkpoint), graphs]) == 1
-    assert "is not empty" in capsys.readouterr().err
+    assert "is not an empty folder" in capsys.readouterr().err
     assert main(["onnx", str(checkpoint), str(tmp_path / "x"), "--dtype", "fp8"]) == 1
     assert "'fp8'; expected one of" in capsys.readouterr().err
 
