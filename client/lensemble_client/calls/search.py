@@ -116,8 +116,12 @@ def more_like(id_: str, options: SearchOptions) -> Call[list[list[Hit]]]:
     """Searches for the neighbours of a stored item; the result is one list of hits, nearest first.
 
     Raises:
-        InvalidInputError: The filter or the ids cannot be written as JSON.
+        InvalidInputError: The id is empty, or the filter or the ids cannot be written as JSON.
     """
+    if not id_:  # on the wire, an empty id means a search with a vector
+        raise InvalidInputError(
+            "the id is empty; expected the id of a stored item", field=contract.LIKE
+        )
     rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
     parameters = options.parameters(like=id_)
     return Call(_returning_hits(contract.FAISS), rows, parameters, _hits)

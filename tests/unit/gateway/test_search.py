@@ -87,6 +87,7 @@ def test_query_without_an_item_calls_only_the_index(query, parameter):
         ({"input": "a", "topk": 1}, "topk"),
         ({"input": "a", "filter": "x"}, "filter"),
         ({"vector": ["x"]}, "vector[0]"),
+        ({"like": ""}, "like"),
     ],
 )
 def test_refusal_names_the_field(body, field):
@@ -94,3 +95,9 @@ def test_refusal_names_the_field(body, field):
     assert response.status_code == 400
     assert response.json()["error"]["param"] == field
     assert not triton.calls
+
+
+def test_empty_id_is_named_as_the_reason():
+    response, _ = search(like="")
+    message = "like: the id is empty; expected the id of a stored item"
+    assert response.json()["error"]["message"] == message
