@@ -216,7 +216,10 @@ def _check_scalar(value: Any) -> None:
 
 
 def _quoted(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+    except RecursionError:  # what could just be read may be nested too deeply to be written
+        text = "a deeply nested value"
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
 
 

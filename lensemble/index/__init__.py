@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lensemble.index.query import IndexHit, Query
 from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.index_checks import check_id, check_vector
 
 __all__ = ["Index", "IndexHit", "Query", "check_id", "check_profile", "check_vector"]
-
-MAX_ID_BYTES = 512
 
 
 class Index(Protocol):
@@ -65,40 +61,3 @@ def check_profile(index_name: str, index_hash: str, vectors_hash: str) -> None:
             "or build the index again with the checkpoint of the vectors",
             field="profile",
         )
-
-
-def check_id(id_: str) -> None:
-    """Checks that an id has 1 to `MAX_ID_BYTES` bytes of UTF-8.
-
-    Raises:
-        InvalidInputError: The id is empty or too long, or it contains a lone surrogate. Python puts
-            lone surrogates into the names of files whose bytes are not UTF-8.
-    """
-    try:
-        size = len(id_.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{id_!r} is not valid Unicode", field="id") from error
-    if not 1 <= size <= MAX_ID_BYTES:
-        raise InvalidInputError(
-            f"{id_[:40]!r}... has {size} bytes; expected 1 to {MAX_ID_BYTES}", field="id"
-        )
-
-
-def check_vector(dimension: int, vector: Sequence[int] | NDArray[Any]) -> None:
-    """Checks a vector that is to be stored in an index, or searched in it.
-
-    Args:
-        dimension: dimension of the index.
-        vector: (D,) numbers.
-
-    Raises:
-        InvalidInputError: The vector has another dimension, or a value that is not finite.
-    """
-    if len(vector) != dimension:
-        raise InvalidInputError(
-            f"the vector has {len(vector)} dimensions, the index {dimension}; leave `dimensions` "
-            "out, or build an index of that dimension",
-            field="embedding",
-        )
-    if not np.isfinite(vector).all():
-        raise InvalidInputError("a value is not finite; send finite numbers", field="embedding")

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from lensemble.embedders.clip_preprocessor import ClipFeatures
 from lensemble.embedders.model_files import check_dimensions
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters, whole_number
 from lensemble.stages.stage import Stage
 from lensemble.stages.vector_stage import embedder_info, prepare_process, vector_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters, whole_number
 
 
 class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):

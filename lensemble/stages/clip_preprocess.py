@@ -9,11 +9,11 @@ import numpy as np
 from lensemble.embedders.clip_preprocessor import CLIP_VARIABLE, ClipFeatures, ClipPreprocessor
 from lensemble.embedders.model_files import find_model
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage, run_each
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Rows, from_rows
+from lensemble_contract.parameters import Parameters
 
 
 class ClipPreprocessStage(Stage[Item, ClipFeatures]):

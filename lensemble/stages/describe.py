@@ -10,11 +10,11 @@ from lensemble.embedders.chat_client import Description
 from lensemble.embedders.chat_input import ChatInput
 from lensemble.embedders.describer import Describer
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters
 
 
 class DescribeStage(Stage[ChatInput, Description]):

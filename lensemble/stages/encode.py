@@ -14,12 +14,13 @@ from lensemble.encoder.vector_cache import CachingEncoder
 from lensemble.preprocess.features import Features, unpad
 from lensemble.scheduling.lanes import lane_of
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters, deadline_of, whole_number
+from lensemble.stages.parameters import deadline_of
 from lensemble.stages.stage import Counter, LaneStage
 from lensemble.stages.vector_stage import prepare_process, vector_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters, whole_number
 
 if TYPE_CHECKING:
     from lensemble.encoder.engine import Engine

@@ -8,11 +8,11 @@ import numpy as np
 
 from lensemble.embedders.chat_input import ChatInput, to_chat_input
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Stage, run_each
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Rows, from_rows
+from lensemble_contract.parameters import Parameters
 
 
 class HybridPreprocessStage(Stage[Item, ChatInput]):

@@ -1,22 +1,13 @@
-"""Reads request parameters, such as `dimensions` and `top_k`.
-
-Protocols carry them in different types: a number may arrive as text.
-"""
+"""What stages do with request parameters: unknown names, deadlines, and the length of vectors."""
 
 from __future__ import annotations
-
-import json
-import math
-from collections.abc import Mapping
-from typing import Any
 
 from lensemble.scheduling import deadline
 from lensemble.vectors import Vector, cut_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Rows
-
-Parameters = Mapping[str, Any]
+from lensemble_contract.parameters import Parameters, number, whole_number
 
 # Beginnings of Triton's own parameters, and of headers that Triton may be told to forward.
 _FOREIGN_PREFIXES = ("triton_", "binary_data", "sequence_", "x-", "traceparent")
@@ -34,76 +25,6 @@ def check_parameters(parameters: Parameters) -> None:
                 f"no such request parameter; the parameters are {', '.join(contract.PARAMETERS)}",
                 field=name,
             )
-
-
-def text(parameters: Parameters, name: str) -> str:
-    """A parameter that is text; empty if it is absent.
-
-    Raises:
-        InvalidInputError: The parameter is not a string.
-    """
-    value = parameters.get(name, "")
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{value!r}; expected a string", field=name)
-    return value
-
-
-def number(parameters: Parameters, name: str, default: float) -> float:
-    """A parameter that is a finite number, or the text of one.
-
-    Raises:
-        InvalidInputError: The parameter is not a finite number.
-    """
-    value = parameters.get(name, default)
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        parsed = float(value)
-    except (TypeError, ValueError):
-        parsed = math.nan
-    if math.isfinite(parsed) or parsed == default:
-        return parsed
-    raise InvalidInputError(f"{value!r}; expected a finite number", field=name)
-
-
-def whole_number(parameters: Parameters, name: str) -> int | None:
-    """A parameter that is a whole number, or the text of one; None if it is absent.
-
-    Raises:
-        InvalidInputError: The parameter is not a whole number.
-    """
-    value = parameters.get(name)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    try:
-        if not isinstance(value, str):
-            raise ValueError
-        return int(value)
-    except ValueError:
-        raise InvalidInputError(f"{value!r} is not a whole number", field=name) from None
-
-
-def names(parameters: Parameters, name: str, limit: int) -> tuple[str, ...]:
-    """A parameter that is the JSON text of a list of strings; empty if it is absent.
-
-    Raises:
-        InvalidInputError: The parameter is something else, or has more than `limit` strings.
-    """
-    json_text = text(parameters, name)
-    if not json_text:
-        return ()
-    try:
-        strings = json.loads(json_text)
-        if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
-            raise ValueError("not a list of strings")
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(
-            f"{json_text[:60]!a}; expected the JSON text of a list of strings ({error})",
-            field=name,
-        ) from error
-    if len(strings) > limit:
-        raise InvalidInputError(f"{len(strings)} strings; expected at most {limit}", field=name)
-    return tuple(strings)
 
 
 def deadline_of(rows: Rows, parameters: Parameters) -> int:

@@ -11,11 +11,11 @@ from lensemble.preprocess.features import Features, pad
 from lensemble.scheduling.admission import AdmissionControl
 from lensemble.scheduling.lanes import lane_of
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters
 from lensemble.stages.stage import Counter, Stage, run_each
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Rows, from_rows
+from lensemble_contract.parameters import Parameters
 
 _REFUSED = ("lensemble_refused_total", "Requests that admission refused.")
 

@@ -13,12 +13,13 @@ from lensemble.index import IndexHit, Query, check_profile, check_vector
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.settings import Settings
-from lensemble.stages import parameters as request_parameters
-from lensemble.stages.parameters import Parameters
+from lensemble.stages.parameters import cut_to_index
 from lensemble.stages.stage import Gauge, Stage
 from lensemble_contract import contract
+from lensemble_contract import parameters as request_parameters
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotReadyError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
                 )
             return [Query(None, top_k, condition, exclude, min_score, like) for _ in vectors]
         length = self._index.dimension
-        vectors = request_parameters.cut_to_index(
+        vectors = cut_to_index(
             vectors,
             parameters,
             index_dimension=length,

@@ -9,12 +9,12 @@ import numpy as np
 from lensemble.embedders.model_files import check_dimensions
 from lensemble.embedders.sentence_encoder import SentenceEncoder, SentenceInput, SentenceResult
 from lensemble.settings import Settings
-from lensemble.stages.parameters import Parameters, whole_number
 from lensemble.stages.stage import Stage
 from lensemble.stages.vector_stage import embedder_info, prepare_process, vector_rows
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters, whole_number
 
 
 class SentenceStage(Stage[SentenceInput, SentenceResult]):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
-from lensemble.stages.parameters import Parameters
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

@@ -17,10 +17,10 @@ from lensemble.index.maintenance.stats import stats_json
 from lensemble.index.storage.changes import Change, Delete, Upsert, checked_change
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
-from lensemble.stages import parameters as request_parameters
-from lensemble.stages.parameters import Parameters
+from lensemble.stages.parameters import cut_to_index
 from lensemble.stages.stage import Stage
 from lensemble_contract import contract
+from lensemble_contract import parameters as request_parameters
 from lensemble_contract.errors import (
     InvalidInputError,
     LensembleError,
@@ -28,6 +28,7 @@ from lensemble_contract.errors import (
     ReadOnlyError,
 )
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
                 f"{digest[:40]!r} for {len(ids)} items; send one item",
                 field=contract.DIGEST,
             )
-        vectors = request_parameters.cut_to_index(
+        vectors = cut_to_index(
             rows[contract.EMBEDDING.name],
             parameters,
             index_dimension=self._store.dimension,

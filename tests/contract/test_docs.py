@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from lensemble.gateway.observability.metrics import Metrics
-from lensemble.index import MAX_ID_BYTES
 from lensemble.index.snapshots.kinds import KINDS
-from lensemble.index.storage.changes import MAX_DOCUMENT_BYTES
 from lensemble.operations.liveness import REASONS
 from lensemble.operations.supervisor import FAILED_START
 from lensemble.scheduling.lanes import LANES
 from lensemble_client import Client
 from lensemble_contract import contract
+from lensemble_contract.index_checks import MAX_DOCUMENT_BYTES, MAX_ID_BYTES
 from tests.paths import ROOT
 
 TRACKED = subprocess.run(
