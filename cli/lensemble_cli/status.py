@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import sys
 import time
 import urllib.request
@@ -12,7 +13,7 @@ from typing import TypeAlias
 
 from lensemble_cli.options import Commands, add_server_options, connect
 from lensemble_client.client import Client
-from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError, NotReadyError
 
 METRICS_URL = "http://127.0.0.1:8002/metrics"
 _CLEAR_SCREEN = "\x1b[H\x1b[J"
@@ -67,12 +68,19 @@ def fetch_metrics(url: str) -> MetricValues:
 
     Args:
         url: URL of the metrics.
+
+    Raises:
+        NotReadyError: What listens there does not speak HTTP, such as Triton's gRPC port.
     """
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # nosec B310
             return parse_metrics(response.read().decode())
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.IncompleteRead, http.client.InvalidURL):
         return {}
+    except http.client.HTTPException as error:
+        raise NotReadyError(
+            f"{url} does not speak HTTP; expected the URL of Triton's metrics (--metrics)"
+        ) from error
 
 
 def parse_metrics(text: str) -> MetricValues:

@@ -1,6 +1,13 @@
 """`lensemble status`: metrics are parsed, and shown as rates."""
 
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+
 from lensemble_cli.status import fetch_metrics, format_activity, parse_metrics
+from lensemble_contract.errors import NotReadyError
 
 # The metrics of tritonserver, whose counters have no `_total`, and of the stages.
 METRICS = """\
@@ -51,7 +58,40 @@ def test_a_model_without_requests_has_rates_of_zero():
 
 def test_metrics_that_cannot_be_read_are_empty():
     assert fetch_metrics("http://127.0.0.1:1/metrics") == {}
+    assert fetch_metrics("http://127.0.0.1:port/metrics") == {}
     assert "--metrics" in format_activity({}, {}, 1.0)
+
+
+@contextmanager
+def answering(answer):
+    """URL of a server that sends these bytes in answer to one request."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send():
+            connection, _ = server.accept()
+            with connection, connection.makefile("rb") as request:
+                while request.readline().strip():  # up to the empty line after the headers
+                    pass
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/metrics"
+        thread.join()
+
+
+def test_port_that_does_not_speak_http_is_reported():
+    settings_frame = b"\0\0\6\4\0\0\0\0\0\0\5\0\0\100\0\n"  # with which gRPC's HTTP/2 begins
+    with answering(settings_frame) as url, pytest.raises(NotReadyError) as raised:
+        fetch_metrics(url)
+    assert str(raised.value) == (
+        f"{url} does not speak HTTP; expected the URL of Triton's metrics (--metrics)"
+    )
+
+
+def test_metrics_that_break_off_are_empty():
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc") as url:
+        assert fetch_metrics(url) == {}
 
 
 def test_braces_and_commas_inside_a_label_are_read():
