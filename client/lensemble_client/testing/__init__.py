@@ -12,7 +12,8 @@
 The clients are the real ones, so they check input, put items into requests and try again as usual.
 The server has an index with exact search, filters and writes. Only its vectors have no meaning:
 equal items have equal vectors, and two different items have a score near 0. To change that, pass a
-function of your own as `FakeServer(embed=...)`.
+function of your own as `FakeServer(embed=...)`. Pictures are not decoded, so bytes that the real
+server refuses are accepted.
 """
 
 from lensemble_client.testing.server import FakeServer

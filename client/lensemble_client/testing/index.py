@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lensemble_client.results import Embedding, Hit, Stored
 from lensemble_client.testing.filters import matches
-from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.filters import Condition
-
-_MAX_ID_BYTES = 512
-_UNIT_TOLERANCE = 1e-3
+from lensemble_contract.index_checks import (
+    check_digest,
+    check_id,
+    check_unit_length,
+    check_vector,
+    normalized_document,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,23 @@ class SearchConditions:
     min_score: float
 
 
+@dataclass(frozen=True, slots=True)
+class FakeUpsert:
+    """An item to write.
+
+    Attributes:
+        id: The caller's id.
+        vector: (D,) float32, unit length.
+        document: JSON text of an object.
+        digest: Digest of the content; empty if unknown.
+    """
+
+    id: str
+    vector: Embedding
+    document: str
+    digest: str
+
+
 class FakeIndex:
     """The items of the fake server, with exact search.
 
@@ -50,32 +70,38 @@ class FakeIndex:
         self.items: dict[str, Stored] = {}
         self.sequence = 0
 
-    def upsert(self, id_: str, vector: Embedding, document: bytes, digest: str) -> int:
-        """Stores an item, and returns the sequence number of the write.
+    def upsert(self, items: Sequence[FakeUpsert]) -> list[int]:
+        """Stores items, and returns the sequence number of each write.
 
         Raises:
-            InvalidInputError: The id, the vector or the document is not valid.
+            InvalidInputError: An id, a vector or a document is not valid; then none is stored.
         """
-        self._check(id_, vector)
-        content = json.loads(document)
-        if not isinstance(content, dict):
-            raise InvalidInputError("expected a JSON object", field="document")
-        old = self.items.get(id_)
-        if old is not None and digest and (old.digest, old.document) == (digest, content):
-            return old.sequence
-        self.sequence += 1
-        self.items[id_] = Stored(id_, content, vector, self.sequence, digest)
-        return self.sequence
+        checked = [self._checked(item) for item in items]
+        return [self._write(item) for item in checked]
 
-    def delete(self, id_: str) -> int:
-        """Removes an item; returns the sequence number of the removal, 0 if there was no item."""
+    def delete(self, ids: Sequence[str]) -> list[int]:
+        """Removes items; returns the sequence number of each removal, 0 if there was no item.
+
+        Raises:
+            InvalidInputError: An id is not valid; then none is removed.
+        """
+        for id_ in ids:
+            check_id(id_)
+        return [self._remove(id_) for id_ in ids]
+
+    def _remove(self, id_: str) -> int:
         if self.items.pop(id_, None) is None:
             return 0
         self.sequence += 1
         return self.sequence
 
     def search(self, vector: Embedding, conditions: SearchConditions) -> list[Hit]:
-        """Returns the nearest items to a vector (D,), nearest first."""
+        """Returns the nearest items to a vector (D,), nearest first.
+
+        Raises:
+            InvalidInputError: The vector has another length, or a value that is not finite.
+        """
+        check_vector(self._dimension, vector)
         hits = [
             Hit(item.id, float(item.embedding @ vector), item.document)
             for item in self.items.values()
@@ -84,12 +110,23 @@ class FakeIndex:
         hits = [hit for hit in hits if hit.score >= conditions.min_score]
         return sorted(hits, key=lambda hit: -hit.score)[: conditions.top_k]
 
-    def _check(self, id_: str, vector: Embedding) -> None:
-        if not 1 <= (size := len(id_.encode())) <= _MAX_ID_BYTES:
-            raise InvalidInputError(f"{size} bytes; expected 1 to {_MAX_ID_BYTES}", field="id")
-        if vector.shape != (self._dimension,):
-            raise InvalidInputError(
-                f"length {len(vector)}; expected {self._dimension}", field="embedding"
-            )
-        if abs(float(np.linalg.norm(vector)) - 1) > _UNIT_TOLERANCE:
-            raise InvalidInputError("expected a vector of unit length", field="embedding")
+    def _checked(self, item: FakeUpsert) -> FakeUpsert:
+        check_id(item.id)
+        check_vector(self._dimension, item.vector)
+        check_unit_length(item.vector)
+        check_digest(item.digest)
+        return replace(item, document=normalized_document(item.document))
+
+    def _write(self, item: FakeUpsert) -> int:
+        content = json.loads(item.document)
+        old = self.items.get(item.id)
+        # As text, 1, 1.0 and true differ.
+        if (
+            old is not None
+            and (json.dumps(old.document), old.digest) == (json.dumps(content), item.digest)
+            and (item.digest or np.array_equal(old.embedding, item.vector))
+        ):
+            return old.sequence
+        self.sequence += 1
+        self.items[item.id] = Stored(item.id, content, item.vector, self.sequence, item.digest)
+        return self.sequence

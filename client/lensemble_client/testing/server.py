@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lensemble_client.results import Embedding, Hit, Stored
-from lensemble_client.testing.index import FakeIndex, SearchConditions
+from lensemble_client.results import Embedding
+from lensemble_client.testing.answers import hit_rows, stored_rows
+from lensemble_client.testing.index import FakeIndex, FakeUpsert, SearchConditions
 from lensemble_client.testing.vectors import DIMENSION, vector_of
 from lensemble_client.transports.wire import Parameters
 from lensemble_contract import contract
@@ -23,12 +24,16 @@ from lensemble_contract.errors import (
 )
 from lensemble_contract.filters import parse_filter
 from lensemble_contract.items import Item, Rows, blank_rows, from_rows
+from lensemble_contract.parameters import names, number, text, whole_number
 
 _TIME_MS = 1.0
 
 
 class FakeServer:
     """Answers requests from memory. Several clients, and several threads, may share one.
+
+    It refuses what the real server refuses, except pictures: it does not decode them, so any bytes
+    are accepted as one. Put an error into `errors` to have a picture refused.
 
     Args:
         dimension: Length D of the vectors.
@@ -110,7 +115,7 @@ class FakeServer:
         tokens = [[max(1, len((item.text or "").split()))] for item in items]
         counts = {contract.TOKENS.name: np.array(tokens, np.int32)}
         if model.name == contract.SEARCH.name:
-            return counts | self._search(vectors, parameters)
+            return counts | self._search(_cut(vectors, parameters), parameters)
         if model.name == contract.INGEST.name:
             return counts | self._store(rows, vectors, parameters)
         profiles = np.full((len(items), 1), self.profile.encode(), np.object_)
@@ -130,38 +135,33 @@ class FakeServer:
         return items
 
     def _search(self, vectors: Embedding, parameters: Parameters) -> Rows:
-        top_k = int(parameters.get(contract.TOP_K, contract.DEFAULT_TOP_K))
+        top_k = whole_number(parameters, contract.TOP_K)
+        if top_k is None:
+            top_k = contract.DEFAULT_TOP_K
         if not 1 <= top_k <= contract.MAX_TOP_K:
             raise InvalidInputError(
                 f"{top_k}; expected 1 to {contract.MAX_TOP_K}", field=contract.TOP_K
             )
         self._check_profile(parameters)
-        exclude = json.loads(str(parameters.get(contract.EXCLUDE, "[]")))
-        if like := str(parameters.get(contract.LIKE, "")):
+        like = text(parameters, contract.LIKE)
+        condition = text(parameters, contract.FILTER)
+        exclude = names(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
+        min_score = number(parameters, contract.MIN_SCORE, -np.inf)
+        if like:
             if like not in self.index.items:
                 raise NotFoundError(f"no item {like!r} in the index", field=contract.LIKE)
-            vectors, exclude = self.index.items[like].embedding[None], [*exclude, like]
-        length = int(parameters.get(contract.DIMENSIONS, vectors.shape[1]))
-        if length != self._dimension:
-            raise InvalidInputError(
-                f"length {length}; the index has {self._dimension}", field="embedding"
-            )
-        conditions = SearchConditions(
-            top_k,
-            parse_filter(str(parameters.get(contract.FILTER, "{}"))),
-            exclude,
-            float(parameters.get(contract.MIN_SCORE, -np.inf)),
-        )
-        return _hit_rows([self.index.search(vector, conditions) for vector in vectors])
+            vectors, exclude = self.index.items[like].embedding[None], (*exclude, like)
+        conditions = SearchConditions(top_k, parse_filter(condition or "{}"), exclude, min_score)
+        return hit_rows([self.index.search(vector, conditions) for vector in vectors])
 
     def _store(self, rows: Rows, vectors: Embedding, parameters: Parameters) -> Rows:
         operation = parameters.get(contract.OPERATION, contract.UPSERT)
         ids = [id_.decode() for id_ in rows[contract.ID.name][:, 0]]
         if operation == contract.STATS:
-            return _stored_rows([(0, None, json.dumps(self._stats()))] * len(ids))
+            return stored_rows([(0, None, json.dumps(self._stats()))] * len(ids))
         if operation == contract.GET:
             found = [self.index.items.get(id_) for id_ in ids]
-            return _stored_rows(
+            return stored_rows(
                 [
                     (item.sequence, item, json.dumps(item.document)) if item else (0, None, "")
                     for item in found
@@ -170,19 +170,21 @@ class FakeServer:
         if not self._writes:
             raise ReadOnlyError("this server takes no writes")
         if operation == contract.DELETE:
-            return _stored_rows([(self.index.delete(id_), None, "") for id_ in ids])
+            return stored_rows([(sequence, None, "") for sequence in self.index.delete(ids)])
         self._check_profile(parameters)
-        digest = str(parameters.get(contract.DIGEST, ""))
+        digest = text(parameters, contract.DIGEST)
         documents = rows[contract.DOCUMENT.name][:, 0]
-        sequences = [
-            self.index.upsert(id_, vector, document, digest)
-            for id_, vector, document in zip(ids, vectors, documents, strict=True)
-        ]
-        return _stored_rows([(sequence, None, "") for sequence in sequences])
+        sequences = self.index.upsert(
+            [
+                FakeUpsert(id_, vector, document.decode(), digest)
+                for id_, vector, document in zip(ids, vectors, documents, strict=True)
+            ]
+        )
+        return stored_rows([(sequence, None, "") for sequence in sequences])
 
     def _check_profile(self, parameters: Parameters) -> None:
-        profile = parameters.get(contract.PROFILE, self.profile)
-        if profile != self.profile:
+        profile = text(parameters, contract.PROFILE)
+        if profile and profile != self.profile:
             raise InvalidInputError(
                 f"{profile!r}; the server has {self.profile!r}", field=contract.PROFILE
             )
@@ -200,7 +202,9 @@ class FakeServer:
 def _cut(vectors: Embedding, parameters: Parameters) -> Embedding:
     """Cuts vectors (B, D) to `dimensions`, and normalizes them again."""
     full = vectors.shape[1]
-    length = int(parameters.get(contract.DIMENSIONS, full))
+    length = whole_number(parameters, contract.DIMENSIONS)
+    if length is None:
+        return vectors
     if not 1 <= length <= full:
         raise InvalidInputError(f"{length}; expected 1 to {full}", field=contract.DIMENSIONS)
     if length == full:
@@ -208,33 +212,3 @@ def _cut(vectors: Embedding, parameters: Parameters) -> Embedding:
     cut = vectors[:, :length]
     unit: Embedding = cut / np.linalg.norm(cut, axis=1, keepdims=True)
     return unit
-
-
-def _hit_rows(results: Sequence[Sequence[Hit]]) -> Rows:
-    """Returns hits as the outputs of a search. Shorter rows are padded."""
-    shape = (len(results), max(len(hits) for hits in results))
-    ids = np.full(shape, contract.NO_ID, np.object_)
-    scores = np.full(shape, -1, np.float32)
-    documents = np.full(shape, b"{}", np.object_)
-    for row, hits in enumerate(results):
-        for column, hit in enumerate(hits):
-            ids[row, column] = hit.id.encode()
-            scores[row, column] = hit.score
-            documents[row, column] = json.dumps(hit.document).encode()
-    return dict(
-        zip((tensor.name for tensor in contract.HITS), (ids, scores, documents), strict=True)
-    )
-
-
-def _stored_rows(results: Sequence[tuple[int, Stored | None, str]]) -> Rows:
-    """Returns the outputs of `store` for triples of sequence number, item and document."""
-    no_vector = np.empty(0, np.float32)
-    vectors = [no_vector if item is None else item.embedding for _, item, _ in results]
-    digests = [b"" if item is None else item.digest.encode() for _, item, _ in results]
-    documents = [document.encode() for _, _, document in results]
-    return {
-        contract.SEQUENCE.name: np.array([[sequence] for sequence, _, _ in results]),
-        contract.STORED_DOCUMENT.name: np.array(documents, np.object_)[:, None],
-        contract.STORED_DIGEST.name: np.array(digests, np.object_)[:, None],
-        contract.STORED_EMBEDDING.name: np.array(vectors, np.float32),
-    }
