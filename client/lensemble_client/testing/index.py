@@ -115,7 +115,9 @@ class FakeIndex:
         check_vector(self._dimension, item.vector)
         check_unit_length(item.vector)
         check_digest(item.digest)
-        return replace(item, document=normalized_document(item.document))
+        # The array is the caller's, who may change it later.
+        document = normalized_document(item.document)
+        return replace(item, vector=item.vector.copy(), document=document)
 
     def _write(self, item: FakeUpsert) -> int:
         content = json.loads(item.document)

@@ -109,7 +109,7 @@ class FakeServer:
             return self._store(rows, rows[contract.EMBEDDING.name], parameters)
         if model.name == contract.FAISS.name:
             return self._search(rows[contract.EMBEDDING.name], parameters)
-        items = self._items(rows)
+        items = self._items(model, rows)
         vectors = np.stack([np.asarray(self._embed(item), np.float32) for item in items])
         self.embedded += items
         tokens = [[max(1, len((item.text or "").split()))] for item in items]
@@ -122,12 +122,18 @@ class FakeServer:
         vectors = _cut(vectors, parameters)
         return counts | {contract.EMBEDDING.name: vectors, contract.VECTOR_PROFILE.name: profiles}
 
-    def _items(self, rows: Rows) -> list[Item]:
+    def _items(self, model: contract.Model, rows: Rows) -> list[Item]:
+        others = contract.EMBEDDERS.keys() - set(contract.EMBEDDERS_WITH_INSTRUCTION)
+        takes_instruction = model.name not in {contract.EMBEDDERS[name].name for name in others}
         names = [tensor.name for tensor in contract.ITEM]
         items = []
         for item in from_rows({name: rows.get(name) for name in names}):
             if isinstance(item, LensembleError):
                 raise item
+            if item.instruction and not takes_instruction:
+                raise InvalidInputError(
+                    f"{model.name} takes no instruction", field=contract.INSTRUCTION.name
+                )
             for content in (item.text, *item.images):
                 if content is not None and content in self.errors:
                     raise self.errors[content]

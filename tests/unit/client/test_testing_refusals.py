@@ -191,6 +191,24 @@ def test_writes_have_the_same_numbers(clients):
     assert first[0] == first[1]
 
 
+def test_stored_vector_is_a_copy():
+    client, vectors = fake_client(), np.eye(1, 64, dtype=np.float32)
+    client.upsert(["a"], vectors, profile="sha256:fake")
+    vectors[:] = 0
+    assert client.get("a").embedding[0] == 1
+
+
+@pytest.mark.parametrize("embedder", contract.EMBEDDERS)
+def test_instruction_is_refused_by_embedders_without_one(embedder):
+    client = fake_client(FakeServer(embedders=tuple(contract.EMBEDDERS)))
+
+    def ask(client):
+        return client.embed("x", instruction="y", embedder=embedder).shape
+
+    takes = embedder in contract.EMBEDDERS_WITH_INSTRUCTION
+    assert outcome(client, ask) == ([64] if takes else (InvalidInputError, "instruction"))
+
+
 def test_any_bytes_are_a_picture_until_an_error_is_set():
     server = FakeServer()
     client = fake_client(server)

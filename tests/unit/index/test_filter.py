@@ -130,6 +130,15 @@ def test_invalid_filter_is_refused(text, message):
     assert len(str(caught.value)) < 500
 
 
+def test_deep_nesting_is_refused_at_any_depth():
+    """Near the limit of recursion, a filter can be read, but not written into the message."""
+    for depth in range(16, 1100):
+        brackets = "[" * depth + "]" * depth
+        for text in (brackets, f'{{"a":{brackets}}}', f'{{"a":{{"$in":[{brackets}]}}}}'):
+            with pytest.raises(InvalidInputError):
+                Filter.parse(text)
+
+
 def test_index_on_a_field_is_used_and_does_not_change_results(store):
     conditions = [{"make": "seat"}, {"year": {"$gt": 2015}}, {"owner.name": "Íñigo"}]
     before = [matching_numbers(store, condition) for condition in conditions]
