@@ -79,7 +79,7 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
     valid = WORKLOADS["demo"].items("mixed", 12)
     outcomes = CallOutcomes()
     # No admission limit: on a busy machine a valid item may be refused because the encoder is slow,
-    # which says nothing about the hostile call before it. benchmarks.serving.overload measures that.
+    # which says nothing about the hostile call before it (benchmarks.serving.overload measures it).
     settings = Settings(
         checkpoint=checkpoint, index=folder, writes="on", dtype="fp32", max_wait_s=0.0
     )
