@@ -14,11 +14,18 @@ from lensemble.stages.search import SearchStage
 from lensemble.stages.store import ReadOperation, StoreStage
 from lensemble_client import InvalidInputError, NotReadyError, ReadOnlyError
 from lensemble_contract.errors import StorageError
+from tests.paths import CHECKPOINT
+
+
+@pytest.fixture
+def checkpoint():
+    """The demo's checkpoint: the random one of other tests needs PyTorch to be made."""
+    return CHECKPOINT
 
 
 @pytest.fixture(scope="module")
 def vectors():
-    drawn = np.random.default_rng(0).standard_normal((20, 256)).astype(np.float32)
+    drawn = np.random.default_rng(0).standard_normal((20, 192)).astype(np.float32)
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
@@ -61,7 +68,7 @@ def test_operations_on_the_index(stages, vectors):
     read = run(store, rows(["b", "nobody"]), operation="get")
     assert read["sequence"].tolist() == [[2], [0]]
     assert read["stored_document"].tolist() == [[b'{"n": 1}'], [b""]]
-    assert np.array_equal(read["stored_embedding"], [vectors[1], np.zeros(256)])
+    assert np.array_equal(read["stored_embedding"], [vectors[1], np.zeros(192)])
     hits = run(search, {"embedding": vectors[1:2]}, filter='{"n": {"$gt": 0}}', top_k=5)
     assert hits["ids"].tolist() == [[b"b", b"c"]]
     assert run(store, rows(["b", "nobody"]), operation="delete")["sequence"].tolist() == [[4], [0]]
@@ -151,8 +158,8 @@ def test_full_vectors_are_cut_for_an_index_of_shorter_ones(settings, checkpoint,
         hits = run(search, {"embedding": vectors[n : n + 1]}, top_k=1)
         assert hits["ids"].tolist() == [[id_]]
         assert hits["scores"][0, 0] == pytest.approx(1, abs=1e-5)
-    (refused,) = store.read(rows("e", vectors[:1]), {"dimensions": 256})
-    assert "256 dimensions, the index 64" in str(refused)
+    (refused,) = store.read(rows("e", vectors[:1]), {"dimensions": 192})
+    assert "192 dimensions, the index 64" in str(refused)
     store.close()
     search.close()
 
