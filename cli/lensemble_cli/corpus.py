@@ -168,7 +168,7 @@ def _index(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
-    from lensemble.index import check_profile
+    from lensemble.index.checks import check_profile
     from lensemble.index.query import Query
     from lensemble.index.search.live_index import LiveIndex
 

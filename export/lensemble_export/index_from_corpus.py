@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lensemble.index import check_id
+from lensemble.index.checks import check_id
 from lensemble.index.maintenance.create import check_target, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.pipeline import Pipeline

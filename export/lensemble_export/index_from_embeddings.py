@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index import check_id
+from lensemble.index.checks import check_id
 from lensemble.index.maintenance.create import check_target, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import RemoteProfile

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index import check_vector
+from lensemble.index.checks import check_vector
 from lensemble.index.snapshots.kinds import KINDS, kind_of
 from lensemble.index.snapshots.measure import SearchMeasurement, measure_kinds
 from lensemble.index.storage.store import Store

@@ -197,7 +197,7 @@ def _index(settings: Settings) -> Iterator[Finding]:
         yield Finding(OK, "index", f"{str(settings.index)!r} will be created")
         return
     from lensemble.checkpoint import Checkpoint
-    from lensemble.index import check_profile
+    from lensemble.index.checks import check_profile
     from lensemble.index.snapshots.manifest import is_intact, read_manifest
     from lensemble.index.storage.store import Store
 

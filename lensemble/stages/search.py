@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.index import IndexHit, Query, check_profile, check_vector
+from lensemble.index import IndexHit, Query
+from lensemble.index.checks import check_profile, check_vector
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.settings import Settings

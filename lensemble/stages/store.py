@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.index import check_profile
+from lensemble.index.checks import check_profile
 from lensemble.index.maintenance.compactor import Compactor
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.maintenance.stats import stats_json

@@ -137,14 +137,14 @@ def model_process(server: TritonServer, model: str) -> psutil.Process:
     return process
 
 
-def kill(server: TritonServer, victim: str) -> None:
-    """Kills one of `VICTIMS`; if it is a model process, then all others a moment later."""
+def kill(server: TritonServer, victim: str, delay_s: float = 0) -> None:
+    """Kills one of `VICTIMS`; if it is a model process, then all others after `delay_s`."""
     if victim == "server":
         os.kill(server.pid, signal.SIGKILL)
         return
     if victim in contract.MODELS:
         model_process(server, victim).kill()
-        time.sleep(0.2)  # the other processes go on as far as they can
+        time.sleep(delay_s)  # so that the other processes are killed at different moments
     os.killpg(server.pid, signal.SIGKILL)  # like the end of a container
 
 
@@ -228,7 +228,7 @@ def under_load(
         with Client(server.grpc_url, timeout_s=TIMEOUT_S) as client:
             until(lambda: client.stats()["snapshot"], "a snapshot")
     time.sleep(delay_s)  # so that the kills hit different moments
-    kill(server, victim)
+    kill(server, victim, delay_s)
     ended.set()
     for thread in threads:
         thread.join(DEADLINE_S)

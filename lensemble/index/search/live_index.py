@@ -8,48 +8,29 @@ open finds the item, and the next search after a removal no longer finds it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index import check_profile, check_vector
+from lensemble.index.checks import check_profile
 from lensemble.index.query import IndexHit, Query
 from lensemble.index.search.filter_cache import FilterCache, FilterRows
 from lensemble.index.search.index_state import IndexState
+from lensemble.index.search.resolved_query import ResolvedQuery, resolve, search_resolved
 from lensemble.index.search.snapshot_search import SnapshotSearch
 from lensemble.index.snapshots.manifest import newest_snapshot_sequence
 from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
 from lensemble.index.storage.reader import TombstonesPurgedError
 from lensemble.index.storage.store import Store
-from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError, StorageError
+from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 
 logger = logging.getLogger(__name__)
 
 _MAX_ATTEMPTS = 5  # number of times that a batch is searched before it fails
-
-ScoreAndRow = tuple[float, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _ResolvedQuery:
-    """A query with everything that it needs from the store.
-
-    Attributes:
-        query: the query.
-        vector: (D,) float32.
-        excluded: rows that must not be returned.
-        matching: rows that match the query's filter; None without a filter.
-    """
-
-    query: Query
-    vector: NDArray[np.float32]
-    excluded: frozenset[int]
-    matching: FilterRows | None
 
 
 class LiveIndex:
@@ -167,7 +148,8 @@ class LiveIndex:
     def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
         """See `Index.answer`."""
         for _ in range(_MAX_ATTEMPTS):
-            results = self._search(self._read_for_queries(queries))
+            resolved = self._read_for_queries(queries)  # this may replace `_state`
+            results = search_resolved(self._state, resolved)
             rows = {
                 row
                 for result in results
@@ -278,7 +260,7 @@ class LiveIndex:
         old.close()
         logger.warning("%s was replaced; this searcher now uses the new index", new.folder)
 
-    def _read_for_queries(self, queries: Sequence[Query]) -> list[_ResolvedQuery | LensembleError]:
+    def _read_for_queries(self, queries: Sequence[Query]) -> list[ResolvedQuery | LensembleError]:
         """Applies new changes, and reads what the queries need at the same sequence number."""
         self.refresh()
         texts = {query.filter for query in queries if query.filter}
@@ -288,7 +270,7 @@ class LiveIndex:
             if (rows := self._filters.cached(text, self._state.sequence)) is not None:
                 matching[text] = rows
         if not any_ids and len(matching) == len(texts):
-            return [self._resolve(query, matching) for query in queries]
+            return [resolve(self._store, query, matching.get(query.filter)) for query in queries]
         with self._store.reading():
             if self._store.sequence != self._state.sequence:  # committed since `refresh`
                 self._apply_changes()
@@ -297,61 +279,4 @@ class LiveIndex:
                     matching[text] = self._filters.update(text, self._state.sequence)
                 except InvalidInputError as error:
                     matching[text] = error
-            return [self._resolve(query, matching) for query in queries]
-
-    def _resolve(
-        self, query: Query, matching: Mapping[str, FilterRows | LensembleError]
-    ) -> _ResolvedQuery | LensembleError:
-        rows = matching.get(query.filter)
-        if isinstance(rows, LensembleError):
-            return rows
-        vector, excluded_ids = query.vector, list(query.exclude)
-        if query.like:
-            (item,) = self._store.get([query.like])
-            if item is None:
-                return NotFoundError(f"no item {query.like!r} in the index", field="like")
-            vector = item.vector
-            excluded_ids.append(query.like)
-        assert vector is not None
-        try:
-            check_vector(self.dimension, vector)
-        except InvalidInputError as error:
-            # The stage has checked the vector, but the index may have been replaced since then.
-            return error
-        excluded: frozenset[int] = frozenset()
-        if excluded_ids:
-            excluded = frozenset(self._store.live_rows(excluded_ids).values())
-        return _ResolvedQuery(query, vector, excluded, rows)
-
-    def _search(
-        self, queries: Sequence[_ResolvedQuery | LensembleError]
-    ) -> list[list[ScoreAndRow] | LensembleError]:
-        """Scores and rows, best first; queries with the same filter are searched together."""
-        results: list[list[ScoreAndRow] | LensembleError] = [
-            query if isinstance(query, LensembleError) else [] for query in queries
-        ]
-        groups: dict[str, list[tuple[int, _ResolvedQuery]]] = {}
-        for number, query in enumerate(queries):
-            if isinstance(query, _ResolvedQuery):
-                groups.setdefault(query.query.filter, []).append((number, query))
-        for group in groups.values():
-            # Excluded rows are dropped from the result, so ask for as many more.
-            k = max(query.query.top_k + len(query.excluded) for _, query in group)
-            vectors = np.stack([query.vector for _, query in group])
-            scores, rows = self._state.search(vectors, k, group[0][1].matching)
-            for (number, query), query_scores, query_rows in zip(
-                group, scores.tolist(), rows.tolist(), strict=True
-            ):
-                results[number] = _first_allowed(query, zip(query_scores, query_rows, strict=True))
-        return results
-
-
-def _first_allowed(query: _ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
-    """The first `top_k` results that are not excluded and whose score is high enough."""
-    if query.excluded or query.query.min_score > -1:
-        scored = (
-            (score, row)
-            for score, row in scored
-            if score >= query.query.min_score and row not in query.excluded
-        )
-    return [(score, row) for score, row in scored if row >= 0][: query.query.top_k]
+            return [resolve(self._store, query, matching.get(query.filter)) for query in queries]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lensemble.index import Query, check_profile, check_vector
+from lensemble.index import Query
+from lensemble.index.checks import check_profile, check_vector
 from lensemble.index.maintenance.create import write_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.profile import Profile

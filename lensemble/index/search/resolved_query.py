@@ -1,0 +1,116 @@
+"""Queries with everything that they need from the store, and how a batch of them is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lensemble.index.checks import check_vector
+from lensemble.index.query import Query
+from lensemble.index.search.filter_cache import FilterRows
+from lensemble.index.search.index_state import IndexState
+from lensemble.index.storage.store import Store
+from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError
+
+ScoreAndRow = tuple[float, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedQuery:
+    """A query with everything that it needs from the store.
+
+    Attributes:
+        query: the query.
+        vector: (D,) float32.
+        excluded: rows that must not be returned.
+        matching: rows that match the query's filter; None without a filter.
+    """
+
+    query: Query
+    vector: NDArray[np.float32]
+    excluded: frozenset[int]
+    matching: FilterRows | None
+
+
+def resolve(
+    store: Store, query: Query, rows: FilterRows | LensembleError | None
+) -> ResolvedQuery | LensembleError:
+    """Reads from the store what a query needs.
+
+    Args:
+        store: the index's store.
+        query: the query.
+        rows: rows that match the query's filter, or the filter's error; None without a filter.
+
+    Returns:
+        The resolved query, or the query's own error: that of its filter, NotFoundError if there
+        is no item `query.like`, InvalidInputError if its vector has another dimension than the
+        store.
+
+    Raises:
+        StorageError: The store is damaged.
+    """
+    if isinstance(rows, LensembleError):
+        return rows
+    vector, excluded_ids = query.vector, list(query.exclude)
+    if query.like:
+        (item,) = store.get([query.like])
+        if item is None:
+            return NotFoundError(f"no item {query.like!r} in the index", field="like")
+        vector = item.vector
+        excluded_ids.append(query.like)
+    assert vector is not None
+    try:
+        check_vector(store.dimension, vector)
+    except InvalidInputError as error:
+        # The stage has checked the vector, but the index may have been replaced since then.
+        return error
+    excluded: frozenset[int] = frozenset()
+    if excluded_ids:
+        excluded = frozenset(store.live_rows(excluded_ids).values())
+    return ResolvedQuery(query, vector, excluded, rows)
+
+
+def search_resolved(
+    state: IndexState, queries: Sequence[ResolvedQuery | LensembleError]
+) -> list[list[ScoreAndRow] | LensembleError]:
+    """Searches a batch; queries with the same filter are searched together.
+
+    Args:
+        state: what is searched.
+        queries: resolved queries; errors are passed through.
+
+    Returns:
+        For each query the scores and rows of up to `top_k` items, best first, or its error.
+    """
+    results: list[list[ScoreAndRow] | LensembleError] = [
+        query if isinstance(query, LensembleError) else [] for query in queries
+    ]
+    groups: dict[str, list[tuple[int, ResolvedQuery]]] = {}
+    for number, query in enumerate(queries):
+        if isinstance(query, ResolvedQuery):
+            groups.setdefault(query.query.filter, []).append((number, query))
+    for group in groups.values():
+        # Excluded rows are dropped from the result, so ask for as many more.
+        k = max(query.query.top_k + len(query.excluded) for _, query in group)
+        vectors = np.stack([query.vector for _, query in group])
+        scores, rows = state.search(vectors, k, group[0][1].matching)
+        for (number, query), query_scores, query_rows in zip(
+            group, scores.tolist(), rows.tolist(), strict=True
+        ):
+            results[number] = _first_allowed(query, zip(query_scores, query_rows, strict=True))
+    return results
+
+
+def _first_allowed(query: ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
+    """The first `top_k` results that are not excluded and whose score is high enough."""
+    if query.excluded or query.query.min_score > -1:
+        scored = (
+            (score, row)
+            for score, row in scored
+            if score >= query.query.min_score and row not in query.excluded
+        )
+    return [(score, row) for score, row in scored if row >= 0][: query.query.top_k]
