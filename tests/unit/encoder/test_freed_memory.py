@@ -4,17 +4,27 @@ import subprocess
 import sys
 import textwrap
 
-COUNT_PAGE_FAULTS = """
-    import resource, torch
-    from lensemble.encoder.freed_memory import keep_freed_memory
+ALLOCATOR = """
+    import ctypes
+    from lensemble.encoder.freed_memory import keep_freed_memory, return_freed_memory
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+"""
+
+COUNT_PAGE_FAULTS = (
+    ALLOCATOR
+    + """
+    import resource
     {call}
-    for n in range(30):
-        ones = torch.ones(16 << 20)  # 64 MiB; the heap has a hole of this size after a few rounds
-        del ones
-        if n == 24:
+    for n in range(6):
+        if n == 1:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        piece = libc.malloc(64 << 20)
+        ctypes.memset(piece, 1, 64 << 20)
+        libc.free(piece)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+)
 
 
 def run(code: str) -> int:
@@ -33,12 +43,11 @@ def test_kept_memory_is_reused_without_page_faults():
     assert 4 * page_faults("assert keep_freed_memory()") < page_faults("")
 
 
-MEASURE_RETURNED_MIB = """
-    import ctypes, psutil
-    from lensemble.encoder.freed_memory import keep_freed_memory, return_freed_memory
+MEASURE_RETURNED_MIB = (
+    ALLOCATOR
+    + """
+    import psutil
     keep_freed_memory()
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     pieces = [libc.malloc(1 << 20) for _ in range(200)]
     for piece in pieces:
         ctypes.memset(piece, 1, 1 << 20)
@@ -49,6 +58,7 @@ MEASURE_RETURNED_MIB = """
     assert return_freed_memory()
     print((before - psutil.Process().memory_info().rss) >> 20)
 """
+)
 
 
 def test_kept_memory_can_be_returned_to_the_kernel():
