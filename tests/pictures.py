@@ -13,7 +13,7 @@ from PIL import Image
 def textured(width: int, height: int, seed: int = 0) -> Image.Image:
     """Smooth colours with fine noise, so that a wrong resizing changes many pixels."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
+    x, y = np.arange(width), np.arange(height)[:, None]
     waves = [np.sin(x / (7 + 5 * c) + c) + np.cos(y / (11 + 3 * c)) for c in range(3)]
     pixels = 128 + 45 * np.stack(waves, axis=-1) + rng.normal(0, 12, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
