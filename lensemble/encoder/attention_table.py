@@ -1,7 +1,11 @@
-"""Attention within segments by tables of indices: for ONNX graphs, which cannot branch or loop.
+"""Attention within segments by tables of indices, for the exported ONNX graphs.
 
-One row of a table is one segment: its queries, and the keys that they may see, padded to the
-longest segment. `pytorch/attention_cpu.py` computes the same attention with a loop over segments.
+These graphs are traced, so they cannot loop over segments whose number and lengths change from call
+to call. The indices are their inputs instead. One row of a table is one segment: its queries, and
+the keys that they may see, padded to the longest segment. `pytorch/attention_cpu.py` computes the
+same attention with a loop over segments.
+
+The indices count the rows of a tower's hidden states: each of these rows is one token or one patch.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ _MAX_PADDING_RATIO = 1.5
 
 @dataclass(frozen=True, slots=True)
 class AttentionTable:
-    """Which rows of a tower attend to which: B segments of up to T queries and K keys.
+    """Which of a tower's R rows attend to which: B segments of up to T queries and K keys.
 
     Attributes:
         query_rows: (B, T) int64, the rows of each segment's queries; padding may name any row.
@@ -64,7 +68,8 @@ class AttentionTable:
         hidden = places >= self.visible_keys[..., None]  # (B, [T,] K)
         if self.visible_keys.dim() == 1:
             # One more component per head adds a very negative number to the scores of hidden keys.
-            # That saves a pass over the scores.
+            # That saves an operation on all scores. A quarter of the lowest number leaves room for
+            # the score itself.
             penalty = hidden.to(k.dtype)[:, None, None] * (torch.finfo(k.dtype).min / 4)
             k = torch.cat([k, penalty.expand(-1, key_heads, -1, -1)], dim=2)
             q = torch.cat([q, torch.ones_like(q[..., :1])], dim=-1)
@@ -94,7 +99,7 @@ def full_attention(lengths: NDArray[np.int64]) -> TableArrays:
     Args:
         lengths: (M,) number of rows of each segment; segments follow one another. At least one.
     """
-    rows, is_real = _padded_rows(np.cumsum(lengths) - lengths, lengths)
+    rows, is_real = padded_rows(np.cumsum(lengths) - lengths, lengths)
     return TableArrays(rows, rows, lengths, np.flatnonzero(is_real))
 
 
@@ -103,24 +108,23 @@ def causal_attention(boundaries: NDArray[np.int64]) -> TableArrays:
 
     Args:
         boundaries: (S + 1,), the first row of each segment, and R. Rows before the first segment
-            are the shared prefix of all segments (`share_prefix`). With a shared prefix, the first
-            row of the table is the prefix itself.
+            are the shared prefix of all segments (`share_prefix`). The prefix is then the first
+            segment of the table, and each of the others sees it and itself.
     """
     starts, lengths = boundaries[:-1], np.diff(boundaries)
     prefix = int(boundaries[0])
-    if not prefix:
-        rows, is_real = _padded_rows(starts, lengths)
-        visible = np.minimum(np.arange(rows.shape[1]) + 1, lengths[:, None])
-        return TableArrays(rows, rows, visible, np.flatnonzero(is_real))
-    starts, lengths = np.concatenate([[0], starts]), np.concatenate([[prefix], lengths])
-    rows, is_real = _padded_rows(starts, lengths)
-    prefix_keys = np.array([0] + [prefix] * (len(starts) - 1))
-    max_keys = int((prefix_keys + lengths).max())
-    keys = np.zeros((len(starts), max_keys), np.int64)
-    keys[:, : min(prefix, max_keys)] = np.arange(min(prefix, max_keys))
-    keys[1:, prefix:] = rows[1:, : max_keys - prefix]
-    own_keys = np.minimum(np.arange(rows.shape[1]) + 1, lengths[:, None])
-    return TableArrays(rows, keys, prefix_keys[:, None] + own_keys, np.flatnonzero(is_real))
+    if prefix:
+        starts, lengths = np.concatenate([[0], starts]), np.concatenate([[prefix], lengths])
+    queries, is_real = padded_rows(starts, lengths)
+    visible = np.minimum(np.arange(queries.shape[1]) + 1, lengths[:, None])
+    keys = queries
+    if prefix:
+        longest = int(lengths[1:].max())
+        keys = np.zeros((len(starts), prefix + longest), np.int64)
+        keys[:, :prefix] = np.arange(prefix)
+        keys[1:, prefix:] = queries[1:, :longest]
+        visible[1:] += prefix
+    return TableArrays(queries, keys, visible, np.flatnonzero(is_real))
 
 
 def group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -145,10 +149,18 @@ def group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _padded_rows(
+def padded_rows(
     starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Returns the rows of each segment, padded with its first row, and which are not padding."""
+    """Returns the rows of each segment, padded with its first row, and which are not padding.
+
+    Args:
+        starts: (B,), the first row of each segment.
+        lengths: (B,), the number of its rows.
+
+    Returns:
+        Both (B, T); T is the length of the longest segment.
+    """
     offsets = np.arange(int(lengths.max()))
     is_real = offsets < lengths[:, None]
     return starts[:, None] + np.where(is_real, offsets, 0), is_real

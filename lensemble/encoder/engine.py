@@ -133,12 +133,13 @@ class Engine(ABC):
         Returns:
             For each item, in order, its vector (D,), float32, unit length, or its own error.
         """
-        lengths = dimensions if dimensions is not None else [None] * len(items)
+        if dimensions is None:
+            dimensions = [None] * len(items)
         results: list[Vector | LensembleError | None] = [None] * len(items)
-        valid: list[int] = []
+        valid: list[int] = []  # indices into `items`
         for n, item in enumerate(items):
             try:
-                self.profile.check_dimensions(lengths[n])
+                self.profile.check_dimensions(dimensions[n])
                 check_features(item, self.input_spec)
                 valid.append(n)
             except LensembleError as error:
@@ -147,21 +148,21 @@ class Engine(ABC):
             [items[n] for n in valid], self._batch_tokens, self._batch_patches
         )
         for micro_batch in micro_batches:
-            indices = []
-            for n in (valid[m] for m in micro_batch):
+            in_time: list[int] = []  # indices into `items`
+            for n in (valid[place] for place in micro_batch):
                 if deadlines is not None and is_over(deadlines[n]):
                     results[n] = too_late(contract.QWEN3_VL.name)
                 else:
-                    indices.append(n)
-            if not indices:
+                    in_time.append(n)
+            if not in_time:
                 continue
             encoded = encode_with_halving(
-                [items[n] for n in indices], self._run_counted_pass, _too_large
+                [items[n] for n in in_time], self._run_counted_pass, _too_large
             )
-            for n, result in zip(indices, encoded, strict=True):
-                results[n] = (
-                    result if isinstance(result, LensembleError) else cut_vector(result, lengths[n])
-                )
+            for n, result in zip(in_time, encoded, strict=True):
+                if not isinstance(result, LensembleError):
+                    result = cut_vector(result, dimensions[n])
+                results[n] = result
         return cast(list[Vector | LensembleError], results)  # no entry is None any more
 
     def vectors(self, items: Sequence[Features]) -> Vector:
@@ -187,7 +188,8 @@ class Engine(ABC):
         """Packs items the way that is cheapest on this device.
 
         On CPUs the common prefix of all items is computed once: it is more than half of a short
-        text's tokens.
+        text's tokens. This needs last-token pooling, because a mean includes the prefix's tokens
+        of every item.
 
         Args:
             items: at least one item that `check_features` has accepted.
@@ -219,7 +221,7 @@ class Engine(ABC):
         self.vectors(synthetic_texts([_SELF_TEST_TOKENS], self.input_spec))
 
     def trim_memory(self) -> None:
-        """Gives freed memory back to the kernel; to be called while no pass runs."""
+        """Gives freed memory back to the operating system. Call it only while no pass runs."""
         if self.device.type == "cpu":
             return_freed_memory()
 
@@ -237,8 +239,9 @@ class Engine(ABC):
 
 
 def _too_large(item: Features) -> OverloadedError:
+    smaller = "smaller picture" if len(item.patches) else "shorter text"
     return OverloadedError(
         f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
-        "fit into memory, even alone; send a smaller picture",
+        f"fit into memory, even alone; send a {smaller}",
         field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
     )

@@ -1,7 +1,8 @@
 """Packs the features of several items into rows without padding, with every index the model needs.
 
 All of this is CPU work on small integers, done before the device is used: where each item begins,
-positions, and which tokens belong to pictures. The towers then run without asking the CPU.
+positions, and which tokens belong to pictures. So with the variable-length kernel, the CPU starts
+both towers without waiting for a result from the GPU.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class PackedBatch:
         vision_cu_seqlens: (M + 1,) int32, the first patch of each picture, and P.
         vision_max_seqlen: number of patches of the largest picture; 0 without pictures.
         vision_position_ids: (P, 2) int64, row and column of each patch.
-        interp_indices: (P, 4) int64, the entries of the vision tower's position table to mix.
+        interp_indices: (P, 4) int64, the entries of the vision tower's position table between which
+            each patch's position is interpolated.
         interp_weights: (P, 4) float32, their weights.
     """
 
@@ -55,7 +57,9 @@ class PackedBatch:
     interp_weights: torch.Tensor
 
     def to(self, device: torch.device) -> PackedBatch:
-        """Returns the same batch on another device; pinned memory lets the uploads overlap.
+        """Returns the same batch on another device.
+
+        The copies come from pinned memory, so the CPU does not wait for them.
 
         Raises:
             ValueError: The batch has a shared prefix and the device is not a CPU.
@@ -63,7 +67,9 @@ class PackedBatch:
         if device.type == "cpu":
             return self
         if int(self.cu_seqlens[0]):
-            raise ValueError("a shared prefix works on CPUs only: the varlen kernel has no prefix")
+            raise ValueError(
+                "a shared prefix works on CPUs only: the variable-length kernel cannot read one"
+            )
         uploaded: dict[str, Any] = {
             field.name: value.pin_memory().to(device, non_blocking=True)
             for field in fields(self)
@@ -86,12 +92,11 @@ def pack(items: Sequence[Features], spec: InputSpec) -> PackedBatch:
         np.concatenate([item.image_grid_thw for item in items]).astype(np.int64)
     )
     sizes = [(h, w) for _, h, w in grid.tolist()]
-    patches_per_image = [h * w for h, w in sizes]
+    patches_per_picture = [h * w for h, w in sizes]
+    # The first entry has no patches: `torch.cat` needs a tensor even if there are no pictures.
+    pictures = [NO_PATCH_POSITIONS, *(patch_positions(h, w, spec) for h, w in sizes)]
     vision_position_ids, interp_indices, interp_weights = (
-        torch.cat(parts)
-        for parts in zip(
-            NO_PATCH_POSITIONS, *(patch_positions(h, w, spec) for h, w in sizes), strict=True
-        )
+        torch.cat(parts) for parts in zip(*pictures, strict=True)
     )
     return PackedBatch(
         input_ids=torch.from_numpy(ids)[None],
@@ -103,8 +108,8 @@ def pack(items: Sequence[Features], spec: InputSpec) -> PackedBatch:
         visual_positions=torch.from_numpy(np.flatnonzero(ids == spec.image_token_id)),
         patches=torch.from_numpy(np.concatenate([item.patches for item in items])),
         grid_thw=grid,
-        vision_cu_seqlens=_boundaries(patches_per_image),
-        vision_max_seqlen=max(patches_per_image, default=0),
+        vision_cu_seqlens=_boundaries(patches_per_picture),
+        vision_max_seqlen=max(patches_per_picture, default=0),
         vision_position_ids=vision_position_ids,
         interp_indices=interp_indices,
         interp_weights=interp_weights,

@@ -54,7 +54,8 @@ class PatchPositions(NamedTuple):
 
     Attributes:
         position_ids: (P, 2) int64, row and column of each patch.
-        interp_indices: (P, 4) int64, the entries of the learned position table to mix.
+        interp_indices: (P, 4) int64, the entries of the learned position table between which each
+            patch's position is interpolated.
         interp_weights: (P, 4) float32, their weights.
     """
 

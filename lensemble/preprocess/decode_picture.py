@@ -24,8 +24,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 # 32-bit integers and floats: there is no fixed value that means white.
 _MODES_WITHOUT_WHITE = ("I", "F")
-# EXIF 2.32, tag 274 -> what makes the picture upright. The tag says on which sides of the upright
-# picture the first stored row and the first stored column belong. 1 means that it is upright.
+# Values of EXIF tag 274, Orientation (EXIF 2.32) -> what makes the picture upright. A value says
+# which sides of the upright picture the first stored row and the first stored column are. 1 means
+# that the stored picture is upright already.
 _ORIENTATION_TO_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

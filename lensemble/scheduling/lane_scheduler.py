@@ -36,8 +36,8 @@ MAX_PASS_S = 1.0
 # Minimum seconds between two idle-time clean-ups.
 CLEAN_UP_EVERY_S = 60.0
 
-# How many requests of a lane that are too large for the rest of a pass are skipped in search of
-# a smaller one.
+# If the next row of a request does not fit into the rest of a pass, the request is skipped. After
+# this many skipped requests of a lane, the search for a smaller row ends.
 _MAX_SKIPPED = 16
 # Weight of the older passes in moving averages.
 _OLD_WEIGHT = 0.8
@@ -46,10 +46,14 @@ _OLD_WEIGHT = 0.8
 class LaneScheduler(Generic[Row, Result]):
     """Runs passes over the waiting rows, in a thread of its own.
 
+    Its public methods must all be called by one thread, because nothing may be submitted while rows
+    are computed immediately (`try_immediately`). Triton calls each model instance in one thread.
+
     Args:
         run_pass: computes the rows of one pass; returns a result or an error for each.
-        around_pass: makes a context for each pass, such as `HeartbeatWriter.during_call`.
-        after_pass: called after each pass.
+        around_pass: makes a context for each pass and for each function of `run_between_passes`,
+            such as `HeartbeatWriter.during_call`.
+        after_pass: called after each pass and after each of these functions.
         lane_waits: where to write how long a new request would wait; None writes nothing.
         clean_up: called when nothing waits, at most every `CLEAN_UP_EVERY_S` and only after work.
         clock: the clock, in seconds.
@@ -230,6 +234,7 @@ class LaneScheduler(Generic[Row, Result]):
                 results = [InternalError("the model failed; its log has the reason")] * len(rows)
         pass_s = self._clock() - start
         with self._changed:
+            self._learn_pass_time(_budget_share([request.costs[n] for request, n in rows]), pass_s)
             self._charge_lanes(rows, pass_s)
             self._write_waits()
         for (request, _), result in zip(rows, results, strict=True):
@@ -241,7 +246,6 @@ class LaneScheduler(Generic[Row, Result]):
         self, rows: list[tuple[QueuedRequest[Row, Result], int]], pass_s: float
     ) -> None:
         """Divides the time of a pass among the lanes that were in it, by what their rows cost."""
-        self._learn_pass_time(_budget_share([request.costs[n] for request, n in rows]), pass_s)
         costs: dict[str, list[float]] = {}
         for request, n in rows:
             costs.setdefault(request.lane, []).append(max(request.costs[n]))
@@ -282,4 +286,4 @@ def _call_safely(function: Callable[[], None]) -> None:
     try:
         function()
     except Exception:
-        logger.exception("%r failed between two passes", function)
+        logger.exception("%r failed", function)

@@ -106,9 +106,7 @@ def pooling_rows(
     if pooling == "last_token":
         return ends[:, None] - 1, np.ones((len(ends), 1), np.float32)
     lengths = ends - starts
-    offsets = np.arange(int(lengths.max()))
-    is_real = offsets < lengths[:, None]
-    rows = starts[:, None] + np.where(is_real, offsets, 0)
+    rows, is_real = attention_table.padded_rows(starts, lengths)
     return rows, (is_real / lengths[:, None]).astype(np.float32)
 
 

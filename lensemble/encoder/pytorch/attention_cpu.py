@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lensemble.encoder.attention_table import padded_rows
+
 # Lengths of texts in one call differ by less than this many tokens.
 _LENGTH_STEP = 16
 
@@ -88,8 +90,8 @@ class SegmentGroup:
         count: number of segments.
         length: length of the longest one. Shorter ones are padded at their end, which no earlier
             token sees in causal attention.
-        start: first token of the group. It counts only without `rows`: then the segments have the
-            same length and follow one another.
+        start: first token of the group; used only if `rows` is None. The segments then have the same
+            length and follow one another.
         rows: (count * length,) int64, the rows of all tokens, padding included; None if the
             segments begin at `start`.
     """
@@ -151,14 +153,11 @@ def _plan_by_similar_length(boundaries: tuple[int, ...], device: torch.device) -
     groups, done = [], int(starts[0])
     for step in np.unique(steps):
         members = np.flatnonzero(steps == step)
-        length = int(lengths[members].max())
-        offsets = np.arange(length)
-        is_real = offsets < lengths[members, None]
-        # Padding repeats the first token of the segment; any token would do.
-        rows = starts[members, None] + np.where(is_real, offsets, 0)
+        rows, is_real = padded_rows(starts[members], lengths[members])
         result_places[rows[is_real]] = done + np.flatnonzero(is_real)
+        count, length = rows.shape
         groups.append(
-            SegmentGroup(len(members), length, rows=torch.from_numpy(rows.reshape(-1)).to(device))
+            SegmentGroup(count, length, rows=torch.from_numpy(rows.reshape(-1)).to(device))
         )
         done += is_real.size
     return SegmentPlan(tuple(groups), torch.from_numpy(result_places).to(device))

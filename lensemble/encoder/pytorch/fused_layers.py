@@ -1,9 +1,10 @@
 """The layers of both towers with fewer and larger operations, made from the same weights.
 
 The time of a small batch depends on the number of operations and hardly on their arithmetic. So
-queries, keys and values are one product instead of three, gate and up are one instead of two,
-queries and keys are normalized and rotated together, and the product before a residual adds it. In
-fp32 the vectors differ from those of Transformers' layers in the last bit; tests compare both.
+queries, keys and values are one matrix product instead of three, gate and up are one instead of
+two, queries and keys are normalized and rotated together, and one operation computes a product and
+adds the residual. In fp32 the vectors differ from those of Transformers' layers in the last bit;
+tests compare both.
 
 These layers are for serving only: the weights are laid out differently than in the checkpoint, and
 sums are computed in place.
@@ -31,7 +32,8 @@ def fuse_layers(model: Qwen3VLModel) -> None:
     """Replaces the layers of both towers permanently.
 
     Args:
-        model: a model as loaded; only one layer at a time is in memory twice.
+        model: a model as loaded. Its layers are replaced one after another, so only the weights of
+            one layer at a time are in memory twice.
 
     Raises:
         ValueError: A layer has biases or an activation that the layers of Qwen3-VL do not have.
@@ -100,9 +102,9 @@ class TextLayer(nn.Module):
         ValueError: The layer has biases, which the layers of Qwen3-VL do not have.
     """
 
-    is_causal = True
+    is_causal = True  # `packed_attention` reads it
 
-    norm_heads: torch.Tensor
+    qk_norm_weight: torch.Tensor
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -115,11 +117,13 @@ class TextLayer(nn.Module):
         self.qkv = OneDnnLinear(
             torch.cat([attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight])
         )
-        norms = (
+        # Queries and keys are normalized in one call without weights, so the weights of both norms
+        # are repeated for each head, and multiplied afterwards.
+        norm_weights = (
             attn.q_norm.weight.expand(self.query_heads, -1),
             attn.k_norm.weight.expand(self.key_heads, -1),
         )
-        self.register_buffer("norm_heads", torch.cat(norms).detach())  # (heads, head_dim)
+        self.register_buffer("qk_norm_weight", torch.cat(norm_weights).detach())
         self.out = OneDnnLinear(attn.o_proj.weight)
         self.gate_up = OneDnnLinear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
         self.down, self.act = OneDnnLinear(mlp.down_proj.weight), mlp.act_fn
@@ -140,7 +144,7 @@ class TextLayer(nn.Module):
         rows, rotated = hidden.shape[0], self.query_heads + self.key_heads
         heads = self.qkv(self.norm_in(hidden)).view(rows, -1, self.head_dim)
         qk = F.rms_norm(heads[:, :rotated], (self.head_dim,), None, self.norm_in.eps)
-        qk = rotate(qk * self.norm_heads, position_embeddings).transpose(0, 1)[None]
+        qk = rotate(qk * self.qk_norm_weight, position_embeddings).transpose(0, 1)[None]
         attended, _weights = packed_attention(
             self,
             qk[:, : self.query_heads],
@@ -163,7 +167,7 @@ class VisionBlock(nn.Module):
         block: Transformers' block, whose weights are used.
     """
 
-    is_causal = False
+    is_causal = False  # `packed_attention` reads it
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -209,7 +213,7 @@ class Merger(nn.Module):
 
     def __init__(self, merger: Any) -> None:
         super().__init__()
-        self.norm, self.width = merger.norm, merger.hidden_size
+        self.norm, self.merged_width = merger.norm, merger.hidden_size  # 4 D
         self.norm_first = not merger.use_postshuffle_norm
         self.up = linear(merger.linear_fc1, merger.act_fn)
         self.down = linear(merger.linear_fc2)
@@ -217,9 +221,9 @@ class Merger(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(P, D) -> (P / 4, H)."""
         if self.norm_first:
-            merged = self.norm(x).view(-1, self.width)
+            merged = self.norm(x).view(-1, self.merged_width)
         else:
-            merged = self.norm(x.view(-1, self.width))
+            merged = self.norm(x.view(-1, self.merged_width))
         tokens: torch.Tensor = self.down(self.up(merged))
         return tokens
 

@@ -1,4 +1,4 @@
-"""The engine on PyTorch: features become unit vectors, without padding and without leaks.
+"""The engine on PyTorch: features become unit vectors, without padding.
 
 The weights and both towers are Transformers' own, but they are called differently. All items of a
 micro-batch are in one row (`packing`), attention keeps them apart (`attention`), the patch
@@ -15,7 +15,7 @@ import torch
 from transformers import Qwen3VLModel
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.engine import Engine, PassResult, micro_batch_budgets
+from lensemble.encoder.engine import BUDGETS, Engine, PassResult, micro_batch_budgets
 from lensemble.encoder.freed_memory import keep_freed_memory
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.packing import PackedBatch, pack
@@ -33,16 +33,19 @@ from lensemble.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Synthetic items that are timed, or that fill a GPU's memory while it warms up.
-_TEXT_TOKENS = 32
-_PICTURE_SIDE = 32  # patches, which are 512 pixels
+# Length of the synthetic texts whose passes are timed.
+_TIMED_TEXT_TOKENS = 32
+# Sizes of the synthetic items that fill a GPU's memory while it warms up.
+_WARM_UP_TEXT_TOKENS = 512
+_WARM_UP_PICTURE_SIDE = 32  # patches, which are 512 pixels
 
 
 class TorchEngine(Engine):
     """Encodes features with PyTorch.
 
     Args:
-        model: the reference model; it is switched to packed attention and kept.
+        model: the reference model. The engine uses it and not a copy, so it is changed: it gets
+            packed attention and another patch embedding.
         checkpoint: the model's serving checkpoint.
         batch_tokens: largest number of tokens in one micro-batch.
         batch_patches: largest number of patches in one micro-batch.
@@ -59,8 +62,8 @@ class TorchEngine(Engine):
         model: Qwen3VLModel,
         checkpoint: Checkpoint,
         *,
-        batch_tokens: int = 4096,
-        batch_patches: int = 4096,
+        batch_tokens: int = BUDGETS["cpu"][0],
+        batch_patches: int = BUDGETS["cpu"][1],
     ) -> None:
         super().__init__(
             checkpoint.profile,
@@ -76,6 +79,8 @@ class TorchEngine(Engine):
         use_packed_attention(model)
         self.model = model.eval()
         self.thread_count = ThreadCount(torch.get_num_threads())
+        # `run_pass` makes a new one each time. Calls of `forward` alone mark this one, which nobody
+        # reads.
         self._timer = TowerTimer(torch.device("cpu"))
 
     @classmethod
@@ -87,7 +92,9 @@ class TorchEngine(Engine):
         *,
         fused: bool = True,
     ) -> TorchEngine:
-        """Loads the weights onto a device. On CPUs this process then keeps memory that it frees.
+        """Loads the weights onto a device.
+
+        On CPUs, memory that this process frees is then kept for later passes (`freed_memory`).
 
         Args:
             checkpoint: the serving checkpoint.
@@ -226,7 +233,7 @@ class TorchEngine(Engine):
             position_ids=batch.position_ids,
             attention_mask=None,
             use_cache=False,
-            visual_pos_masks=batch.visual_positions,
+            visual_pos_masks=batch.visual_positions,  # no mask: see `_add_deepstack_features`
             deepstack_visual_embeds=deepstack,
             cu_seq_lens_q=batch.cu_seqlens,
             cu_seq_lens_k=batch.cu_seqlens,
@@ -244,16 +251,17 @@ class TorchEngine(Engine):
         """
         super().warm_up()
         if self.device.type == "cuda":
-            length = min(_TEXT_TOKENS * 16, self._batch_tokens)
+            length = min(_WARM_UP_TEXT_TOKENS, self._batch_tokens)
             texts = synthetic_texts([length] * (self._batch_tokens // length), self.input_spec)
             self.encode(texts)
-            pictures = max(1, self._batch_patches // _PICTURE_SIDE**2)
-            self.encode([synthetic_picture(_PICTURE_SIDE, self.input_spec)] * pictures)
+            picture = synthetic_picture(_WARM_UP_PICTURE_SIDE, self.input_spec)
+            self.encode([picture] * max(1, self._batch_patches // len(picture.patches)))
 
     def _run_pass_over_rows(self, rows: int) -> None:
         """Runs a pass over short texts with this number of tokens, a multiple of 32."""
-        items = synthetic_texts([_TEXT_TOKENS] * (rows // _TEXT_TOKENS), self.input_spec)
-        self.forward(pack(items, self.input_spec))
+        lengths = [_TIMED_TEXT_TOKENS] * (rows // _TIMED_TEXT_TOKENS)
+        # Not `self.pack`: a shared prefix would leave fewer tokens.
+        self.forward(pack(synthetic_texts(lengths, self.input_spec), self.input_spec))
 
 
 def _add_deepstack_features(

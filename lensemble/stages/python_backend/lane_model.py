@@ -45,8 +45,7 @@ class LaneTritonModel(TritonModel):
 
         Requests that fit into one pass while nothing waits are answered now: sending an answer
         separately costs 0.7 ms, and returning it with the whole batch costs a tenth of that
-        (docs/decisions.md). All
-        others wait in lanes and are answered when their rows are computed.
+        (docs/decisions.md). All others wait in lanes and are answered when their rows are computed.
         """
         start = time.perf_counter()
         read = [read_request(self._stage, request) for request in requests]

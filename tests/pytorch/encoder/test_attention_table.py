@@ -13,7 +13,6 @@ from lensemble.encoder.attention_table import (
     full_attention,
     group_by_length,
 )
-from lensemble.encoder.onnx.graph_inputs import pooling_rows
 from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
 
 
@@ -79,11 +78,3 @@ def test_similar_lengths_are_grouped():
     for group in groups:
         squares = lengths[group] ** 2
         assert len(group) * squares.max() <= attention_table._MAX_PADDING_RATIO * squares.sum()
-
-
-def test_pooling_rows():
-    rows, weights = pooling_rows(np.array([0, 2, 5]), "last_token")
-    assert (rows.tolist(), weights.tolist()) == ([[1], [4]], [[1], [1]])
-    rows, weights = pooling_rows(np.array([0, 1, 3]), "mean")
-    assert rows.tolist() == [[0, 0], [1, 2]]
-    assert weights.tolist() == [[1, 0], [0.5, 0.5]]

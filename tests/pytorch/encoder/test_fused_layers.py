@@ -62,10 +62,11 @@ def test_every_layer_is_replaced_and_no_weight_is_held_twice(encoder):
     assert isinstance(model.language_model.norm, RMSNorm)
     after = sum(t.numel() for t in [*model.parameters(), *model.buffers()])
     after -= sum(t.numel() for t in encoder.model.buffers())
-    heads = sum(
-        layer.norm_heads.numel() - 2 * layer.head_dim for layer in model.language_model.layers
+    # The norms' weights are repeated for each head.
+    repeated = sum(
+        layer.qk_norm_weight.numel() - 2 * layer.head_dim for layer in model.language_model.layers
     )
-    assert after - heads == before
+    assert after - repeated == before
 
 
 def test_weights_follow_the_model_to_another_precision(encoder):

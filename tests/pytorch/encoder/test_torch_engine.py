@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from lensemble.encoder.packing import pack
+from lensemble.encoder.pytorch.thread_count import ThreadCount
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_texts
 from lensemble_client import Item
 from tests.conftest import EMBEDDING, MEAN
@@ -43,8 +45,6 @@ def test_single_item_and_mean_pooling_share_no_prefix(pipelines):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_warm_up_is_short_on_cpus_and_fills_both_budgets_of_gpus(pipeline, device):
-    from lensemble.encoder.pytorch.torch_engine import TorchEngine
-
     passes = []
 
     class RecordingEngine(TorchEngine):
@@ -65,8 +65,6 @@ def test_warm_up_is_short_on_cpus_and_fills_both_budgets_of_gpus(pipeline, devic
 
 
 def test_passes_use_the_measured_number_of_threads(pipeline, monkeypatch):
-    from lensemble.encoder.pytorch.thread_count import ThreadCount
-
     engine, threads_in_pass = pipeline.encoder, []
     forward = type(engine).forward
 

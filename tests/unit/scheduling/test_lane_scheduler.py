@@ -12,7 +12,7 @@ from lensemble_client import InternalError
 from tests.waiting import DEADLINE_S, FakeClock, until
 
 
-class Passes:
+class SteppedScheduler:
     """A scheduler whose passes run when the test allows it. Rows are words, results capitals.
 
     Args:
@@ -67,147 +67,147 @@ class Passes:
 
 
 def test_waiting_rows_share_a_pass_as_far_as_they_fit():
-    passes = Passes()
-    passes.submit_first()
+    stepped = SteppedScheduler()
+    stepped.submit_first()
     for word in "abcdef":
-        passes.submit(TEXT, word)
-    passes.finish()
-    assert passes.passes == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
-    assert passes.answers[("a",)] == ["A"]
+        stepped.submit(TEXT, word)
+    stepped.finish()
+    assert stepped.passes == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
+    assert stepped.answers[("a",)] == ["A"]
 
 
 def test_row_over_the_budget_goes_alone():
-    passes = Passes()
-    passes.submit_first()
-    passes.submit(TEXT, "a")
-    passes.submit(TEXT, "huge", cost=3.0)
-    passes.submit(TEXT, "b")
-    passes.finish()
-    assert passes.passes == [["first"], ["a", "b"], ["huge"]]
+    stepped = SteppedScheduler()
+    stepped.submit_first()
+    stepped.submit(TEXT, "a")
+    stepped.submit(TEXT, "huge", cost=3.0)
+    stepped.submit(TEXT, "b")
+    stepped.finish()
+    assert stepped.passes == [["first"], ["a", "b"], ["huge"]]
 
 
 def test_text_waits_for_at_most_one_pass_of_pictures():
-    passes = Passes(seconds={"p": 0.05, "t": 0.005})
-    passes.submit_first(PICTURE)
+    stepped = SteppedScheduler(seconds={"p": 0.05, "t": 0.005})
+    stepped.submit_first(PICTURE)
     for _ in range(8):
-        passes.submit(PICTURE, "p", cost=1.0)
-    passes.allow(3)  # the first row and two pictures
-    until(lambda: passes.waiting(PICTURE) == 5)  # the third picture is in a pass that waits
-    passes.submit(TEXT, "t")
-    passes.finish()
-    assert passes.passes.index(["t"]) == 4
+        stepped.submit(PICTURE, "p", cost=1.0)
+    stepped.allow(3)  # the first row and two pictures
+    until(lambda: stepped.waiting(PICTURE) == 5)  # the third picture is in a pass that waits
+    stepped.submit(TEXT, "t")
+    stepped.finish()
+    assert stepped.passes.index(["t"]) == 4
 
 
 def test_pictures_do_not_starve_behind_texts():
     """Each of two full lanes gets half of the time: one picture takes as long as ten texts."""
-    passes = Passes(seconds={"p": 0.05, "t": 0.005})
-    passes.submit_first()
+    stepped = SteppedScheduler(seconds={"p": 0.05, "t": 0.005})
+    stepped.submit_first()
     for _ in range(6):
-        passes.submit(PICTURE, "p", cost=1.0)
+        stepped.submit(PICTURE, "p", cost=1.0)
     for _ in range(40):
-        passes.submit(TEXT, "t", cost=1.0)
-    passes.finish()
-    places = [n for n, rows in enumerate(passes.passes) if rows == ["p"]]
+        stepped.submit(TEXT, "t", cost=1.0)
+    stepped.finish()
+    places = [n for n, rows in enumerate(stepped.passes) if rows == ["p"]]
     gaps = [later - sooner for sooner, later in itertools.pairwise(places)]
     assert max(gaps[:3]) <= 16
     assert min(gaps[:3]) >= 4
 
 
 def test_idle_lane_does_not_save_up_time():
-    passes = Passes(seconds={"t": 0.02, "p": 0.02})
+    stepped = SteppedScheduler(seconds={"t": 0.02, "p": 0.02})
     for _ in range(10):
-        passes.submit(TEXT, "t", cost=1.0)
-    passes.allow(10)
-    until(lambda: len(passes.passes) == 10)
-    passes.submit_first()
+        stepped.submit(TEXT, "t", cost=1.0)
+    stepped.allow(10)
+    until(lambda: len(stepped.passes) == 10)
+    stepped.submit_first()
     for _ in range(8):
-        passes.submit(PICTURE, "p", cost=1.0)
-        passes.submit(TEXT, "t", cost=1.0)
-    passes.finish()
-    order = [rows[0] for rows in passes.passes[11:]]
+        stepped.submit(PICTURE, "p", cost=1.0)
+        stepped.submit(TEXT, "t", cost=1.0)
+    stepped.finish()
+    order = [rows[0] for rows in stepped.passes[11:]]
     assert 3 <= order[:8].count("p") <= 6  # in turns, not all pictures first
 
 
 def test_remaining_room_goes_to_the_other_lanes():
-    passes = Passes()
-    passes.submit_first()
-    passes.submit(PICTURE, "p")
-    passes.submit(TEXT, "t")
-    passes.finish()
-    assert sorted(passes.passes[1]) == ["p", "t"]
+    stepped = SteppedScheduler()
+    stepped.submit_first()
+    stepped.submit(PICTURE, "p")
+    stepped.submit(TEXT, "t")
+    stepped.finish()
+    assert sorted(stepped.passes[1]) == ["p", "t"]
 
 
 def test_request_is_answered_when_its_last_row_is_computed():
-    passes = Passes()
-    passes.submit_first()
+    stepped = SteppedScheduler()
+    stepped.submit_first()
     rows = tuple(f"r{n}" for n in range(6))
-    passes.submit(BULK, *rows)
-    passes.allow(2)
-    until(lambda: len(passes.passes) == 2)
-    until(lambda: ("first",) in passes.answers)
-    assert rows not in passes.answers
-    passes.finish()
-    assert passes.answers[rows] == [row.upper() for row in rows]
+    stepped.submit(BULK, *rows)
+    stepped.allow(2)
+    until(lambda: len(stepped.passes) == 2)
+    until(lambda: ("first",) in stepped.answers)
+    assert rows not in stepped.answers
+    stepped.finish()
+    assert stepped.answers[rows] == [row.upper() for row in rows]
 
 
 def test_failed_pass_is_an_error_of_its_rows_only():
-    passes = Passes()
-    passes.submit_first()
-    passes.submit(TEXT, "bad", cost=1.0)
-    passes.submit(PICTURE, "p")
-    passes.finish()
-    (error,) = passes.answers[("bad",)]
+    stepped = SteppedScheduler()
+    stepped.submit_first()
+    stepped.submit(TEXT, "bad", cost=1.0)
+    stepped.submit(PICTURE, "p")
+    stepped.finish()
+    (error,) = stepped.answers[("bad",)]
     assert isinstance(error, InternalError)
-    assert passes.answers[("p",)] == ["P"]
+    assert stepped.answers[("p",)] == ["P"]
 
 
 def test_answer_that_cannot_be_sent_does_not_stop_the_others():
-    passes = Passes()
-    passes.submit_first()
+    stepped = SteppedScheduler()
+    stepped.submit_first()
 
     def refuse(results, ms):
         raise OSError("gone")
 
-    passes.scheduler.submit(QueuedRequest(["a"], [(0.1, 0.1)], TEXT, refuse))
-    passes.submit(TEXT, "b")
-    passes.finish()
-    assert passes.answers[("b",)] == ["B"]
+    stepped.scheduler.submit(QueuedRequest(["a"], [(0.1, 0.1)], TEXT, refuse))
+    stepped.submit(TEXT, "b")
+    stepped.finish()
+    assert stepped.answers[("b",)] == ["B"]
 
 
 def test_callback_runs_before_the_next_pass():
-    passes = Passes()
-    passes.submit_first()
-    passes.submit(TEXT, "a")
+    stepped = SteppedScheduler()
+    stepped.submit_first()
+    stepped.submit(TEXT, "a")
     order = []
-    passes.scheduler.run_between_passes(lambda: order.append(len(passes.passes)))
-    passes.finish()
+    stepped.scheduler.run_between_passes(lambda: order.append(len(stepped.passes)))
+    stepped.finish()
     assert order == [1]
 
 
 def test_wait_depends_on_earlier_passes_and_on_the_other_lanes():
-    passes = Passes(seconds={"t": 0.05})
-    passes.allow(1)
-    passes.submit(TEXT, "t")
-    until(lambda: passes.scheduler.lanes[TEXT].row_s > 0)
-    assert passes.scheduler.wait_s(TEXT) == 0
-    passes.submit_first()
+    stepped = SteppedScheduler(seconds={"t": 0.05})
+    stepped.allow(1)
+    stepped.submit(TEXT, "t")
+    until(lambda: stepped.scheduler.lanes[TEXT].row_s > 0)
+    assert stepped.scheduler.wait_s(TEXT) == 0
+    stepped.submit_first()
     for _ in range(10):
-        passes.submit(TEXT, "t")
-    took = passes.scheduler.lanes[TEXT].row_s
-    assert passes.waiting(TEXT) == 10
-    assert passes.scheduler.wait_s(TEXT) == pytest.approx(10 * took, abs=1e-6)
-    passes.submit(PICTURE, "p")
-    assert passes.scheduler.wait_s(TEXT) == pytest.approx(2 * 10 * took, abs=1e-6)
-    passes.finish()
+        stepped.submit(TEXT, "t")
+    took = stepped.scheduler.lanes[TEXT].row_s
+    assert stepped.waiting(TEXT) == 10
+    assert stepped.scheduler.wait_s(TEXT) == pytest.approx(10 * took, abs=1e-6)
+    stepped.submit(PICTURE, "p")
+    assert stepped.scheduler.wait_s(TEXT) == pytest.approx(2 * 10 * took, abs=1e-6)
+    stepped.finish()
 
 
 def test_single_pass_may_run_immediately_when_nothing_waits():
-    passes = Passes()
-    scheduler = passes.scheduler
+    stepped = SteppedScheduler()
+    scheduler = stepped.scheduler
 
     def allowed(costs):
-        with scheduler.try_immediately(costs) as allowed:
-            return allowed
+        with scheduler.try_immediately(costs) as is_allowed:
+            return is_allowed
 
     assert allowed([(0.5, 0.1)] * 2)
     assert not allowed([(0.5, 0.1)] * 3)
@@ -216,42 +216,42 @@ def test_single_pass_may_run_immediately_when_nothing_waits():
     for _ in range(30):
         scheduler._learn_pass_time(0.5, MAX_PASS_S)
     assert not allowed([(0.4, 0.1)] * 2)  # the rows would fit, but take too long
-    passes.submit_first()
+    stepped.submit_first()
     assert not allowed([(0.1, 0.1)])
-    passes.finish()
+    stepped.finish()
 
 
 def test_passes_of_a_slow_model_have_fewer_rows():
     """Two rows fit into the budget, but would take longer than a pass may."""
-    passes = Passes()
-    passes.submit_first()
+    stepped = SteppedScheduler()
+    stepped.submit_first()
     for _ in range(30):
-        passes.scheduler._learn_pass_time(1.0, 2 * MAX_PASS_S)
+        stepped.scheduler._learn_pass_time(1.0, 2 * MAX_PASS_S)
     for word in "abcd":
-        passes.submit(PICTURE, word, cost=0.4)
-    passes.finish()
-    assert passes.passes[1] == ["a"]
+        stepped.submit(PICTURE, word, cost=0.4)
+    stepped.finish()
+    assert stepped.passes[1] == ["a"]
 
 
 def test_small_row_fills_a_pass_for_which_an_earlier_row_is_too_large():
-    passes = Passes()
-    passes.submit_first()
-    passes.submit(PICTURE, "a", cost=0.7)
-    passes.submit(PICTURE, "b", "c", cost=0.6)
-    passes.submit(PICTURE, "d", cost=0.2)
-    passes.submit(PICTURE, "e", cost=0.2)
-    passes.finish()
-    assert passes.passes[1:] == [["a", "d"], ["b", "e"], ["c"]], (
+    stepped = SteppedScheduler()
+    stepped.submit_first()
+    stepped.submit(PICTURE, "a", cost=0.7)
+    stepped.submit(PICTURE, "b", "c", cost=0.6)
+    stepped.submit(PICTURE, "d", cost=0.2)
+    stepped.submit(PICTURE, "e", cost=0.2)
+    stepped.finish()
+    assert stepped.passes[1:] == [["a", "d"], ["b", "e"], ["c"]], (
         "the skipped row is first in the next pass"
     )
 
 
 def test_close_answers_waiting_requests():
-    passes = Passes()
-    passes.submit_first()
-    passes.submit(TEXT, "a")
-    passes.finish()
-    assert passes.answers[("a",)] == ["A"]
+    stepped = SteppedScheduler()
+    stepped.submit_first()
+    stepped.submit(TEXT, "a")
+    stepped.finish()
+    assert stepped.answers[("a",)] == ["A"]
 
 
 @pytest.fixture
