@@ -90,8 +90,8 @@ class SegmentGroup:
         count: number of segments.
         length: length of the longest one. Shorter ones are padded at their end, which no earlier
             token sees in causal attention.
-        start: first token of the group; used only if `rows` is None. The segments then have the same
-            length and follow one another.
+        start: first token of the group; used only if `rows` is None. The segments then have the
+            same length and follow one another.
         rows: (count * length,) int64, the rows of all tokens, padding included; None if the
             segments begin at `start`.
     """

@@ -117,8 +117,9 @@ class TextLayer(nn.Module):
         self.qkv = OneDnnLinear(
             torch.cat([attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight])
         )
-        # Queries and keys are normalized in one call without weights, so the weights of both norms
-        # are repeated for each head, and multiplied afterwards.
+        # Queries and keys are normalized together without weights. The weights of both norms are
+        # applied afterwards and therefore repeated for each head:
+        # (query heads + key heads, head_dim).
         norm_weights = (
             attn.q_norm.weight.expand(self.query_heads, -1),
             attn.k_norm.weight.expand(self.key_heads, -1),
