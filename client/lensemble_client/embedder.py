@@ -69,7 +69,7 @@ class Qwen3VLEmbedder:
             The vector (D,), float32, unit length.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         return self._client.embed(
             text_context, image_path, instruction=self._instruction, dimensions=self._dimensions
@@ -95,7 +95,7 @@ class Qwen3VLEmbedder:
         Raises:
             InvalidInputError: The lengths differ, or an item is not valid; the error names its
                 position. `Client.embed_many` keeps the results of the other items.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         contexts = [None] * len(image_paths) if text_contexts is None else text_contexts
         if len(contexts) != len(image_paths):

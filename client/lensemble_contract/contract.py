@@ -162,8 +162,8 @@ DIGEST = "digest"
 # moment at which the first model begins with the request. Without it, the request has no deadline.
 TIMEOUT_MS = "timeout_ms"
 # bool, for every model that runs as a process: the request only asks whether the model can do its
-# work, and the rows of the request are ignored. The answer is blank rows if the model can, and an
-# error if it cannot.
+# work, and the rows of the request are ignored. If it can, each output of the answer is one row of
+# zeros or empty strings (`items.blank_rows`). If it cannot, the answer is an error.
 PING = "ping"
 
 # What `store` does with its rows:
@@ -172,7 +172,7 @@ PING = "ping"
 # delete  removes `id`; returns the sequence number of the removal, 0 if there was no such item
 # get     returns sequence number, document, digest and vector of `id`; 0 and empty values if there
 #         is no such item
-# stats   returns the description of the index as a JSON `document`; `id` is ignored
+# stats   returns the description of the index as JSON in `stored_document`; `id` is ignored
 UPSERT, DELETE, GET, STATS = "upsert", "delete", "get", "stats"
 OPERATIONS = (UPSERT, DELETE, GET, STATS)
 

@@ -27,8 +27,9 @@ Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
 Rows: TypeAlias = dict[str, np.ndarray[Any, Any]]
 
 _NUMPY_DTYPES = {"INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "FP32": np.float32}
-# Modes of Pillow that can be stored as PNG. CMYK, for instance, cannot.
+# Modes of Pillow images that can be stored as PNG. CMYK, for instance, cannot.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
+_EMPTY_ITEM = "the item is empty; send `text`, `image`, or both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ class Item:
             pictures = (image,)
         else:
             pictures = image
-        images = tuple(_encoded(picture, f"image[{n}]") for n, picture in enumerate(pictures))
+        images = tuple(
+            _encode_picture(picture, f"image[{n}]") for n, picture in enumerate(pictures)
+        )
         item = cls(text, images, instruction)
         _check_not_empty(item)
         return item
@@ -96,8 +99,8 @@ class Record:
         item = self.item
         parts = [
             json.dumps(self.document, sort_keys=True).encode(),
-            (item.text or "").encode("utf-8", "surrogatepass"),
-            (item.instruction or "").encode("utf-8", "surrogatepass"),
+            _encode_text(item.text),
+            _encode_text(item.instruction),
             *item.images,
         ]
         digest = hashlib.sha256()
@@ -116,7 +119,12 @@ def _check_not_empty(item: Item) -> None:
             raise InvalidInputError("0 bytes; expected a picture", field=f"image[{n}]")
 
 
-def _encoded(picture: Picture, field: str) -> bytes:
+def _encode_text(text: str | None) -> bytes:
+    """Encodes a text as UTF-8. A lone surrogate is kept, so that the server refuses the text."""
+    return (text or "").encode("utf-8", "surrogatepass")
+
+
+def _encode_picture(picture: Picture, field: str) -> bytes:
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, Image.Image):
@@ -155,7 +163,7 @@ def to_rows(items: Sequence[Item]) -> Rows:
         (contract.INSTRUCTION.name, [item.instruction for item in items]),
     ):
         if any(texts):
-            encoded = [[(text or "").encode("utf-8", "surrogatepass")] for text in texts]
+            encoded = [[_encode_text(text)] for text in texts]
             rows[name] = np.array(encoded, dtype=np.object_)
     most = max(len(item.images) for item in items)
     if most:
@@ -194,7 +202,7 @@ def from_rows(rows: Mapping[str, np.ndarray[Any, Any] | None]) -> list[Item | Le
     """
     arrays = {name: array for name, array in rows.items() if array is not None}
     if not arrays:
-        return [InvalidInputError("the item is empty; send `text`, `image`, or both")]
+        return [InvalidInputError(_EMPTY_ITEM)]
     count = len(next(iter(arrays.values())))
     return [_item({name: array[row] for name, array in arrays.items()}) for row in range(count)]
 
@@ -210,7 +218,7 @@ def _item(row: Mapping[str, np.ndarray[Any, Any]]) -> Item | LensembleError:
                 field="image",
             )
         if text is None and not images:
-            raise InvalidInputError("the item is empty; send `text`, `image`, or both")
+            raise InvalidInputError(_EMPTY_ITEM)
     except LensembleError as error:
         return error
     return Item(text, images, instruction)

@@ -36,7 +36,8 @@ from lensemble_corpus.embeddings_manifest import (
 from lensemble_corpus.journal import Journal, VectorSettings
 from lensemble_corpus.source import VECTOR_NUMBER_FIELD, EmbeddableRow, RefusedRow, Source
 
-_ROWS = "rows.jsonl"
+# Temporary file in `work`: the rows that have a vector, one JSON object per line.
+_ROWS_FILE = "rows.jsonl.part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,9 @@ def embed_source(
 def _embed_and_write(
     run: EmbeddingRun, source: Source, out: Path, kind: FileKind, progress: bool
 ) -> EmbeddingSummary:
-    places = array("q")
+    places = array("q")  # of the vectors in the journal
     content = hashlib.sha256(f"{kind} {source.id_field}".encode())
-    rows_file, failures_file = out / WORK / f"{_ROWS}.part", out / f"{FAILED}.part"
+    rows_file, failures_file = out / WORK / _ROWS_FILE, out / f"{FAILED}.part"
     failed = 0
     with ExitStack() as stack:
         rows = stack.enter_context(rows_file.open("w", encoding="utf-8"))
@@ -136,7 +137,7 @@ def _embed_and_write(
         failures.write("\n]\n" if failed else "[]\n")
     run.journal.commit()
     settings = run.journal.settings
-    if settings is None or not places:
+    if settings is None or not places:  # there is nothing to write but the failures
         move_into_place(failures_file, out / FAILED)
         return EmbeddingSummary(0, failed, run.sent, 0, False)
     content.update(json.dumps(asdict(settings)).encode())
@@ -168,7 +169,7 @@ def _finish(
 ) -> None:
     """Writes all files under temporary names, removes the old manifest, and renames the files.
 
-    The new manifest is written last.
+    The new manifest is written last. So a folder with a manifest is complete, even after a crash.
     """
     if manifest.kind == "parquet":
         from lensemble_corpus import parquet_files

@@ -57,7 +57,8 @@ class Journal:
         start_over: Whether to remove an existing journal, damaged or not, and begin a new one.
 
     Attributes:
-        settings: The properties that all vectors have in common; None before the first vector.
+        settings: The properties that all vectors have in common; None if the journal had no vector
+            when it was opened, and `begin` has not been called since.
 
     Raises:
         InvalidInputError: Another process has opened it, or it has another format.
@@ -216,6 +217,7 @@ class Journal:
             self.commit()
 
     def _load_settings(self) -> VectorSettings | None:
+        # Without a vector, the settings do not matter: the next `begin` replaces them.
         with self._translated_errors():
             row = self._database.execute(
                 "SELECT json FROM settings WHERE EXISTS (SELECT * FROM vectors)"
@@ -234,6 +236,7 @@ class Journal:
             yield
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                # The user knows the folder of embeddings, which contains the folder of the journal.
                 folder = self._path.parent.parent
                 raise InvalidInputError(
                     f"another process is using {str(folder)!r}; wait until it ends",

@@ -128,8 +128,8 @@ def rank_by_search(
                 rank_of[hit.id] = len(rank_of) + 1
             elif hit.id not in searched and hit.id not in dataset.not_searched:
                 raise InvalidInputError(
-                    f"the server's index holds {hit.id!r}, which is not in the dataset; build it "
-                    "with `lensemble index build DATASET`",
+                    f"the server's index holds {hit.id!r}, which is not in the dataset; build the "
+                    "index with `lensemble index build DATASET`",
                     field="index",
                 )
         ranks = np.array([rank_of.get(id_, np.inf) for id_ in dataset.qrels[query.id]])

@@ -60,8 +60,9 @@ def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
         Names of the weight files.
 
     Raises:
-        InvalidInputError: The architecture is not Qwen3-VL, there are no safetensors files, or one
-            of them is missing or damaged.
+        InvalidInputError: The architecture is not Qwen3-VL, the configuration of the text tower is
+            incomplete, there are no safetensors files, one of them is missing or damaged, or they
+            lack a tensor that every Qwen3-VL has.
     """
     _check_architecture(config)
     weights = sorted(path.name for path in folder.glob("*.safetensors"))

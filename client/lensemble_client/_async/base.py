@@ -87,7 +87,7 @@ class AsyncBaseClient:
             Outputs of the model.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         return await self._transport.infer(model, rows, parameters, self._timeout(timeout_s))
 
@@ -106,7 +106,7 @@ class AsyncBaseClient:
             The result of the call.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         tries = Tries(self._retry, self._timeout(timeout_s), patient=patient)
         while True:

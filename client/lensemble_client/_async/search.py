@@ -45,7 +45,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             The vector (D,), float32, unit length.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         item = Item.of(text, image, instruction)
         (vector,) = await self.run(calls.embed([item], dimensions, embedder), timeout_s)
@@ -160,7 +160,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             Up to `top_k` hits, nearest first.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         item = Item.of(text, image, instruction)
         options = SearchOptions(top_k, filter, exclude, min_score)
@@ -236,7 +236,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             Up to `top_k` hits, nearest first.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         options = SearchOptions(top_k, filter, exclude, min_score)
         (hits,) = await self.run(calls.search_vector(vector, options, profile), timeout_s)
@@ -267,7 +267,7 @@ class AsyncSearchCalls(AsyncBaseClient):
 
         Raises:
             NotFoundError: There is no such item.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         options = SearchOptions(top_k, filter, exclude, min_score)
         (hits,) = await self.run(calls.more_like(id, options), timeout_s)

@@ -48,7 +48,7 @@ class AsyncStoreCalls(AsyncBaseClient):
 
         Raises:
             ReadOnlyError: The server accepts no writes.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         record = Record(id, Item.of(text, image, instruction), document or {})
         (sequence,) = await self.run(calls.ingest(record), timeout_s)
@@ -129,7 +129,7 @@ class AsyncStoreCalls(AsyncBaseClient):
         Raises:
             ReadOnlyError: The server accepts no writes.
             InvalidInputError: An item is not valid, or the profile is not that of the index.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         requests = calls.upsert(ids, vectors, documents, profile)
         return [sequence for call in requests for sequence in await self.run(call, timeout_s)]
@@ -146,7 +146,7 @@ class AsyncStoreCalls(AsyncBaseClient):
 
         Raises:
             ReadOnlyError: The server accepts no writes.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         requests = calls.delete(ids)
         return [sequence for call in requests for sequence in await self.run(call, timeout_s)]
@@ -160,7 +160,7 @@ class AsyncStoreCalls(AsyncBaseClient):
 
         Raises:
             NotFoundError: There is no such item.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         stored = await self.run(calls.get(id), timeout_s)
         if stored is None:
@@ -178,6 +178,6 @@ class AsyncStoreCalls(AsyncBaseClient):
 
         Raises:
             NotReadyError: The server has no index.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         return await self.run(calls.stats(), timeout_s)

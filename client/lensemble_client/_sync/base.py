@@ -88,7 +88,7 @@ class BaseClient:
             Outputs of the model.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         return self._transport.infer(model, rows, parameters, self._timeout(timeout_s))
 
@@ -105,7 +105,7 @@ class BaseClient:
             The result of the call.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         tries = Tries(self._retry, self._timeout(timeout_s), patient=patient)
         while True:

@@ -46,7 +46,7 @@ class SearchCalls(BaseClient):
             The vector (D,), float32, unit length.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         item = Item.of(text, image, instruction)
         (vector,) = self.run(calls.embed([item], dimensions, embedder), timeout_s)
@@ -161,7 +161,7 @@ class SearchCalls(BaseClient):
             Up to `top_k` hits, nearest first.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         item = Item.of(text, image, instruction)
         options = SearchOptions(top_k, filter, exclude, min_score)
@@ -237,7 +237,7 @@ class SearchCalls(BaseClient):
             Up to `top_k` hits, nearest first.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         options = SearchOptions(top_k, filter, exclude, min_score)
         (hits,) = self.run(calls.search_vector(vector, options, profile), timeout_s)
@@ -268,7 +268,7 @@ class SearchCalls(BaseClient):
 
         Raises:
             NotFoundError: There is no such item.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         options = SearchOptions(top_k, filter, exclude, min_score)
         (hits,) = self.run(calls.more_like(id, options), timeout_s)

@@ -49,7 +49,7 @@ class StoreCalls(BaseClient):
 
         Raises:
             ReadOnlyError: The server accepts no writes.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         record = Record(id, Item.of(text, image, instruction), document or {})
         (sequence,) = self.run(calls.ingest(record), timeout_s)
@@ -130,7 +130,7 @@ class StoreCalls(BaseClient):
         Raises:
             ReadOnlyError: The server accepts no writes.
             InvalidInputError: An item is not valid, or the profile is not that of the index.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         requests = calls.upsert(ids, vectors, documents, profile)
         return [sequence for call in requests for sequence in self.run(call, timeout_s)]
@@ -147,7 +147,7 @@ class StoreCalls(BaseClient):
 
         Raises:
             ReadOnlyError: The server accepts no writes.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         requests = calls.delete(ids)
         return [sequence for call in requests for sequence in self.run(call, timeout_s)]
@@ -161,7 +161,7 @@ class StoreCalls(BaseClient):
 
         Raises:
             NotFoundError: There is no such item.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         stored = self.run(calls.get(id), timeout_s)
         if stored is None:
@@ -179,6 +179,6 @@ class StoreCalls(BaseClient):
 
         Raises:
             NotReadyError: The server has no index.
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
         return self.run(calls.stats(), timeout_s)

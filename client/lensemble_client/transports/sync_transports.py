@@ -50,21 +50,21 @@ class Transport(Protocol):
             Output name -> array (B, ...).
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
 
     def ready(self, model: str, timeout_s: float) -> bool:
         """Whether the server reports that a model can serve now.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
 
     def version(self, timeout_s: float) -> str:
         """Returns name and version of the server, such as `triton 2.51.0`.
 
         Raises:
-            LensembleError: Any class of the tree in `errors`.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
 
     def close(self) -> None:
