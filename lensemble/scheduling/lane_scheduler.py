@@ -29,9 +29,10 @@ from lensemble_contract.errors import InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
 
-# Longest duration of a pass with several rows: no request waits longer than that for the current
-# pass. Much shorter passes would be inefficient, because each reads all weights once (40 ms for 95
-# million weights on two cores: docs/decisions.md).
+# Longest expected duration of a pass with several rows, because new requests wait for the current
+# pass. A pass of a single large row may take longer. Much shorter passes would be inefficient,
+# because each reads all weights once (40 ms for 95 million weights on two cores; see
+# docs/decisions.md).
 MAX_PASS_S = 1.0
 # Minimum seconds between two idle-time clean-ups.
 CLEAN_UP_EVERY_S = 60.0
@@ -86,9 +87,9 @@ class LaneScheduler(Generic[Row, Result]):
         self._closed = False
         self._busy = False
         self._answers: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._pass_thread = threading.Thread(target=self._run, name="passes", daemon=True)
         # Another thread sends the answers, because sending waits for Triton, and the next pass
         # must not.
-        self._pass_thread = threading.Thread(target=self._run, name="passes", daemon=True)
         self._answer_thread = threading.Thread(target=self._send, name="answers", daemon=True)
         self._pass_thread.start()
         self._answer_thread.start()
