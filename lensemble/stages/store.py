@@ -52,7 +52,7 @@ class StoreResult:
 
     Attributes:
         sequence: sequence number of the write, or of the item that was read; 0 if there is no such
-            item.
+            item. With statistics, that of the last change.
         document: JSON text: the item's document or the index's statistics; empty after a write.
         digest: digest of the content from which the item was made.
         embedding: the item's vector, (D,) float32; empty unless an item was read.
@@ -76,8 +76,6 @@ class StoreStage(Stage[StoreRow, StoreResult]):
 
     def __init__(self, settings: Settings, device: str) -> None:
         self._store: Store | None = None
-        # The length of vectors for which `read` checked the rows of the current call.
-        self._checked_dimension = 0
         self._compactor: Compactor | None = None
         if settings.index is None:
             return
@@ -111,12 +109,11 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         decoded = [_decoded(id_, contract.ID.name) for id_ in ids]
         if operation == contract.UPSERT:
             return self._upserts(rows, decoded, parameters)
+        if operation == contract.DELETE:
+            deletes = [id_ if isinstance(id_, LensembleError) else Delete(id_) for id_ in decoded]
+            return self._checked(deletes)
         return [
-            id_
-            if isinstance(id_, LensembleError)
-            else self._checked(
-                Delete(id_) if operation == contract.DELETE else ReadOperation(operation, id_)
-            )
+            id_ if isinstance(id_, LensembleError) else ReadOperation(operation, id_)
             for id_ in decoded
         ]
 
@@ -143,30 +140,34 @@ class StoreStage(Stage[StoreRow, StoreResult]):
             _upsert(id_, vector, _decoded(document, contract.DOCUMENT.name), digest)
             for id_, vector, document in zip(ids, vectors, documents, strict=True)
         ]
-        return [row if isinstance(row, LensembleError) else self._checked(row) for row in upserts]
+        return self._checked(upserts)
 
-    def _checked(self, row: StoreRow) -> StoreRow | LensembleError:
-        """Returns the row, or its error: errors are found before anything is written."""
+    def _checked(self, changes: Sequence[Change | LensembleError]) -> list[Change | LensembleError]:
+        """Checks changes before any is written; an invalid one becomes its error."""
         assert self._store is not None
-        self._checked_dimension = self._store.dimension
-        try:
-            return (
-                row
-                if isinstance(row, ReadOperation)
-                else checked_change(row, self._store.dimension)
-            )
-        except InvalidInputError as error:
-            return error
+        results: list[Change | LensembleError] = []
+        for change in changes:
+            if isinstance(change, LensembleError):
+                results.append(change)
+                continue
+            try:
+                results.append(checked_change(change, self._store.dimension))
+            except InvalidInputError as error:
+                results.append(error)
+        return results
 
     def run(self, rows: Sequence[StoreRow]) -> Sequence[StoreResult | LensembleError]:
         """See `Stage.run`. Writes come first, so reads of the same call see them."""
         if not rows or self._store is None:
             return []
+        checked_dimension = self._store.dimension  # for which `read` checked the changes
         try:
             if self._store.is_replaced:
                 self._reopen()
             changes = [row for row in rows if not isinstance(row, ReadOperation)]
-            written = iter(self._write(changes) if changes else [])
+            # If the new index has another dimension, the store checks the changes again.
+            checked = self._store.dimension == checked_dimension
+            written = iter(self._store.write(changes, checked=checked) if changes else [])
             return [
                 self._read_index(row)
                 if isinstance(row, ReadOperation)
@@ -209,13 +210,6 @@ class StoreStage(Stage[StoreRow, StoreResult]):
             return StoreResult(0)
         return StoreResult(item.sequence, item.document, item.digest, item.vector)
 
-    def _write(self, changes: list[Change]) -> list[int | LensembleError]:
-        assert self._store is not None
-        # `read` checked the changes. Since then, an index of another dimension may have taken the
-        # place of the old one; then the store checks them again.
-        same = self._store.dimension == self._checked_dimension
-        return self._store.write(changes, checked=same)
-
     def _reopen(self) -> None:
         assert self._store is not None
         old, self._store = self._store, Store.open(self._store.folder)
@@ -245,11 +239,12 @@ def _upsert(
     document: str | LensembleError,
     digest: str,
 ) -> Upsert | LensembleError:
-    """The change, or an error. The vector is copied, because Triton frees the request's memory."""
-    for part in (id_, document):
-        if isinstance(part, LensembleError):
-            return part
-    return Upsert(str(id_), vector.copy(), str(document) or "{}", digest)
+    """The change, or the error of its id or document."""
+    if isinstance(id_, LensembleError):
+        return id_
+    if isinstance(document, LensembleError):
+        return document
+    return Upsert(id_, vector, document or "{}", digest)
 
 
 def _write_result(result: int | LensembleError) -> StoreResult | LensembleError:

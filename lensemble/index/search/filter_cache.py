@@ -11,7 +11,7 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.snapshot import Snapshot
+from lensemble.index.snapshots.snapshot import Snapshot, find_rows
 from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.reader import StoreReader
 
@@ -65,10 +65,8 @@ class FilterRows:
 
     def row_mask(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each of the rows (N,) matches, (N,) bool."""
-        positions = np.searchsorted(self.rows, rows)
-        matches = positions < len(self.rows)
-        matches[matches] = self.rows[positions[matches]] == rows[matches]
-        return matches
+        _, found = find_rows(self.rows, rows)
+        return found
 
 
 class FilterCache:

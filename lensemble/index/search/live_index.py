@@ -43,6 +43,7 @@ class LiveIndex:
 
     Raises:
         InvalidInputError: The index was built under another profile.
+        StorageError: The store is damaged.
     """
 
     # `_use_store` sets these at the start, and again whenever the index is replaced.
@@ -120,7 +121,7 @@ class LiveIndex:
             "sequence": self._state.sequence,
             "snapshot": self._state.snapshot_name,
             "delta": len(self._state.delta),
-            "dead": len(snapshot_search.removed) - snapshot_search.live if snapshot_search else 0,
+            "dead": snapshot_search.dead if snapshot_search else 0,
         }
 
     def __len__(self) -> int:
@@ -167,8 +168,8 @@ class LiveIndex:
                     for result in results
                 ]
         raise StorageError(
-            f"rows that a search found were purged before they were read, {_MAX_ATTEMPTS} times in "
-            "a row; try again",
+            f"in each of {_MAX_ATTEMPTS} attempts, rows that the search found were purged before "
+            "they were read; try again",
             field="index",
         )
 
@@ -182,8 +183,9 @@ class LiveIndex:
         if self._store.is_replaced:
             self._switch_store()
         if self._loading is not None and self._loading.done():
-            snapshot_search, self._loading = self._loading.result(), None
-            if snapshot_search is not None:
+            loaded, self._loading = self._loading, None
+            if (snapshot_search := loaded.result()) is not None:
+                # The snapshot may contain changes that the state has not seen yet.
                 self._apply_changes()
                 self._switch_snapshot(snapshot_search)
         version = self._store.data_version
@@ -250,11 +252,12 @@ class LiveIndex:
 
     def _switch_store(self) -> None:
         """Switches to the index that has replaced the open one."""
-        old, new = self._store, Store.open(self._store.folder)
+        old, old_filters = self._store, self._filters
+        new = Store.open(old.folder)
         try:
             self._use_store(new)
         except BaseException:  # keep the old one; the next search tries again
-            self._store = old
+            self._store, self._filters = old, old_filters
             new.close()
             raise
         old.close()
@@ -263,18 +266,18 @@ class LiveIndex:
     def _read_for_queries(self, queries: Sequence[Query]) -> list[ResolvedQuery | LensembleError]:
         """Applies new changes, and reads what the queries need at the same sequence number."""
         self.refresh()
-        texts = {query.filter for query in queries if query.filter}
-        any_ids = any(query.exclude or query.like for query in queries)
+        filters = {query.filter for query in queries if query.filter}
+        name_items = any(query.exclude or query.like for query in queries)
         matching: dict[str, FilterRows | LensembleError] = {}
-        for text in texts:
+        for text in filters:
             if (rows := self._filters.cached(text, self._state.sequence)) is not None:
                 matching[text] = rows
-        if not any_ids and len(matching) == len(texts):
+        if not name_items and len(matching) == len(filters):  # nothing is read from the store
             return [resolve(self._store, query, matching.get(query.filter)) for query in queries]
         with self._store.reading():
             if self._store.sequence != self._state.sequence:  # committed since `refresh`
                 self._apply_changes()
-            for text in texts:
+            for text in filters:
                 try:
                     matching[text] = self._filters.update(text, self._state.sequence)
                 except InvalidInputError as error:

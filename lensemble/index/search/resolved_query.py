@@ -36,14 +36,14 @@ class ResolvedQuery:
 
 
 def resolve(
-    store: Store, query: Query, rows: FilterRows | LensembleError | None
+    store: Store, query: Query, matching: FilterRows | LensembleError | None
 ) -> ResolvedQuery | LensembleError:
     """Reads from the store what a query needs.
 
     Args:
         store: the index's store.
         query: the query.
-        rows: rows that match the query's filter, or the filter's error; None without a filter.
+        matching: rows that match the query's filter, or the filter's error; None without a filter.
 
     Returns:
         The resolved query, or the query's own error: that of its filter, NotFoundError if there
@@ -53,8 +53,8 @@ def resolve(
     Raises:
         StorageError: The store is damaged.
     """
-    if isinstance(rows, LensembleError):
-        return rows
+    if isinstance(matching, LensembleError):
+        return matching
     vector, excluded_ids = query.vector, list(query.exclude)
     if query.like:
         (item,) = store.get([query.like])
@@ -62,7 +62,7 @@ def resolve(
             return NotFoundError(f"no item {query.like!r} in the index", field="like")
         vector = item.vector
         excluded_ids.append(query.like)
-    assert vector is not None
+    assert vector is not None  # a query without `like` has a vector
     try:
         check_vector(store.dimension, vector)
     except InvalidInputError as error:
@@ -71,7 +71,7 @@ def resolve(
     excluded: frozenset[int] = frozenset()
     if excluded_ids:
         excluded = frozenset(store.live_rows(excluded_ids).values())
-    return ResolvedQuery(query, vector, excluded, rows)
+    return ResolvedQuery(query, vector, excluded, matching)
 
 
 def search_resolved(
@@ -87,30 +87,32 @@ def search_resolved(
         For each query the scores and rows of up to `top_k` items, best first, or its error.
     """
     results: list[list[ScoreAndRow] | LensembleError] = [
-        query if isinstance(query, LensembleError) else [] for query in queries
+        resolved if isinstance(resolved, LensembleError) else [] for resolved in queries
     ]
     groups: dict[str, list[tuple[int, ResolvedQuery]]] = {}
-    for number, query in enumerate(queries):
-        if isinstance(query, ResolvedQuery):
-            groups.setdefault(query.query.filter, []).append((number, query))
+    for number, resolved in enumerate(queries):
+        if isinstance(resolved, ResolvedQuery):
+            groups.setdefault(resolved.query.filter, []).append((number, resolved))
     for group in groups.values():
-        # Excluded rows are dropped from the result, so ask for as many more.
-        k = max(query.query.top_k + len(query.excluded) for _, query in group)
-        vectors = np.stack([query.vector for _, query in group])
+        # Excluded rows are dropped from the result, so as many more are asked for.
+        k = max(resolved.query.top_k + len(resolved.excluded) for _, resolved in group)
+        vectors = np.stack([resolved.vector for _, resolved in group])
         scores, rows = state.search(vectors, k, group[0][1].matching)
-        for (number, query), query_scores, query_rows in zip(
+        for (number, resolved), own_scores, own_rows in zip(
             group, scores.tolist(), rows.tolist(), strict=True
         ):
-            results[number] = _first_allowed(query, zip(query_scores, query_rows, strict=True))
+            results[number] = _first_allowed(resolved, zip(own_scores, own_rows, strict=True))
     return results
 
 
-def _first_allowed(query: ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
+def _first_allowed(resolved: ResolvedQuery, scored: Iterable[ScoreAndRow]) -> list[ScoreAndRow]:
     """The first `top_k` results that are not excluded and whose score is high enough."""
-    if query.excluded or query.query.min_score > -1:
+    query = resolved.query
+    if resolved.excluded or query.min_score > -1:
         scored = (
             (score, row)
             for score, row in scored
-            if score >= query.query.min_score and row not in query.excluded
+            if score >= query.min_score and row not in resolved.excluded
         )
-    return [(score, row) for score, row in scored if row >= 0][: query.query.top_k]
+    # Where fewer rows than asked for were found, the row is -1.
+    return [(score, row) for score, row in scored if row >= 0][: query.top_k]

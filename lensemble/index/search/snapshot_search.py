@@ -66,7 +66,12 @@ class SnapshotSearch:
     @property
     def live(self) -> int:
         """Number of rows that were not removed."""
-        return len(self.removed) - int(np.count_nonzero(self.removed))
+        return len(self.removed) - self.dead
+
+    @property
+    def dead(self) -> int:
+        """Number of rows that were removed."""
+        return int(np.count_nonzero(self.removed))
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Marks rows (M,) as removed; rows that the snapshot lacks are ignored."""
@@ -124,9 +129,8 @@ class SnapshotSearch:
         """Scores and positions that FAISS finds, (B, k); position -1 where there are fewer."""
         merged = {**self.snapshot.manifest.parameters, **(parameters or {})}
         wanted = k * max(1, merged.get("rerank", 1))
-        selector_candidates = min(
-            wanted, usable_count
-        )  # candidates that a search with a selector returns
+        # Number of candidates that a search with a selector returns.
+        selector_candidates = min(wanted, usable_count)
         share = usable_count / len(usable)
         if share < _DROP_SHARE and not self._gpu:
             return self._best_candidates(queries, k, usable, merged, selector_candidates, usable)

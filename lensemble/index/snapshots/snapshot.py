@@ -66,11 +66,8 @@ class Snapshot:
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions of row numbers, (M,) int64; rows that the snapshot lacks are left out."""
-        positions = np.searchsorted(self.rows, rows)
-        present = positions < len(self.rows)
-        present[present] = self.rows[positions[present]] == rows[present]
-        result: NDArray[np.int64] = positions[present]
-        return result
+        positions, found = find_rows(self.rows, rows)
+        return positions[found]
 
     @classmethod
     def from_contents(
@@ -161,6 +158,25 @@ class Snapshot:
                 "write there; the store is undamaged",
                 field="index",
             ) from error
+
+
+def find_rows(
+    ascending: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Looks up row numbers among others.
+
+    Args:
+        ascending: (N,) int64, ascending; the row numbers among which to look.
+        rows: (M,) int64, the row numbers to look up.
+
+    Returns:
+        For each of `rows` its position in `ascending`, (M,) int64, and whether it is there, (M,)
+        bool. The position of a row that is not there means nothing.
+    """
+    positions: NDArray[np.int64] = np.searchsorted(ascending, rows)
+    found = positions < len(ascending)
+    found[found] = ascending[positions[found]] == rows[found]
+    return positions, found
 
 
 def _read_files(

@@ -25,7 +25,8 @@ class Upsert:
         vector: (D,) float32, unit length.
         document: JSON text of an object.
         digest: digest of the input that the vector was computed from, at most 128 characters;
-            empty if unknown. If digest and document equal the stored ones, nothing is written.
+            empty if unknown. If digest and document equal the stored ones, nothing is written;
+            if both digests are empty, the vectors must be equal, too.
     """
 
     id: str

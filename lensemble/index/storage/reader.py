@@ -42,12 +42,12 @@ class StoreReader(StoreFile):
         items = []
         with self._storage_errors(), self.reading():
             for id_ in ids:
-                row = self._connection.execute(
+                columns = self._connection.execute(
                     f"SELECT {_ITEM_COLUMNS} FROM items JOIN vectors USING (row) "  # nosec B608
                     "WHERE id = ? AND removed IS NULL",
                     (id_,),
                 ).fetchone()
-                items.append(row and self._checked_item(*row))
+                items.append(None if columns is None else self._checked_item(*columns))
         return items
 
     def live_rows(self, ids: Sequence[str]) -> dict[str, int]:
@@ -89,7 +89,7 @@ class StoreReader(StoreFile):
 
         Args:
             filter_: filter on documents.
-            after: sequence number; only rows that were written after it are returned.
+            after: sequence number; only rows that were written after it are returned. 0 for all.
 
         Returns:
             (N,) int64, ascending.
@@ -124,6 +124,7 @@ class StoreReader(StoreFile):
         """
         with self._storage_errors(), self.reading():
             state = self.state
+            # A caller that knows no change has no rows to remove, so it needs no tombstones.
             if 0 < sequence < state.purged:
                 raise TombstonesPurgedError
             removals = self._connection.execute(
@@ -171,11 +172,11 @@ class StoreReader(StoreFile):
             StorageError: A row is damaged.
         """
         with self._storage_errors(), self.reading():
-            for row in self._connection.execute(
+            for columns in self._connection.execute(
                 f"SELECT {_ITEM_COLUMNS} FROM items JOIN vectors USING (row) "  # nosec B608
                 "WHERE removed IS NULL ORDER BY row"
             ):
-                yield self._checked_item(*row)
+                yield self._checked_item(*columns)
 
     def verify(self) -> int:
         """Reads the whole file: checks SQLite's structure and the checksums of every row.
@@ -192,12 +193,13 @@ class StoreReader(StoreFile):
             (verdict,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise self._damage(f"SQLite's integrity check says: {verdict}")
-            for row in self._connection.execute(
+            for columns in self._connection.execute(
                 f"SELECT {_ITEM_COLUMNS} FROM items LEFT JOIN vectors USING (row)"  # nosec B608
             ):
-                if row[5] is None or len(row[5]) != 4 * self.dimension:
-                    raise self._row_damage(row[0])
-                self._checked_item(*row)
+                row, *_, vector, _, _ = columns
+                if vector is None or len(vector) != 4 * self.dimension:
+                    raise self._row_damage(row, "its vector is missing or has a wrong length")
+                self._checked_item(*columns)
                 count += 1
             (vectors,) = self._connection.execute("SELECT count(*) FROM vectors").fetchone()
         if vectors != count:
@@ -208,12 +210,13 @@ class StoreReader(StoreFile):
         """Live rows written after a sequence number, (N,) ascending, and their vectors, (N, D)."""
         rows = [np.empty(0, np.int64)]
         vectors = [np.empty((0, self.dimension), np.float32)]
-        # Row numbers and sequence numbers grow together, so both orders are the same. With ORDER BY
-        # row, SQLite would read the whole table to find the few newest rows.
-        table = "items INDEXED BY written" if sequence else "items"
+        # Row numbers and sequence numbers grow together, so both orders give the same result. All
+        # rows are read in the table's own order. The few newest ones are found by sequence number;
+        # with ORDER BY row, SQLite would read the whole table to find them.
+        table, order = ("items INDEXED BY written", "sequence") if sequence else ("items", "row")
         cursor = self._connection.execute(
             f"SELECT row, vector, vector_check FROM {table} JOIN vectors USING (row) "  # nosec B608
-            f"WHERE sequence > ? AND removed IS NULL ORDER BY {'sequence' if sequence else 'row'}",
+            f"WHERE sequence > ? AND removed IS NULL ORDER BY {order}",
             (sequence,),
         )
         while part := cursor.fetchmany(_READ_ROWS):

@@ -69,7 +69,15 @@ class Store(StoreReader):
             connection.executescript(f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL")
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
             state = StoreState(
-                FORMAT, profile.name, profile.hash, dimension, 0, 0, "", "", plan.to_json()
+                format=FORMAT,
+                profile_name=profile.name,
+                profile_hash=profile.hash,
+                dimension=dimension,
+                sequence=0,
+                purged=0,
+                snapshot="",
+                previous="",
+                plan=plan.to_json(),
             )
             marks = ",".join("?" * (len(state) + 1))
             connection.execute(f"INSERT INTO state VALUES ({marks})", (*state, state.checksum))  # nosec B608
@@ -113,8 +121,8 @@ class Store(StoreReader):
     ) -> list[int | LensembleError]:
         """Applies changes in order, in one transaction; when it returns, they are on the disk.
 
-        An upsert is skipped if it has the document and the digest of the stored item. If neither
-        has a digest, their vectors must be equal, too.
+        An upsert is skipped if it has the document and the digest of the stored item. If both
+        digests are empty, the vectors must be equal, too.
 
         Args:
             changes: changes to apply; an invalid one is refused, and the others are applied.
@@ -137,8 +145,8 @@ class Store(StoreReader):
                 if isinstance(change, LensembleError):
                     results.append(change)
                     continue
-                sequence, own_sequence = self._apply(change, sequence)
-                results.append(own_sequence)
+                sequence, change_sequence = self._apply(change, sequence)
+                results.append(change_sequence)
             self._update_state(state._replace(sequence=sequence))
         return results
 
@@ -187,7 +195,10 @@ class Store(StoreReader):
                 )
 
     def purge(self, through: int) -> int:
-        """Deletes tombstones that are older than every snapshot in use; no searcher needs them.
+        """Deletes tombstones that no snapshot in use needs.
+
+        A searcher that has not yet read one of them gets `TombstonesPurgedError` from
+        `changes_since`, and reads the store again.
 
         Args:
             through: sequence number of the oldest snapshot in use; tombstones up to it are deleted.

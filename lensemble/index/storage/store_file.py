@@ -134,8 +134,8 @@ class StoreFile:
         except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise self._damage(f"a value in it cannot be read ({error})") from error
 
-    def _row_damage(self, row: int) -> StorageError:
-        return self._damage(f"row {row} is damaged: its checksum is wrong")
+    def _row_damage(self, row: int, what: str = "its checksum is wrong") -> StorageError:
+        return self._damage(f"row {row} is damaged: {what}")
 
     def _damage(self, what: str) -> StorageError:
         return StorageError(

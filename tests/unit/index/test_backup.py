@@ -1,12 +1,14 @@
 """Backups: consistent copies of an index, restored completely, refused if they are damaged."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 
+from lensemble.index import Query
 from lensemble.index.maintenance.backup import back_up, restore
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.maintenance.create import BACKUP_FILE, ensure_index, write_index
@@ -89,6 +91,21 @@ def test_restored_index_of_another_profile_is_refused(folder, tmp_path, vectors)
         assert len(psutil.Process().open_files()) == opened
         write_index(folder, PROFILE, vectors[:1], ["back"], ["{}"])
         assert first(live, vectors[0]) == "back"
+
+
+def test_searcher_keeps_its_index_while_a_damaged_one_is_in_its_place(folder, vectors):
+    with LiveIndex.open(folder) as live:
+        own = folder.rename(folder.with_name("own"))
+        with Store.create(folder, PROFILE, D) as store:
+            store.write([Upsert("a", vectors[0])])
+            store._connection.execute("UPDATE vectors SET vector = zeroblob(64)")
+        for _ in range(2):
+            with pytest.raises(StorageError, match="row 1 is damaged"):
+                live.search(vectors[:1], 1)
+        shutil.rmtree(folder)
+        own.rename(folder)
+        (hits,) = live.answer([Query(vectors[1], 1, '{"n": {"$lt": 2}}')])
+        assert [hit.id for hit in hits] == ["é1"]
 
 
 def test_backup_without_its_snapshot_can_be_restored(folder, tmp_path, vectors):

@@ -19,7 +19,7 @@ from tests.paths import CHECKPOINT
 
 @pytest.fixture
 def checkpoint():
-    """The demo's checkpoint: the random one of other tests needs PyTorch to be made."""
+    """The demo's checkpoint, because making the random one of other tests needs PyTorch."""
     return CHECKPOINT
 
 
@@ -125,7 +125,6 @@ def test_bad_rows_are_refused_before_anything_is_written(stages, vectors):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"filter": "{"}, None),
         ({"filter": 3}, "filter: 3; expected a string"),
         ({"exclude": "[1]"}, "not a list of strings"),
         ({"exclude": "{"}, "expected the JSON text of a list"),
@@ -138,15 +137,20 @@ def test_bad_rows_are_refused_before_anything_is_written(stages, vectors):
 )
 def test_bad_searches_are_refused(stages, vectors, parameters, message):
     _, search = stages
-    if message is None:  # noticed when the query runs; the other query is answered
-        both = [*search.read({"embedding": vectors[:1]}, parameters)]
-        both += search.read({"embedding": vectors[:1]}, {})
-        refused, answered = search.run(both)
-        assert isinstance(refused, InvalidInputError)
-        assert answered == []
-        return
     with pytest.raises(InvalidInputError, match=message):
         search.read({"embedding": vectors[:1]}, parameters)
+
+
+def test_query_with_a_bad_filter_fails_alone(stages, vectors):
+    """The filter is parsed when the queries of all requests are run."""
+    _, search = stages
+    queries = [
+        *search.read({"embedding": vectors[:1]}, {"filter": "{"}),
+        *search.read({"embedding": vectors[:1]}, {}),
+    ]
+    refused, answered = search.run(queries)
+    assert isinstance(refused, InvalidInputError)
+    assert answered == []
 
 
 def test_full_vectors_are_cut_for_an_index_of_shorter_ones(settings, checkpoint, vectors):
