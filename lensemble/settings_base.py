@@ -30,7 +30,7 @@ class SettingsBase(BaseModel):
 
     Attributes:
         prefix: what the names of the variables begin with.
-        refuses_unknown: whether `from_env` refuses variables with the prefix that are no setting.
+        refuses_unknown: whether `from_env` refuses variables with the prefix that name no setting.
         remedies: field without a default -> what to do if it is not set.
 
     Raises:
@@ -95,7 +95,11 @@ class SettingsBase(BaseModel):
         return {self.variable(name): _to_text(value) for name, value in self if value is not None}
 
     def with_changes(self, **changes: Any) -> Self:
-        """A copy with other values in some fields, checked as a whole."""
+        """A copy with other values in some fields, checked as a whole.
+
+        Raises:
+            InvalidInputError: A value cannot be used.
+        """
         return type(self)(**{**dict(self), **changes})
 
     @classmethod
@@ -142,6 +146,7 @@ def describe_settings(settings: type[SettingsBase]) -> Iterator[SettingDescripti
         )
 
 
+# Name of a Python type -> what the documentation and the error messages call it.
 _TYPE_NAMES = {
     "bool": "true or false",
     "float": "number",
@@ -187,6 +192,7 @@ _REASONS = {
     "greater_than_equal": "is not at least {ge:g}",
     "less_than_equal": "is not at most {le:g}",
 }
+# Largest number of characters of a value that a message shows.
 _MAX_SHOWN = 40
 
 
@@ -199,7 +205,7 @@ def _message(details: ErrorDetails, field: FieldInfo | None) -> str:
         reason = _REASONS[details["type"]].format_map({**limits, "type": type_name})
     else:
         reason = f"is not usable; expected: {type_name}"
-    if type_name == _TYPE_NAMES["SecretStr"] or field.repr is False:
+    if type_name == _TYPE_NAMES["SecretStr"]:
         return f"the value {reason}"
     text = str(details["input"])
     return f"{text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + '...'!r} {reason}"

@@ -15,7 +15,6 @@ from lensemble_cli.options import (
     connect,
     parse_filter,
     print_hits,
-    report_missing_package,
     requiring_extras,
 )
 from lensemble_client.connection import DEFAULT_CONCURRENCY
@@ -72,7 +71,7 @@ def _add_embed(actions: Commands) -> None:
         "--again", action="store_true", help="discard earlier vectors and embed all rows again"
     )
     add_server_options(embed)
-    embed.set_defaults(run=_embed)
+    embed.set_defaults(run=requiring_extras(_embed, "corpus"))
 
 
 def _add_index(actions: Commands) -> None:
@@ -110,32 +109,29 @@ def _add_embedder_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
-    try:
-        from lensemble_corpus.embedding_folder import embed_source
-        from lensemble_corpus.embeddings_manifest import read_failures
-        from lensemble_corpus.source import Source
+    from lensemble_corpus.embedding_folder import embed_source
+    from lensemble_corpus.embeddings_manifest import read_failures
+    from lensemble_corpus.source import Source
 
-        source = Source(
-            args.source,
-            image_field=args.image_field,
-            id_field=args.id_field,
-            text=args.text,
-            instruction=args.instruction,
+    source = Source(
+        args.source,
+        image_field=args.image_field,
+        id_field=args.id_field,
+        text=args.text,
+        instruction=args.instruction,
+    )
+    with connect(args, _PATIENT_RETRY) as client:
+        result = embed_source(
+            client,
+            source,
+            args.out,
+            kind=args.format,
+            dimensions=args.dimensions,
+            embedder=args.embedder,
+            concurrency=args.concurrency,
+            again=args.again,
+            progress=True,
         )
-        with connect(args, _PATIENT_RETRY) as client:
-            result = embed_source(
-                client,
-                source,
-                args.out,
-                kind=args.format,
-                dimensions=args.dimensions,
-                embedder=args.embedder,
-                concurrency=args.concurrency,
-                again=args.again,
-                progress=True,
-            )
-    except ImportError as error:
-        return report_missing_package("corpus", error)
     if result.unchanged:
         print(f"{args.out} is up to date: nothing has changed", end="; ")
     print(

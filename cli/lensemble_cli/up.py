@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two checks of the server and the gateway.
 _POLL_S = 0.2
-# How often a gateway that ends by itself is started again before the command gives up.
+# Number of times that a gateway that ends by itself is started again before the command gives up.
 _MAX_GATEWAY_RESTARTS = 10
 
 
@@ -42,7 +42,7 @@ def add_command(commands: Commands) -> None:
     up.add_argument(
         "--address",
         default="127.0.0.1",
-        help="address to listen on; other than loopback, only in NVIDIA's images "
+        help="address to listen on; the tritonserver of nvidia-pytriton accepts loopback only "
         "(default: 127.0.0.1)",
     )
     up.add_argument("--grpc-port", type=int, default=8001, help="0 takes a free one")
@@ -130,6 +130,7 @@ def _up(args: argparse.Namespace) -> int:
             relay,
             HealthServer(supervisor.state, args.health_port, args.address) as health,
             supervisor,
+            # The URLs are known now, because the supervisor has started the server.
             make_gateway(args, server.grpc_url, server.metrics_url) as gateway,
         ):
             _announce(
@@ -162,9 +163,14 @@ def _announce(
 
 
 def _watch(supervisor: Supervisor, gateway: GatewayServer | None) -> int:
-    """Restarts the gateway whenever it ends. Returns the exit status when restarts do not help.
+    """Restarts the gateway whenever it ends.
 
-    That is the case if the supervisor gives up the server, or the gateway has ended too often.
+    Returns:
+        The exit status 1, if the gateway has ended too often or the server is no longer watched.
+
+    Raises:
+        InternalError: The supervisor has given up.
+        LensembleError: The gateway could not be started again.
     """
     restarts = 0
     while not supervisor.wait(_POLL_S):

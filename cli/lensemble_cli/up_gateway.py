@@ -17,7 +17,7 @@ def add_gateway_options(up: argparse.ArgumentParser) -> None:
     """Adds the options of the gateway. Its other settings are LENSEMBLE_GATEWAY_* variables."""
     up.add_argument("--gateway", action="store_true", help="start the gateway (HTTP API), too")
     up.add_argument(
-        "--gateway-host", help="address it listens on; other than loopback, it requires --keys"
+        "--gateway-host", help="address it listens on; one beyond loopback requires --keys"
     )
     up.add_argument("--gateway-port", type=int, help="0 takes a free one (default: 8080)")
     up.add_argument("--keys", type=Path, help="file of API keys (`lensemble keys`)")

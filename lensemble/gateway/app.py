@@ -58,7 +58,7 @@ class Gateway:
         self._guard = Guard(self.api, settings, self._metrics, self._tracer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one connection event, as the ASGI specification defines it."""
+        """Handles one HTTP request, or one connection of another type that ASGI defines."""
         await self._guard(scope, receive, send)
 
     def _build_api(self, settings: GatewaySettings) -> FastAPI:

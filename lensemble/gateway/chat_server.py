@@ -17,6 +17,7 @@ from lensemble.gateway.errors import RefusedError
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_contract.errors import DeadlineExceededError, InvalidInputError, NotReadyError
 
+# Time limit for opening a connection to the chat server.
 _CONNECT_S = 10.0
 _COMPLETIONS = "/chat/completions"
 
@@ -75,7 +76,8 @@ class ChatServer:
 
         Raises:
             NotReadyError: The chat server is unreachable.
-            DeadlineExceededError: It sends nothing for `chat_s` seconds.
+            DeadlineExceededError: It accepts no connection within 10 s, or sends nothing for
+                `chat_s` seconds.
             RefusedError: No chat server is set, it refuses the gateway's key, or it fails with a
                 status of 500 or above.
         """
@@ -91,13 +93,16 @@ class ChatServer:
 
         Raises:
             NotReadyError: The chat server is unreachable.
-            DeadlineExceededError: It sends nothing for `chat_s` seconds.
+            DeadlineExceededError: It accepts no connection within 10 s, or sends nothing for
+                `chat_s` seconds.
             RefusedError: No chat server is set, it refuses the gateway's key, or it fails with a
                 status of 500 or above.
         """
         if not chat_request.get("stream"):
             status, body, content_type = await self.complete(chat_request)
             return Response(body, status, media_type=content_type)
+        # This is no `with` block, because a stream is sent after this method has returned. Then
+        # `_stream` closes the connection.
         response_context = self._post(chat_request)
         response = await response_context.__aenter__()
         if response.status != HTTPStatus.OK:
@@ -131,9 +136,10 @@ class ChatServer:
             ) as response:
                 _raise_for_status(response.status)
                 yield response
-        except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+        except TimeoutError as error:
             raise DeadlineExceededError(
-                f"the chat server sent nothing for {self._max_silence_s:g} s"
+                f"the chat server accepted no connection within {_CONNECT_S:g} s, or sent nothing "
+                f"for {self._max_silence_s:g} s"
             ) from error
         except (aiohttp.ClientError, OSError) as error:
             # The error's text contains the chat server's address, which callers must not see.

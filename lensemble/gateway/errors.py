@@ -28,7 +28,7 @@ _NOT_FIELDS = ("body", "query", "path", "one", "many", "tokens")
 
 
 class RefusedError(LensembleError):
-    """The gateway refuses the request before any work is done for it.
+    """The gateway refuses a request before any work is done for it, or the chat server fails.
 
     Args:
         status: HTTP status code.

@@ -35,7 +35,7 @@ from lensemble.operations.ports import free_port
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 START_TIMEOUT_S = 30.0
-# Seconds that open requests have to finish before the process is killed.
+# Time limit for open requests to finish after a stop; then the process is killed.
 STOP_TIMEOUT_S = 25.0
 _POLL_S = 0.05
 

@@ -3,11 +3,11 @@
     with Supervisor(TritonServer(Settings(checkpoint=...))) as supervisor:
         supervisor.wait()
 
-Triton does not restart model processes that died. Reloading a model would need its model-control
-API, which has published security holes in 2.51, and works only if a file of the model has changed.
-A restart of the whole server takes seconds and leaves nothing of the failed one behind.
-Acknowledged writes are on disk by then (docs/index.md). Requests in progress fail; clients that
-retry are answered by the new server.
+Triton does not restart model processes that died. Reloading a model would need Triton's
+model-control API, which has published security holes in 2.51, and works only if a file of the model
+has changed. A restart of the whole server takes seconds and leaves nothing of the failed one
+behind. Acknowledged writes are on disk by then (docs/index.md). Requests in progress fail; clients
+that retry are answered by the new server.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Supervisor:
         """
         ended = self._ended.wait(timeout_s)
         if ended and self._failure is not None:
-            raise InternalError(f"the server is given up: {self._failure}") from self._failure
+            raise InternalError(f"the supervisor has given up: {self._failure}") from self._failure
         return ended
 
     def _run(self) -> None:
@@ -129,7 +129,7 @@ class Supervisor:
         except Exception as error:  # without a watcher, the server must not be reported as ready
             if not self._stopping.is_set():
                 self._failure = error
-                self._set(ready=False, reason=f"nobody watches: {str(error).splitlines()[0]}")
+                self._set(ready=False, reason=f"nobody watches: {_first_line(error)}")
         finally:
             self._ended.set()
 
@@ -178,7 +178,7 @@ class Supervisor:
             except LensembleError as error:
                 if self._stopping.is_set():
                     return
-                self._set(ready=False, reason=f"start failed: {str(error).splitlines()[0]}")
+                self._set(ready=False, reason=f"start failed: {_first_line(error)}")
                 logger.error("start %d of %d failed: %s", failed_starts + 1, MAX_STARTS, error)
                 last_error = error
         else:
@@ -192,3 +192,7 @@ class Supervisor:
 
     def _set(self, *, ready: bool, reason: str) -> None:
         self.state.ready, self.state.reason, self.state.since = ready, reason, time.time()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,7 +1,8 @@
 """Starts and stops a real tritonserver on this machine.
 
-The program is the one that is given, the one on PATH (as in NVIDIA's images), or the one in the
-`nvidia-pytriton` wheel. The last one has published security holes and is for loopback only.
+The program is the one that is given, the one on PATH (as in NVIDIA's images), or the bundled one,
+which is in the `nvidia-pytriton` wheel. The bundled one has published security holes and is for
+loopback only.
 
     with TritonServer(Settings(checkpoint=...)) as server:
         Client(server.grpc_url).embed("hello")
@@ -44,7 +45,7 @@ from lensemble_contract.tls import Tls
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0
-# Seconds that requests in progress have to finish before the server is killed.
+# Time limit for requests in progress to finish after `stop`; then the server is killed.
 STOP_TIMEOUT_S = 20.0
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -58,8 +59,7 @@ class TritonServer:
         grpc_port: TCP port for gRPC; 0 takes a free one.
         http_port: TCP port for HTTP; 0 takes a free one.
         metrics_port: TCP port for metrics; 0 takes a free one.
-        address: address to listen on; only NVIDIA's images may listen on others than
-            loopback.
+        address: address to listen on. The bundled server accepts loopback only.
         tritonserver: path of the program; None searches for it.
         repository: folder of models, as `model_repository.write_repository` writes it; its
             `config.pbtxt` files may be edited. None writes one for these settings.
@@ -98,7 +98,7 @@ class TritonServer:
         start_tries: int = 2,
     ) -> None:
         self._settings = with_instance_counts(settings) if repository is None else settings
-        self._ports = self._ports_in_use = (grpc_port, http_port, metrics_port)
+        self._requested_ports = self._ports_in_use = (grpc_port, http_port, metrics_port)
         self._address = address
         self._installation = find_tritonserver(tritonserver)
         if self._installation.stub is not None and address != LOOPBACK:
@@ -114,7 +114,7 @@ class TritonServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._shared_memory_prefix = f"lensemble_{uuid.uuid4().hex[:12]}_"
-        self._stopping = threading.Lock()
+        self._end_lock = threading.Lock()
         self.grpc_url = self.http_url = self.metrics_url = ""
         self.log_file = Path()
 
@@ -149,17 +149,18 @@ class TritonServer:
         """Starts the server and waits until its models are ready.
 
         Raises:
+            InvalidInputError: A requested port is taken.
             InternalError: The server ended; the message has the end of its log.
             DeadlineExceededError: The server was not ready in time; it was stopped again.
         """
         if self._process is not None:
             return self
-        for tries_left in range(self._start_tries - 1, -1, -1):
+        for number in range(1, self._start_tries + 1):
             try:
                 self._start()
                 break
             except (DeadlineExceededError, PortTakenError) as error:
-                if not tries_left:
+                if number == self._start_tries:
                     raise
                 logger.warning("the start failed and is repeated: %s", error)
         return self
@@ -168,17 +169,18 @@ class TritonServer:
         """Kills a server that has failed, and starts it again on the same ports.
 
         Raises:
+            InvalidInputError: Another program has taken one of the ports.
             InternalError: The new server ended before it was ready.
             DeadlineExceededError: The new server was not ready in time.
         """
         self._end(grace_s=0)
-        self._ports = self._ports_in_use
+        self._requested_ports = self._ports_in_use
         return self.start()
 
     def stop(self) -> None:
         """Stops the server and removes its files and shared memory; may be called repeatedly.
 
-        Requests in progress have `STOP_TIMEOUT_S` to finish.
+        Requests in progress may finish within `STOP_TIMEOUT_S`.
         """
         self._end(grace_s=STOP_TIMEOUT_S)
 
@@ -188,7 +190,7 @@ class TritonServer:
         Raises:
             InternalError: The server is not running.
         """
-        return self._running().wait()
+        return self._running_process().wait()
 
     def poll(self) -> int | None:
         """The exit status; None while the server runs.
@@ -196,22 +198,22 @@ class TritonServer:
         Raises:
             InternalError: The server was not started.
         """
-        return self._running().poll()
+        return self._running_process().poll()
 
     def log_tail(self) -> str:
         """The errors in the server's log, and its last lines."""
         return log_tail(self.log_file)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running_process(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise InternalError("the server is not running")
         return self._process
 
     def _start(self) -> None:
+        endpoints = self._endpoints()  # before the folder is made, because a port may be taken
         self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
         self.log_file = self._folder / "tritonserver.log"
         self.heartbeats.mkdir()
-        endpoints = self._endpoints()
         self._ports_in_use = (endpoints.grpc, endpoints.http, endpoints.metrics)
         scheme = "grpc" if self._tls is None else "grpcs"
         self.grpc_url = f"{scheme}://{endpoints.grpc_address}:{endpoints.grpc}"
@@ -234,7 +236,7 @@ class TritonServer:
 
     def _endpoints(self) -> Endpoints:
         plain_address = self._address if self._tls is None else LOOPBACK
-        grpc, http, metrics = free_ports(self._ports, self._address)
+        grpc, http, metrics = free_ports(self._requested_ports, self._address)
         return Endpoints(self._address, plain_address, grpc, http, metrics, self._tls, self._mutual)
 
     def _launch(self, endpoints: Endpoints, folder: Path) -> subprocess.Popen[bytes]:
@@ -263,14 +265,15 @@ class TritonServer:
             )
 
     def _end(self, grace_s: float) -> None:
-        with self._stopping:
+        with self._end_lock:
             process, self._process = self._process, None
             if process is not None:
                 if grace_s:
                     process.terminate()
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         process.wait(grace_s)
-                # The whole group: model processes outlive a server that was killed.
+                # The whole process group is killed, because model processes outlive a server that
+                # was killed.
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -1,13 +1,13 @@
 """The ASGI middleware that every request passes first: id, access checks, limits, access log.
 
-A refused request costs little: it is refused before its body is read, a picture is decoded, or
-anything is sent to Triton. Every path needs a key, except those in `OPEN_PATHS`, so a new route is
-not open by mistake.
+A refused request costs little: it is refused before its body is read, or during the reading if the
+body turns out to be too large or too slow. By then, no picture has been decoded, and nothing has
+been sent to Triton. If a file of keys is set, every path needs a key, except those in `OPEN_PATHS`,
+so a new route is not open by mistake.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import uuid
@@ -25,7 +25,7 @@ from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.observability.tracing import Tracer
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import request_headers
-from lensemble_contract.errors import InternalError, LensembleError
+from lensemble_contract.errors import CancelledError, InternalError, LensembleError
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,6 @@ OPEN_PATHS = ("/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.j
 
 # A request id that a caller sends is used only if it cannot forge a line of the log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Status that is logged if the connection was closed before a response began.
-_CLOSED_BY_CALLER = 499
 
 
 class Guard:
@@ -60,7 +58,7 @@ class Guard:
         self._limits = BodyLimits(settings, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one connection event, as the ASGI specification defines it."""
+        """Handles one HTTP request, or one connection of another type that ASGI defines."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -68,7 +66,7 @@ class Guard:
         sent_id = headers.get("x-request-id", "")
         stats = RequestStats(sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex)
         scope.setdefault("state", {})["stats"] = stats
-        status = 0
+        status = 0  # until a response begins
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -81,20 +79,19 @@ class Guard:
                 ]
             await send(message)
 
-        # A context variable of this task. The client sends the id to Triton, which logs it.
+        # The client reads this context variable, and sends the id to Triton, which logs it.
         request_headers.request_id.set(stats.id)
         with self._tracer.span(scope["method"], headers, stats) as end_span:
             try:
                 await self._serve(scope, headers, receive, send_with_headers, stats)
-            except asyncio.CancelledError:
-                raise
             except Exception:
                 logger.exception("request %s failed", stats.id)
                 if not status:
                     internal = InternalError("the gateway failed; its log says why")
                     await _send_error(internal, scope, send_with_headers)
             finally:
-                route, status = _route_of(scope), status or _CLOSED_BY_CALLER
+                # Without a response, the caller has closed the connection.
+                route, status = _route_of(scope), status or CancelledError.http_status
                 end_span(route, status)
                 self._metrics.count_request(stats, route, status)
                 if self._access_log:

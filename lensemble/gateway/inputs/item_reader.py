@@ -1,4 +1,4 @@
-"""Makes items from request bodies. Only this module knows all forms of an item in a request."""
+"""Makes items from JSON bodies, whose `request_schemas` allow several forms of an item."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ALLOWED_ROLES = (
 
 
 class ItemReader:
-    """Makes items from request bodies.
+    """Makes items from JSON bodies.
 
     Args:
         fetch_picture: fetches pictures that are not in the request itself.
@@ -71,7 +71,11 @@ class ItemReader:
         return items
 
     async def read(self, item_input: ItemInput, instruction: str | None) -> Item:
-        """One item.
+        """Makes one item.
+
+        Args:
+            item_input: the item as it was sent.
+            instruction: the request's instruction, for an item without one of its own.
 
         Raises:
             LensembleError: The item is empty or malformed, or a picture is unusable.
@@ -106,6 +110,10 @@ class ItemReader:
     async def read_messages(self, messages: Sequence[Message], instruction: str | None) -> Item:
         """The item of a conversation: vLLM's clients send one item as messages.
 
+        Args:
+            messages: the messages as they were sent.
+            instruction: the request's instruction; a system message replaces it.
+
         Raises:
             LensembleError: As for `read`, or the messages are not one user message, optionally with
                 a system message before it and an empty assistant message after it.
@@ -117,16 +125,16 @@ class ItemReader:
                 "and an empty assistant message after it",
                 field="messages",
             )
-        content = {message.role: message.content for message in messages}
-        text = {role: "\n".join(_texts_and_urls(parts)[0]) for role, parts in content.items()}
-        if text.get("assistant"):
+        content_of = {message.role: message.content for message in messages}
+        text_of = {
+            role: "\n".join(_texts_and_urls(content)[0]) for role, content in content_of.items()
+        }
+        if text_of.get("assistant"):
             raise InvalidInputError(
-                f"the assistant message has the text {text['assistant'][:60]!r}; expected none",
+                f"the assistant message has the text {text_of['assistant'][:60]!r}; expected none",
                 field="messages",
             )
-        return await self.read(
-            ContentInput(content=content["user"], instruction=None), text.get("system", instruction)
-        )
+        return await self.read(content_of["user"], text_of.get("system", instruction))
 
     async def _build(self, texts: list[str], urls: list[str], instruction: str | None) -> Item:
         if len(urls) > contract.MAX_IMAGES_PER_ITEM:

@@ -1,3 +1,5 @@
+"""The settings of the server, and what they share with those of the gateway."""
+
 from pathlib import Path
 
 import pytest

@@ -111,9 +111,12 @@ def test_waits_between_failed_starts_grow(server, monkeypatch):
     server.fails = 3
     with Supervisor(server) as watching:
         wait = watching._stopping.wait
-        monkeypatch.setattr(
-            watching._stopping, "wait", lambda s=None: (waits.append(s), wait(min(s, 0.01)))[1]
-        )
+
+        def record_and_wait(seconds):
+            waits.append(seconds)
+            return wait(min(seconds, 0.01))
+
+        monkeypatch.setattr(watching._stopping, "wait", record_and_wait)
         server.process.kill()
         until(lambda: server.restarts == 4 and watching.state.ready)
     assert [s for s in waits if s != supervisor.CHECK_EVERY_S] == [0.01, 0.02, 0.04]
@@ -143,16 +146,21 @@ def test_stopping_the_server_is_not_a_fault(server, monkeypatch, caplog):
     assert caplog.records == []
 
 
-def test_server_is_not_ready_when_watching_fails(server, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(OSError("no such folder"), "no such folder"), (AssertionError(), "AssertionError")],
+    ids=["with text", "without text"],
+)
+def test_server_is_not_ready_when_watching_fails(server, monkeypatch, error, line):
     def find_fault(self):
-        raise OSError("no such folder")
+        raise error
 
     monkeypatch.setattr(supervisor.LivenessCheck, "check_processes", find_fault)
     with Supervisor(server) as watching:
-        with pytest.raises(InternalError, match="given up: no such folder"):
+        with pytest.raises(InternalError, match=f"has given up: {error}"):
             watching.wait(DEADLINE_S)
         assert not watching.state.ready
-        assert watching.state.reason == "nobody watches: no such folder"
+        assert watching.state.reason == f"nobody watches: {line}"
 
 
 def get(url):
