@@ -241,6 +241,7 @@ class LiveIndex:
             self._state = self._read_state()
 
     def _switch_snapshot(self, snapshot_search: SnapshotSearch) -> None:
+        """Switches to a loaded snapshot, unless the state has a newer one meanwhile."""
         snapshot = snapshot_search.snapshot
         if snapshot.manifest.sequence < self._state.snapshot_sequence:
             return
@@ -267,12 +268,12 @@ class LiveIndex:
         """Applies new changes, and reads what the queries need at the same sequence number."""
         self.refresh()
         filters = {query.filter for query in queries if query.filter}
-        name_items = any(query.exclude or query.like for query in queries)
+        uses_ids = any(query.exclude or query.like for query in queries)
         matching: dict[str, FilterRows | LensembleError] = {}
         for text in filters:
             if (rows := self._filters.cached(text, self._state.sequence)) is not None:
                 matching[text] = rows
-        if not name_items and len(matching) == len(filters):  # nothing is read from the store
+        if not uses_ids and len(matching) == len(filters):  # nothing is read from the store
             return [resolve(self._store, query, matching.get(query.filter)) for query in queries]
         with self._store.reading():
             if self._store.sequence != self._state.sequence:  # committed since `refresh`

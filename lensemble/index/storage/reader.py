@@ -189,7 +189,7 @@ class StoreReader(StoreFile):
         """
         count = 0
         with self._storage_errors(), self.reading():
-            IndexPlan.from_json(self.state.plan)
+            IndexPlan.from_json(self.state.plan)  # raises if the plan cannot be read
             (verdict,) = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise self._damage(f"SQLite's integrity check says: {verdict}")

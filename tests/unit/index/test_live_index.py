@@ -115,7 +115,7 @@ def test_snapshot_does_not_change_results(store, index, rng):
 
 @pytest.mark.parametrize("removed", [1, 40, 290, 300])
 def test_removed_rows_of_a_snapshot_are_not_returned(store, index, rng, removed):
-    """More of the nearest rows are removed than can be dropped, so FAISS needs a selector."""
+    """If more of the nearest rows are removed than can be dropped, FAISS needs a selector."""
     vectors = unit(rng, 300)
     store.write([Upsert(str(n), vector) for n, vector in enumerate(vectors)])
     compact(store.folder)
@@ -255,6 +255,7 @@ ODD = '{"turn": {"$in": [' + ", ".join(str(n) for n in range(1, 150, 2)) + "]}}"
 
 def brute_force(expected, query, turn):
     """Ids of the nearest items, from the dictionary alone."""
+    # Every filter except `ODD` asks for what was written in the last ten turns.
     matches = {
         "": lambda written: True,
         ODD: lambda written: written % 2 == 1,
