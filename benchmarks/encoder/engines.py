@@ -99,33 +99,33 @@ def _speeds(
             speeds[engine].append(
                 callers.run_in_process(url, workload, callers=count, requests=requests)
             )
-    found: dict[str, Figures] = {}
+    figures: dict[str, Figures] = {}
     for engine, each in speeds.items():
         ratios = [
             one["items_per_s"] / base["items_per_s"]
             for one, base in zip(each, speeds[BASE], strict=True)
         ]
-        found[engine] = {
+        figures[engine] = {
             f"items_per_s_{count}": round(statistics.median(one["items_per_s"] for one in each), 2),
             f"p50_ms_{count}": round(statistics.median(one["p50_ms"] for one in each), 1),
             f"over_torch_fp32_{count}": round(statistics.median(ratios), 2),
             f"over_torch_fp32_{count}_spread": [round(min(ratios), 2), round(max(ratios), 2)],
             f"failed_{count}": sum(one["failed"] for one in each),
         }
-    return found
+    return figures
 
 
 def _quality(servers: dict[str, TritonServer]) -> dict[str, Figures]:
     """Returns recall and agreement on the held-out split, by exact search over the vectors."""
     dataset = load_dataset(DATASET, "held_out")
-    found: dict[str, Figures] = {}
+    figures: dict[str, Figures] = {}
     tops: dict[str, NDArray[np.int64]] = {}
     for engine, server in servers.items():
         print(f"quality: {engine}", file=sys.stderr)
         with Client(server.grpc_url) as client:
             rows = evaluate(client, dataset).rows
             tops[engine] = _tops(client, dataset)
-        found[engine] = {
+        figures[engine] = {
             "recall_at_10": {
                 f"{row.task}, {row.language}": round(row.metrics["recall@10"], 4) for row in rows
             },
@@ -141,11 +141,11 @@ def _quality(servers: dict[str, TritonServer]) -> dict[str, Figures]:
                 4,
             ),
         }
-        base = found[BASE]["recall_at_10"]
-        found[engine]["recall_at_10_lost_most"] = round(
-            max(base[row] - value for row, value in found[engine]["recall_at_10"].items()), 4
+        base = figures[BASE]["recall_at_10"]
+        figures[engine]["recall_at_10_lost_most"] = round(
+            max(base[row] - value for row, value in figures[engine]["recall_at_10"].items()), 4
         )
-    return found
+    return figures
 
 
 def _tops(client: Client, dataset: Dataset) -> NDArray[np.int64]:

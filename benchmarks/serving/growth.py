@@ -135,8 +135,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer items and vectors")
     parser.add_argument("--save", action="store_true", help="write results/growth.json and .png")
-    given = parser.parse_args()
-    counts, sizes, rounds = (COUNTS[:-1], ROWS[:-1], 2) if given.quick else (COUNTS, ROWS, 3)
+    options = parser.parse_args()
+    counts, sizes, rounds = (COUNTS[:-1], ROWS[:-1], 2) if options.quick else (COUNTS, ROWS, 3)
     checkpoint = WORKLOADS["demo"].checkpoint()
     with stop_on_signals():
         items, rows = measure_items(checkpoint, counts, rounds), measure_rows(checkpoint, sizes)
@@ -145,9 +145,9 @@ def main() -> None:
     print(f"exponent from {LINEAR_FROM} items on: {items['exponent']}")
     for size, one in rows.items():
         print(f"{size:>9} vectors {one}")
-    if given.save:
+    if options.save:
         plot(items, rows, RESULTS / "growth.png")
-    print_and_save("growth", {"rounds": rounds}, {"items": items, "rows": rows}, given.save)
+    print_and_save("growth", {"rounds": rounds}, {"items": items, "rows": rows}, options.save)
 
 
 if __name__ == "__main__":

@@ -209,12 +209,12 @@ def main() -> None:
     parser.add_argument("--workload", choices=WORKLOADS, default="small")
     parser.add_argument("--times", type=float, default=10.0, help="rate as a multiple of the peak")
     parser.add_argument("--save", action="store_true", help="write results/overload-WORKLOAD.json")
-    given = parser.parse_args()
-    seconds = 10.0 if given.quick else 60.0
+    options = parser.parse_args()
+    seconds = 10.0 if options.quick else 60.0
     with stop_on_signals():
-        results = measure(given.workload, given.times, seconds)
-    params = {"times": given.times, "seconds": seconds}
-    print_and_save(f"overload-{given.workload}", params, results, given.save)
+        results = measure(options.workload, options.times, seconds)
+    params = {"times": options.times, "seconds": seconds}
+    print_and_save(f"overload-{options.workload}", params, results, options.save)
 
 
 if __name__ == "__main__":

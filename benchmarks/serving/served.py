@@ -136,15 +136,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     parser.add_argument("--workload", choices=WORKLOADS, help="only this one")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/served.json")
-    given = parser.parse_args()
-    pace = QUICK if given.quick else FULL
-    names = [given.workload] if given.workload else list(WORKLOADS)
+    options = parser.parse_args()
+    pace = QUICK if options.quick else FULL
+    names = [options.workload] if options.workload else list(WORKLOADS)
     with stop_on_signals():
         results = {name: measure(name, *pace[name]) for name in names}
     for name, figures in results.items():
         print(table(name, figures))
     params = {"rounds_and_items": pace, "callers": CALLERS}
-    print_and_save("served", params, results, given.save)
+    print_and_save("served", params, results, options.save)
 
 
 if __name__ == "__main__":

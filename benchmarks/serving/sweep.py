@@ -169,13 +169,13 @@ def main() -> None:
     parser.add_argument("--workload", choices=WORKLOADS, default="demo")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="only these")
     parser.add_argument("--save", action="store_true", help="write results/sweep-WORKLOAD.json")
-    given = parser.parse_args()
-    rounds = 2 if given.quick else 5
-    names = given.variants or [name for name in VARIANTS if name != DEFAULTS]
+    options = parser.parse_args()
+    rounds = 2 if options.quick else 5
+    names = options.variants or [name for name in VARIANTS if name != DEFAULTS]
     with stop_on_signals():
-        results = measure(given.workload, {name: VARIANTS[name] for name in names}, rounds)
+        results = measure(options.workload, {name: VARIANTS[name] for name in names}, rounds)
     print(table(results))
-    print_and_save(f"sweep-{given.workload}", {"rounds": rounds}, results, given.save)
+    print_and_save(f"sweep-{options.workload}", {"rounds": rounds}, results, options.save)
 
 
 if __name__ == "__main__":

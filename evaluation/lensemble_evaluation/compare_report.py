@@ -56,7 +56,7 @@ def _cost_lines(comparison: Comparison, measured: list[EmbedderResult]) -> list[
     assert first is not None
     lines.append(
         f"latency: {first.samples} calls, one at a time; items/s: median, least and most of "
-        f"{first.blocks} blocks, {comparison.concurrency} calls under way"
+        f"{first.blocks} blocks, {comparison.concurrency} calls in flight"
     )
     return lines
 

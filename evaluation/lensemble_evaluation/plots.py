@@ -129,7 +129,7 @@ def _draw_comparison(
         [cost.items_per_s["most"] - cost.items_per_s["median"] for cost in costs],
     ]
     rate.bar(names, medians, yerr=spread, capsize=4)
-    rate.set_ylabel(f"items/s, {comparison.concurrency} calls under way")
+    rate.set_ylabel(f"items/s, {comparison.concurrency} calls in flight")
     server.bar(names, [cost.server_s_per_1000 for cost in costs])
     server.set_ylabel("seconds of the server for 1,000 items")
     return figure

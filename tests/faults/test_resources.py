@@ -117,7 +117,7 @@ def test_slow_callers_do_not_delay_others(watching, client, protocol):
 
 
 def test_callers_who_disconnect_leave_no_connection(watching):
-    """Callers close their connections while their requests are in progress."""
+    """Callers close their connections while their requests are in flight."""
     address = urlsplit(watching.server.http_url)
     body = (
         b'{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["'

@@ -156,7 +156,7 @@ def test_change_of_checkpoint_under_load(checkpoints):
                 after = {text: embed(new.url, text) for text in TEXTS}
                 until(lambda: len(callers.answers) >= 100)
                 balancer.target = new.url
-                old.process.send_signal(signal.SIGTERM)  # at once, with calls in progress
+                old.process.send_signal(signal.SIGTERM)  # at once, with requests in flight
                 answer = until(old.stopping, "the old server's report that it is stopping")
                 assert answer.json()["reason"] == "stopping"
                 assert old.process.wait(DEADLINE_S) == 0
@@ -227,7 +227,7 @@ def embeddings_received(up):
     return float(in_flight) - 1 + sum(map(float, answered))  # 1 is the request for metrics
 
 
-def test_calls_in_progress_finish_when_the_service_is_stopped(checkpoint):
+def test_requests_in_flight_finish_when_the_service_is_stopped(checkpoint):
     with Up(checkpoint) as up:
         processes = [psutil.Process(up.process.pid)]
         processes += processes[0].children(recursive=True)

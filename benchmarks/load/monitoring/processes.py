@@ -30,8 +30,8 @@ def name_of(command: Iterable[str]) -> str | None:
     """
     words = list(command)
     for word in words:
-        if found := _MODEL.search(word):
-            return found.group(1)
+        if match := _MODEL.search(word):
+            return match.group(1)
     if words and Path(words[0]).name == "tritonserver":
         return "tritonserver"
     return None
@@ -82,10 +82,10 @@ def _with_descendants(pid: int | None) -> list[psutil.Process]:
 def shared_memory_prefix(pid: int) -> str:
     """Returns the prefix of the names of a server's segments; empty if it cannot be read."""
     try:
-        found = _PREFIX.search(" ".join(psutil.Process(pid).cmdline()))
+        match = _PREFIX.search(" ".join(psutil.Process(pid).cmdline()))
     except psutil.Error:
         return ""
-    return found.group(1) if found else ""
+    return match.group(1) if match else ""
 
 
 def shared_memory(prefix: str) -> int:

@@ -17,14 +17,14 @@ class Failure:
     Attributes:
         where: Step, or part of a soak, for people.
         limit: Key of the limit in the scenario.
-        wanted: Value of the limit.
-        found: Measured value; None if nothing could be measured.
+        limit_value: Value of the limit.
+        measured: Measured value; None if nothing could be measured.
     """
 
     where: str
     limit: str
-    wanted: float
-    found: float | None
+    limit_value: float
+    measured: float | None
 
 
 def find_failures(scenario: Scenario, steps: Sequence[Summary]) -> list[Failure]:
@@ -78,7 +78,7 @@ def format_failures(failures: Sequence[Failure]) -> str:
     lines = [f"{'FAILED':20} {'limit':18} {'wanted':>12} {'measured':>12}"]
     for failure in failures:
         sign = ">=" if failure.limit.startswith("min_") else "<="
-        value = "nothing" if failure.found is None else f"{failure.found:.6g}"
-        wanted = f"{sign} {failure.wanted:g}"
-        lines.append(f"{failure.where:20} {failure.limit:18} {wanted:>12} {value:>12}")
+        value = "nothing" if failure.measured is None else f"{failure.measured:.6g}"
+        expected = f"{sign} {failure.limit_value:g}"
+        lines.append(f"{failure.where:20} {failure.limit:18} {expected:>12} {value:>12}")
     return "\n".join(lines)

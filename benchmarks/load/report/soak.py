@@ -29,14 +29,14 @@ class Growth:
         before: Value once the run has settled.
         after: Value at the end.
         allowed: Largest value at the end that does not count as growth.
-        wanted: Largest share of `before` by which it may grow.
+        allowed_share: Largest share of `before` by which it may grow.
     """
 
     name: str
     before: float
     after: float
     allowed: float
-    wanted: float
+    allowed_share: float
 
     @property
     def growth(self) -> float:
@@ -104,7 +104,7 @@ def find_failures(growths: Sequence[Growth] | None) -> list[Failure]:
     if not growths:
         return [Failure("soak: looks at the server", "min_looks", _MIN_SAMPLES, None)]
     return [
-        Failure(f"soak: {growth.name}", "max_growth", growth.wanted, growth.growth)
+        Failure(f"soak: {growth.name}", "max_growth", growth.allowed_share, growth.growth)
         for growth in growths
         if growth.grew
     ]
