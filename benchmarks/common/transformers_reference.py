@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen3VLModel
 
-INSTRUCTION = "Represent the user's input."
+from benchmarks.common.workloads import INSTRUCTION
 
 Inputs = dict[str, torch.Tensor]
 

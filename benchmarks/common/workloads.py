@@ -22,6 +22,8 @@ from benchmarks.common.photos import PHOTOS, encoded, read_photo
 from lensemble_client import Item
 
 DATASET = Path("demo/dataset")
+# Instruction of the checkpoints' profiles.
+INSTRUCTION = "Represent the user's input."
 LANGUAGES = ("en", "es", "fr", "de", "pt", "it")
 # Smallest and largest side of a photograph in pixels.
 SIDES = (300, 600)

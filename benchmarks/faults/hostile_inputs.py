@@ -1,7 +1,8 @@
 """An endless sequence of hostile pictures, texts, vectors, filters, parameters and tensors.
 
 Everything is drawn from one seed. Some inputs, such as a picture with one flipped bit, may be
-answered with a vector: it must then be a valid one.
+answered with a vector: it must then be a valid one. `hostile_calls.py` sends them and judges the
+answers.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _search_vector(vector: np.ndarray[Any, Any]) -> Call:
 
 
 def _raw(model: contract.Model, rows: Rows, parameters: dict[str, Any]) -> Call:
-    """A request that skips the client's own checks."""
+    """Returns a call that skips the client's own checks."""
     return lambda client: client._transport.infer(model, rows, parameters, 30)
 
 
@@ -85,7 +86,7 @@ def _row(text: bytes) -> Rows:
 
 
 def _pictures() -> dict[str, bytes]:
-    """Valid pictures, one per format and mode."""
+    """Returns valid pictures: one per format and mode, and some unusual ones."""
     rng = np.random.default_rng(0)
     base = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
     pictures: dict[str, bytes] = {}
@@ -124,7 +125,7 @@ def _damaged(rng: np.random.Generator, valid: dict[str, bytes]) -> Iterator[tupl
         cut = int(rng.integers(len(data)))
         noise = rng.bytes(int(rng.integers(1, 64)))
         yield f"{name} with noise inside", data[:cut] + noise + data[cut:]
-        yield f"{name} with noise behind", data + noise
+        yield f"{name} with noise at the end", data + noise
     yield "noise", rng.bytes(int(rng.integers(1, 4096)))
     yield "empty", b""
     yield "zeros", bytes(int(rng.integers(1, 4096)))
@@ -139,7 +140,7 @@ def _damaged(rng: np.random.Generator, valid: dict[str, bytes]) -> Iterator[tupl
 
 
 def _png(width: int, height: int, data: bytes = b"") -> bytes:
-    """A PNG whose header claims a size, with no or too few pixels."""
+    """Returns a PNG whose header claims a size, with no or too few pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(kind + body))
@@ -150,7 +151,7 @@ def _png(width: int, height: int, data: bytes = b"") -> bytes:
 
 
 def _tiff(width: int, height: int) -> bytes:
-    """A TIFF header with one directory, whose strip is missing."""
+    """Returns a TIFF header with one directory, whose strip of pixels is missing."""
     tags = ((256, 4, width), (257, 4, height), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 9))
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -175,9 +176,9 @@ _OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exist
 
 
 def _filters(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
-    deep = int(rng.integers(2, 3_000))
-    yield "deep", '{"$and":[' * deep + "{}" + "]}" * deep
-    yield "deep lists", "[" * deep + "]" * deep
+    depth = int(rng.integers(2, 3_000))
+    yield "deep", '{"$and":[' * depth + "{}" + "]}" * depth
+    yield "deep lists", "[" * depth + "]" * depth
     yield "no json", "".join(map(chr, rng.integers(32, 127, 40)))
     yield "half json", json.dumps({"year": {"$gte": 2015}})[: int(rng.integers(1, 22))]
     yield "any value", json.dumps(_value(rng, 0))
@@ -192,6 +193,7 @@ def _filters(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
 
 
 def _value(rng: np.random.Generator, depth: int) -> Any:
+    """Returns a random JSON value; below depth 4 it contains no further lists or objects."""
     kinds = 8 if depth < 4 else 6
     match int(rng.integers(kinds)):
         case 0:
@@ -238,7 +240,7 @@ def _parameters(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
-    """Tensors for the encoder: ids, patches and grids that do not fit together."""
+    """Yields tensors for the encoder: ids, patches and grids that do not fit together."""
 
     def rows(ids: Any, patches: int, grid: Any, dtype: Any = np.int32) -> Rows:
         return {
@@ -251,14 +253,14 @@ def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
     ids = rng.integers(-(2**31), 2**31, int(rng.integers(1, 40)))
     yield "any ids", rows(ids, 0, [])
     yield "no ids", rows([], 0, [])
-    yield "ids of the tail", rows([5, -1, 6], 0, [])
+    yield "padding between ids", rows([5, -1, 6], 0, [])
     yield "patches without a grid", rows([5, 6], int(rng.integers(1, 50)), [])
     grid = rng.integers(-4, 9, (int(rng.integers(1, 4)), 3))
     yield "any grid", rows([5, 6], int(rng.integers(0, 64)), grid)
     yield "a grid beyond memory", rows([5, 6], 0, [[1, 2**30, 2**30]])
     yield "another dtype", rows([5.0, 6.0], 0, [], np.float32)
-    wide = rows([5, 6], 4, [[1, 2, 2]])
-    yield "patches of another width", {**wide, "patches": wide["patches"][:, :, :700]}
-    yield "any deadline", {**wide, "deadline": rng.integers(-(2**63), 2**63, (1, 1))}
-    yield "a batch of none", {name: value[:0] for name, value in wide.items()}
-    yield "rows that are not as many", {**wide, "input_ids": np.array([[5], [6]], np.int32)}
+    valid = rows([5, 6], 4, [[1, 2, 2]])
+    yield "patches of another width", {**valid, "patches": valid["patches"][:, :, :700]}
+    yield "any deadline", {**valid, "deadline": rng.integers(-(2**63), 2**63, (1, 1))}
+    yield "no rows", {name: value[:0] for name, value in valid.items()}
+    yield "one tensor with more rows", {**valid, "input_ids": np.array([[5], [6]], np.int32)}

@@ -29,7 +29,7 @@ def main() -> None:
             tower = encoder.model.language_model
             tower.forward = torch.compile(tower.forward, mode=mode, dynamic=False)
         for batch in BATCHES[: 1 if step.dry else None]:
-            item = text_features(TOKENS, encoder)
+            item = text_features(TOKENS)
             packed = pack([item] * batch, encoder.input_spec)
             row: dict[str, object] = {"mode": mode or "eager", "batch": batch, "tokens": TOKENS}
             try:

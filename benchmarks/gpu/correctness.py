@@ -1,8 +1,9 @@
 """Compares packed encoding on the device with the unpacked reference in fp32.
 
-It measures the cosine per item in bf16 and fp32, how much an item's vector changes if others share
-its pass, how much it changes if the boundaries between pictures are removed (such a leak must
-show), and how often a forward pass makes the CPU wait for the device.
+It measures the cosine of each item in bf16 and fp32, how much an item's vector changes if others
+share its pass, how much it changes if the boundaries between pictures are removed (this leak shows
+that the measurement would find one), and the lines at which a forward pass makes the CPU wait for
+the device.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from lensemble_export.onnx.reference import Reference
 
 
 def largest_change(encoder: TorchEngine, items: list[Features], leak: bool) -> float:
-    """Returns the largest change of a component between an item alone and among the others.
+    """Returns the largest change of a vector's component from an item alone to a shared pass.
 
     Args:
-        encoder: TorchEngine to check.
+        encoder: Encoder to check.
         items: Items that share a pass.
         leak: Whether to remove the boundaries between pictures in the shared pass.
     """
@@ -74,13 +75,13 @@ def main() -> None:
         "bf16_moved_by_a_leak": largest_change(encoder, items[:12], leak=True),
         "waits": device_waits(encoder, items),
     }
-    del encoder
-    exact = step.encoder("fp32")
-    in_fp32 = exact.vectors(items)
+    del encoder  # frees its memory before the next one is loaded
+    encoder = step.encoder("fp32")
+    in_fp32 = encoder.vectors(items)
     results |= {
         "fp32_min_cosine": float((in_fp32 * expected).sum(axis=1).min()),
-        "fp32_moved": largest_change(exact, items[:12], leak=False),
-        "fp32_moved_by_a_leak": largest_change(exact, items[:12], leak=True),
+        "fp32_moved": largest_change(encoder, items[:12], leak=False),
+        "fp32_moved_by_a_leak": largest_change(encoder, items[:12], leak=True),
     }
     step.save("correctness", results)
     if results["bf16_min_cosine"] < 0.999 or results["fp32_min_cosine"] < 0.99999:

@@ -30,7 +30,7 @@ def measure(step: Step, encoder: TorchEngine) -> list[dict[str, object]]:
     pictures = PICTURES[:1] if step.dry else PICTURES
     batches = BATCHES[:2] if step.dry else BATCHES
     kinds = {f"{w}x{h}": picture_features(h, w, encoder) for h, w in pictures}
-    kinds |= {f"text {n}": text_features(n, encoder) for n in TEXTS}
+    kinds |= {f"text {n}": text_features(n) for n in TEXTS}
     top = ceiling(step)
     rows = []
     for kind, item in kinds.items():

@@ -1,4 +1,4 @@
-"""Shared by the steps: arguments, checkpoints, timing, FLOP counts, result files."""
+"""What the steps share: arguments, checkpoints, timing, FLOP counts, result files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Step:
         return folder
 
     def checkpoint(self) -> Path:
-        """Returns the serving checkpoint; made if it is missing."""
+        """Returns the serving checkpoint, which is made if it is missing."""
         folder = self.work / self.shape
         if not (folder / "profile.json").is_file():
             convert_checkpoint(str(self.source_checkpoint()), folder)
@@ -123,20 +123,20 @@ def parse_arguments(description: str | None) -> Step:
     return Step(options.out, options.work / ("dry" if options.dry else "real"), options.dry, shape)
 
 
-def text_features(tokens: int, encoder: TorchEngine, seed: int = 0) -> Features:
-    """Returns the features of a text with that many tokens, template included."""
+def text_features(tokens: int, seed: int = 0) -> Features:
+    """Returns the features of a text with that many tokens, those of the prompt included."""
     ids = np.random.default_rng(seed).integers(0, 8000, tokens, dtype=np.int32)
     return Features(ids, np.empty((0, 768), np.uint8), np.empty((0, 3), np.int32))
 
 
 def picture_features(height: int, width: int, encoder: TorchEngine, seed: int = 0) -> Features:
-    """Returns the features of a picture, with the 22 other tokens of an item without text."""
+    """Returns the features of a picture, with the 22 tokens of the prompt around it."""
     rng = np.random.default_rng(seed)
     rows, columns = height // 16, width // 16
     image_tokens = np.full(rows * columns // 4, encoder.input_spec.image_token_id, np.int32)
-    template = rng.integers(0, 8000, 22, dtype=np.int32)
+    prompt = rng.integers(0, 8000, 22, dtype=np.int32)
     return Features(
-        np.concatenate([template[:14], image_tokens, template[14:]]),
+        np.concatenate([prompt[:14], image_tokens, prompt[14:]]),
         rng.integers(0, 256, (rows * columns, 768), dtype=np.uint8),
         np.array([[1, rows, columns]], np.int32),
     )
@@ -151,7 +151,7 @@ def mixed_features(count: int, encoder: TorchEngine, largest: int = 1024) -> lis
             height, width = (int(side) * 32 for side in rng.integers(4, largest // 32 + 1, 2))
             items.append(picture_features(height, width, encoder, n))
         else:
-            items.append(text_features(int(rng.integers(5, 201)), encoder, n))
+            items.append(text_features(int(rng.integers(5, 201)), n))
     return items
 
 
@@ -182,5 +182,6 @@ def flop(items: list[Features], shape: str) -> float:
 
 
 def _driver() -> str:
+    """Returns the driver's version and the clocks of the GPU, as `nvidia-smi` prints them."""
     command = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem", "--format=csv"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -24,15 +24,15 @@ from lensemble_contract.errors import InvalidInputError
 
 FOLDER = Path(__file__).parents[1] / "scenarios"
 # Smallest number of different items of a mix: repeated items might be answered from a cache.
-DISTINCT = 500
+MIN_ITEMS = 500
 # Locust adds users once a second, so a step has all its users only after this many seconds.
-_NEXT_STEP_S = 1.5
+_MIN_WARM_UP_S = 1.5
 
 Share = Annotated[float, Field(gt=0, le=2)]
 
 
 class _Strict(BaseModel):
-    """Base of all parts: unknown keys are rejected, so that a misspelt key is noticed."""
+    """Base of a scenario and its parts. Unknown keys are rejected, so a misspelt one is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,8 +41,8 @@ class Action(_Strict):
     """One kind of request.
 
     Attributes:
-        name: The call.
-        mix: Kinds of items, a key of `workload.MIXES`.
+        name: What is called: `embed`, `search` or `ingest`.
+        mix: Kinds of items, a key of `workloads.MIXES`.
         weight: Share of the users in a closed loop, share of the requests in an open loop.
     """
 
@@ -67,15 +67,15 @@ class Soak(_Strict):
     """Limits on growth during a long run.
 
     Attributes:
-        settle_s: Seconds at the start that are not judged; at most a sixth of a short run.
+        settle_s: Seconds at the start that are not judged; of a short run, at most a sixth.
         growth: Largest share by which a figure may grow after that.
         slack_mib: Growth of memory in MiB that is not counted as a leak.
         slack_files: Growth of open files that is not counted as a leak.
-        burst_share: Rate of a burst before the clock starts, as a multiple of the peak. Above 1,
-            `in_flight` requests wait at the same time. A process keeps the most memory that it has
-            ever needed, and a machine that pauses for a second also makes that many requests wait;
-            after a burst, such a pause is not mistaken for growth. 0, and a scenario without
-            `shares`, which has no peak, leave the burst out.
+        burst_share: Rate of a burst before the clock starts, as a multiple of the peak; 0 sends
+            none. A scenario without `shares` has no peak and therefore no burst. If the rate is
+            above the peak, `in_flight` requests wait at the same time. As many wait when the
+            machine pauses for a second during the run, and a process keeps the most memory that it
+            has ever needed. Without a burst beforehand, such a pause would look like growth.
         burst_s: Seconds of the burst.
     """
 
@@ -115,7 +115,7 @@ class Scenario(_Strict):
     Attributes:
         name: Name of the scenario's file.
         about: One sentence for the report.
-        workload: Checkpoint and items, a key of `workload.WORKLOADS`.
+        workload: Checkpoint and items, a key of `workloads.WORKLOADS`.
         protocol: Triton's gRPC or HTTP, or the gateway in front of it.
         loop: `closed`: each user sends the next request once the last one was answered. `open`:
             requests start at times that were fixed beforehand, whether or not the server keeps up.
@@ -123,13 +123,14 @@ class Scenario(_Strict):
         users: Steps of a closed loop: numbers of users.
         rates: Steps of an open loop: requests per second.
         shares: Steps of an open loop instead of rates: shares of the peak, which is measured first.
-        arrivals: Requests of an open loop are evenly spaced, or at random times with that rate.
+        arrivals: Whether requests of an open loop are evenly spaced (`constant`) or come at random
+            times at the same rate (`poisson`).
         in_flight: Largest number of requests in flight in an open loop, over all workers; a request
             that is due while that many are in flight counts as an error.
         seconds: Measured seconds of each step.
-        warm_up_s: Seconds before those, in every step, that are part of no figure.
-        rest_s: Seconds without new requests after a step, so that waiting requests do not burden
-            the next step.
+        warm_up_s: Seconds at the beginning of each step, before those, that are part of no figure.
+        rest_s: Seconds without new requests after a step, so that requests that still wait do not
+            burden the next step.
         batch: Number of items in one request.
         items: Number of different items of each mix; none is repeated before all were sent.
         index_items: Number of items that are stored before the clock starts, for searches to find.
@@ -155,7 +156,7 @@ class Scenario(_Strict):
     warm_up_s: PositiveFloat = 3.0
     rest_s: NonNegativeFloat = 0.0
     batch: PositiveInt = Field(1, le=contract.MAX_BATCH_SIZE)
-    items: int = Field(600, ge=DISTINCT)
+    items: int = Field(600, ge=MIN_ITEMS)
     index_items: NonNegativeInt = 0
     timeout_s: PositiveFloat = 30.0
     watch_s: PositiveFloat = 0.5
@@ -172,10 +173,10 @@ class Scenario(_Strict):
                 f"steps are given by {' and '.join(map(repr, present)) or 'no key'}; expected "
                 f"{' or '.join(map(repr, expected))}, because loop = {self.loop!r}"
             )
-        if len(self.users) > 1 and self.warm_up_s < _NEXT_STEP_S:
+        if len(self.users) > 1 and self.warm_up_s < _MIN_WARM_UP_S:
             raise ValueError(
                 f"warm_up_s = {self.warm_up_s:g}: Locust adds users once a second, so a step would "
-                f"be measured with the users of the last one; use {_NEXT_STEP_S:g} or more"
+                f"be measured with the users of the step before; use {_MIN_WARM_UP_S:g} or more"
             )
         if self.batch > 1 and any(action.name == "ingest" for action in self.actions):
             raise ValueError(f"batch = {self.batch}: 'ingest' stores one item per request; use 1")
@@ -257,11 +258,12 @@ def parse_scenario(content: dict[str, Any], name: str) -> Scenario:
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:
-        faults = [_message(fault) for fault in error.errors(include_url=False)]
-        raise InvalidInputError(f"{name!r}: {'; '.join(faults)}", field="scenario") from None
+        messages = [_message(details) for details in error.errors(include_url=False)]
+        raise InvalidInputError(f"{name!r}: {'; '.join(messages)}", field="scenario") from None
 
 
 def _message(error: Any) -> str:
+    """Returns one of Pydantic's errors in this project's words."""
     *parents, last = error["loc"] or ("",)
     path = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":

@@ -10,6 +10,6 @@ REASON = (
 )
 
 
-def available() -> str | None:
-    """Returns the reason why it cannot be run; None if it can."""
+def reason_to_skip() -> str | None:
+    """Returns the reason why Infinity cannot be run; None if it can."""
     return REASON

@@ -1,7 +1,8 @@
-"""Callers of one server in a process of their own: a closed loop over the same items.
+"""The callers of one server: a closed loop in a process of its own.
 
 Each server is called the way its users would call it: over persistent connections, one item per
-request. The callers share the machine's cores, so the times include encoding and decoding.
+request. The callers run on the same cores as the server, and the measured times include the writing
+of requests and the parsing of answers.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common.workloads import INSTRUCTION
 from benchmarks.peers.peer import Protocol
 from benchmarks.peers.vllm_cpu import MODEL
 from lensemble_client import AsyncClient, Item
 
-INSTRUCTION = "Represent the user's input."
 # Smallest number of measured answers per caller, however long they take.
 MIN_ANSWERS_PER_CALLER = 3
 
 Vector = NDArray[np.float32]
-Ask = Callable[[Item], Awaitable[Vector]]
+# Function that requests the vector of one item, (D,) float32.
+Embed = Callable[[Item], Awaitable[Vector]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def chat_request(item: Item) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def connected(protocol: Protocol, url: str) -> AsyncIterator[Ask]:
+async def connected(protocol: Protocol, url: str) -> AsyncIterator[Embed]:
     """Opens connections to a server.
 
     Args:
@@ -87,7 +89,7 @@ async def connected(protocol: Protocol, url: str) -> AsyncIterator[Ask]:
         url: URL of the server.
 
     Yields:
-        Function that requests one item's vector, (D,) float32.
+        Function that requests the vector of one item.
     """
     if protocol == "grpc":
         async with AsyncClient(url) as client:
@@ -102,35 +104,37 @@ async def connected(protocol: Protocol, url: str) -> AsyncIterator[Ask]:
                     raise RuntimeError(f"{url}: status {answer.status}: {await answer.text()}")
                 return await answer.json()
 
-        async def json(item: Item) -> Vector:
+        async def embed_json(item: Item) -> Vector:
             return np.array((await post("/embed", json_request(item)))["embedding"], np.float32)
 
-        async def openai(item: Item) -> Vector:
+        async def embed_openai(item: Item) -> Vector:
             answer = await post("/v1/embeddings", chat_request(item))
             return np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), "<f4")
 
-        yield json if protocol == "json" else openai
+        yield embed_json if protocol == "json" else embed_openai
 
 
-async def run_callers(ask: Ask, items: Sequence[Item], callers: int, seconds: float) -> Turn:
+async def run_callers(embed: Embed, items: Sequence[Item], callers: int, seconds: float) -> Turn:
     """Runs callers that send the next item as soon as the last one was answered.
 
     The first answers, one per caller, are not measured: until then the server is not fully loaded.
 
     Args:
-        ask: Function that requests one vector.
-        items: Items, which are sent in order and from the first again if there are too few.
+        embed: Function that requests the vector of one item.
+        items: Items to send, in order; after the last one, sending goes on with the first.
         callers: Number of concurrent callers.
         seconds: Smallest number of measured seconds.
     """
     numbers, latencies = itertools.count(), list[float]()
-    answered, began, ended, cpu_at_start, cpu_used, over = 0, 0.0, 0.0, 0.0, 0.0, False
+    answered, over = 0, False
+    # When the measured time began, when the last measured answer came, and the CPU time in between.
+    began = ended = cpu_at_start = cpu_used = 0.0
 
     async def caller() -> None:
         nonlocal answered, began, ended, cpu_at_start, cpu_used, over
         while not over:
             sent = time.perf_counter()
-            await ask(items[next(numbers) % len(items)])
+            await embed(items[next(numbers) % len(items)])
             now = time.perf_counter()
             answered += 1
             if answered <= callers:
@@ -146,18 +150,18 @@ async def run_callers(ask: Ask, items: Sequence[Item], callers: int, seconds: fl
         round(float(np.percentile(latencies, 50)) * 1000, 2),
         round(float(np.percentile(latencies, 99)) * 1000, 2),
         round(cpu_used / len(latencies) * 1000, 3),
-        next(numbers),
+        next(numbers),  # as many as were taken before
     )
 
 
 def run_turn(
     protocol: Protocol, url: str, items: Sequence[Item], callers: int, seconds: float
 ) -> Turn:
-    """Runs `run_callers`; to be called in a process of its own."""
+    """Connects to a server and runs `run_callers`; to be called in a process of its own."""
 
     async def run() -> Turn:
-        async with connected(protocol, url) as ask:
-            return await run_callers(ask, items, callers, seconds)
+        async with connected(protocol, url) as embed:
+            return await run_callers(embed, items, callers, seconds)
 
     return asyncio.run(run())
 
@@ -166,7 +170,7 @@ def fetch_vectors(protocol: Protocol, url: str, items: Sequence[Item]) -> Vector
     """Returns the vectors of items, (N, D) float32; all are requested at once."""
 
     async def run() -> Vector:
-        async with connected(protocol, url) as ask:
-            return np.stack(await asyncio.gather(*(ask(item) for item in items)))
+        async with connected(protocol, url) as embed:
+            return np.stack(await asyncio.gather(*(embed(item) for item in items)))
 
     return asyncio.run(run())

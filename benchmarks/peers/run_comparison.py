@@ -2,9 +2,10 @@
 
 python -m benchmarks.peers [--quick] [--workload demo|small|both] [--callers 16] [--save]
 
-In a round every server has two turns, one with all callers and one with a single caller, while the
-others are idle. All servers get the same items in the same order, and no item is repeated. Before
-that, the vectors of all servers are compared with ours. README.md explains the table.
+First, the vectors of all servers are compared with ours. Then, in each round, every server has two
+turns, one with all callers and one with a single caller, while the other servers are idle. All
+servers get the same items in the same order. No item is repeated before all were sent; if that
+happens, it is reported. README.md explains the table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,13 +47,17 @@ from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_export.onnx.export_graphs import export_graphs
 
+# Smallest cosine between a server's vectors and ours, and the number of items that are compared.
 MIN_COSINE = 0.999
 _CHECKED_ITEMS = 12
+# If other programs use more of the CPUs than this, the ratios are unreliable; it is measured for
+# `_CPU_SAMPLE_S`.
 _BUSY_PERCENT = 10.0
 _CPU_SAMPLE_S = 3.0
-_ITEMS = {"demo": 4000, "small": 600}
+# Number of different items of each workload.
+_ITEM_COUNTS = {"demo": 4000, "small": 600}
 # Workloads on which ONNX Runtime is faster than PyTorch (see `benchmarks.encoder.engines`).
-_WITH_GRAPHS = ("demo",)
+_ONNX_WORKLOADS = ("demo",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def available_peers(
     peers = [
         p for d in dtypes for p in (naive_server.peer(d), sentence_transformers_server.peer(d))
     ]
-    reasons = {"infinity": infinity.available(), "vllm": vllm_cpu.available(vllm)}
+    reasons = {"infinity": infinity.reason_to_skip(), "vllm": vllm_cpu.reason_to_skip(vllm)}
     if vllm is not None and reasons["vllm"] is None:
         peers += [vllm_cpu.peer(vllm, dtype) for dtype in dtypes]
     return peers, {name: reason for name, reason in reasons.items() if reason is not None}
@@ -120,7 +125,7 @@ def all_running(
         ours = {SERVED: (with_torch, default)}
         if default != "fp32":
             ours[SERVED_FP32] = replace(with_torch, dtype="fp32"), "fp32"
-        if workload in _WITH_GRAPHS:
+        if workload in _ONNX_WORKLOADS:
             graphs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "onnx"
             export_graphs(Checkpoint.open(checkpoint), graphs)
             ours[SERVED_ONNX] = replace(with_torch, engine="onnx", onnx=graphs), "fp32"
@@ -139,7 +144,7 @@ def measure(
     servers: Mapping[str, RunningServer],
     callers: int,
     lengths: TurnLengths,
-    client: Any,
+    callers_process: Executor,
 ) -> PeerComparison:
     """Compares the vectors of all servers, then measures the servers by turns.
 
@@ -148,14 +153,14 @@ def measure(
         servers: Name -> running server, including `served`.
         callers: Number of callers in the turns with all callers.
         lengths: How many turns there are, and how long they take.
-        client: Executor in whose process the callers run.
+        callers_process: Executor with one process, in which the callers run.
 
     Raises:
         RuntimeError: The vectors of a server differ from those of `served`.
     """
     checked = WORKLOADS[workload].items("mixed", _CHECKED_ITEMS, seed=1)
     vectors = {
-        name: client.submit(fetch_vectors, server.protocol, server.url, checked).result()
+        name: callers_process.submit(fetch_vectors, server.protocol, server.url, checked).result()
         for name, server in servers.items()
     }
     cosines = {
@@ -168,7 +173,7 @@ def measure(
                 "different work, so nothing was measured: compare its prompt, pooling and picture "
                 "sizes with those of the profile"
             )
-    items = WORKLOADS[workload].items("mixed", _ITEMS[workload])
+    items = WORKLOADS[workload].items("mixed", _ITEM_COUNTS[workload])
     loaded: dict[str, list[Turn]] = {name: [] for name in servers}
     alone: dict[str, list[Turn]] = {name: [] for name in servers}
     sent = dict.fromkeys(servers, 0)
@@ -178,9 +183,9 @@ def measure(
             for results, count, seconds in turns:
                 # Continue where its last turn ended: a repeated item might be in a cache.
                 start = sent[name] % len(items)
-                rest = items[start:] + items[:start]
-                turn = client.submit(
-                    run_turn, server.protocol, server.url, rest, count, seconds
+                unsent_first = items[start:] + items[:start]
+                turn = callers_process.submit(
+                    run_turn, server.protocol, server.url, unsent_first, count, seconds
                 ).result()
                 results[name].append(turn)
                 sent[name] += turn.asked
@@ -192,7 +197,7 @@ def measure(
 
 
 def main() -> None:
-    """Prints tables and reasons, then one JSON line."""
+    """Prints the tables, the peers that were skipped with the reasons, and one line of JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=(__doc__ or "").splitlines()[0]
     )
@@ -209,35 +214,34 @@ def main() -> None:
     results: dict[str, Any] = {}
     if (busy := psutil.cpu_percent(_CPU_SAMPLE_S)) > _BUSY_PERCENT:
         print(
-            f"{busy:.0f} % of the CPUs are busy with something else; wait, or ratios are unreliable"
+            f"{busy:.0f} % of the CPUs are busy with something else: wait, or ratios are unreliable"
         )
     spawn = multiprocessing.get_context("spawn")
-    with stop_on_signals(), ProcessPoolExecutor(1, mp_context=spawn) as client:
+    with stop_on_signals(), ProcessPoolExecutor(1, mp_context=spawn) as process:
         for workload in chosen:
             checkpoint = WORKLOADS[workload].checkpoint()
             bf16 = Pipeline(Settings(checkpoint=checkpoint)).encoder.precision == "bfloat16"
             dtypes = ("fp32", "bf16") if bf16 else ("fp32",)
             peers, skipped = available_peers(dtypes, options.vllm)
             with all_running(workload, dtypes, peers) as servers:
-                measured = measure(workload, servers, options.callers, lengths, client)
+                measured = measure(workload, servers, options.callers, lengths, process)
             results[workload] = measured.content()
             print(f"\n{workload}: {options.callers} callers, and one alone\n{measured.table()}")
     results["faiss"] = faiss_inprocess.compare(lengths.rounds)
     for name, reason in skipped.items():
-        print(f"{name}: skipped: {reason}")
+        print(f"{name} was skipped: {reason}")
     params: dict[str, Any] = {
         "callers": options.callers,
         "rounds": lengths.rounds,
         "busy_percent": busy,
+        "skipped": skipped,
     }
-    params["skipped"] = skipped
-    print_and_save(
-        "peers", params, _without_turns(results) if not options.save else results, options.save
-    )
+    reported = results if options.save else _without_turns(results)
+    print_and_save("peers", params, reported, options.save)
 
 
 def _without_turns(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the results without the figures of single turns."""
+    """Returns the results without `servers`, which has the figures of every turn."""
     return {
         name: {key: value for key, value in part.items() if key != "servers"}
         for name, part in results.items()

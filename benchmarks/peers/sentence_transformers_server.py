@@ -26,7 +26,7 @@ import numpy as np
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from benchmarks.common.transformers_reference import INSTRUCTION
+from benchmarks.common.workloads import INSTRUCTION
 from benchmarks.peers import http_api
 from benchmarks.peers.naive_server import DTYPES
 from benchmarks.peers.peer import Peer, name_with_dtype

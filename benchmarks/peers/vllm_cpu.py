@@ -25,8 +25,8 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _MAX_TOKENS = "4096"
 
 
-def available(program: Path | None) -> str | None:
-    """Returns the reason why it cannot be run; None if it can.
+def reason_to_skip(program: Path | None) -> str | None:
+    """Returns the reason why vLLM cannot be run; None if it can.
 
     Args:
         program: Program `vllm` of an environment with a CPU build, or None.

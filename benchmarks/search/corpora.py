@@ -104,7 +104,7 @@ class MeasurementBudget:
         direct_s: Seconds for measuring one speed in this process.
         turn_s: Seconds of one side's turn.
         writing_s: Seconds of a turn of writing.
-        enough: Recall above which no more search effort is tried.
+        enough: Recall from which on no more search effort is tried.
     """
 
     queries: int = 1024

@@ -1,7 +1,8 @@
-"""Indexes inside this process: time to build, memory, speed and recall.
+"""Measures indexes inside this process: time to build, memory, speed and recall.
 
-Each is built with all cores and searched with one thread, as the server does it. A kind that stores
-compressed vectors rescores its candidates with the full-precision vectors, as the server does too.
+Each index is built with all cores and searched with one thread, as the server does it. A kind that
+stores compressed vectors rescores its candidates with the full-precision vectors, as the server
+does too.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from lensemble.index.snapshots.ground_truth import K
 from lensemble.index.snapshots.kinds import KINDS, Kind
 from lensemble.index.snapshots.tune import effort_steps
 
+# Numbers of queries per call.
 BATCHES = (1, 32)
 _MAX_EFFORT = 512
+# Largest number of seconds for one speed; see `speed`.
 _MAX_S = 6.0
 
 
@@ -127,6 +130,8 @@ class OperatingPoint:
 def effort(kind: str, parameters: Parameters) -> int | None:
     """Returns the value of the parameter for search effort; None for exact search.
 
+    The peers are HNSW graphs, so their parameter is that of HNSW.
+
     Args:
         kind: A name in `KINDS` or in `PEERS`.
         parameters: All parameters.
@@ -180,7 +185,8 @@ def faiss_search(kind: Kind, index: Any, vectors: NDArray[np.float32]) -> Search
     """
 
     def search(queries: NDArray[np.float32], parameters: Parameters) -> NDArray[np.int64]:
-        faiss_parameters, _owners = faiss_index.search_parameters(kind, parameters)
+        # FAISS keeps no reference to `_referenced`, which must live until the search has ended.
+        faiss_parameters, _referenced = faiss_index.search_parameters(kind, parameters)
         count = K * max(1, parameters.get("rerank", 1))
         scores, positions = index.search(queries, count, params=faiss_parameters)
         if kind.rerank:
@@ -231,14 +237,16 @@ def speed(
     batch: int,
     window_s: float,
 ) -> CallSpeed:
-    """Times calls of one batch size for about `window_s`, longer if calls are slow.
+    """Times calls of one batch size for `window_s`, or longer if they are slow.
+
+    It goes on until there are 100 calls with one query, or 10 with several, but not after `_MAX_S`.
 
     Args:
         search: Function to time.
         parameters: Search parameters.
         queries: Queries (Q, D) float32; each call takes the next ones.
         batch: Number of queries per call.
-        window_s: Seconds to measure.
+        window_s: Smallest number of seconds to measure.
     """
     parts = batches(queries, batch)
     search(parts[0], parameters)

@@ -158,7 +158,7 @@ def _measure_server(
                         print(row, flush=True)
                 if write and kind == list(indexes)[-1]:
                     results.writes = measure_writes(
-                        data, kind, folder, server.grpc_url, profile.hash, budget
+                        data, kind, settings, server.grpc_url, profile.hash, budget
                     )
                     print(f"\n{data.corpus}, written to\n{WriteMeasurement.HEAD}", flush=True)
                     print(results.writes, flush=True)

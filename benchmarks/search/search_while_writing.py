@@ -26,6 +26,7 @@ from lensemble.settings import Settings
 from lensemble_client import Client
 
 _QUIET_TIMEOUT_S = 300.0
+# Seconds of searches that are not measured, during which the server loads a new snapshot.
 _SETTLE_S = 1.0
 _WRITER_NICE = 10
 
@@ -46,7 +47,7 @@ class WriteMeasurement:
         idle: Speed of single queries of one caller without writes.
         writing: Speed of single queries of one caller at full writing speed.
         p99_writing_over_idle: Ratio of the 99th percentiles, median over the rounds.
-        spread: Smallest and largest such ratio of a round.
+        spread: Smallest and largest ratio of the 99th percentiles in a round.
         p50_writing_over_idle: Ratio of the medians, median over the rounds.
     """
 
@@ -139,7 +140,7 @@ def running_writer(url: str, profile: str, corpus: VectorCorpus) -> Iterator[Wri
 def measure_writes(
     data: CorpusWithQueries,
     kind: str,
-    folder: Path,
+    settings: Settings,
     url: str,
     profile: str,
     budget: MeasurementBudget,
@@ -149,26 +150,27 @@ def measure_writes(
     Args:
         data: Corpus in the index.
         kind: Kind of the index.
-        folder: Folder of the index.
-        url: URL of a server that accepts writes.
+        settings: Settings of the server, which accepts writes.
+        url: URL of the server.
         profile: Hash of the server's profile.
-        budget: How much to measure; writing alone takes four turns.
+        budget: How much to measure; writing without searches takes four times `writing_s`.
     """
+    assert settings.index is not None
     corpus, queries, window_s = data.corpus, data.truth.queries, budget.writing_s
     idle: list[list[float]] = []
     writing: list[list[float]] = []
     while_searching: list[tuple[int, float]] = []
     with Client(url) as client, running_writer(url, profile, corpus) as writer:
-        before = _snapshot(client)
-        snapshots = {before}
-        writer.begin(0.2)  # opens connections and the first pages of the log
+        first_snapshot = _snapshot(client)
+        snapshots = {first_snapshot}
+        writer.begin(0.2)  # not measured: opens connections and the first pages of SQLite's log
         writer.result()
         writer.begin(4 * window_s)
-        alone = writer.result()
+        count_alone, seconds_alone = writer.result()
         for _ in tqdm(range(budget.rounds), desc=f"{corpus.name}: search and write", unit="round"):
-            wait_until_quiet(folder)
+            wait_until_quiet(settings.index, settings.compact_rows)
             snapshots.add(_snapshot(client))
-            _latencies(client, queries, _SETTLE_S)  # the server loads the new snapshot
+            _latencies(client, queries, _SETTLE_S)
             idle.append(_latencies(client, queries, window_s))
             writer.begin(window_s)
             writing.append(_latencies(client, queries, window_s))
@@ -178,12 +180,12 @@ def measure_writes(
     return WriteMeasurement(
         corpus.name,
         kind,
-        round(alone[0] / alone[1], 1),
+        round(count_alone / seconds_alone, 1),
         round(statistics.median(count / seconds for count, seconds in while_searching), 1),
         BATCH,
         THREADS,
-        alone[0] + sum(count for count, _ in while_searching),
-        len(snapshots - {before}),
+        count_alone + sum(count for count, _ in while_searching),
+        len(snapshots - {first_snapshot}),
         CallSpeed.of([seconds for window in idle for seconds in window], 1),
         CallSpeed.of([seconds for window in writing for seconds in window], 1),
         p99["ratio"],
@@ -192,19 +194,19 @@ def measure_writes(
     )
 
 
-def wait_until_quiet(folder: Path) -> None:
+def wait_until_quiet(folder: Path, compact_rows: int) -> None:
     """Waits until no snapshot is due or being made.
 
     Args:
         folder: Folder of the index.
+        compact_rows: The server's setting: changes after which a snapshot is due.
 
     Raises:
         TimeoutError: A snapshot is still due after `_QUIET_TIMEOUT_S`.
     """
-    rows = Settings(checkpoint=folder).compact_rows
     end = time.monotonic() + _QUIET_TIMEOUT_S
     with Store.open(folder) as store:
-        while compaction_reason(store, rows):
+        while compaction_reason(store, compact_rows):
             if time.monotonic() > end:
                 raise TimeoutError(f"no new snapshot within {_QUIET_TIMEOUT_S:g} s")
             time.sleep(0.2)
@@ -214,10 +216,10 @@ def _ratio(
     idle: Sequence[Sequence[float]], writing: Sequence[Sequence[float]], percent: int
 ) -> dict[str, Any]:
     """Returns the ratio of the windows' percentiles, round by round."""
-    slow, fast = (
+    while_writing, while_idle = (
         [float(np.percentile(window, percent)) for window in windows] for windows in (writing, idle)
     )
-    return ratio("ratio", slow, fast)
+    return ratio("ratio", while_writing, while_idle)
 
 
 def _latencies(client: Client, queries: NDArray[np.float32], seconds: float) -> list[float]:

@@ -1,11 +1,11 @@
-"""Cost by size: seconds for 1 to 4,096 items, and of a search in 10,000 to 1,000,000 vectors.
+"""How time grows with size: for 1 to 4,096 items, and for a search in 10,000 to 1,000,000 vectors.
 
     python -m benchmarks.serving.growth [--quick] [--save]
 
-It uses the real server with the demo's checkpoint, with half texts and half pictures. It measures
-`embed_many` of that many items, and `search` (embed, then the nearest ten) by one caller over
-random vectors, in the kind of index that `auto` picks. `exponent` is the slope of the logarithm of
-time over the logarithm of size from 256 items on: 1 is linear. `--save` also writes
+It uses the real server with the demo's checkpoint. It measures `embed_many` of that many items,
+half of them texts and half pictures, and `search` (embed a text, then find the nearest ten) by one
+caller over random vectors, in the kind of index that `auto` picks. `exponent` is the slope of the
+logarithm of time over the logarithm of size from 256 items on: 1 is linear. `--save` also writes
 `benchmarks/results/growth.png`.
 """
 
@@ -33,9 +33,9 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client
 
-COUNTS = (1, 4, 16, 64, 256, 1024, 4096)
+ITEM_COUNTS = (1, 4, 16, 64, 256, 1024, 4096)
 LINEAR_FROM = 256
-ROWS = (10_000, 100_000, 1_000_000)
+VECTOR_COUNTS = (10_000, 100_000, 1_000_000)
 QUERIES = 200
 FOLDER = Path(".cache/growth")
 
@@ -62,31 +62,31 @@ def measure_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Fig
     items = WORKLOADS["demo"].items("mixed", max(counts))
     with TritonServer(Settings(checkpoint=checkpoint)) as server, Client(server.grpc_url) as client:
         client.embed_many(items[:256])
-        taken: dict[int, list[float]] = {count: [] for count in counts}
+        seconds: dict[int, list[float]] = {count: [] for count in counts}
         for number in range(rounds):
             for count in counts:
                 print(f"round {number + 1}: {count} items", file=sys.stderr)
-                taken[count].append(seconds_of(partial(client.embed_many, items[:count])))
-    medians = {count: statistics.median(each) for count, each in taken.items()}
+                seconds[count].append(seconds_of(partial(client.embed_many, items[:count])))
+    medians = {count: statistics.median(rounds_s) for count, rounds_s in seconds.items()}
     large = [count for count in counts if count >= LINEAR_FROM]
     return {
-        "seconds": {str(count): round(each, 4) for count, each in medians.items()},
+        "seconds": {str(count): round(median, 4) for count, median in medians.items()},
         "exponent": exponent(large, [medians[count] for count in large]),
     }
 
 
-def measure_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
+def measure_searches(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
     """Returns milliseconds of a search, and of its index step alone, by the number of vectors."""
     profile = Checkpoint.open(checkpoint).profile
     texts = [item.text for item in WORKLOADS["demo"].items("text", QUERIES)]
     figures: Figures = {}
-    for rows in sizes:
-        folder = FOLDER / str(rows)
+    for size in sizes:
+        folder = FOLDER / str(size)
         shutil.rmtree(folder, ignore_errors=True)
-        vectors = clustered(VectorCorpus(str(rows), rows, profile.dimension, 1000), VECTORS)
-        numbers = [str(n) for n in range(rows)]
-        print(f"index of {rows} vectors", file=sys.stderr)
-        write_index(folder, profile, vectors, numbers, ["{}"] * rows, plan=IndexPlan(), threads=2)
+        vectors = clustered(VectorCorpus(str(size), size, profile.dimension, 1000), VECTORS)
+        ids = [str(n) for n in range(size)]
+        print(f"index of {size} vectors", file=sys.stderr)
+        write_index(folder, profile, vectors, ids, ["{}"] * size, plan=IndexPlan(), threads=2)
         del vectors
         with (
             TritonServer(Settings(checkpoint=checkpoint, index=folder)) as server,
@@ -97,7 +97,7 @@ def measure_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
             client.search(texts[0])
             alone = [seconds_of(partial(client.search_vector, vector)) for vector in embedded]
             whole = [seconds_of(partial(client.search, text)) for text in texts]
-            figures[str(rows)] = {
+            figures[str(size)] = {
                 "kind": client.stats()["snapshot"]["kind"],
                 "search_vector_p50_ms": round(statistics.median(alone) * 1000, 2),
                 "search_p50_ms": round(statistics.median(whole) * 1000, 2),
@@ -106,8 +106,8 @@ def measure_rows(checkpoint: Path, sizes: tuple[int, ...]) -> Figures:
     return figures
 
 
-def plot(items: Figures, rows: Figures, file: Path) -> None:
-    """Plots both."""
+def plot(items: Figures, searches: Figures, file: Path) -> None:
+    """Draws seconds by number of items, and milliseconds of a search by number of vectors."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -116,12 +116,14 @@ def plot(items: Figures, rows: Figures, file: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     counts = [int(count) for count in items["seconds"]]
     left.loglog(counts, list(items["seconds"].values()), marker="o", label="embed_many")
-    most = list(items["seconds"].values())[-1]
-    left.loglog(counts, [most * n / counts[-1] for n in counts], "--", label="linear")
+    last = list(items["seconds"].values())[-1]
+    left.loglog(counts, [last * n / counts[-1] for n in counts], "--", label="linear")
     left.set(xlabel="items", ylabel="seconds")
-    sizes = [int(size) for size in rows]
+    sizes = [int(size) for size in searches]
     for key, label in (("search_p50_ms", "search"), ("search_vector_p50_ms", "search_vector")):
-        right.semilogx(sizes, [one[key] for one in rows.values()], marker="o", label=label)
+        right.semilogx(
+            sizes, [figures[key] for figures in searches.values()], marker="o", label=label
+        )
     right.set(xlabel="vectors in the index", ylabel="p50, ms", ylim=(0, None))
     for axes in (left, right):
         axes.legend()
@@ -136,18 +138,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer items and vectors")
     parser.add_argument("--save", action="store_true", help="write results/growth.json and .png")
     options = parser.parse_args()
-    counts, sizes, rounds = (COUNTS[:-1], ROWS[:-1], 2) if options.quick else (COUNTS, ROWS, 3)
+    counts, sizes, rounds = (
+        (ITEM_COUNTS[:-1], VECTOR_COUNTS[:-1], 2)
+        if options.quick
+        else (ITEM_COUNTS, VECTOR_COUNTS, 3)
+    )
     checkpoint = WORKLOADS["demo"].checkpoint()
     with stop_on_signals():
-        items, rows = measure_items(checkpoint, counts, rounds), measure_rows(checkpoint, sizes)
-    for count, taken in items["seconds"].items():
-        print(f"{count:>9} items {taken:9.3f} s {taken / int(count) * 1000:9.2f} ms each")
+        items = measure_items(checkpoint, counts, rounds)
+        searches = measure_searches(checkpoint, sizes)
+    for count, seconds in items["seconds"].items():
+        print(f"{count:>9} items {seconds:9.3f} s {seconds / int(count) * 1000:9.2f} ms each")
     print(f"exponent from {LINEAR_FROM} items on: {items['exponent']}")
-    for size, one in rows.items():
-        print(f"{size:>9} vectors {one}")
+    for size, figures in searches.items():
+        print(f"{size:>9} vectors {figures}")
     if options.save:
-        plot(items, rows, RESULTS / "growth.png")
-    print_and_save("growth", {"rounds": rounds}, {"items": items, "rows": rows}, options.save)
+        plot(items, searches, RESULTS / "growth.png")
+    print_and_save("growth", {"rounds": rounds}, {"items": items, "rows": searches}, options.save)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Overload: requests at ten times the server's peak rate. What is answered, and what is refused?
+"""What a server answers and what it refuses when requests come at ten times its peak rate.
 
     python -m benchmarks.serving.overload [--quick] [--workload small|demo] [--times 10] [--save]
 
@@ -6,7 +6,8 @@ A closed loop of 32 callers measures the peak. Then requests come at random time
 `--times` the peak rate, whether or not earlier ones were answered; nothing is retried. Afterwards a
 single caller sends requests until it is answered as fast as before. It ends with one line of JSON:
 `goodput_over_peak`, `refused_p99_ms` (counted from the time at which the request was due),
-`recovery_s`, `text` and `picture` with their own latencies, `growth_mib` of all processes.
+`recovery_s`, `text` and `picture` with the counts and latencies of that kind, `growth_mib` of all
+processes.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from lensemble_contract.errors import LensembleError, OverloadedError
 CALLERS = 32
 TIMEOUT_S = 30.0
 ONCE = Retry(tries=1)
-# The burst is over when a single caller waits at most this many times its earlier median.
+# The server has recovered when a single caller waits at most this many times its median before the
+# burst.
 _USUAL_FACTOR = 2.0
+# Longest wait for the recovery.
 _GIVE_UP_S = 60.0
 
 Figures = dict[str, Any]
@@ -49,14 +52,14 @@ class BurstOutcome:
 
     Attributes:
         answered: Kind (`text` or `picture`) -> seconds from the due time to each answer.
-        during: Number of requests answered before the burst ended.
+        answered_during_burst: Number of requests that were answered before the burst ended.
         refused: Kind -> seconds from the due time to each refusal.
         errors: Class of error -> number of errors other than refusals.
         recovery_s: Seconds from the last request until a single caller was answered as usual.
     """
 
     answered: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    during: int = 0
+    answered_during_burst: int = 0
     refused: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     errors: Counter[str] = field(default_factory=Counter)
     recovery_s: float = 0.0
@@ -74,7 +77,7 @@ async def burst(
 
     Args:
         url: URL of the server.
-        items: Items, which are sent again and again.
+        items: Items to send in order, again and again.
         rate: Requests per second.
         seconds: Seconds of the burst.
         text: Text of the single caller.
@@ -85,7 +88,7 @@ async def burst(
     gaps = np.random.default_rng(0).exponential(1 / rate, size=count)
     async with (
         AsyncClient(url, timeout_s=TIMEOUT_S, retry=ONCE) as client,
-        asyncio.TaskGroup() as requests,
+        asyncio.TaskGroup() as tasks,
     ):
         began = time.perf_counter()
         end = began + seconds
@@ -101,21 +104,21 @@ async def burst(
             else:
                 now = time.perf_counter()
                 outcome.answered[kind].append(now - due)
-                outcome.during += now < end
+                outcome.answered_during_burst += now < end
 
         for number, due in enumerate(began + np.cumsum(gaps)):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            requests.create_task(ask(items[number % len(items)], float(due)))
+            tasks.create_task(ask(items[number % len(items)], float(due)))
         # Requests that are still in flight are part of the load to recover from.
         outcome.recovery_s = await seconds_to_recover(client, text, within_s)
     return outcome
 
 
-async def single_caller_latency(url: str, text: str, times: int) -> float:
-    """Returns the median seconds of a single caller's requests."""
+async def single_caller_latency(url: str, text: str, requests: int) -> float:
+    """Returns the median seconds of that many requests of a single caller."""
     async with AsyncClient(url, timeout_s=TIMEOUT_S, retry=ONCE) as client:
         latencies = []
-        for _ in range(times):
+        for _ in range(requests):
             began = time.perf_counter()
             await client.embed(text)
             latencies.append(time.perf_counter() - began)
@@ -123,16 +126,21 @@ async def single_caller_latency(url: str, text: str, times: int) -> float:
 
 
 async def seconds_to_recover(client: AsyncClient, text: str, within_s: float) -> float:
-    """Returns the seconds until three requests in a row are answered within `within_s`."""
-    began, fast = time.perf_counter(), 0
+    """Returns the seconds until three requests in a row are answered within `within_s`.
+
+    Raises:
+        RuntimeError: They are still slow after `_GIVE_UP_S`.
+    """
+    began, fast_in_a_row = time.perf_counter(), 0
     while time.perf_counter() - began < _GIVE_UP_S:
         asked = time.perf_counter()
         try:
             await client.embed(text)
-            fast = fast + 1 if time.perf_counter() - asked <= within_s else 0
+            is_fast = time.perf_counter() - asked <= within_s
+            fast_in_a_row = fast_in_a_row + 1 if is_fast else 0
         except LensembleError:
-            fast = 0
-        if fast == 3:
+            fast_in_a_row = 0
+        if fast_in_a_row == 3:
             return asked - began
         await asyncio.sleep(0.05)
     raise RuntimeError(f"a single caller is still slow {_GIVE_UP_S:g} s after the burst")
@@ -140,8 +148,8 @@ async def seconds_to_recover(client: AsyncClient, text: str, within_s: float) ->
 
 def resident_mib(server: TritonServer) -> float:
     """Returns the resident memory of all processes of a server in MiB."""
-    first = psutil.Process(server.pid)
-    rss = [process.memory_info().rss for process in (first, *first.children(recursive=True))]
+    parent = psutil.Process(server.pid)
+    rss = [process.memory_info().rss for process in (parent, *parent.children(recursive=True))]
     return float(sum(rss) / 2**20)
 
 
@@ -166,10 +174,12 @@ def measure(workload: str, times: float, seconds: float) -> Figures:
         peak = figures["items_per_s"]
     with Supervisor(TritonServer(settings)) as up:
         url = up.server.grpc_url
-        usual = asyncio.run(single_caller_latency(url, text, 20))
+        usual_s = asyncio.run(single_caller_latency(url, text, 20))
         before = resident_mib(up.server)
-        print(f"peak {peak}/s, a single text takes {usual * 1000:.0f} ms; burst", file=sys.stderr)
-        outcome = asyncio.run(burst(url, items, peak * times, seconds, text, _USUAL_FACTOR * usual))
+        print(f"peak {peak}/s, a single text takes {usual_s * 1000:.0f} ms; burst", file=sys.stderr)
+        outcome = asyncio.run(
+            burst(url, items, peak * times, seconds, text, _USUAL_FACTOR * usual_s)
+        )
         grown = resident_mib(up.server) - before
         restarts = dict(up.state.restarts)
     refused = [seconds for of_kind in outcome.refused.values() for seconds in of_kind]
@@ -177,7 +187,7 @@ def measure(workload: str, times: float, seconds: float) -> Figures:
     return {
         "peak_items_per_s": peak,
         "offered_per_s": round(peak * times, 1),
-        "goodput_over_peak": round(outcome.during / seconds / peak, 3),
+        "goodput_over_peak": round(outcome.answered_during_burst / seconds / peak, 3),
         "answered": answered,
         "refused": len(refused),
         "errors": dict(outcome.errors),

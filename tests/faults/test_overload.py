@@ -36,11 +36,14 @@ RATE, MIN_REQUESTS, MAX_REQUESTS = 300, 400, 20_000
 
 
 async def burst(url):
-    """Sends requests until texts and pictures are refused; returns the answers of both kinds."""
+    """Sends requests until texts and pictures are refused; then one text, and one large call.
+
+    Returns the answers by kind, the results of the large call, and the vector of the text.
+    """
     picture = encode(textured(32, 32))
     answers = {"text": [], "picture": []}
 
-    def all_refused():
+    def both_kinds_refused():
         return all(
             any(isinstance(answer, OverloadedError) for answer in of_kind)
             for of_kind in answers.values()
@@ -62,7 +65,7 @@ async def burst(url):
             for number in range(MAX_REQUESTS):
                 tasks.create_task(ask(number))
                 await asyncio.sleep(1 / RATE)
-                if number > MIN_REQUESTS and all_refused():
+                if number > MIN_REQUESTS and both_kinds_refused():
                     break
         vector = await client.embed("x")
     # A client that sends many items repeats those that are refused.
@@ -83,10 +86,10 @@ def test_requests_that_would_wait_too_long_are_refused(checkpoint, tmp_path):
     repository = write_repository(settings, tmp_path / "models")
     model = repository / "qwen3_vl" / "1" / "model.py"
     model.write_text(model.read_text() + SLOW)
-    with Supervisor(TritonServer(settings, repository=repository)) as watching:
-        answers, many, vector = asyncio.run(burst(watching.server.grpc_url))
-        assert watching.state.restarts == {}
-        counted = refused_so_far(watching.server.metrics_url)
+    with Supervisor(TritonServer(settings, repository=repository)) as supervisor:
+        answers, many, vector = asyncio.run(burst(supervisor.server.grpc_url))
+        assert supervisor.state.restarts == {}
+        counted = refused_so_far(supervisor.server.metrics_url)
     refused = {
         kind: sum(isinstance(answer, OverloadedError) for answer in of_kind)
         for kind, of_kind in answers.items()
@@ -96,7 +99,8 @@ def test_requests_that_would_wait_too_long_are_refused(checkpoint, tmp_path):
         assert all(isinstance(answer, OverloadedError | np.ndarray) for answer in of_kind)
     assert all(isinstance(answer, np.ndarray) for answer in many)
     assert counted > sum(refused.values()), "no item of the large call was refused"
-    # tests/unit/scheduling/test_admission.py tests how many; here the machine may be busy.
+    # tests/unit/scheduling/test_admission.py tests how many are refused; here the machine may be
+    # busy.
     assert min(refused.values()) > 0
     assert len(answered) > MIN_QUEUE
     for answer in answered:

@@ -1,4 +1,4 @@
-"""One server replaces another, as behind a load balancer: no call fails, and none is lost."""
+"""A server or an index is replaced while it is used: no request fails, and none is lost."""
 
 import asyncio
 import contextlib
@@ -49,12 +49,12 @@ class Up:
             command += [f"--{port}-port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         lines = [self.process.stdout.readline().strip() for _ in range(5)]
-        self.ready = lines[3].removeprefix("health: ") + "/ready"
+        self.ready_url = lines[3].removeprefix("health: ") + "/ready"
         self.url = lines[4].removeprefix("gateway: ")
 
     def stopping(self):
         """The response of `/ready` once it is 503, else None."""
-        response = httpx.get(self.ready, timeout=DEADLINE_S)
+        response = httpx.get(self.ready_url, timeout=DEADLINE_S)
         return response if response.status_code == 503 else None
 
     def __enter__(self):
@@ -152,7 +152,7 @@ def test_change_of_checkpoint_under_load(checkpoints):
         with Callers(balancer.url) as callers:
             until(lambda: callers.answers)
             with Up(checkpoints[MEAN]) as new:
-                assert httpx.get(new.ready, timeout=DEADLINE_S).status_code == 200
+                assert httpx.get(new.ready_url, timeout=DEADLINE_S).status_code == 200
                 after = {text: embed(new.url, text) for text in TEXTS}
                 until(lambda: len(callers.answers) >= 100)
                 balancer.target = new.url

@@ -12,7 +12,7 @@ from lensemble.encoder.packing import pack
 def test_formula_counts_what_pytorch_counts(plain_encoder, kind):
     encoder = plain_encoder
     items = {
-        "text": [text_features(200, encoder)],
+        "text": [text_features(200)],
         "picture": [picture_features(448, 320, encoder)],
         "mixed": mixed_features(6, encoder, 512),
     }[kind]

@@ -100,12 +100,12 @@ def test_cosine_does_not_depend_on_the_lengths_of_vectors():
 def test_reasons_name_the_version_that_was_tried():
     peers, reasons = available_peers(("fp32",), None)
     assert [peer.name for peer in peers] == ["naive", "sentence_transformers"]
-    assert "0.0.78" in reasons["infinity"] and reasons["infinity"] == infinity.available()
+    assert "0.0.78" in reasons["infinity"] and reasons["infinity"] == infinity.reason_to_skip()
     assert "0.33.0" in reasons["vllm"] and "--vllm" in reasons["vllm"]
 
 
 def test_vllm_must_be_a_file(tmp_path):
-    reason = vllm_cpu.available(tmp_path / "vllm")
+    reason = vllm_cpu.reason_to_skip(tmp_path / "vllm")
     assert reason is not None and "is not a file" in reason
     (tmp_path / "vllm").touch()
     peers, reasons = available_peers(("fp32", "bf16"), tmp_path / "vllm")
@@ -136,13 +136,13 @@ def test_chat_has_the_picture_before_the_text(picture, kind):
 def test_callers_send_items_in_order_and_enough_answers_are_measured():
     sent = []
 
-    async def ask(item: Item) -> np.ndarray:
+    async def embed(item: Item) -> np.ndarray:
         sent.append(item.text)
         await asyncio.sleep(0)
         return np.zeros(1, np.float32)
 
     items = [Item(str(n)) for n in range(5)]
-    turn = asyncio.run(run_callers(ask, items, 2, 0))
+    turn = asyncio.run(run_callers(embed, items, 2, 0))
     assert sent == [str(n % 5) for n in range(turn.asked)]
     assert turn.asked >= 2 + 2 * MIN_ANSWERS_PER_CALLER
     assert 0 < turn.p50_ms <= turn.p99_ms
