@@ -1,4 +1,4 @@
-"""Makes items from JSON bodies, whose `request_schemas` allow several forms of an item."""
+"""Makes items from parsed JSON bodies. `request_schemas` defines in which forms an item is sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ALLOWED_ROLES = (
 
 
 class ItemReader:
-    """Makes items from JSON bodies.
+    """Makes items from parsed JSON bodies.
 
     Args:
         fetch_picture: fetches pictures that are not in the request itself.
