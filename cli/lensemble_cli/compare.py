@@ -50,6 +50,7 @@ def _compare(args: argparse.Namespace) -> int:
     from lensemble_evaluation import compare_report
     from lensemble_evaluation.compare import compare_embedders, sample_queries
     from lensemble_evaluation.dataset import load_dataset
+    from lensemble_evaluation.result_files import save_result
 
     dataset = load_dataset(args.dataset, args.split)
     if args.queries is not None:
@@ -70,7 +71,7 @@ def _compare(args: argparse.Namespace) -> int:
         )
     print(compare_report.format_table(comparison))
     if args.json:
-        compare_report.save(comparison, args.json)
+        save_result(comparison, args.json)
     if args.plots:
         from lensemble_evaluation.plots import plot_comparison
 

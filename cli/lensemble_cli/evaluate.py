@@ -43,6 +43,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from lensemble_evaluation import report
     from lensemble_evaluation.dataset import load_dataset
     from lensemble_evaluation.evaluate import evaluate
+    from lensemble_evaluation.result_files import load_evaluation, save_result
 
     dimensions = _parse_lengths(args.dimensions)
     if dimensions and args.through == "search":
@@ -51,7 +52,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             field="dimensions",
         )
     dataset = load_dataset(args.dataset, args.split)
-    baseline = report.load(args.baseline) if args.baseline else None
+    baseline = load_evaluation(args.baseline) if args.baseline else None
     if baseline is not None:
         report.check_baseline(baseline, dataset.name, dataset.split)
     check_outputs(args.json, args.plots)
@@ -67,7 +68,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     print(report.format_table(evaluation, baseline))
     if args.json:
-        report.save(evaluation, args.json)
+        save_result(evaluation, args.json)
     if args.plots:
         from lensemble_evaluation.plots import plot_evaluation
 

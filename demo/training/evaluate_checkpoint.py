@@ -10,10 +10,10 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.profile import Profile
 from lensemble.settings import Settings
 from lensemble_client import Client
-from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset, splits
 from lensemble_evaluation.evaluate import Evaluation, evaluate
 from lensemble_evaluation.plots import plot_evaluation
+from lensemble_evaluation.result_files import save_result
 
 
 def evaluate_checkpoint(checkpoint: Path, dataset: Path) -> list[Evaluation]:
@@ -40,7 +40,7 @@ def evaluate_checkpoint(checkpoint: Path, dataset: Path) -> list[Evaluation]:
     ):
         for split in loaded:
             evaluation = evaluate(client, split, dimensions=lengths, progress=True)
-            report.save(evaluation, checkpoint / f"evaluation-{evaluation.split}.json")
+            save_result(evaluation, checkpoint / f"evaluation-{evaluation.split}.json")
             plot_evaluation(evaluation, checkpoint / "plots")
             evaluations.append(evaluation)
     card = model_card(profile, facts, evaluations)

@@ -1,9 +1,6 @@
-"""Writes a comparison as a table and as JSON."""
+"""Formats a comparison as tables: costs, then quality."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 from lensemble_evaluation.comparison import Comparison, EmbedderResult
 from lensemble_evaluation.evaluate import ALL
@@ -23,16 +20,6 @@ def format_table(comparison: Comparison) -> str:
         lines += ["", *_cost_lines(comparison, measured), "", *_quality_lines(measured)]
     notes = _notes(comparison)
     return "\n".join([*lines, *([""] if notes else []), *notes])
-
-
-def save(comparison: Comparison, path: Path) -> None:
-    """Writes a comparison as JSON: the fields of `Comparison`.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    text = json.dumps(comparison.to_json(), indent=1, ensure_ascii=False)
-    path.write_text(f"{text}\n", "utf-8")
 
 
 def _cost_lines(comparison: Comparison, measured: list[EmbedderResult]) -> list[str]:

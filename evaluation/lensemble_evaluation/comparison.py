@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -85,10 +84,6 @@ class Comparison:
     concurrency: int
     price_per_hour: float | None
     embedders: list[EmbedderResult]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as `lensemble compare --json` writes them."""
-        return asdict(self)
 
 
 def summarize_cost(

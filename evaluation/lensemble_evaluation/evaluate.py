@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from lensemble_client.client import Client
 from lensemble_client.connection import DEFAULT_CONCURRENCY
@@ -74,10 +74,6 @@ class Evaluation:
         if not matching:
             raise KeyError((task, language, dimensions))
         return max(matching, key=lambda row: row.dimensions)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as `lensemble eval --json` writes them."""
-        return asdict(self)
 
 
 def evaluate(

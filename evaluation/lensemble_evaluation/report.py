@@ -1,9 +1,6 @@
-"""Writes an evaluation as a table, with differences from an earlier one, and as JSON."""
+"""Formats an evaluation as a table, with differences from an earlier one."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 from lensemble_contract.errors import InvalidInputError
 from lensemble_evaluation.evaluate import Evaluation, MetricsRow
@@ -50,36 +47,6 @@ def check_baseline(baseline: Evaluation, dataset: str, split: str) -> None:
             f"{dataset!r}, split {split!r}",
             field="baseline",
         )
-
-
-def save(evaluation: Evaluation, path: Path) -> None:
-    """Writes an evaluation as JSON: the fields of `Evaluation` and `MetricsRow`.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    text = json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False)
-    path.write_text(f"{text}\n", "utf-8")
-
-
-def load(path: Path) -> Evaluation:
-    """Reads a file that `save` wrote.
-
-    Raises:
-        InvalidInputError: The file cannot be read, or `save` did not write it.
-    """
-    try:
-        fields = json.loads(path.read_text("utf-8"))
-        rows = [MetricsRow(**row) for row in fields["rows"]]
-        for row in rows:
-            row.metrics.update({name: float(row.metrics[name]) for name in NAMES})
-        return Evaluation(**{**fields, "rows": rows})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InvalidInputError(
-            f"{str(path)!r} is not an evaluation ({type(error).__name__}: {error}); write one with "
-            "`lensemble eval --json`",
-            field="baseline",
-        ) from error
 
 
 def _cell(row: MetricsRow, before: MetricsRow | None, name: str) -> str:

@@ -9,9 +9,9 @@ from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 from lensemble_client import Client, Item
-from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.evaluate import evaluate
+from lensemble_evaluation.result_files import load_evaluation
 from lensemble_export.index_from_corpus import build_index
 from tests.conftest import EMBEDDING
 from tests.paths import CHECKPOINT, DATASET, ROOT
@@ -24,7 +24,7 @@ TOLERANCE = 0.01
 @pytest.fixture(scope="module")
 def published():
     return {
-        split: report.load(CHECKPOINT / f"evaluation-{split}.json")
+        split: load_evaluation(CHECKPOINT / f"evaluation-{split}.json")
         for split in ("held_out", "trained", "all")
     }
 
@@ -74,7 +74,7 @@ def test_search_finds_what_exact_ranking_finds(emoji_server, published, tmp_path
     arguments += ["--url", emoji_server.grpc_url, "--json", str(tmp_path / "all.json")]
     arguments += ["--baseline", str(CHECKPOINT / "evaluation-all.json")]
     assert main([*arguments, "--plots", str(tmp_path / "plots")]) == 0
-    evaluation = report.load(tmp_path / "all.json")
+    evaluation = load_evaluation(tmp_path / "all.json")
     for row in evaluation.rows:
         expected = published["all"].row(row.task, row.language)
         for name in ("recall@1", "recall@10", "ndcg@10"):

@@ -14,6 +14,7 @@ from lensemble_evaluation.compare import compare_embedders, sample_queries
 from lensemble_evaluation.comparison import Comparison, summarize_cost
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.plots import plot_comparison
+from lensemble_evaluation.result_files import save_result
 
 TEXTS = ("red", "green", "blue")
 
@@ -134,7 +135,7 @@ def test_the_table_has_all_embedders_side_by_side(folder):
 
 def test_json_and_plot_hold_all_embedders(folder, tmp_path):
     comparison = compare(folder, FakeTransport())
-    compare_report.save(comparison, tmp_path / "comparison.json")
+    save_result(comparison, tmp_path / "comparison.json")
     saved = json.loads((tmp_path / "comparison.json").read_text())
     assert [result["embedder"] for result in saved["embedders"]] == ["native", "hybrid", "clip"]
     assert saved["embedders"][0]["cost"]["latency_ms"].keys() == {"p50", "p95", "p99"}

@@ -11,6 +11,7 @@ from lensemble_evaluation import report
 from lensemble_evaluation.dataset import load_dataset
 from lensemble_evaluation.evaluate import evaluate
 from lensemble_evaluation.plots import plot_evaluation
+from lensemble_evaluation.result_files import load_evaluation, save_result
 
 VECTORS = {
     "north": (0, 1, 0),
@@ -172,8 +173,8 @@ def test_a_query_that_cannot_be_embedded_is_named(folder):
 
 
 def test_table_shows_what_changed_since_the_baseline(dataset, tmp_path):
-    report.save(run(dataset, dimensions=[2]), tmp_path / "before.json")
-    before = report.load(tmp_path / "before.json")
+    save_result(run(dataset, dimensions=[2]), tmp_path / "before.json")
+    before = load_evaluation(tmp_path / "before.json")
     lines = report.format_table(run(dataset, dimensions=[2, 3]), before).splitlines()
     assert "4 items searched through embed" in lines[0]
     (cut,) = [line for line in lines if line.split()[:3] == ["find", "es", "2"]]
@@ -190,7 +191,7 @@ def test_table_shows_what_changed_since_the_baseline(dataset, tmp_path):
 def test_a_file_that_is_no_evaluation_is_refused_as_baseline(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(InvalidInputError, match="not an evaluation"):
-        report.load(tmp_path / "x.json")
+        load_evaluation(tmp_path / "x.json")
 
 
 def test_plots_are_drawn_for_several_lengths_and_for_languages(dataset, tmp_path):
