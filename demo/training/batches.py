@@ -1,8 +1,9 @@
 """The items of one training step: pictures, and queries that each mean one of them.
 
-Queries are damaged views of the pictures, pictures with words (a change such as "the same, but
-red", or the picture's own name), and texts. A batch depends only on the seed and the step, so that
-training can be resumed.
+Queries are views of the pictures, views with words (a change such as "the same, but red", or the
+picture's own name), and texts. A view is a picture in a random size, which `augment` has damaged
+or, in a quarter of the cases, only put on white. The pictures of a batch are views, too. A batch
+depends only on the seed and the step, so that training can be resumed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from lensemble.preprocess.features import Features
 from lensemble.preprocess.patches import cut_patches
 from lensemble_contract import contract
 
-# Height and width in pixels -> weight of that size; most pictures are small because they are cheap.
-SIZES = {
+# Height and width in pixels -> weight of that size in the random choice. Most pictures are small,
+# because small ones are encoded faster.
+PICTURE_SIZES = {
     (64, 64): 80,
     (96, 96): 6,
     (128, 128): 3,
@@ -36,17 +38,18 @@ SIZES = {
     (96, 128): 2,
     (128, 96): 2,
 }
+# Weight of each of `LANGUAGES` in the random choice.
 LANGUAGE_WEIGHTS = (5, 5, 2, 2, 2, 2)
-# The first is the profile's own instruction; one step in five uses another.
+# The first is the profile's own instruction, which most batches have.
 INSTRUCTIONS = (
     "Represent the user's input.",
     "Retrieve the picture that fits the text.",
     SAME_THING,
     "Busca imágenes parecidas.",
 )
-
-
-_NO_PICTURE = (np.empty((0, contract.PATCH_VALUES), np.uint8), np.empty((0, 3), np.int32))
+# Share of the batches whose instruction is drawn from all of them, the first one included. So one
+# batch in five has another than the first.
+_DRAWN_INSTRUCTION_SHARE = 0.27
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +75,9 @@ class BatchSizes:
 
     Attributes:
         pictures: Pictures, and the same number of texts, one for each picture.
-        views: Damaged views of some of the pictures.
-        changes: Pictures with words that mean another picture ("the same, but ...").
-        named: Damaged views with the picture's own name.
+        views: Views of some of the pictures.
+        changes: Views with words that mean another picture ("the same, but ...").
+        named: Views with the picture's own name.
     """
 
     pictures: int = 128
@@ -111,11 +114,12 @@ class Batches:
         self._changes = captions.changes(self._pictures)
         stacked = np.stack([rendered[picture.id] for picture in self._pictures])
         self._pixels = {
-            side: premultiplied(stacked, side) for side in sorted({max(size) for size in SIZES})
+            side: premultiplied(stacked, side)
+            for side in sorted({max(size) for size in PICTURE_SIZES})
         }
         by_concept = defaultdict(list)
-        for n, picture in enumerate(self._pictures):
-            by_concept[picture.concept].append(n)
+        for position, picture in enumerate(self._pictures):
+            by_concept[picture.concept].append(position)
         self._by_concept = list(by_concept.values())
         self._keywords = keywords or {}
         self._sizes = sizes or BatchSizes()
@@ -130,61 +134,73 @@ class Batches:
         sizes = self._sizes
         changes = rng.sample(self._changes, min(sizes.changes, len(self._changes)))
         chosen = self._choose(changes, rng)
-        position = {n: at for at, n in enumerate(chosen)}
-        changes = [c for c in changes if c.source in position and c.target in position]
-        instruction = (
-            rng.choice(self._instructions) if rng.random() < 0.27 else self._instructions[0]
-        )
+        # Position of a picture -> its row among the pictures of the batch.
+        row_of = {position: row for row, position in enumerate(chosen)}
+        changes = [
+            change for change in changes if change.source in row_of and change.target in row_of
+        ]
+        instruction = self._instructions[0]
+        if rng.random() < _DRAWN_INSTRUCTION_SHARE:
+            instruction = rng.choice(self._instructions)
         views = rng.sample(chosen, min(sizes.views, len(chosen)))
         named = rng.sample(chosen, min(sizes.named, len(chosen)))
-        pictures = self._pictures_of(chosen, None, instruction, rng, generator)
-        fused: list[tuple[int, int, str]] = [
-            (c.source, c.target, self._change(c, rng)) for c in changes
-        ] + [(n, n, self._caption(self._pictures[n], rng)) for n in named]
-        picture_queries = self._pictures_of(
-            [*views, *(source for source, _, _ in fused)],
-            [*([""] * len(views)), *(words for _, _, words in fused)],
+        pictures = self._make_views(chosen, None, instruction, rng, generator)
+        # For each query with a picture: the picture shown, the picture meant, the words beside it.
+        shown_meant_words: list[tuple[int, int, str]] = [
+            *((position, position, "") for position in views),
+            *((change.source, change.target, self._in_words(change, rng)) for change in changes),
+            *((position, position, self._caption(position, rng)) for position in named),
+        ]
+        query_views = self._make_views(
+            [shown for shown, _, _ in shown_meant_words],
+            [words for _, _, words in shown_meant_words],
             instruction,
             rng,
             generator,
         )
+        picture_queries = [
+            (view, row_of[meant])
+            for view, (_, meant, _) in zip(query_views, shown_meant_words, strict=True)
+        ]
         text_queries = [
-            Features(
-                self._prompts.ids(self._caption(self._pictures[n], rng), 0, instruction, rng),
-                *_NO_PICTURE,
-            )
-            for n in chosen
+            (self._make_text(self._caption(position, rng), instruction, rng), row)
+            for row, position in enumerate(chosen)
         ]
+        # The loss does not depend on the order within each of the two groups.
         queries = [
-            *zip(
-                picture_queries,
-                [position[n] for n in views] + [position[t] for _, t, _ in fused],
-                strict=True,
-            ),
+            *sorted(picture_queries, key=_token_count),
+            *sorted(text_queries, key=_token_count),
         ]
-        queries.sort(key=lambda query: len(query[0].input_ids))
-        texts = sorted(enumerate(text_queries), key=lambda entry: len(entry[1].input_ids))
         return Batch(
-            items=[*pictures, *(item for item, _ in queries), *(item for _, item in texts)],
+            items=[*pictures, *(features for features, _ in queries)],
             pictures=len(pictures),
-            texts=len(texts),
-            targets=torch.tensor([*(at for _, at in queries), *(at for at, _ in texts)]),
+            texts=len(text_queries),
+            targets=torch.tensor([row for _, row in queries]),
         )
 
-    def views(self, chosen: Sequence[int], instruction: str, rng: random.Random) -> list[Features]:
-        """Returns views of pictures, most of them damaged, all of one size.
+    def views(
+        self, positions: Sequence[int], instruction: str, rng: random.Random
+    ) -> list[Features]:
+        """Makes a view of each picture, all of one random size.
 
         Args:
-            chosen: Positions of the pictures.
+            positions: Positions of pictures in the list of the rendered ones.
             instruction: System message.
-            rng: Source of size and damage.
+            rng: Source of the size and the damage.
         """
         generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        return self._pictures_of(chosen, None, instruction, rng, generator)
+        return self._make_views(positions, None, instruction, rng, generator)
 
     def _choose(self, changes: Sequence[captions.Change], rng: random.Random) -> list[int]:
-        """Chooses both pictures of each change, then one picture each of random concepts."""
-        chosen = dict.fromkeys(n for c in changes for n in (c.source, c.target))
+        """Chooses both pictures of each change, then one picture each of random concepts.
+
+        Returns:
+            Their positions in the list of the rendered pictures.
+        """
+        # The keys of a dictionary keep their order, and each position is there once.
+        chosen = dict.fromkeys(
+            position for change in changes for position in (change.source, change.target)
+        )
         concepts = rng.sample(self._by_concept, min(self._sizes.pictures, len(self._by_concept)))
         for concept in concepts:
             if len(chosen) >= self._sizes.pictures:
@@ -192,7 +208,9 @@ class Batches:
             chosen[rng.choice(concept)] = None
         return list(chosen)[: self._sizes.pictures]
 
-    def _caption(self, picture: Picture, rng: random.Random) -> str:
+    def _caption(self, position: int, rng: random.Random) -> str:
+        """Returns a picture's name or keywords, in a random language, as somebody might type it."""
+        picture = self._pictures[position]
         (language,) = rng.choices(LANGUAGES, LANGUAGE_WEIGHTS)
         name = picture.names[language]
         words = self._keywords.get(picture.id, {}).get(language, ())
@@ -203,34 +221,48 @@ class Batches:
         return captions.as_typed(name, language, rng)
 
     @staticmethod
-    def _change(change: captions.Change, rng: random.Random) -> str:
+    def _in_words(change: captions.Change, rng: random.Random) -> str:
+        """Returns a change as a phrase in a random language, such as "the same, but red"."""
         (language,) = rng.choices(LANGUAGES, LANGUAGE_WEIGHTS)
         text = rng.choice(captions.SAME_BUT[language]).format(change.words[language])
         return captions.as_typed(text, language, rng) if rng.random() < 0.2 else text
 
-    def _pictures_of(
+    def _make_text(self, text: str, instruction: str, rng: random.Random) -> Features:
+        """Returns the features of a text without a picture."""
+        return Features(
+            self._prompts.ids(text, 0, instruction, rng),
+            np.empty((0, contract.PATCH_VALUES), np.uint8),
+            np.empty((0, 3), np.int32),
+        )
+
+    def _make_views(
         self,
-        chosen: Sequence[int],
+        positions: Sequence[int],
         texts: Sequence[str] | None,
         instruction: str,
         rng: random.Random,
         generator: torch.Generator,
     ) -> list[Features]:
-        """Returns features of pictures of one random size, most of them damaged.
+        """Makes a view of each picture, all of one random size.
 
         Args:
-            chosen: Positions of the pictures.
+            positions: Positions of pictures in the list of the rendered ones.
             texts: Text beside each picture, empty for none; None if no picture has a text.
             instruction: System message.
             rng: Source of the size and of the cuts of texts.
             generator: Source of the damage.
         """
-        (size,) = rng.choices(list(SIZES), list(SIZES.values()))
-        damaged = augment(self._pixels[max(size)][torch.tensor(chosen)], size, generator)
-        features = []
+        (size,) = rng.choices(list(PICTURE_SIZES), list(PICTURE_SIZES.values()))
+        damaged = augment(self._pixels[max(size)][torch.tensor(positions)], size, generator)
+        views = []
         for n, pixels in enumerate(damaged):
-            rows, grid = cut_patches(pixels, self._profile.image)
+            patches, grid = cut_patches(pixels, self._profile.image)
             tokens = grid[1] * grid[2] // self._profile.image.merge_size**2
             ids = self._prompts.ids(texts[n] if texts else "", tokens, instruction, rng)
-            features.append(Features(ids, rows, np.array([grid], np.int32)))
-        return features
+            views.append(Features(ids, patches, np.array([grid], np.int32)))
+        return views
+
+
+def _token_count(query: tuple[Features, int]) -> int:
+    """Returns the number of tokens of a query, which is given with its target."""
+    return len(query[0].input_ids)

@@ -55,24 +55,24 @@ class ContrastiveLoss(nn.Module):
 
 def variant_loss(
     queries: torch.Tensor,
-    documents: torch.Tensor,
+    pictures: torch.Tensor,
     relevant: torch.Tensor,
     own: torch.Tensor,
     dimensions: Sequence[int],
     scale: float = 20.0,
 ) -> torch.Tensor:
-    """Returns a contrastive loss with several relevant documents per query.
+    """Returns a contrastive loss with several relevant pictures per query.
 
-    It is the mean over pairs of a query and a relevant document p of
-    log(1 + sum over irrelevant documents n of exp(s_n - s_p)). Relevant documents do not compete
+    It is the mean over pairs of a query and a relevant picture p of
+    log(1 + sum over irrelevant pictures n of exp(s_n - s_p)). Relevant pictures do not compete
     with each other, unlike in Khosla et al. 2020 (arXiv:2004.11362), where they are part of the
     sum.
 
     Args:
         queries: (Q, D) float32.
-        documents: (N, D) float32.
+        pictures: (N, D) float32.
         relevant: (Q, N) bool.
-        own: (Q,) int64, the document that each query was made from, which is ignored.
+        own: (Q,) int64, the picture that each query was made from, which is ignored.
         dimensions: Lengths at which vectors are cut.
         scale: Inverse of the temperature.
 
@@ -84,8 +84,8 @@ def variant_loss(
     losses = []
     for dimension in dimensions:
         cut_queries = normalize(queries[:, :dimension])
-        cut_documents = normalize(documents[:, :dimension])
-        scores = scale * cut_queries @ cut_documents.T
+        cut_pictures = normalize(pictures[:, :dimension])
+        scores = scale * cut_queries @ cut_pictures.T
         negatives = scores.masked_fill(~negative, -torch.inf).logsumexp(1, keepdim=True)
         pair_losses = functional.softplus(negatives - scores).where(positive, 0.0)
         losses.append((pair_losses.sum(1) / positive.sum(1)).mean())

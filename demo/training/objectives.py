@@ -52,7 +52,8 @@ class VariantObjective(nn.Module):
         encoder: Encoder that is trained.
         teacher: The encoder of the first phase, which is not changed.
         batches: Batches of items whose vectors must not change: none is under `SAME_THING`.
-        documents: (N, D) float32, the teacher's vectors of the pictures of `batches`, in order.
+        picture_vectors: (N, D) float32, the teacher's vectors of the pictures of `batches`, in
+            order.
         concepts: N concepts of those pictures.
         dimensions: Matryoshka lengths.
         queries: Number of queries per step.
@@ -65,7 +66,7 @@ class VariantObjective(nn.Module):
         encoder: TorchEngine,
         teacher: TorchEngine,
         batches: Batches,
-        documents: torch.Tensor,
+        picture_vectors: torch.Tensor,
         concepts: Sequence[str],
         dimensions: Sequence[int],
         *,
@@ -75,7 +76,7 @@ class VariantObjective(nn.Module):
     ) -> None:
         super().__init__()
         self._encoder, self._teacher, self._batches = encoder, teacher, batches
-        self._documents = documents.to(encoder.device)
+        self._picture_vectors = picture_vectors.to(encoder.device)
         self._dimensions = tuple(dimensions)
         self._queries, self._keep, self._seed = queries, keep, seed
         numbers = {concept: n for n, concept in enumerate(dict.fromkeys(concepts))}
@@ -84,10 +85,11 @@ class VariantObjective(nn.Module):
         self._candidates = [n for n, concept in enumerate(concepts) if sizes[concept] > 1]
         # Half of the queries are drawn by picture and half by concept: most concepts have 5
         # pictures, but some have 162.
-        self._weights = [0.5 / len(self._candidates) for _ in self._candidates]
         concept_count = len({concepts[n] for n in self._candidates})
-        for at, n in enumerate(self._candidates):
-            self._weights[at] += 0.5 / concept_count / sizes[concepts[n]]
+        self._weights = [
+            0.5 / len(self._candidates) + 0.5 / concept_count / sizes[concepts[n]]
+            for n in self._candidates
+        ]
 
     def forward(self, step: int) -> torch.Tensor:
         """Returns the loss of a step, with its graph."""
@@ -96,7 +98,7 @@ class VariantObjective(nn.Module):
         queries = encode_with_gradients(self._encoder, self._batches.views(chosen, SAME_THING, rng))
         own = torch.tensor(chosen, device=queries.device)
         relevant = self._concepts[own][:, None] == self._concepts
-        loss = variant_loss(queries, self._documents, relevant, own, self._dimensions)
+        loss = variant_loss(queries, self._picture_vectors, relevant, own, self._dimensions)
         items = self._batches(step).items
         with torch.no_grad():
             before = encode_with_gradients(self._teacher, items)

@@ -52,7 +52,7 @@ class PromptsWithRandomCuts:
             return ids
         end = int(np.flatnonzero(ids == self._end)[-1])
         cuts = [n for n in range(1, len(text)) if rng.random() < CUT_PROBABILITY]
-        words: list[int] = []
+        text_ids: list[int] = []
         for start, stop in itertools.pairwise([0, *cuts, len(text)]):
-            words += self._tokenizer.encode(text[start:stop], add_special_tokens=False).ids
-        return np.concatenate([ids[:end], np.array(words, np.int32), ids[end:]])
+            text_ids += self._tokenizer.encode(text[start:stop], add_special_tokens=False).ids
+        return np.concatenate([ids[:end], np.array(text_ids, np.int32), ids[end:]])

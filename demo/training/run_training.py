@@ -137,12 +137,14 @@ def _second_phase(
         instructions=[text for text in INSTRUCTIONS if text != SAME_THING],
         seed=plan.seed,
     )
-    documents = embed(teacher, Preprocessor(checkpoint), clean_pictures(trained_on, data.rendered))
+    picture_vectors = embed(
+        teacher, Preprocessor(checkpoint), clean_pictures(trained_on, data.rendered)
+    )
     objective = VariantObjective(
         encoder,
         teacher,
         batches,
-        torch.from_numpy(documents),
+        torch.from_numpy(picture_vectors),
         [picture.concept for picture in trained_on],
         plan.variants.dimensions,
         seed=plan.seed,

@@ -24,7 +24,7 @@ def test_batch_depends_only_on_seed_and_step(batches, make_batches):
     assert not equal(batches(7), other(7))
 
 
-def test_batch_is_pictures_then_queries_with_prompts_last(batches):
+def test_batch_is_pictures_then_queries_with_texts_last(batches):
     batch = batches(0)
     queries = batch.items[batch.pictures :]
     assert (batch.pictures, batch.texts) == (12, 12)

@@ -22,16 +22,15 @@ def test_contrastive_loss_is_the_mean_of_cross_entropies_in_both_directions():
     assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), abs=1e-5)
 
 
-def test_variant_loss_compares_each_variant_with_all_irrelevant_documents():
+def test_variant_loss_compares_each_variant_with_all_irrelevant_pictures():
     generator = torch.Generator().manual_seed(0)
-    queries, documents = (torch.randn(n, 8, generator=generator) for n in (2, 6))
+    queries, pictures = (torch.randn(n, 8, generator=generator) for n in (2, 6))
     relevant = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]], dtype=torch.bool)
     own = torch.tensor([1, 3])
     expected = []
     for length in (4, 8):
         scores = 20 * (
-            functional.normalize(queries[:, :length])
-            @ functional.normalize(documents[:, :length]).T
+            functional.normalize(queries[:, :length]) @ functional.normalize(pictures[:, :length]).T
         )
         for query, positives, negatives in ((0, (0, 2), (3, 4, 5)), (1, (4,), (0, 1, 2, 5))):
             pair_losses = [
@@ -41,7 +40,7 @@ def test_variant_loss_compares_each_variant_with_all_irrelevant_documents():
                 for p in positives
             ]
             expected.append(sum(pair_losses) / len(pair_losses))
-    loss = variant_loss(queries, documents, relevant, own, (4, 8))
+    loss = variant_loss(queries, pictures, relevant, own, (4, 8))
     assert loss.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
 
 

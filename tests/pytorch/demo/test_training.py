@@ -36,18 +36,18 @@ def test_second_phase_teaches_variants_and_keeps_other_vectors(encoder, load_enc
     own = torch.arange(len(shapes))
     with torch.no_grad():
         before = encode_with_gradients(encoder, usual)
-        documents = encode_with_gradients(
+        pictures = encode_with_gradients(
             encoder, batches.views(own.tolist(), INSTRUCTIONS[0], random.Random(0))
         )
         queries = batches.views(own.tolist(), SAME_THING, random.Random(1))
         loss_before = variant_loss(
-            encode_with_gradients(encoder, queries), documents, relevant, own, DIMENSIONS
+            encode_with_gradients(encoder, queries), pictures, relevant, own, DIMENSIONS
         )
     change = {}
     for keep in (2.0, 0.0):
         learner, teacher = load_encoder(), load_encoder()
         objective = VariantObjective(
-            learner, teacher, batches, documents, shapes, DIMENSIONS, queries=24, keep=keep
+            learner, teacher, batches, pictures, shapes, DIMENSIONS, queries=24, keep=keep
         )
         Trainer(learner, objective, TrainingRecipe(steps=10, learning_rate=2e-3)).run(
             progress=False
@@ -58,7 +58,7 @@ def test_second_phase_teaches_variants_and_keeps_other_vectors(encoder, load_enc
                 encode_with_gradients(learner, usual), before, DIMENSIONS
             ).item()
             vectors = encode_with_gradients(learner, queries)
-        assert variant_loss(vectors, documents, relevant, own, DIMENSIONS) < loss_before
+        assert variant_loss(vectors, pictures, relevant, own, DIMENSIONS) < loss_before
     assert change[2.0] < 0.5 * change[0.0]
 
 

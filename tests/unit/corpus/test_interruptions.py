@@ -33,9 +33,8 @@ def test_after_a_kill_at_any_flush_the_next_run_continues(corpus, tmp_path, monk
         if not is_killed(lambda: corpus.run(kind=kind), at=kills + 1):
             break
         kills += 1
-        if (
-            corpus.out / "manifest.json"
-        ).exists():  # the folder is complete then, with the old or the new content
+        # A folder with a manifest is complete, with the old or the new content.
+        if (corpus.out / "manifest.json").exists():
             manifest = EmbeddingsManifest.load(corpus.out)
             assert len([*read_rows(corpus.out, manifest)]) == manifest.count
         summary = corpus.run(kind=kind)
