@@ -23,11 +23,11 @@ from lensemble_export.onnx.reference import Reference
 
 
 def largest_change(encoder: TorchEngine, items: list[Features], leak: bool) -> float:
-    """Returns the largest change of a vector's component from an item alone to a shared pass.
+    """Encodes each item alone and all items in one pass; returns the largest change of a component.
 
     Args:
         encoder: Encoder to check.
-        items: Items that share a pass.
+        items: Items to encode.
         leak: Whether to remove the boundaries between pictures in the shared pass.
     """
     alone = [encoder.forward(pack([item], encoder.input_spec)) for item in items]

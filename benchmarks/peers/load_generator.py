@@ -150,7 +150,7 @@ async def run_callers(embed: Embed, items: Sequence[Item], callers: int, seconds
         round(float(np.percentile(latencies, 50)) * 1000, 2),
         round(float(np.percentile(latencies, 99)) * 1000, 2),
         round(cpu_used / len(latencies) * 1000, 3),
-        next(numbers),  # as many as were taken before
+        next(numbers),  # the numbers are counted from 0, so this is how many items were sent
     )
 
 

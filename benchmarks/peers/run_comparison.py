@@ -197,7 +197,7 @@ def measure(
 
 
 def main() -> None:
-    """Prints the tables, the peers that were skipped with the reasons, and one line of JSON."""
+    """Prints the tables, which peers were skipped and why, and one line of JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.peers", description=(__doc__ or "").splitlines()[0]
     )

@@ -67,7 +67,7 @@ def measure_items(checkpoint: Path, counts: tuple[int, ...], rounds: int) -> Fig
             for count in counts:
                 print(f"round {number + 1}: {count} items", file=sys.stderr)
                 seconds[count].append(seconds_of(partial(client.embed_many, items[:count])))
-    medians = {count: statistics.median(rounds_s) for count, rounds_s in seconds.items()}
+    medians = {count: statistics.median(values) for count, values in seconds.items()}
     large = [count for count in counts if count >= LINEAR_FROM]
     return {
         "seconds": {str(count): round(median, 4) for count, median in medians.items()},
