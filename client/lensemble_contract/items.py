@@ -204,13 +204,15 @@ def from_rows(rows: Mapping[str, np.ndarray[Any, Any] | None]) -> list[Item | Le
     if not arrays:
         return [InvalidInputError(_EMPTY_ITEM)]
     count = len(next(iter(arrays.values())))
-    return [_item({name: array[row] for name, array in arrays.items()}) for row in range(count)]
+    return [
+        _decode_item({name: array[row] for name, array in arrays.items()}) for row in range(count)
+    ]
 
 
-def _item(row: Mapping[str, np.ndarray[Any, Any]]) -> Item | LensembleError:
+def _decode_item(row: Mapping[str, np.ndarray[Any, Any]]) -> Item | LensembleError:
     try:
-        text = _text(row, contract.TEXT.name)
-        instruction = _text(row, contract.INSTRUCTION.name)
+        text = _decode_text(row, contract.TEXT.name)
+        instruction = _decode_text(row, contract.INSTRUCTION.name)
         images = tuple(bytes(image) for image in row.get(contract.IMAGE.name, ()) if len(image))
         if len(images) > contract.MAX_IMAGES_PER_ITEM:
             raise InvalidInputError(
@@ -224,7 +226,7 @@ def _item(row: Mapping[str, np.ndarray[Any, Any]]) -> Item | LensembleError:
     return Item(text, images, instruction)
 
 
-def _text(row: Mapping[str, np.ndarray[Any, Any]], name: str) -> str | None:
+def _decode_text(row: Mapping[str, np.ndarray[Any, Any]], name: str) -> str | None:
     if name not in row:
         return None
     encoded = bytes(row[name][0])

@@ -112,7 +112,7 @@ def _embed_and_write(
     run: EmbeddingRun, source: Source, out: Path, kind: FileKind, progress: bool
 ) -> EmbeddingSummary:
     places = array("q")  # of the vectors in the journal
-    content = hashlib.sha256(f"{kind} {source.id_field}".encode())
+    content_hash = hashlib.sha256(f"{kind} {source.id_field}".encode())
     rows_file, failures_file = out / WORK / _ROWS_FILE, out / f"{FAILED}.part"
     failed = 0
     with ExitStack() as stack:
@@ -122,7 +122,7 @@ def _embed_and_write(
             tqdm(desc="embed", total=source.total, unit="row", disable=not progress)
         )
         outcomes = stack.enter_context(closing(run.outcomes(source)))
-        for row, outcome in outcomes:
+        for row, outcome in outcomes:  # an outcome is the vector's place, or an error
             if isinstance(outcome, LensembleError):
                 line = json.dumps(_failure(row, outcome))
                 failures.write(f"{',' if failed else '['}\n{line}")
@@ -132,7 +132,7 @@ def _embed_and_write(
                 line = f'{row.json_text[:-1]}, "{VECTOR_NUMBER_FIELD}": {len(places)}}}'
                 rows.write(f"{line}\n")
                 places.append(outcome)
-            content.update(f"{outcome!r} {line}\n".encode())
+            content_hash.update(f"{outcome!r} {line}\n".encode())
             bar.update(1)
         failures.write("\n]\n" if failed else "[]\n")
     run.journal.commit()
@@ -140,7 +140,7 @@ def _embed_and_write(
     if settings is None or not places:  # there is nothing to write but the failures
         move_into_place(failures_file, out / FAILED)
         return EmbeddingSummary(0, failed, run.sent, 0, False)
-    content.update(json.dumps(asdict(settings)).encode())
+    content_hash.update(json.dumps(asdict(settings)).encode())
     manifest = EmbeddingsManifest(
         profile=settings.profile,
         dimension=settings.dimension,
@@ -150,7 +150,7 @@ def _embed_and_write(
         count=len(places),
         failed=failed,
         id_field=source.id_field,
-        content=content.hexdigest(),
+        content=content_hash.hexdigest(),
     )
     unchanged = _is_finished(out, manifest)
     if unchanged:
