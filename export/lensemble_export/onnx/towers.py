@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lensemble.encoder.attention_table import AttentionTable
-from lensemble.encoder.pytorch.fused_layers import Rotation
+from lensemble.encoder.pytorch.rotary import Rotation
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
 
@@ -143,7 +143,7 @@ class TextGraph(nn.Module):
         return nn.functional.normalize(pooled, p=2.0, dim=-1)
 
     def _rotation(self, position_ids: torch.Tensor, dtype: torch.dtype) -> Rotation:
-        """The same rotation as `fused_layers.Rotary` computes, but without writing in place."""
+        """The same rotation as `rotary.Rotary` computes, but without writing in place."""
         angles = position_ids[self.axes].t().float() * self.frequencies  # (L, head_dim / 2)
         cos, sin = angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
         return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)

@@ -23,7 +23,7 @@ from lensemble.encoder.pass_statistics import TowerTimer
 from lensemble.encoder.pooling import normalize, pool
 from lensemble.encoder.precision import precisions_to_try, vectors_agree
 from lensemble.encoder.pytorch.attention import use_packed_attention
-from lensemble.encoder.pytorch.fused_layers import fuse_layers
+from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_layers
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
@@ -73,9 +73,7 @@ class TorchEngine(Engine):
         )
         patch_embed = PatchEmbedding(model.visual.patch_embed.proj, self.profile.image)
         model.visual.patch_embed = patch_embed
-        # Transformers' function indexes with a boolean mask, which makes the CPU wait until the
-        # device has counted how many are set.
-        model.language_model._deepstack_process = _add_deepstack_features
+        model.language_model._deepstack_process = add_deepstack_features
         use_packed_attention(model)
         self.model = model.eval()
         self.thread_count = ThreadCount(torch.get_num_threads())
@@ -233,7 +231,7 @@ class TorchEngine(Engine):
             position_ids=batch.position_ids,
             attention_mask=None,
             use_cache=False,
-            visual_pos_masks=batch.visual_positions,  # no mask: see `_add_deepstack_features`
+            visual_pos_masks=batch.visual_positions,  # no mask: see `add_deepstack_features`
             deepstack_visual_embeds=deepstack,
             cu_seq_lens_q=batch.cu_seqlens,
             cu_seq_lens_k=batch.cu_seqlens,
@@ -262,10 +260,3 @@ class TorchEngine(Engine):
         lengths = [_TIMED_TEXT_TOKENS] * (rows // _TIMED_TEXT_TOKENS)
         # Not `self.pack`: a shared prefix would leave fewer tokens.
         self.forward(pack(synthetic_texts(lengths, self.input_spec), self.input_spec))
-
-
-def _add_deepstack_features(
-    hidden: torch.Tensor, positions: torch.Tensor, features: torch.Tensor
-) -> torch.Tensor:
-    """Adds features of pictures (V, H) to hidden states (1, L, H) at the positions (V,)."""
-    return hidden.index_add(1, positions, features[None].to(hidden.dtype))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch import attention, fused_layers
+from lensemble.encoder.pytorch import attention, text_layer, vision_layers
 from lensemble_client import Item
 from tests.pictures import encode, textured
 
@@ -94,7 +94,8 @@ def test_one_call_per_layer_in_both_towers(layers, pipeline, plain_encoder, monk
 
     packed_attention = attention.packed_attention
     encoder = pipeline.encoder if layers == "served" else plain_encoder
-    monkeypatch.setattr(fused_layers, "packed_attention", counting)
+    for layers_module in (text_layer, vision_layers):
+        monkeypatch.setattr(layers_module, "packed_attention", counting)
     monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, counting)
     items = [
         Item("words"),

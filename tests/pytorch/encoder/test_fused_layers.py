@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.pytorch.fused_layers import RMSNorm, TextLayer, fuse_layers
+from lensemble.encoder.pytorch.fused_layers import fuse_layers
+from lensemble.encoder.pytorch.text_layer import RMSNorm, TextLayer
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_mix
 

@@ -1,0 +1,1 @@
+"""Tests of the GPU kernels that need no GPU."""
