@@ -23,7 +23,8 @@ class Launch(Protocol):
         self,
         kernel: Any,
         grid: tuple[int, int],
-        arguments: tuple[torch.Tensor | float, ...],
+        tensors: tuple[torch.Tensor, ...],
+        numbers: tuple[float, ...],
         constants: tuple[int, ...],
         warps: int,
     ) -> None:
@@ -32,8 +33,9 @@ class Launch(Protocol):
         Args:
             kernel: a function of `triton_kernels`.
             grid: numbers of programs.
-            arguments: the kernel's arguments before its constants.
-            constants: the kernel's constants, in its order.
+            tensors: the kernel's first arguments.
+            numbers: the arguments after them.
+            constants: the kernel's constants, in its order. They determine `warps`.
             warps: number of warps of a program.
         """
 
@@ -52,10 +54,10 @@ def gpu_operations(launch: Launch) -> LayerOperations:
     ) -> torch.Tensor:
         _check_contiguous(residual, product)
         out, size = torch.empty_like(product), product.shape[1]
-        arguments = (residual, product, weight, out, eps)
+        tensors = (residual, product, weight, out)
         block = _power_of_two(size)
         kernel = triton_kernels.add_rms_norm_kernel
-        launch(kernel, (len(out), 1), arguments, (size, block), _warps(block))
+        launch(kernel, (len(out), 1), tensors, (eps,), (size, block), _warps(block))
         return out
 
     def add_layer_norm(
@@ -67,10 +69,10 @@ def gpu_operations(launch: Launch) -> LayerOperations:
     ) -> torch.Tensor:
         _check_contiguous(residual, product)
         out, size = torch.empty_like(product), product.shape[1]
-        arguments = (residual, product, weight, bias, out, eps)
+        tensors = (residual, product, weight, bias, out)
         block = _power_of_two(size)
         kernel = triton_kernels.add_layer_norm_kernel
-        launch(kernel, (len(out), 1), arguments, (size, block), _warps(block))
+        launch(kernel, (len(out), 1), tensors, (eps,), (size, block), _warps(block))
         return out
 
     def qk_norm_rotary(
@@ -88,7 +90,8 @@ def gpu_operations(launch: Launch) -> LayerOperations:
         launch(
             triton_kernels.qk_norm_rotary_kernel,
             (rows, 1),
-            (heads, query_weight, key_weight, *tables, eps),
+            (heads, query_weight, key_weight, *tables),
+            (eps,),
             (query_heads, key_heads, size, *blocks),
             _warps(blocks[0] * blocks[2]),
         )
@@ -102,6 +105,7 @@ def gpu_operations(launch: Launch) -> LayerOperations:
             triton_kernels.vision_rotary_kernel,
             (rows, 1),
             (heads, *tables),
+            (),
             (count, size, *blocks),
             _warps(blocks[0] * blocks[1]),
         )
@@ -112,7 +116,7 @@ def gpu_operations(launch: Launch) -> LayerOperations:
         out = gate_up.new_empty(rows, size)
         block = min(_power_of_two(size), _SWIGLU_BLOCK)
         grid = (rows, -(-size // block))
-        launch(triton_kernels.swiglu_kernel, grid, (gate_up, out), (size, block), _warps(block))
+        launch(triton_kernels.swiglu_kernel, grid, (gate_up, out), (), (size, block), _warps(block))
         return out
 
     return LayerOperations(

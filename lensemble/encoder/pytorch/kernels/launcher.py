@@ -14,7 +14,7 @@ class Launcher:
     """Starts kernels on a GPU; Triton compiles each one when it is started the first time.
 
     `kernel[grid](...)` examines every argument at every start, to find the build that fits. Here
-    dtype and constants select the build, so later starts hand the arguments to it directly.
+    dtypes and constants select the build, so later starts hand the arguments to it directly.
     """
 
     def __init__(self) -> None:
@@ -24,35 +24,34 @@ class Launcher:
         self,
         kernel: Any,
         grid: tuple[int, int],
-        arguments: tuple[torch.Tensor | float, ...],
+        tensors: tuple[torch.Tensor, ...],
+        numbers: tuple[float, ...],
         constants: tuple[int, ...],
         warps: int,
     ) -> None:
-        """See `gpu_operations.Launch`. The first argument is a tensor that is not empty.
+        """See `gpu_operations.Launch`.
 
         Raises:
             Exception: Triton cannot compile or start the kernel. It has many types of errors.
         """
         if not grid[0]:
             return
-        first = arguments[0]
-        assert isinstance(first, torch.Tensor)
-        if first.is_cuda and first.device.index != torch.cuda.current_device():
-            with torch.cuda.device(first.device):  # Triton starts kernels on the current device
-                self(kernel, grid, arguments, constants, warps)
+        device = tensors[0].get_device()
+        if device >= 0 and device != torch.cuda.current_device():
+            with torch.cuda.device(device):  # Triton starts kernels on the current device
+                self(kernel, grid, tensors, numbers, constants, warps)
             return
-        dtypes = tuple(each.dtype for each in arguments if isinstance(each, torch.Tensor))
-        key = (kernel, first.device, dtypes, constants, warps)
-        build = self._builds.get(key) if _aligned(arguments) else None
+        pointers, dtypes = 0, []
+        for tensor in tensors:
+            pointers |= tensor.data_ptr()
+            dtypes.append(tensor.dtype)
+        # The kernels are functions of a module, so their ids stay theirs.
+        key = (id(kernel), device, *dtypes, *constants)
+        aligned = pointers % _ALIGNMENT == 0
+        build = self._builds.get(key) if aligned else None
         if build is not None:
-            build[(*grid, 1)](*arguments, *constants)
+            build[(*grid, 1)](*tensors, *numbers, *constants)
             return
-        build = kernel[grid](*arguments, *constants, num_warps=warps)
-        if _aligned(arguments):
+        build = kernel[grid](*tensors, *numbers, *constants, num_warps=warps)
+        if aligned:
             self._builds[key] = build
-
-
-def _aligned(arguments: tuple[torch.Tensor | float, ...]) -> bool:
-    return all(
-        each.data_ptr() % _ALIGNMENT == 0 for each in arguments if isinstance(each, torch.Tensor)
-    )

@@ -19,13 +19,13 @@ def interpreted_operations() -> LayerOperations:
     return replace(gpu_operations(interpret), linear_gelu=_linear_gelu)
 
 
-def interpret(kernel, grid, arguments, constants, warps):
+def interpret(kernel, grid, tensors, numbers, constants, warps):
     """Starts a kernel as `Launcher` does. The interpreter truncates when it converts to bf16."""
     _COUNTS[kernel.fn.__name__] = _COUNTS.get(kernel.fn.__name__, 0) + 1
     # `tl.sum` is a function in Triton's language, which the interpreter of one kernel cannot call.
     # NumPy warns where a GPU's exponential becomes infinite without a word.
     with patch.object(tl, "sum", _sum), np.errstate(over="ignore"):
-        InterpretedFunction(kernel.fn)[grid](*arguments, *constants)
+        InterpretedFunction(kernel.fn)[grid](*tensors, *numbers, *constants)
 
 
 def taken_counts() -> dict[str, int]:

@@ -43,18 +43,16 @@ def launches(model: str) -> list[tuple]:
     return calls
 
 
-def build(kernel, arguments, constants, warps, capability):
+def build(kernel, tensors, numbers, constants, warps, capability):
     """Compiles as `Launcher`'s first call does on a GPU of this compute capability."""
-    names, given = kernel.arg_names, len(arguments)
-    pointers = [n for n, each in enumerate(arguments) if isinstance(each, torch.Tensor)]
-    signature = {name: "fp32" for name in names[:given]}
-    signature |= {names[n]: TYPES[arguments[n].dtype] for n in pointers}
-    signature |= dict.fromkeys(names[given:], "constexpr")
+    types = [TYPES[tensor.dtype] for tensor in tensors] + ["fp32"] * len(numbers)
+    given = len(types)
+    types += ["constexpr"] * len(constants)
     source = ASTSource(
         fn=kernel,
-        signature=signature,
+        signature=dict(zip(kernel.arg_names, types, strict=True)),
         constexprs={(given + n,): value for n, value in enumerate(constants)},
-        attrs={(n,): [["tt.divisibility", 16]] for n in pointers},
+        attrs={(n,): [["tt.divisibility", 16]] for n in range(len(tensors))},
     )
     target = GPUTarget("cuda", capability, 32)
     return triton.compile(source, target=target, options={"num_warps": warps})
