@@ -27,8 +27,9 @@ class PackedBatch:
 
     Attributes:
         input_ids: (1, L) int64.
-        position_ids: (4, 1, L) int64. Row 0 restarts at 0 for every item; Transformers uses it to
-            recognize packed items. Rows 1 to 3 are the M-RoPE positions.
+        position_ids: (3, 1, L) int64, the M-RoPE positions: time, height, width. Transformers also
+            takes a fourth row, in which it looks for the first token of each item. The boundaries
+            say that already, and its search makes the CPU wait for the device.
         cu_seqlens: (S + 1,) int32, the first token of each item, and L. Tokens before the first
             item are the shared prefix of all items (`share_prefix`); `pack` makes none.
         max_seqlen: number of tokens of the longest item.
@@ -100,9 +101,7 @@ def pack(items: Sequence[Features], spec: InputSpec) -> PackedBatch:
     )
     return PackedBatch(
         input_ids=torch.from_numpy(ids)[None],
-        position_ids=torch.from_numpy(
-            np.concatenate([np.vstack([np.arange(len(p[0])), p]) for p in positions], axis=1)
-        )[:, None],
+        position_ids=torch.from_numpy(np.concatenate(positions, axis=1))[:, None],
         cu_seqlens=_boundaries(lengths),
         max_seqlen=max(lengths),
         visual_positions=torch.from_numpy(np.flatnonzero(ids == spec.image_token_id)),

@@ -79,7 +79,7 @@ def text_inputs(
     rows, weights = pooling_rows(boundaries, profile.pooling)
     return {
         "input_ids": packed.input_ids[0].numpy(),
-        "position_ids": packed.position_ids[1:, 0].numpy(),
+        "position_ids": packed.position_ids[:, 0].numpy(),
         "visual": visual,
         "deepstack": deepstack,
         "visual_index": visual_index,

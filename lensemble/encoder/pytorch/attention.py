@@ -9,7 +9,6 @@ this module, and tests count the calls and check that deliberate leaks are detec
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -18,11 +17,10 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lensemble.encoder.attention_table import AttentionTable
+from lensemble.encoder.pytorch import varlen_kernels
 from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
 
 NAME = "packed_flash"
-
-_VARLEN_DTYPES = (torch.bfloat16, torch.float16)
 
 
 def use_packed_attention(model: nn.Module) -> None:
@@ -83,39 +81,12 @@ def packed_attention(
     if cu_seq_lens_q is None or max_length_q is None:
         raise ValueError("packed attention needs the boundaries of the items (cu_seq_lens_q)")
     causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
-    if query.is_cuda and query.dtype in _VARLEN_DTYPES:
-        return _varlen_attention(
-            query, key, value, cu_seq_lens_q, max_length_q, scaling, causal
-        ), None
+    if query.is_cuda and query.dtype in varlen_kernels.DTYPES:
+        # (1, heads, L, head_dim) -> (L, heads, head_dim)
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        attended = varlen_kernels.attend(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)
+        return attended[None], None
     return attend_per_segment(query, key, value, cu_seq_lens_q, scaling, causal), None
-
-
-def _varlen_attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    boundaries: torch.Tensor,
-    max_length: int,
-    scaling: float | None,
-    causal: bool,
-) -> torch.Tensor:
-    """Calls PyTorch's variable-length CUDA kernel once for all segments."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    shares_keys = query.shape[1] != key.shape[1]
-    options: dict[str, Any] = {"scale": scaling, "window_size": (-1, 0) if causal else (-1, -1)}
-    if shares_keys and "enable_gqa" in inspect.signature(varlen_attn).parameters:
-        options["enable_gqa"] = True
-    elif shares_keys:  # PyTorch 2.11 and 2.12
-        key, value = (
-            tensor.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-            for tensor in (key, value)
-        )
-    # (1, heads, L, head_dim) -> (L, heads, head_dim)
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    out: Any = varlen_attn(q, k, v, boundaries, boundaries, max_length, max_length, **options)
-    attended: torch.Tensor = out[None]
-    return attended
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -29,8 +29,11 @@ class PatchEmbedding(nn.Module):
         self.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
         self.bias = conv.bias
         pixels = weight.shape[1] // 3  # a row holds all red values, then green, then blue
-        mean = torch.tensor(image.mean).repeat_interleave(pixels)
-        std = torch.tensor(image.std).repeat_interleave(pixels)
+        # On the weight's device: the model may have been moved before this layer is made.
+        mean, std = (
+            torch.tensor(channels, device=weight.device).repeat_interleave(pixels)
+            for channels in (image.mean, image.std)
+        )
         # (x / 255 - mean) / std = x * scale - shift
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", mean / std, persistent=False)

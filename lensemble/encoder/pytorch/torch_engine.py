@@ -27,6 +27,7 @@ from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
+from lensemble.encoder.pytorch.varlen_kernels import AttentionShape, choose_kernels
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
@@ -156,6 +157,8 @@ class TorchEngine(Engine):
         )
         if reordered:
             reorder_weights(engine.model)
+        if device.type == "cuda":
+            choose_kernels(engine.attention_shapes(), device, dtype)
         return engine
 
     @property
@@ -174,6 +177,21 @@ class TorchEngine(Engine):
     def precision(self) -> str:
         """See `Engine.precision`."""
         return str(self.dtype).removeprefix("torch.")
+
+    def attention_shapes(self) -> tuple[AttentionShape, AttentionShape]:
+        """Shapes of the attention in the vision tower and in the text tower."""
+        vision, text = self.model.config.vision_config, self.model.config.text_config
+        return (
+            AttentionShape(
+                vision.num_heads,
+                vision.num_heads,
+                vision.hidden_size // vision.num_heads,
+                causal=False,
+            ),
+            AttentionShape(
+                text.num_attention_heads, text.num_key_value_heads, text.head_dim, causal=True
+            ),
+        )
 
     def run_pass(self, items: Sequence[Features]) -> PassResult:
         """See `Engine.run_pass`."""

@@ -46,31 +46,6 @@ def test_segments_see_only_themselves(causal, key_heads):
     torch.testing.assert_close(out, dense(query, key, value, causal), atol=1e-6, rtol=1e-5)
 
 
-def kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa=False):
-    """Computes what PyTorch's variable-length kernel does, in its layout (T, heads, head_dim)."""
-    assert (max_q, max_k) == (4, 4)
-    assert enable_gqa == (q.shape[1] != k.shape[1])
-    rows = [tensor.transpose(0, 1)[None] for tensor in (q, k, v)]
-    return dense(*rows, causal={(-1, 0): True, (-1, -1): False}[window_size])[0]
-
-
-def kernel_of_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size):
-    """An older kernel without `enable_gqa`: keys and values must have all heads."""
-    assert q.shape[1] == k.shape[1]
-    return kernel_of_2_13(q, k, v, cu_q, cu_k, max_q, max_k, scale=scale, window_size=window_size)
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("key_heads", [4, 2])
-@pytest.mark.parametrize("kernel", [kernel_of_2_11, kernel_of_2_13])
-def test_variable_length_kernel_gets_its_arguments(monkeypatch, causal, key_heads, kernel):
-    """Tests the code for GPUs with a fake of the kernel, which needs a GPU."""
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
-    query, key, value = tensors(4, key_heads)
-    out = attention._varlen_attention(query, key, value, BOUNDARIES, 4, 0.3, causal)
-    torch.testing.assert_close(out, dense(query, key, value, causal), atol=1e-6, rtol=1e-5)
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
