@@ -15,19 +15,19 @@ import torch
 
 from lensemble.encoder.freed_memory import return_freed_memory
 from lensemble.encoder.input_spec import InputSpec, check_features
-from lensemble.encoder.micro_batches import encode_with_halving, split_by_budgets
+from lensemble.encoder.micro_batches import encode_with_halving, is_out_of_memory, split_by_budgets
 from lensemble.encoder.packing import PackedBatch, pack
 from lensemble.encoder.pass_statistics import PassStatistics
 from lensemble.encoder.pooling import cut_vector
 from lensemble.encoder.shared_prefix import common_prefix_length, share_prefix
-from lensemble.encoder.synthetic_items import synthetic_mix, synthetic_texts
+from lensemble.encoder.synthetic_items import synthetic_mix, synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
 from lensemble.scheduling.deadline import is_over, too_late
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
 from lensemble_contract import contract
-from lensemble_contract.errors import LensembleError, OverloadedError
+from lensemble_contract.errors import InternalError, LensembleError, OverloadedError
 
 # Device type -> tokens and patches of a micro-batch. On CPUs larger micro-batches do not fit into
 # the cache; docs/decisions.md has the measurements.
@@ -207,23 +207,53 @@ class Engine(ABC):
         )
 
     def warm_up(self) -> None:
-        """Encodes texts and a picture, alone and together, because the first time is slower."""
-        items = synthetic_mix(self.input_spec)
-        self.encode(items[:1])
-        self.encode(items)
-
-    def self_test(self) -> None:
-        """Encodes a text of a few tokens.
+        """Encodes a text alone, then two texts and a picture together: the first time is slower.
 
         Raises:
-            LensembleError: Encoding failed.
+            OverloadedError: A text or a picture does not fit into memory.
+            InternalError: A text or a picture cannot be encoded; the message has the cause.
         """
-        self.vectors(synthetic_texts([_SELF_TEST_TOKENS], self.input_spec))
+        items = synthetic_mix(self.input_spec)
+        self._try_pass(items[:1], "a text")
+        self._try_pass(items, "texts and a picture")
+
+    def self_test(self) -> None:
+        """Encodes a text of a few tokens and a picture of a few patches.
+
+        Raises:
+            OverloadedError: They do not fit into memory.
+            InternalError: The pass failed; the message has the cause.
+        """
+        text = synthetic_texts([_SELF_TEST_TOKENS], self.input_spec)
+        picture = synthetic_picture(self.input_spec.merge_size, self.input_spec)
+        self._try_pass([*text, picture], "a text and a picture")
 
     def trim_memory(self) -> None:
         """Gives freed memory back to the operating system. Call it only while no pass runs."""
         if self.device.type == "cpu":
             return_freed_memory()
+
+    def _try_pass(self, items: Sequence[Features], description: str) -> None:
+        """Runs a pass without halving.
+
+        Raises:
+            OverloadedError: The items do not fit into memory.
+            InternalError: The pass failed, or a vector is not finite.
+        """
+        try:
+            vectors = self.run_pass(items).vectors
+        except Exception as error:
+            kind = OverloadedError if is_out_of_memory(error) else InternalError
+            # Errors of CUDA have many lines; the log has all of them.
+            cause = str(error).partition("\n")[0]
+            raise kind(
+                f"the encoder on {self.device} cannot encode {description}: "
+                f"{type(error).__name__}: {cause}"
+            ) from error
+        if not np.isfinite(vectors).all():
+            raise InternalError(
+                f"the encoder on {self.device} gave a vector that is not finite for {description}"
+            )
 
     def _run_counted_pass(self, items: Sequence[Features]) -> Vector:
         result = self.run_pass(items)

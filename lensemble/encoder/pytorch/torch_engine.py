@@ -224,7 +224,14 @@ class TorchEngine(Engine):
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        batch = packed.to(self.device)
+        return self.forward_on_device(packed.to(self.device))
+
+    def forward_on_device(self, batch: PackedBatch) -> torch.Tensor:
+        """Does the same as `forward_with_gradients` with a batch on the model's device.
+
+        On a GPU this only launches the work: no operation waits for a result. Tests run it on fake
+        CUDA tensors.
+        """
         self._timer.mark()
         hidden: torch.Tensor = self.model.language_model.embed_tokens(batch.input_ids)
         deepstack: list[torch.Tensor] | None = None
@@ -263,7 +270,8 @@ class TorchEngine(Engine):
         """See `Engine.warm_up`.
 
         On GPUs it also encodes a full micro-batch of texts and one of pictures, so that their
-        memory is allocated before the first request. If a budget does not fit, the log says so.
+        memory is allocated before the first request. If a budget does not fit, the log says so, and
+        such micro-batches are halved.
         """
         super().warm_up()
         if self.device.type == "cuda":

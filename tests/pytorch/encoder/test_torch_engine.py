@@ -1,14 +1,17 @@
 """The engine on PyTorch, with a small model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from transformers import masking_utils
 
 from lensemble.encoder.packing import pack
 from lensemble.encoder.pytorch.thread_count import ThreadCount
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_texts
-from lensemble_client import Item
+from lensemble_client import InternalError, Item
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import mixed_batch
 from tests.unit.encoder.items import text
@@ -80,3 +83,51 @@ def test_passes_use_the_measured_number_of_threads(pipeline, monkeypatch):
         engine.vectors(items)
     assert threads_in_pass == [3, 1]
     assert torch.get_num_threads() == before
+
+
+def test_row_of_positions_for_transformers_is_not_needed(pipeline, monkeypatch):
+    """Transformers searches a fourth row for the first token of each item, and GPUs wait for it."""
+    engine = pipeline.encoder
+    packed = pack([pipeline.preprocess(item) for item in mixed_batch()], engine.input_spec)
+    searches, search = [], masking_utils.find_packed_sequence_indices
+    monkeypatch.setattr(
+        masking_utils,
+        "find_packed_sequence_indices",
+        lambda positions: searches.append(positions) or search(positions),
+    )
+    expected = engine.forward(packed)
+    assert searches == []
+    restarting = torch.cat([torch.arange(length) for length in packed.cu_seqlens.diff()])
+    four_rows = torch.cat([restarting[None, None], packed.position_ids])
+    assert engine.forward(replace(packed, position_ids=four_rows)).equal(expected)
+    assert len(searches) == 1
+
+
+class BrokenEngine(TorchEngine):
+    """Fails on pictures, or on all items, or gives vectors that are not finite."""
+
+    def __init__(self, engine, fault):
+        self.__dict__.update(engine.__dict__)
+        self.fault = fault
+
+    def run_pass(self, items):
+        pictures = any(len(item.patches) for item in items)
+        if self.fault == "all items" or (self.fault == "pictures" and pictures):
+            raise RuntimeError("Expected all tensors to be on the same device")
+        result = super().run_pass(items)
+        if self.fault == "not finite":
+            result.vectors[-1] = np.nan
+        return result
+
+
+@pytest.mark.parametrize("fault", ["pictures", "all items", "not finite"])
+def test_faults_end_the_warm_up_and_fail_the_self_test(pipeline, fault):
+    pipeline.encoder.warm_up()
+    pipeline.encoder.self_test()
+    broken = BrokenEngine(pipeline.encoder, fault)
+    with pytest.raises(InternalError) as caught:
+        broken.warm_up()
+    if fault != "not finite":
+        assert "Expected all tensors to be on the same device" in str(caught.value)
+    with pytest.raises(InternalError):
+        broken.self_test()
