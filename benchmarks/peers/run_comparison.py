@@ -4,8 +4,8 @@ python -m benchmarks.peers [--quick] [--workload demo|small|both] [--callers 16]
 
 First, the vectors of all servers are compared with ours. Then, in each round, every server has two
 turns, one with all callers and one with a single caller, while the other servers are idle. All
-servers get the same items in the same order. No item is repeated before all were sent; if that
-happens, it is reported. README.md explains the table.
+servers get the same items in the same order. A server gets an item again only after
+it has got all of them; this is reported. README.md explains the table.
 """
 
 from __future__ import annotations
@@ -214,7 +214,8 @@ def main() -> None:
     results: dict[str, Any] = {}
     if (busy := psutil.cpu_percent(_CPU_SAMPLE_S)) > _BUSY_PERCENT:
         print(
-            f"{busy:.0f} % of the CPUs are busy with something else: wait, or ratios are unreliable"
+            f"{busy:.0f} % of the CPUs are busy with something else, so the ratios will be "
+            "unreliable; better stop this run and wait"
         )
     spawn = multiprocessing.get_context("spawn")
     with stop_on_signals(), ProcessPoolExecutor(1, mp_context=spawn) as process:

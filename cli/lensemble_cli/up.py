@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two checks of the server and the gateway.
+# Seconds between two looks at the gateway and at the supervisor.
 _POLL_S = 0.2
 # Number of times that a gateway that ends by itself is started again before the command gives up.
 _MAX_GATEWAY_RESTARTS = 10
@@ -32,7 +32,8 @@ def add_command(commands: Commands) -> None:
     up = commands.add_parser(
         "up",
         help="start a server on this machine and keep it running",
-        description="Options that are not given come from the LENSEMBLE_* variables.",
+        description="Settings of the models and of the gateway that are not given come from the "
+        "LENSEMBLE_* variables (docs/settings.md).",
     )
     up.add_argument("--checkpoint", type=Path, help="serving checkpoint")
     up.add_argument("--index", type=Path, help="index to search")
@@ -66,7 +67,10 @@ def add_command(commands: Commands) -> None:
     up.add_argument(
         "--chat-url", help="OpenAI-compatible server that describes pictures for `hybrid`"
     )
-    up.add_argument("--chat-model", help="model on that server; its key is LENSEMBLE_CHAT_KEY")
+    up.add_argument(
+        "--chat-model",
+        help="model on the chat server; LENSEMBLE_CHAT_KEY has the key for that server",
+    )
     up.add_argument(
         "--drain",
         type=float,
@@ -79,8 +83,8 @@ def add_command(commands: Commands) -> None:
         "--log",
         choices=("file", "json"),
         default="file",
-        help="json: one object per line on standard output; file: Triton's log file, whose path is "
-        "printed",
+        help="json: one object per line, Triton's log on standard output and this command's "
+        "messages on standard error; file: Triton's log file, whose path is printed",
     )
     up.add_argument(
         "--tritonserver", type=Path, help="program to start (default: from PATH or nvidia-pytriton)"
@@ -137,7 +141,9 @@ def _up(args: argparse.Namespace) -> int:
                 args.log, [server.grpc_url, server.http_url, server.metrics_url], health, gateway
             )
             if args.log == "file":
-                print(f"log: {server.log_file}\nCtrl-C stops it.", file=sys.stderr, flush=True)
+                print(
+                    f"log: {server.log_file}\nCtrl-C stops the server.", file=sys.stderr, flush=True
+                )
             try:
                 return _watch(supervisor, gateway)
             except KeyboardInterrupt:

@@ -5,15 +5,17 @@ This is the only Python module that spells the name of a tensor.
 `tests/contract` compares the two.
 
 Shapes are those of one row. On the wire every tensor has a leading batch dimension B. All rows of
-a request must have the same shape, so shorter rows are padded: `input_ids` with `PAD_ID`, `patches`
-and `image_grid_thw` with rows of zeros. The ids and the grid show which entries are padding.
+a request must have the same shape, so shorter ones are filled up: `input_ids` with `PAD_ID`,
+`patches` and `image_grid_thw` with zeros along the first axis of their shape. The ids and the grid
+show which entries are padding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-# Written into every config.pbtxt; a model refuses to load with another version.
+# Written into the config.pbtxt of every model that runs as a process; such a model refuses to load
+# with another version.
 CONTRACT_VERSION = 4
 
 # Rows of one request, and rows that Triton hands to one `execute` call.
@@ -68,7 +70,8 @@ class Model:
         name: Name in the model repository.
         inputs: Input tensors.
         outputs: Output tensors.
-        parameters: Request parameters that the model reads.
+        parameters: Request parameters of the model's own work. `TIMEOUT_MS` and `PING`, which all
+            kinds of models read, are not listed.
         steps: Names of the models that an ensemble runs, in order; empty for other models.
         time_output: The output with the model's working time; None if there is none. An ensemble
             has None here, and the times of its steps among its outputs.
@@ -137,7 +140,8 @@ STAGE_TIMES = (PREPROCESS_MS, ENCODE_MS, SEARCH_MS, STORE_MS)
 
 # Names of request parameters. Each comment begins with the type of the value.
 
-# int: Matryoshka length of the vector; the profile's full length if absent.
+# int: Matryoshka length of the vector. If absent: the profile's full length, which `faiss` and
+# `store` cut to the length of the index.
 DIMENSIONS = "dimensions"
 # int: largest number of hits; `DEFAULT_TOP_K` if absent.
 TOP_K = "top_k"
@@ -155,8 +159,8 @@ LIKE = "like"
 PROFILE = "profile"
 # Text, for `store`: one of `OPERATIONS`; upsert if absent.
 OPERATION = "operation"
-# Text: hash of the content of the item in an upsert of a single item. If the store already has the
-# item with the same digest and document, nothing is written.
+# Text: digest of the item to upsert (`Record.digest`). Only a request with one row may have it. If
+# the store already has the item with the same digest and document, nothing is written.
 DIGEST = "digest"
 # Number, or text with a number: milliseconds for which the caller waits for the answer, from the
 # moment at which the first model begins with the request. Without it, the request has no deadline.
@@ -215,8 +219,9 @@ EMBED = Model(
     (DIMENSIONS,),
     ("preprocess", "qwen3_vl"),
 )
-# The query's embedding is not an output. Triton cannot leave out an output that a later step needs,
-# so a request for `ids` alone would fail.
+# `embedding` is not an output of `search`. If it were, every request that does not ask for it would
+# fail: Triton leaves out an output that nobody asked for, even if a later step needs it
+# (docs/decisions.md).
 SEARCH = Model(
     "search",
     ITEM,

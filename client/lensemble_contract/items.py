@@ -1,6 +1,7 @@
 """Items, and their conversion to tensors and back.
 
-The client writes tensors with `to_rows`, and the model `preprocess` reads them with `from_rows`.
+The client writes tensors with `to_rows`; the first model of each embedder (`preprocess`,
+`clip_preprocess`, `hybrid_preprocess`) reads them with `from_rows`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The journal of embedded items, with which interrupted work continues where it stopped.
 
 It is an SQLite database with the vector of each embedded item and the error of each item that the
-server refused. The digest of an item is the key. After a number of rows or seconds, the transaction
-is committed, which flushes it to the disk. A process that is killed loses only the rows after the
-last commit. Each vector has a checksum. A damaged vector counts as missing, so its item is embedded
-again.
+server refused. The key is a hash of what the item's vector depends on (`row_content.digest_of`; not
+`Record.digest`). After a number of rows or seconds, the transaction is committed, which flushes it
+to the disk. A process that is killed loses only the rows after the last commit. Each vector has a
+checksum. A damaged vector counts as missing, so its item is embedded again.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Journal:
         """Looks an item up.
 
         Args:
-            digest: Digest of the item, 16 bytes.
+            digest: `row_content.digest_of` the item, 16 bytes.
 
         Returns:
             The place of its vector (its row in the database), the error with which the server
@@ -139,7 +139,7 @@ class Journal:
         """Adds the vector of an item, or replaces it.
 
         Args:
-            digest: Digest of the item, 16 bytes.
+            digest: `row_content.digest_of` the item, 16 bytes.
             vector: (D,) float32.
 
         Returns:
@@ -162,7 +162,7 @@ class Journal:
         """Records why an item has no vector, so that it is not sent again.
 
         Args:
-            digest: Digest of the item, 16 bytes.
+            digest: `row_content.digest_of` the item, 16 bytes.
             error: The server's error.
 
         Raises:

@@ -1,8 +1,8 @@
 """Finds the rank of every relevant item, by sending queries and corpus to a server.
 
-With `embed`, the server embeds all items, and this process ranks them exactly. This measures the
-model, at every Matryoshka length. With `search`, the server's own index ranks the items. This
-measures what a user gets.
+`rank_by_embedding` (`--through embed`): the server embeds all items, and this process ranks them
+exactly. This measures the model, at any Matryoshka length. `rank_by_search` (`--through search`):
+the server's own index ranks the items. This measures what a user gets.
 """
 
 from __future__ import annotations
@@ -113,8 +113,9 @@ def rank_by_search(
     def rank_query(query: Entry) -> Ranks:
         item = query.item()
         excluded = dataset.excluded.get(query.id, frozenset())
-        # Items that this split does not search may be among the hits, and are removed below. It is
-        # not known how many of the hits they are, so as many hits as possible are requested.
+        # Items that this split does not search may be among the hits, and are removed below.
+        # Nobody knows beforehand how many hits are such items, so as many hits as possible are
+        # requested.
         top_k = contract.MAX_TOP_K if dataset.not_searched else MAX_RANK + len(excluded)
         hits = client.search(
             item.text,

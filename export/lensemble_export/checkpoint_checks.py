@@ -155,7 +155,9 @@ def _no_weights_message(folder: Path) -> str:
     ]
     message = f"no *.safetensors in {str(folder)!r}"
     if pickles:
-        message += f"; {', '.join(pickles)} would run code when loaded; convert it to safetensors"
+        message += (
+            f"; loading {', '.join(pickles)} can run code; convert the checkpoint to safetensors"
+        )
     return message
 
 
@@ -211,8 +213,8 @@ def _describe_endoftext(tokenizer_appends: bool, profile_appends: bool) -> str:
         return "the tokenizer appends it, and so does this profile"
     if profile_appends:
         return (
-            "the tokenizer does NOT append it; this profile does, because the vector is the hidden "
-            "state of that token (--no-append-endoftext leaves it out)"
+            "the tokenizer does NOT append it; this profile does (--no-append-endoftext leaves it "
+            "out). With last-token pooling the vector is the hidden state of that token"
         )
     if tokenizer_appends:
         return "the tokenizer appends it; this profile does NOT (--append-endoftext adds it)"

@@ -49,7 +49,7 @@ class SupervisorState:
     """The state of the supervised server.
 
     Attributes:
-        ready: whether the server served at the last check.
+        ready: whether the server serves and is not being stopped.
         reason: why it is not ready; empty if it is.
         since: `time.time()` of the last change.
         restarts: number of restarts for each reason (`liveness.REASONS` and `FAILED_START`).
@@ -106,7 +106,7 @@ class Supervisor:
             self.server.stop()  # the thread may have been in the middle of a start
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Waits until there is no server left to watch.
+        """Waits until watching has ended.
 
         Args:
             timeout_s: largest number of seconds to wait; None waits without limit.
@@ -129,7 +129,7 @@ class Supervisor:
         except Exception as error:  # without a watcher, the server must not be reported as ready
             if not self._stopping.is_set():
                 self._failure = error
-                self._set(ready=False, reason=f"nobody watches: {_first_line(error)}")
+                self._set(ready=False, reason=f"the supervisor has given up: {_first_line(error)}")
         finally:
             self._ended.set()
 

@@ -3,8 +3,9 @@
 As in the reference (qwen-vl-utils `fetch_image`), EXIF orientation is ignored: the pixels are used
 as they are stored. The other embedders rotate them with `apply_exif_orientation`.
 
-Two things differ from the reference. Every kind of transparency is composited on white, not only
-RGBA. And 16-bit grey pictures are scaled to 8 bits, where the reference clips them to white.
+Two things differ from the reference. Transparency is composited on white in every 8-bit format,
+not only in RGBA; in 16-bit grey pictures it is ignored. And 16-bit grey pictures are scaled to 8
+bits, where the reference clips them to white.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 # 32-bit integers and floats: there is no fixed value that means white.
 _MODES_WITHOUT_WHITE = ("I", "F")
 # Values of EXIF tag 274, Orientation (EXIF 2.32) -> what makes the picture upright. A value says
-# which sides of the upright picture the first stored row and the first stored column are. 1 means
-# that the stored picture is upright already.
+# on which side of the upright picture the first stored row lies, and on which side the first stored
+# column lies. 1 means that the stored picture is upright already.
 _ORIENTATION_TO_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -94,7 +95,9 @@ def open_picture(data: bytes, field: str = "image") -> Image.Image:
 
 
 def decode_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
-    """Decodes the first frame or page to 8-bit RGB; transparent parts become white.
+    """Decodes the first frame or page to 8-bit RGB.
+
+    Transparent parts of 8-bit pictures become white.
 
     Args:
         picture: a picture from `open_picture`.
@@ -133,7 +136,7 @@ def decode_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
 def apply_exif_orientation(picture: Image.Image, rgb: Image.Image) -> Image.Image:
     """Rotates or mirrors pixels as the EXIF orientation of their file says.
 
-    Only models whose reference does so use this; Qwen3-VL-Embedding does not.
+    This is only for models whose reference applies the orientation; Qwen3-VL-Embedding's does not.
 
     Args:
         picture: the picture from `open_picture`, which holds the EXIF data.

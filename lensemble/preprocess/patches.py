@@ -37,7 +37,7 @@ def picture_to_patches(
 
     Returns:
         Patch rows (P, 768) uint8 in the order in which the model reads them (the 2x2 patches of one
-        token stand next to each other), and the grid (1, patch rows, patch columns).
+        token stand next to each other), and the grid (1, height in patches, width in patches).
 
     Raises:
         InvalidInputError: The picture has too many bytes or pixels, is too thin, is damaged, or is
@@ -56,7 +56,8 @@ def smart_resize(height: int, width: int, profile: ImageProfile) -> tuple[int, i
 
     Both sides become multiples of 32 pixels, and the area stays within the profile's limits. The
     rule is the reference's (qwen-vl-utils `smart_resize`), except in one case: when a very thin
-    picture is reduced, each side keeps at least 32 pixels. The reference gets 0 there and fails.
+    picture is reduced, each side keeps at least 32 pixels, so its area may exceed the limit. The
+    reference gets 0 there and fails.
 
     Args:
         height: height in pixels.
@@ -81,9 +82,10 @@ def smart_resize(height: int, width: int, profile: ImageProfile) -> tuple[int, i
 
 
 def resize(rgb: Image.Image, height: int, width: int) -> torch.Tensor:
-    """Resizes with antialiased bicubic interpolation: Pillow's `resize`, four times as fast.
+    """Resizes with PyTorch's antialiased bicubic interpolation.
 
-    It resizes the width first and then the height, as Pillow up to version 12 and torchvision do.
+    It replaces Pillow's `resize` and is four times as fast. Like Pillow up to version 12 and
+    torchvision, it resizes the width first and then the height.
     The result differs from theirs by at most two of 255 levels. `tests/parity` bounds that
     difference and its effect on vectors.
 
@@ -117,14 +119,15 @@ def cut_patches(
         profile: patch size and merge size.
 
     Returns:
-        Patch rows (P, 768) uint8 and the grid (1, patch rows, patch columns).
+        Patch rows (P, 768) uint8 and the grid (1, height in patches, width in patches).
     """
     side, merge = profile.patch_size, profile.merge_size
     patch_rows, patch_columns = pixels.shape[1] // side, pixels.shape[2] // side
     grouped = pixels.reshape(
         3, patch_rows // merge, merge, side, patch_columns // merge, merge, side
     )
-    # New order: token row, token column, patch row, patch column, channel, pixel row, pixel column.
+    # New order: token row, token column, row and column of the patch in its token, channel, pixel
+    # row, pixel column.
     ordered = grouped.permute(1, 4, 2, 5, 0, 3, 6)
     rows = ordered.reshape(patch_rows * patch_columns, 3 * side * side)
     return rows.contiguous().numpy(), (1, patch_rows, patch_columns)

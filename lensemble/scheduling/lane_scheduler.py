@@ -1,14 +1,14 @@
 """Chooses which rows the encoder computes next: texts, pictures and bulk wait in separate lanes.
 
-Triton hands requests to a model in batches and accepts no answer before a whole batch is answered:
-a text that arrives together with sixty pictures would wait for all of them, and the next text for
-the whole batch. So requests are taken out of Triton's batches as they arrive, and a thread runs one
-pass of the encoder after another over what is waiting. A request is answered when its last row is
-computed.
+Triton hands requests to a model in batches, and the answers that `execute` returns leave all
+together: a text that arrives with sixty pictures would wait for all of them, and the next text for
+the whole batch. So requests are moved from Triton's batches into lanes (`execute` returns None for
+them), and a thread runs one pass of the encoder after another over what is waiting. A request is
+answered separately, through its response sender, when its last row is computed.
 
 The lane that has had the least time fills a pass first, and the room that is left goes to the other
 lanes (start-time fair queueing, Goyal et al. 1996). Texts take little time, so they are in the next
-pass. No lane starves: when all three are full, each gets a third of the time.
+pass. No lane starves: while none of the three is empty, each gets a third of the time.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class LaneScheduler(Generic[Row, Result]):
 
     Args:
         run_pass: computes the rows of one pass; returns a result or an error for each.
-        around_pass: makes a context for each pass and for each function of `run_between_passes`,
-            such as `HeartbeatWriter.during_call`.
+        around_pass: makes the context, such as `HeartbeatWriter.during_call`, in which each pass
+            and each function of `run_between_passes` runs.
         after_pass: called after each pass and after each of these functions.
         lane_waits: where to write how long a new request would wait; None writes nothing.
         clean_up: called when nothing waits, at most every `CLEAN_UP_EVERY_S` and only after work.
@@ -81,7 +81,8 @@ class LaneScheduler(Generic[Row, Result]):
         self._callbacks: deque[Callable[[], None]] = deque()
         # The virtual time of fair queueing: `used_s` of the lane that filled the last pass first.
         self._virtual_s = 0.0
-        # Seconds of a pass that uses its whole budget, as a moving average; 0 is not known yet.
+        # Seconds of a pass that uses its whole budget, as a moving average; 0 means not
+        # known yet.
         self._full_pass_s = 0.0
         self._changed = threading.Condition()
         self._closed = False
@@ -193,8 +194,8 @@ class LaneScheduler(Generic[Row, Result]):
         """Takes as many rows as fit into one pass: (request, index of its row).
 
         The lane that has had the least time comes first. Within a lane, rows go in order, except
-        that a smaller row may fill the room for which the next one is too large. A row that was
-        skipped is in the next pass that its lane fills first, whatever its size.
+        that a smaller row may fill the room for which the next one is too large. The first row that
+        was skipped starts the next pass that its lane fills first, whatever its size.
         """
         lanes = sorted(
             (lane for lane in self.lanes.values() if lane.requests), key=lambda lane: lane.used_s
@@ -273,7 +274,7 @@ class LaneScheduler(Generic[Row, Result]):
 
 
 def _budget_share(costs: Sequence[tuple[float, ...]]) -> float:
-    """The largest of the shares of the budgets that rows use together."""
+    """Adds up what the rows use of each budget, as a share of it, and returns the largest share."""
     return max(map(sum, zip(*costs, strict=True)), default=0.0)
 
 

@@ -69,7 +69,7 @@ StoreRow = Change | ReadOperation
 
 
 class StoreStage(Stage[StoreRow, StoreResult]):
-    """Writes and reads the index. All writes of a call form one transaction."""
+    """Writes and reads the index. All writes of a batch form one transaction."""
 
     model = contract.STORE
     patience_s = 60.0  # the disk may be slow, and SQLite waits for other writers
@@ -157,7 +157,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         return results
 
     def run(self, rows: Sequence[StoreRow]) -> Sequence[StoreResult | LensembleError]:
-        """See `Stage.run`. Writes come first, so reads of the same call see them."""
+        """See `Stage.run`. Writes come first, so reads of the same batch see them."""
         if not rows or self._store is None:
             return []
         checked_dimension = self._store.dimension  # for which `read` checked the changes
@@ -215,7 +215,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         old, self._store = self._store, Store.open(self._store.folder)
         try:
             self._check_profile()
-        except BaseException:  # keep the old index; the next call tries again
+        except BaseException:  # keep the old index; the next batch tries again
             self._store.close()
             self._store = old
             raise

@@ -137,7 +137,8 @@ class AsyncBaseClient:
             make_call: Function from items to the call that gives one result for each of them.
             concurrency: Number of requests that run at the same time.
             batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries. Items that are sent
+                again alone have this time each.
             patient: As in `run`.
             label: Text before the progress bar.
             progress: Whether to show a progress bar on standard error.

@@ -75,7 +75,8 @@ class SearchCalls(BaseClient):
             embedder: As in `embed`.
             concurrency: Number of requests that run at the same time.
             batch_size: Texts in one request, 1 to `contract.MAX_BATCH_SIZE`.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries. Items that are sent
+                again alone have this time each.
             progress: Whether to show a progress bar on standard error.
 
         Returns:
@@ -103,10 +104,10 @@ class SearchCalls(BaseClient):
     ) -> Generator[Measured[Embedding] | LensembleError]:
         """Embeds an unlimited number of items, and yields their results in order.
 
-        Items are read while results are requested, and memory does not grow with their number: at
-        most `2 * concurrency` requests are in memory, together with the results that wait for an
-        earlier item. After the generator is closed, no further request starts. `AsyncClient`
-        cancels the requests that run, and `Client` waits for them.
+        Items are read only as the caller takes results from the generator, so memory does not grow
+        with the number of items: at most `2 * concurrency` requests are in memory, together with
+        the results that wait for an earlier item. After the generator is closed, no further request
+        starts. `AsyncClient` cancels the requests that run, and `Client` waits for them.
 
         Args:
             items: Items to embed, in any number.
@@ -114,7 +115,8 @@ class SearchCalls(BaseClient):
             embedder: As in `embed`.
             concurrency: As in `embed_many`.
             batch_size: As in `embed_many`.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries. Items that are sent
+                again alone have this time each.
 
         Returns:
             For each item its error, or its vector (D,) with its cost and the profile under which it
@@ -153,8 +155,8 @@ class SearchCalls(BaseClient):
             exclude: Ids of items that must not be among the hits.
             min_score: Smallest score of a hit; None sets no limit.
             instruction: Replaces the profile's instruction.
-            dimensions: Length of vectors that the index must have; otherwise the search is refused.
-                None accepts any length.
+            dimensions: Length that the index's vectors must have; if they have another, the search
+                is refused. None accepts any length.
             timeout_s: Seconds for this call.
 
         Returns:
@@ -193,7 +195,8 @@ class SearchCalls(BaseClient):
             dimensions: As in `search`.
             concurrency: As in `embed_many`.
             batch_size: As in `embed_many`.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries. Items that are sent
+                again alone have this time each.
             progress: Whether to show a progress bar on standard error.
 
         Returns:

@@ -74,7 +74,7 @@ class StoreCalls(BaseClient):
             records: Records to store; they are read while requests run, so this may be a generator.
             resume: Whether to ask the server for each record first, and skip it if it is stored.
             concurrency: Number of requests that run at the same time.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries.
             progress: Whether to show a progress bar on standard error.
 
         Returns:
@@ -122,7 +122,7 @@ class StoreCalls(BaseClient):
             profile: Hash of the profile under which the vectors were made (`profile_hash` in
                 `stats` of the server that made them, or in the checkpoint's card). The call is
                 refused if the index has another profile.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries.
 
         Returns:
             The sequence number of each write.
@@ -140,7 +140,7 @@ class StoreCalls(BaseClient):
 
         Args:
             ids: Ids of the items; an id that is not stored is not an error.
-            timeout_s: Seconds for each request.
+            timeout_s: Seconds for each batch of items, with all its retries.
 
         Returns:
             The sequence number of each removal, 0 for an id that was not stored.

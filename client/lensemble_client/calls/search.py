@@ -90,7 +90,7 @@ def search(
     Args:
         items: 1 to `contract.MAX_BATCH_SIZE` items.
         options: The conditions of the search.
-        dimensions: Length of vectors that the index must have; None accepts any length.
+        dimensions: Length that the index's vectors must have; None accepts any length.
 
     Raises:
         InvalidInputError: An item is empty, or the filter or the ids cannot be written as JSON.

@@ -1,9 +1,9 @@
 """The engine on PyTorch: features become unit vectors, without padding.
 
-The weights and both towers are Transformers' own, but they are called differently. All items of a
-micro-batch are in one row (`packing`), attention keeps them apart (`attention`), the patch
-embedding is a linear layer on uint8 rows (`patch_embedding`), every index is computed on the CPU
-beforehand, and the layers have fewer operations (`fused_layers`).
+The model is Transformers' own, with five changes. All items of a micro-batch are in one row
+(`packing`), attention keeps them apart (`attention`), the patch embedding is a linear layer on
+uint8 rows (`patch_embedding`), every index is computed on the CPU beforehand, and the layers have
+fewer operations (`fused_layers`).
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ class TorchEngine(Engine):
             checkpoint: the serving checkpoint.
             settings: precision, threads and budgets.
             device: a torch device, such as `cpu` or `cuda:0`.
-            fused: whether to use the layers for serving. Training needs Transformers' own layers,
-                which have gradients and the parameter names of the checkpoint.
+            fused: whether to replace the layers by the fused ones (`fused_layers`), which are for
+                serving only. Training needs Transformers' own layers, which have gradients and the
+                parameter names of the checkpoint.
 
         Raises:
             ValueError: `fused` is set and the layers are not those of a Qwen3-VL.
@@ -125,7 +126,7 @@ class TorchEngine(Engine):
 
     @classmethod
     def load_for_export(cls, checkpoint: Checkpoint, dtype: torch.dtype) -> TorchEngine:
-        """Loads the layers for serving onto the CPU, with weights in their normal layout.
+        """Loads the model with fused layers onto the CPU, with weights in their normal layout.
 
         Args:
             checkpoint: the serving checkpoint.
@@ -282,7 +283,7 @@ class TorchEngine(Engine):
             self.encode([picture] * max(1, self._batch_patches // len(picture.patches)))
 
     def _run_pass_over_rows(self, rows: int) -> None:
-        """Runs a pass over short texts with this number of tokens, a multiple of 32."""
+        """Runs a pass over texts of 32 tokens that have this number of tokens together."""
         lengths = [_TIMED_TEXT_TOKENS] * (rows // _TIMED_TEXT_TOKENS)
         # Not `self.pack`: a shared prefix would leave fewer tokens.
         self.forward(pack(synthetic_texts(lengths, self.input_spec), self.input_spec))

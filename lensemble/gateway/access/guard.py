@@ -90,7 +90,7 @@ class Guard:
                     internal = InternalError("the gateway failed; its log says why")
                     await _send_error(internal, scope, send_with_headers)
             finally:
-                # Without a response, the caller has closed the connection.
+                # If no response was begun, the caller has closed the connection.
                 route, status = _route_of(scope), status or CancelledError.http_status
                 end_span(route, status)
                 self._metrics.count_request(stats, route, status)

@@ -59,7 +59,8 @@ class ItemReader:
         """
         if not 1 <= len(inputs) <= self._max_items:
             raise InvalidInputError(
-                f"{len(inputs)} items; expected 1 to {self._max_items}; send several requests",
+                f"{len(inputs)} items; expected 1 to {self._max_items}"
+                + ("; send several requests" if inputs else ""),
                 field="input",
             )
         items: list[Item | LensembleError] = []
@@ -129,6 +130,12 @@ class ItemReader:
         text_of = {
             role: "\n".join(_texts_and_urls(content)[0]) for role, content in content_of.items()
         }
+        for role, content in content_of.items():
+            if role != "user" and _texts_and_urls(content)[1]:
+                raise InvalidInputError(
+                    f"the {role} message has a picture; send pictures in the user message",
+                    field="messages",
+                )
         if text_of.get("assistant"):
             raise InvalidInputError(
                 f"the assistant message has the text {text_of['assistant'][:60]!r}; expected none",

@@ -49,7 +49,7 @@ class LiveIndex:
     # `_use_store` sets these at the start, and again whenever the index is replaced.
     _store: Store
     _filters: FilterCache
-    _data_version: int  # `Store.data_version` up to which changes were applied; -1 before the first
+    _data_version: int  # up to which changes were applied; -1 before the first `refresh`
     _damaged_snapshot: str  # name of a snapshot that could not be loaded; empty if there is none
     _loading: Future[SnapshotSearch | None] | None  # the load of the store's current snapshot
     _state: IndexState
@@ -249,7 +249,11 @@ class LiveIndex:
             self._state.switch_snapshot(snapshot_search)
         else:
             self._state = IndexState.read(self._store, snapshot_search)
-        logger.info("snapshot %s, %d rows since", snapshot.name, len(self._state.delta))
+        logger.info(
+            "switched to snapshot %s; %d rows were written after it",
+            snapshot.name,
+            len(self._state.delta),
+        )
 
     def _switch_store(self) -> None:
         """Switches to the index that has replaced the open one."""

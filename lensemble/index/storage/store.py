@@ -259,11 +259,12 @@ class Store(StoreReader):
 
         Args:
             change: checked change.
-            sequence: sequence number of the last change before it.
+            sequence: the store's last sequence number before the change.
 
         Returns:
-            Sequence number of the last change after it, and the sequence number of the change: that
-            of the stored item if the upsert is skipped, 0 if there is nothing to delete.
+            The store's last sequence number once the change is applied, and the number to report
+            for the change: its own, the stored item's if the upsert is skipped, or 0 if there is
+            nothing to delete.
         """
         execute = self._connection.execute
         old = execute(

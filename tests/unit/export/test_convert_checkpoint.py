@@ -94,7 +94,7 @@ def unmark_image_pad(source):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (pickles_only, "pytorch_model.bin would run code when loaded"),
+        (pickles_only, "loading pytorch_model.bin can run code"),
         (unmark_image_pad, r"<\|image_pad\|> are not marked special"),
         (lambda s: (s / "tokenizer.json").unlink(), "no tokenizer.json"),
         (lambda s: (s / "tokenizer.json").write_text("{}"), "cannot read tokenizer.json"),

@@ -154,6 +154,8 @@ def test_error_of_triton_becomes_a_status(error, status, has_retry_after):
     assert response.json()["error"]["code"] == error.code
 
 
+PICTURE_PART = [{"type": "image_url", "image_url": {"url": DATA_URL}}]
+
 REFUSED = {
     "unknown field": ({"input": "a", "dimension": 3}, "dimension"),
     "unknown field of an item": ({"input": [{"text": "a", "imag": "b"}]}, "input[0].imag"),
@@ -182,6 +184,24 @@ REFUSED = {
     ),
     "assistant message with a text": (
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        "messages",
+    ),
+    "system message with a picture": (
+        {
+            "messages": [
+                {"role": "system", "content": PICTURE_PART},
+                {"role": "user", "content": "a"},
+            ]
+        },
+        "messages",
+    ),
+    "assistant message with a picture": (
+        {
+            "messages": [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": PICTURE_PART},
+            ]
+        },
         "messages",
     ),
 }

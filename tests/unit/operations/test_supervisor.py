@@ -160,7 +160,7 @@ def test_server_is_not_ready_when_watching_fails(server, monkeypatch, error, lin
         with pytest.raises(InternalError, match=f"has given up: {error}"):
             watching.wait(DEADLINE_S)
         assert not watching.state.ready
-        assert watching.state.reason == f"nobody watches: {line}"
+        assert watching.state.reason == f"the supervisor has given up: {line}"
 
 
 def get(url):
