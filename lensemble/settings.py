@@ -70,6 +70,15 @@ class Settings(SettingsBase):
             "the same vectors."
         ),
     )
+    gpu_kernels: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description=(
+            "Whether the PyTorch engine uses its own kernels on a GPU, which Triton's compiler "
+            "builds at the first start. Kernels that do not agree with PyTorch on this GPU are "
+            "never used. `auto` also requires that they make a pass faster; `on` does not time "
+            "them."
+        ),
+    )
     onnx: Path | None = Field(
         default=None,
         description=(

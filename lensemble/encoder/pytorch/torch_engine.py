@@ -23,6 +23,7 @@ from lensemble.encoder.pass_statistics import TowerTimer
 from lensemble.encoder.pooling import normalize, pool
 from lensemble.encoder.precision import precisions_to_try, vectors_agree
 from lensemble.encoder.pytorch.attention import use_packed_attention
+from lensemble.encoder.pytorch.choose_kernels import choose_operations
 from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_layers
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
@@ -117,6 +118,13 @@ class TorchEngine(Engine):
                 engine.encode, trusted.encode, engine.input_spec, "bf16 against fp32"
             ):
                 engine = trusted
+        if fused and target.type == "cuda":
+            choose_operations(
+                engine.model,
+                settings.gpu_kernels,
+                lambda items: engine.forward(pack(items, engine.input_spec)),
+                engine.input_spec,
+            )
         if target.type == "cpu":
             engine.thread_count = measure_thread_count(
                 engine._run_pass_over_rows, settings.cpu_threads
