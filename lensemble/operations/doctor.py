@@ -48,8 +48,8 @@ def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding
         ports: TCP ports on loopback that the server would use.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _packages, _tritonserver, _device, _shared_memory, lambda: _ports(ports),
-        _variables,
+        _python, _packages, _tritonserver, _device, lambda: _gpu_kernels(settings),
+        _shared_memory, lambda: _ports(ports), _variables,
     ]  # fmt: skip
     if settings is not None:
         checks += [
@@ -114,6 +114,22 @@ def _device() -> Iterator[Finding]:
             "with --gpus all",
         )
     yield Finding(OK, "cpu", f"{cores} cores, no GPU: enough for small models and for trials")
+
+
+def _gpu_kernels(settings: Settings | None) -> Iterator[Finding]:
+    """What the compiler of the GPU kernels needs; without it, PyTorch computes everything."""
+    import torch
+
+    if not torch.cuda.is_available() or (settings is not None and settings.gpu_kernels == "off"):
+        return
+    from lensemble.encoder.pytorch.kernels.requirements import cache_folder, missing_requirements
+
+    missing = list(missing_requirements())
+    for each in missing:
+        text = f"{each.what}, so the encoder runs without GPU kernels and is slower"
+        yield Finding(WARNING, "gpu kernels", text, each.remedy)
+    if not missing:
+        yield Finding(OK, "gpu kernels", f"can be built; stored in {str(cache_folder())!r}")
 
 
 def _shared_memory() -> Iterator[Finding]:

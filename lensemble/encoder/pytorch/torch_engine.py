@@ -23,7 +23,7 @@ from lensemble.encoder.pass_statistics import TowerTimer
 from lensemble.encoder.pooling import normalize, pool
 from lensemble.encoder.precision import precisions_to_try, vectors_agree
 from lensemble.encoder.pytorch.attention import use_packed_attention
-from lensemble.encoder.pytorch.choose_kernels import choose_operations
+from lensemble.encoder.pytorch.choose_operations import choose_operations
 from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_layers
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding

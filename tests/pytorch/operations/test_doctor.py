@@ -118,3 +118,26 @@ def test_graphs_are_checked(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "'.[onnx]'" in findings_by_subject(settings)["onnx"].remedy
     assert "onnx" not in findings_by_subject(Settings(checkpoint=checkpoint))
+
+
+def test_what_gpu_kernels_need_is_checked_where_there_is_a_gpu(checkpoint, monkeypatch, tmp_path):
+    import torch
+
+    from lensemble.encoder.pytorch.kernels import requirements
+    from lensemble.encoder.pytorch.kernels.requirements import MissingRequirement
+
+    assert "gpu kernels" not in findings_by_subject()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(requirements, "missing_requirements", lambda: iter(()))
+    finding = findings_by_subject()["gpu kernels"]
+    assert finding.level == OK and str(tmp_path) in finding.text
+    missing = MissingRequirement("no C compiler", "apt install gcc")
+    monkeypatch.setattr(requirements, "missing_requirements", lambda: iter([missing]))
+    finding = findings_by_subject(Settings(checkpoint=checkpoint))["gpu kernels"]
+    assert (finding.level, finding.remedy) == (WARNING, "apt install gcc")
+    assert finding.text.startswith("no C compiler, so the encoder runs without GPU kernels")
+    off = Settings(checkpoint=checkpoint, gpu_kernels="off")
+    assert "gpu kernels" not in findings_by_subject(off)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch import choose_kernels
-from lensemble.encoder.pytorch.choose_kernels import choose_operations
+from lensemble.encoder.pytorch import choose_operations as choose_module
+from lensemble.encoder.pytorch.choose_operations import choose_operations
 from lensemble.encoder.pytorch.fused_layers import fuse_layers
 from lensemble.encoder.pytorch.kernels.layer_operations import PYTORCH
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
@@ -35,7 +35,7 @@ def engine(loaded):
 @pytest.fixture(autouse=True)
 def kernels_on_this_machine(monkeypatch):
     """PyTorch's functions stand for the kernels, in an object of their own."""
-    monkeypatch.setattr(choose_kernels, "_gpu_operations", lambda: replace(PYTORCH))
+    monkeypatch.setattr(choose_module, "_gpu_operations", lambda: replace(PYTORCH))
 
 
 def choose(engine, setting):
@@ -58,7 +58,7 @@ def times(monkeypatch, engine, text, vision):
         layer = (model.visual.blocks if pictures else model.language_model.layers)[0]
         return (vision if pictures else text)[layer.operations is not None]
 
-    monkeypatch.setattr(choose_kernels, "_seconds", seconds)
+    monkeypatch.setattr(choose_module, "_seconds", seconds)
 
 
 def test_each_tower_uses_what_is_faster_for_it(engine, monkeypatch):
@@ -74,12 +74,12 @@ def test_a_gain_within_the_noise_is_none(engine, monkeypatch):
 
 
 def test_on_times_nothing(engine, monkeypatch):
-    monkeypatch.setattr(choose_kernels, "_seconds", None)
+    monkeypatch.setattr(choose_module, "_seconds", None)
     assert choose(engine, "on") == (PYTORCH, PYTORCH)
 
 
 def test_off_tries_nothing(engine, monkeypatch):
-    monkeypatch.setattr(choose_kernels, "_gpu_operations", None)
+    monkeypatch.setattr(choose_module, "_gpu_operations", None)
     assert choose(engine, "off") == (None, None)
 
 
@@ -100,7 +100,7 @@ def test_vectors_that_differ_turn_the_kernels_off(engine, monkeypatch, caplog):
         return out if len(out) <= 5 else -out
 
     wrong = replace(PYTORCH, swiglu=late)
-    monkeypatch.setattr(choose_kernels, "_gpu_operations", lambda: wrong)
+    monkeypatch.setattr(choose_module, "_gpu_operations", lambda: wrong)
     text, vision = choose(engine, "on")
     assert text is None and vision is wrong
     assert "text tower: no GPU kernels: cosine to PyTorch is" in caplog.text
@@ -113,7 +113,7 @@ def test_pass_that_fails_turns_the_kernels_off(engine, monkeypatch, caplog):
         PYTORCH.vision_rotary(heads, tables)
 
     wrong = replace(PYTORCH, vision_rotary=fails_late)
-    monkeypatch.setattr(choose_kernels, "_gpu_operations", lambda: wrong)
+    monkeypatch.setattr(choose_module, "_gpu_operations", lambda: wrong)
     text, vision = choose(engine, "on")
     assert text is wrong and vision is None
     assert "vision tower: no GPU kernels: a pass with them fails: no kernel image" in caplog.text
