@@ -95,6 +95,7 @@ def fake_engine(
     )
     # Transformers makes no decisions about data while it is traced; these tests want to see them.
     monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: False)
+    monkeypatch.setattr(torch_engine, "Uploader", lambda _: None)  # a stream needs a real GPU
     # The trials need data.
     monkeypatch.setattr(torch_engine, "choose_kernels", lambda *_: None)
     checkpoint = Checkpoint.open(CHECKPOINT)  # for its profile

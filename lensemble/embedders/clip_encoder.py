@@ -24,7 +24,8 @@ from lensemble.embedders.clip_preprocessor import (
     tokens_per_picture,
 )
 from lensemble.embedders.model_files import find_model, model_content_hash, profile_hash
-from lensemble.encoder.micro_batches import encode_with_halving, split_by_padded_cost
+from lensemble.encoder.micro_batches.halving import encode_with_halving
+from lensemble.encoder.micro_batches.split import split_by_padded_cost
 from lensemble.encoder.pooling import normalize
 from lensemble.encoder.precision import trusted_precision
 from lensemble.settings import Settings

@@ -17,7 +17,7 @@ import torch
 
 from lensemble.embedders import chat_input
 from lensemble.embedders.model_files import find_model, model_content_hash, profile_hash
-from lensemble.encoder.micro_batches import encode_with_halving
+from lensemble.encoder.micro_batches.halving import encode_with_halving
 from lensemble.encoder.precision import trusted_precision
 from lensemble.settings import Settings
 from lensemble.vectors import Vector

@@ -1,32 +1,32 @@
 """What all engines share: micro-batches, deadlines, and an error for each item that fails.
 
-An engine runs one micro-batch at a time (`Engine.run_pass`).
+An engine runs one micro-batch at a time (`Engine.run_pass`). On GPUs the next one is prepared
+meanwhile (`micro_batches.started_encoding`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 import numpy as np
 import torch
 
 from lensemble.encoder.freed_memory import return_freed_memory
 from lensemble.encoder.input_spec import InputSpec, check_features
-from lensemble.encoder.micro_batches import encode_with_halving, is_out_of_memory, split_by_budgets
+from lensemble.encoder.micro_batches.halving import is_out_of_memory
+from lensemble.encoder.micro_batches.split import split_by_budgets
+from lensemble.encoder.micro_batches.started_encoding import StartedEncoding
 from lensemble.encoder.packing import PackedBatch, pack
 from lensemble.encoder.pass_statistics import PassStatistics
-from lensemble.encoder.pooling import cut_vector
 from lensemble.encoder.shared_prefix import common_prefix_length, share_prefix
 from lensemble.encoder.synthetic_items import synthetic_mix, synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
-from lensemble.scheduling.deadline import is_over, too_late
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
-from lensemble_contract import contract
 from lensemble_contract.errors import InternalError, LensembleError, OverloadedError
 
 # Device type -> tokens and patches of a micro-batch. On CPUs larger micro-batches do not fit into
@@ -78,9 +78,11 @@ class Engine(ABC):
         input_spec: input specification of its model.
         statistics: sums over all passes so far.
         engine_name: name of the engine, as in `Settings.engine`.
+        passes_in_flight: number of passes that may be launched before the first of them has ended.
     """
 
     engine_name: str
+    passes_in_flight = 1
 
     def __init__(
         self,
@@ -115,6 +117,19 @@ class Engine(ABC):
             Exception: The micro-batch does not fit into memory, or fails in another way.
         """
 
+    def launch_pass(self, items: Sequence[Features]) -> Callable[[], PassResult]:
+        """Launches one micro-batch, and returns a function that waits for its result.
+
+        Engines on CPUs run the pass in that function.
+
+        Args:
+            items: as for `run_pass`.
+
+        Raises:
+            Exception: As for `run_pass`; the function raises it, too.
+        """
+        return partial(self.run_pass, items)
+
     def encode(
         self,
         items: Sequence[Features],
@@ -133,9 +148,28 @@ class Engine(ABC):
         Returns:
             For each item, in order, its vector (D,), float32, unit length, or its own error.
         """
+        return self.start(items, dimensions, deadlines=deadlines)()
+
+    def start(
+        self,
+        items: Sequence[Features],
+        dimensions: Sequence[int | None] | None = None,
+        *,
+        deadlines: Sequence[int] | None = None,
+    ) -> Callable[[], list[Vector | LensembleError]]:
+        """Begins to encode items, and returns a function that waits for the result.
+
+        On GPUs the caller can prepare the next items meanwhile; on CPUs the work is done when the
+        function is called. Functions must be called in the order in which they were returned.
+
+        Args:
+            items: as for `encode`.
+            dimensions: as for `encode`.
+            deadlines: as for `encode`.
+        """
         if dimensions is None:
             dimensions = [None] * len(items)
-        results: list[Vector | LensembleError | None] = [None] * len(items)
+        errors: dict[int, LensembleError] = {}
         valid: list[int] = []  # indices into `items`
         for n, item in enumerate(items):
             try:
@@ -143,27 +177,22 @@ class Engine(ABC):
                 check_features(item, self.input_spec)
                 valid.append(n)
             except LensembleError as error:
-                results[n] = error
-        micro_batches = split_by_budgets(
-            [items[n] for n in valid], self._batch_tokens, self._batch_patches
+                errors[n] = error
+        valid_items = [items[n] for n in valid]
+        started = StartedEncoding(
+            self._launch_counted_pass,
+            self.passes_in_flight,
+            valid_items,
+            [dimensions[n] for n in valid],
+            None if deadlines is None else [deadlines[n] for n in valid],
+            split_by_budgets(valid_items, self._batch_tokens, self._batch_patches),
         )
-        for micro_batch in micro_batches:
-            in_time: list[int] = []  # indices into `items`
-            for n in (valid[place] for place in micro_batch):
-                if deadlines is not None and is_over(deadlines[n]):
-                    results[n] = too_late(contract.QWEN3_VL.name)
-                else:
-                    in_time.append(n)
-            if not in_time:
-                continue
-            encoded = encode_with_halving(
-                [items[n] for n in in_time], self._run_counted_pass, _too_large
-            )
-            for n, result in zip(in_time, encoded, strict=True):
-                if not isinstance(result, LensembleError):
-                    result = cut_vector(result, dimensions[n])
-                results[n] = result
-        return cast(list[Vector | LensembleError], results)  # no entry is None any more
+
+        def wait() -> list[Vector | LensembleError]:
+            results = iter(started.results())
+            return [errors[n] if n in errors else next(results) for n in range(len(items))]
+
+        return wait
 
     def vectors(self, items: Sequence[Features]) -> Vector:
         """Encodes items, and raises an error if one of them fails.
@@ -255,23 +284,21 @@ class Engine(ABC):
                 f"the encoder on {self.device} gave a vector that is not finite for {description}"
             )
 
-    def _run_counted_pass(self, items: Sequence[Features]) -> Vector:
-        result = self.run_pass(items)
-        self.statistics.add(
-            passes=1,
-            items=len(items),
-            tokens=result.tokens,
-            patches=result.patches,
-            budget=max(result.tokens / self._batch_tokens, result.patches / self._batch_patches),
-            **dict(zip(("vision_s", "text_s"), result.tower_seconds, strict=False)),
-        )
-        return result.vectors
+    def _launch_counted_pass(self, items: Sequence[Features]) -> Callable[[], Vector]:
+        """Does the same as `launch_pass`, and adds the pass to `statistics` when it has ended."""
+        wait = self.launch_pass(items)
 
+        def wait_and_count() -> Vector:
+            result = wait()
+            tokens, patches = result.tokens, result.patches
+            self.statistics.add(
+                passes=1,
+                items=len(items),
+                tokens=tokens,
+                patches=patches,
+                budget=max(tokens / self._batch_tokens, patches / self._batch_patches),
+                **dict(zip(("vision_s", "text_s"), result.tower_seconds, strict=False)),
+            )
+            return result.vectors
 
-def _too_large(item: Features) -> OverloadedError:
-    smaller = "smaller picture" if len(item.patches) else "shorter text"
-    return OverloadedError(
-        f"an item of {len(item.input_ids)} tokens and {len(item.patches)} patches does not "
-        f"fit into memory, even alone; send a {smaller}",
-        field=contract.IMAGE.name if len(item.patches) else contract.TEXT.name,
-    )
+        return wait_and_count

@@ -7,9 +7,8 @@ both towers without waiting for a result from the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ import torch
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.positions import NO_PATCH_POSITIONS, mrope_positions, patch_positions
 from lensemble.preprocess.features import Features
+from lensemble_contract import contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,34 +57,22 @@ class PackedBatch:
     interp_indices: torch.Tensor
     interp_weights: torch.Tensor
 
-    def to(self, device: torch.device) -> PackedBatch:
-        """Returns the same batch on another device.
 
-        The copies come from pinned memory, so the CPU does not wait for them.
-
-        Raises:
-            ValueError: The batch has a shared prefix and the device is not a CPU.
-        """
-        if device.type == "cpu":
-            return self
-        if int(self.cu_seqlens[0]):
-            raise ValueError(
-                "a shared prefix works on CPUs only: the variable-length kernel cannot read one"
-            )
-        uploaded: dict[str, Any] = {
-            field.name: value.pin_memory().to(device, non_blocking=True)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), torch.Tensor)
-        }
-        return replace(self, **uploaded)
+def _pageable_rows(count: int, width: int) -> torch.Tensor:
+    return torch.empty((count, width), dtype=torch.uint8)
 
 
-def pack(items: Sequence[Features], spec: InputSpec) -> PackedBatch:
+def pack(
+    items: Sequence[Features],
+    spec: InputSpec,
+    make_rows: Callable[[int, int], torch.Tensor] = _pageable_rows,
+) -> PackedBatch:
     """Packs the features of at least one item.
 
     Args:
         items: features that `check_features` has accepted.
         spec: input specification of the model.
+        make_rows: makes room for the patches, a uint8 tensor with so many rows and columns.
     """
     ids = np.concatenate([item.input_ids for item in items]).astype(np.int64)
     lengths = [len(item.input_ids) for item in items]
@@ -99,13 +87,15 @@ def pack(items: Sequence[Features], spec: InputSpec) -> PackedBatch:
     vision_position_ids, interp_indices, interp_weights = (
         torch.cat(parts) for parts in zip(*pictures, strict=True)
     )
+    patches = make_rows(sum(len(item.patches) for item in items), contract.PATCH_VALUES)
+    np.concatenate([item.patches for item in items], out=patches.numpy())
     return PackedBatch(
         input_ids=torch.from_numpy(ids)[None],
         position_ids=torch.from_numpy(np.concatenate(positions, axis=1))[:, None],
         cu_seqlens=_boundaries(lengths),
         max_seqlen=max(lengths),
         visual_positions=torch.from_numpy(np.flatnonzero(ids == spec.image_token_id)),
-        patches=torch.from_numpy(np.concatenate([item.patches for item in items])),
+        patches=patches,
         grid_thw=grid,
         vision_cu_seqlens=_boundaries(patches_per_picture),
         vision_max_seqlen=max(patches_per_picture, default=0),

@@ -20,7 +20,10 @@ from lensemble.scheduling.deadline import later
 from lensemble.vectors import Vector
 from lensemble_contract.errors import LensembleError
 
-Encode = Callable[[Sequence[Features], Sequence[int]], list[Vector | LensembleError]]
+# Waits for the vectors or errors of started items.
+Wait = Callable[[], list[Vector | LensembleError]]
+# Starts to encode items with these deadlines.
+Start = Callable[[Sequence[Features], Sequence[int]], Wait]
 
 # Number of patch rows that are compared first; they tell most pictures of one size apart.
 _SAMPLED_ROWS = 16
@@ -49,16 +52,16 @@ class CachingEncoder:
     Errors are not cached. Not safe for calls from several threads at once.
 
     Args:
-        encode: function that returns, for features and deadlines, each item's full vector (D,) or
-            its error.
+        start: function that starts to encode features with deadlines, and returns a function that
+            waits for each item's full vector (D,) or its error.
         capacity: bytes of memory for vectors; 0 caches none.
 
     Attributes:
         counts: numbers of items by the source of their vector.
     """
 
-    def __init__(self, encode: Encode, capacity: int = 0) -> None:
-        self._encode = encode
+    def __init__(self, start: Start, capacity: int = 0) -> None:
+        self._start = start
         self._cache: LRUCache[bytes, Vector] = LRUCache(
             capacity, getsizeof=lambda vector: vector.nbytes + _ENTRY_BYTES
         )
@@ -82,6 +85,17 @@ class CachingEncoder:
         Returns:
             For each item, in order, its full vector (D,), float32, unit length, or its error.
         """
+        return self.start(items, deadlines)()
+
+    def start(self, items: Sequence[Features], deadlines: Sequence[int] | None = None) -> Wait:
+        """Begins to encode items, and returns a function that waits for the result.
+
+        Items that are equal to those of an earlier call which still runs are encoded again.
+
+        Args:
+            items: as for a call.
+            deadlines: as for a call.
+        """
         keys = content_keys(items, valid_beyond_batch=self._cache.maxsize > 0)
         results: dict[bytes, Vector | LensembleError] = {
             key: self._cache[key] for key in keys if key in self._cache
@@ -89,15 +103,20 @@ class CachingEncoder:
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in results}
         self.counts.cached += sum(key in results for key in keys)
         self.counts.repeated += sum(key not in results for key in keys) - len(missing)
+        latest = _latest_deadlines(keys, deadlines or [0] * len(keys))
+        wait_for_missing: Wait = list  # for no items
         if missing:
-            latest = _latest_deadlines(keys, deadlines or [0] * len(keys))
-            encoded = self._encode(list(missing.values()), [latest[key] for key in missing])
-            for key, result in zip(missing, encoded, strict=True):
+            wait_for_missing = self._start(list(missing.values()), [latest[key] for key in missing])
+
+        def wait() -> list[Vector | LensembleError]:
+            for key, result in zip(missing, wait_for_missing(), strict=True):
                 results[key] = result
                 if not isinstance(result, LensembleError):
                     self.counts.encoded += 1
                     self._remember(key, result)
-        return [results[key] for key in keys]
+            return [results[key] for key in keys]
+
+        return wait
 
     def _remember(self, key: bytes, vector: Vector) -> None:
         if vector.nbytes + _ENTRY_BYTES > self._cache.maxsize:

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic
 
@@ -44,6 +45,21 @@ _MAX_SKIPPED = 16
 _OLD_WEIGHT = 0.8
 
 
+@dataclass(frozen=True, slots=True)
+class _StartedPass(Generic[Row, Result]):
+    """A pass that was started and has not ended.
+
+    Attributes:
+        rows: each row's request, and the index of the row in it.
+        started_at: time on the scheduler's clock.
+        wait: waits for a result or an error for each row.
+    """
+
+    rows: list[tuple[QueuedRequest[Row, Result], int]]
+    started_at: float
+    wait: Callable[[], Sequence[Result | LensembleError]]
+
+
 class LaneScheduler(Generic[Row, Result]):
     """Runs passes over the waiting rows, in a thread of its own.
 
@@ -51,12 +67,15 @@ class LaneScheduler(Generic[Row, Result]):
     are computed immediately (`try_immediately`). Triton calls each model instance in one thread.
 
     Args:
-        run_pass: computes the rows of one pass; returns a result or an error for each.
+        start_pass: starts to compute the rows of one pass; returns a function that waits for a
+            result or an error for each row.
         around_pass: makes the context, such as `HeartbeatWriter.during_call`, in which each pass
             and each function of `run_between_passes` runs.
         after_pass: called after each pass and after each of these functions.
         lane_waits: where to write how long a new request would wait; None writes nothing.
         clean_up: called when nothing waits, at most every `CLEAN_UP_EVERY_S` and only after work.
+        passes_in_flight: number of passes that may be started before the first of them has ended. A
+            GPU computes one while the CPU prepares the next.
         clock: the clock, in seconds.
 
     Attributes:
@@ -65,17 +84,20 @@ class LaneScheduler(Generic[Row, Result]):
 
     def __init__(
         self,
-        run_pass: Callable[[Sequence[Row]], Sequence[Result | LensembleError]],
+        start_pass: Callable[[Sequence[Row]], Callable[[], Sequence[Result | LensembleError]]],
         *,
         around_pass: Callable[[], AbstractContextManager[None]],
         after_pass: Callable[[], None],
         lane_waits: LaneWaitsWriter | None = None,
         clean_up: Callable[[], None] | None = None,
+        passes_in_flight: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lanes = {name: Lane() for name in LANES}
-        self._run_pass, self._around_pass, self._after_pass = run_pass, around_pass, after_pass
+        self._start_pass, self._around_pass, self._after_pass = start_pass, around_pass, after_pass
         self._lane_waits, self._clean_up, self._clock = lane_waits, clean_up, clock
+        self._passes_in_flight = passes_in_flight
+        self._last_pass_ended = clock()
         self._cleaned_up_at = clock()
         self._worked_since = True  # since the last clean-up; loading a model is work, too
         self._callbacks: deque[Callable[[], None]] = deque()
@@ -152,23 +174,28 @@ class LaneScheduler(Generic[Row, Result]):
         self._answer_thread.join()
 
     def _run(self) -> None:
+        in_flight: deque[_StartedPass[Row, Result]] = deque()
         while True:
             with self._changed:
-                self._busy = False
-                while not (self._callbacks or self._any_waiting() or self._closed):
+                self._busy = bool(in_flight)
+                while not (in_flight or self._callbacks or self._any_waiting() or self._closed):
                     self._changed.wait(self._clean_up_if_due())
                 self._busy = True
                 callback = self._callbacks.popleft() if self._callbacks else None
                 rows = [] if callback else self._next_pass()
-                if callback is None and not rows:
+                if callback is None and not rows and not in_flight:
                     return  # closed, and nothing waits
             if callback is not None:
                 with self._around_pass():
                     _call_safely(callback)
-            else:
-                self._compute(rows)
+                _call_safely(self._after_pass)
+                continue
+            if rows:
+                in_flight.append(self._start(rows))
+            if not rows or len(in_flight) == self._passes_in_flight:
+                self._finish(in_flight.popleft())
                 self._worked_since = True
-            _call_safely(self._after_pass)
+                _call_safely(self._after_pass)
 
     def _send(self) -> None:
         while (answer := self._answers.get()) is not None:
@@ -226,23 +253,38 @@ class LaneScheduler(Generic[Row, Result]):
             )
         return rows
 
-    def _compute(self, rows: list[tuple[QueuedRequest[Row, Result], int]]) -> None:
-        start = self._clock()
+    def _start(
+        self, rows: list[tuple[QueuedRequest[Row, Result], int]]
+    ) -> _StartedPass[Row, Result]:
+        started_at = self._clock()
         with self._around_pass():
             try:
-                results = self._run_pass([request.rows[n] for request, n in rows])
+                wait = self._start_pass([request.rows[n] for request, n in rows])
             except Exception:
                 logger.exception("a pass of %d rows failed", len(rows))
-                results = [InternalError("the model failed; its log has the reason")] * len(rows)
-        pass_s = self._clock() - start
+                wait = partial(_failed_results, len(rows))
+        return _StartedPass(rows, started_at, wait)
+
+    def _finish(self, started: _StartedPass[Row, Result]) -> None:
+        rows = started.rows
+        with self._around_pass():
+            try:
+                results = started.wait()
+            except Exception:
+                logger.exception("a pass of %d rows failed", len(rows))
+                results = _failed_results(len(rows))
+        ended_at = self._clock()
+        # Two passes in flight share their time: each is charged from the end of the one before.
+        charged_s = ended_at - max(started.started_at, self._last_pass_ended)
+        pass_ms = (ended_at - started.started_at) * 1000
+        self._last_pass_ended = ended_at
         with self._changed:
-            self._learn_pass_time(_budget_share([request.costs[n] for request, n in rows]), pass_s)
-            self._charge_lanes(rows, pass_s)
+            self._charge_lanes(rows, charged_s)
             self._write_waits()
         for (request, _), result in zip(rows, results, strict=True):
             request.results.append(result)
             if len(request.results) == len(request.rows):
-                self._answers.put(partial(request.on_done, request.results, pass_s * 1000))
+                self._answers.put(partial(request.on_done, request.results, pass_ms))
 
     def _charge_lanes(
         self, rows: list[tuple[QueuedRequest[Row, Result], int]], pass_s: float
@@ -271,6 +313,10 @@ class LaneScheduler(Generic[Row, Result]):
             self._lane_waits.write(
                 [Wait(self.wait_s(name), self.lanes[name].waiting_rows) for name in LANES]
             )
+
+
+def _failed_results(count: int) -> list[LensembleError]:
+    return [InternalError("the model failed; its log has the reason")] * count
 
 
 def _budget_share(costs: Sequence[tuple[float, ...]]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         self._encoder.warm_up()
         self._cut = cut_vector
         self._encode = CachingEncoder(
-            lambda items, deadlines: self._encoder.encode(items, deadlines=deadlines),
+            lambda items, deadlines: self._encoder.start(items, deadlines=deadlines),
             settings.cache_mib * 1024**2,
         )
         self.info = engine_info(self._encoder)
@@ -75,14 +75,25 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
 
     def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:
         """See `Stage.run`."""
+        return self.start(rows)()
+
+    def start(
+        self, rows: Sequence[EncodeRow]
+    ) -> Callable[[], Sequence[NDArray[np.float32] | LensembleError]]:
+        """See `LaneStage.start`."""
         if not rows:
-            return []
+            return list
         items, dimensions, deadlines = (list(column) for column in zip(*rows, strict=True))
-        vectors = self._encode(items, deadlines)
-        return [
+        wait = self._encode.start(items, deadlines)
+        return lambda: [
             vector if isinstance(vector, LensembleError) else self._cut(vector, length)
-            for vector, length in zip(vectors, dimensions, strict=True)
+            for vector, length in zip(wait(), dimensions, strict=True)
         ]
+
+    @property
+    def passes_in_flight(self) -> int:
+        """See `LaneStage.passes_in_flight`."""
+        return self._encoder.passes_in_flight
 
     def lane(self, rows: Sequence[EncodeRow]) -> str:
         """See `LaneStage.lane`."""

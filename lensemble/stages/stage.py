@@ -7,6 +7,7 @@ results of one request. `lensemble.stages.python_backend` calls it; tests call i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
@@ -95,6 +96,18 @@ class Stage(Generic[Row, Result]):
 
 class LaneStage(Stage[Row, Result]):
     """A stage whose requests wait in the lanes of `LaneScheduler`, not in Triton's queue."""
+
+    @property
+    def passes_in_flight(self) -> int:
+        """Number of passes that may be started before the first of them has ended."""
+        return 1
+
+    def start(self, rows: Sequence[Row]) -> Callable[[], Sequence[Result | LensembleError]]:
+        """Does the same as `run`, but returns a function that waits for the results.
+
+        The functions must be called in the order in which they were returned.
+        """
+        return partial(self.run, rows)
 
     def lane(self, rows: Sequence[Row]) -> str:
         """The lane of a request with these rows, one of `lanes.LANES`."""

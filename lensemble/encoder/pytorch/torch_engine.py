@@ -9,7 +9,8 @@ fewer operations (`fused_layers`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import Qwen3VLModel
@@ -28,6 +29,7 @@ from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
+from lensemble.encoder.pytorch.upload import Uploader, pinned_rows
 from lensemble.encoder.pytorch.varlen_kernels import AttentionShape, choose_kernels
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
@@ -78,6 +80,9 @@ class TorchEngine(Engine):
         model.language_model._deepstack_process = add_deepstack_features
         use_packed_attention(model)
         self.model = model.eval()
+        self._uploader: Uploader | None = None
+        if self.device.type == "cuda":
+            self._uploader, self.passes_in_flight = Uploader(self.device), 2
         self.thread_count = ThreadCount(torch.get_num_threads())
         # `run_pass` makes a new one each time. Calls of `forward` alone mark this one, which nobody
         # reads.
@@ -204,12 +209,35 @@ class TorchEngine(Engine):
 
     def run_pass(self, items: Sequence[Features]) -> PassResult:
         """See `Engine.run_pass`."""
+        if self._uploader is not None:
+            return self.launch_pass(items)()
         packed = self.pack(items)
         self._timer = TowerTimer(self.device)
         tokens, patches = packed.input_ids.numel(), len(packed.patches)
         with self.thread_count.applied_to(tokens + patches):
-            vectors = self.forward(packed).cpu().numpy()
+            vectors = self.forward(packed).numpy()
         return PassResult(vectors, tokens, patches, self._timer.seconds())
+
+    def launch_pass(self, items: Sequence[Features]) -> Callable[[], PassResult]:
+        """See `Engine.launch_pass`."""
+        if self._uploader is None:
+            return super().launch_pass(items)
+        packed = pack(items, self.input_spec, pinned_rows)
+        timer = self._timer = TowerTimer(self.device)
+        vectors = self.forward(packed)
+        # Not `vectors.cpu()`, which would wait for the pass.
+        on_cpu = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+        on_cpu.copy_(vectors, non_blocking=True)
+        ended: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        ended.record()
+
+        def wait() -> PassResult:
+            ended.synchronize()
+            return PassResult(
+                on_cpu.numpy(), packed.input_ids.numel(), len(packed.patches), timer.seconds()
+            )
+
+        return wait
 
     @torch.inference_mode()
     def forward(self, packed: PackedBatch) -> torch.Tensor:
@@ -233,7 +261,7 @@ class TorchEngine(Engine):
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        return self.forward_on_device(packed.to(self.device))
+        return self.forward_on_device(self._uploader(packed) if self._uploader else packed)
 
     def forward_on_device(self, batch: PackedBatch) -> torch.Tensor:
         """Does the same as `forward_with_gradients` with a batch on the model's device.

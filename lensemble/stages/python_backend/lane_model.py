@@ -31,7 +31,8 @@ class LaneTritonModel(TritonModel):
 
     def __init__(self, stage: LaneStage[Any, Any], name: str, settings: Settings) -> None:
         self._scheduler: LaneScheduler[Any, Any] = LaneScheduler(
-            stage.run,
+            stage.start,
+            passes_in_flight=stage.passes_in_flight,
             around_pass=lambda: self._heartbeat.during_call(),
             after_pass=self._after_pass,
             lane_waits=LaneWaitsWriter(settings.heartbeats, name),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lensemble.encoder import engine as engine_module
 from lensemble.encoder.engine import Engine, PassResult
 from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.micro_batches import started_encoding
 from lensemble.scheduling.deadline import from_timeout
 from lensemble_client import (
     DeadlineExceededError,
@@ -127,7 +127,7 @@ def test_items_past_their_deadline_are_not_computed():
 
 def test_deadlines_are_checked_before_each_micro_batch(monkeypatch):
     now = [0]
-    monkeypatch.setattr(engine_module, "is_over", lambda deadline: 0 < deadline < now[0])
+    monkeypatch.setattr(started_encoding, "is_over", lambda deadline: 0 < deadline < now[0])
 
     class SlowEngine(FakeEngine):
         def run_pass(self, items):
@@ -170,3 +170,64 @@ def test_vectors_raises_the_error_of_an_item_and_self_test_does_too():
     engine.room = 0
     with pytest.raises(OverloadedError):
         engine.self_test()
+
+
+class FakeGpuEngine(FakeEngine):
+    """Runs passes like a GPU: they are launched, and fail when they are launched or later.
+
+    Attributes:
+        log: `launch` and `wait` with the number of tokens of each item.
+    """
+
+    passes_in_flight = 2
+
+    def __init__(self, *, fails_at_launch=False, **options):
+        super().__init__(**options)
+        self.fails_at_launch = fails_at_launch
+        self.log = []
+
+    def launch_pass(self, items):
+        counts = [len(item.input_ids) for item in items]
+        self.log.append(("launch", counts))
+        if self.fails_at_launch:
+            result = self.run_pass(items)
+
+        def wait():
+            self.log.append(("wait", counts))
+            return result if self.fails_at_launch else self.run_pass(items)
+
+        return wait
+
+
+def test_next_micro_batch_is_launched_before_the_first_has_ended():
+    engine = FakeGpuEngine(batch_tokens=5)
+    assert token_counts(engine.encode([text(n) for n in (3, 4, 5)])) == [3, 4, 5]
+    assert engine.log == [
+        ("launch", [3]),
+        ("launch", [4]),
+        ("wait", [3]),
+        ("launch", [5]),
+        ("wait", [4]),
+        ("wait", [5]),
+    ]
+    assert engine.statistics.passes == 3
+
+
+def test_started_items_are_launched_at_once_and_errors_keep_their_places():
+    engine = FakeGpuEngine()
+    wait = engine.start([text(4), text(4, 10**6), text(5)], deadlines=[0, 0, 1])
+    assert engine.log == [("launch", [4])]
+    vector, invalid, late = wait()
+    assert token_counts([vector]) == [4]
+    assert isinstance(invalid, InvalidInputError)
+    assert isinstance(late, DeadlineExceededError)
+
+
+@pytest.mark.parametrize("fails_at_launch", [True, False])
+def test_pass_that_fails_on_the_device_is_halved(fails_at_launch):
+    engine = FakeGpuEngine(room=12, batch_tokens=40, fails_at_launch=fails_at_launch)
+    items = [text(5, 20 + n) for n in range(16)]
+    items[3] = text(5, UNLUCKY)
+    results = engine.encode(items)
+    assert isinstance(results.pop(3), InternalError)
+    assert token_counts(results) == [5] * 15

@@ -1,11 +1,8 @@
 import numpy as np
 import pytest
 
-from lensemble.encoder.micro_batches import (
-    encode_with_halving,
-    split_by_budgets,
-    split_by_padded_cost,
-)
+from lensemble.encoder.micro_batches.halving import encode_with_halving
+from lensemble.encoder.micro_batches.split import split_by_budgets, split_by_padded_cost
 from lensemble_client import InternalError, OverloadedError
 from tests.unit.encoder.items import mixed
 

@@ -20,7 +20,7 @@ class FakeEncoder:
     def __call__(self, items, deadlines):
         self.deadlines += deadlines
         self.seen += [int(item.input_ids[0]) for item in items]
-        return [
+        return lambda: [
             InternalError("unlucky")
             if item.input_ids[0] == 13
             else np.full(8, item.input_ids[0], np.float32)
@@ -149,3 +149,15 @@ def test_caller_cannot_change_a_cached_vector():
     assert remembered[0] == 2
     with pytest.raises(ValueError, match="read-only"):
         remembered[:] = 9
+
+
+def test_next_items_can_be_started_before_the_first_are_encoded():
+    encode = FakeEncoder()
+    encode_cached = CachingEncoder(encode, 10_000)
+    first = encode_cached.start([text(1), text(13)])
+    second = encode_cached.start([text(2), text(1)])
+    assert encode.seen == [1, 13, 2, 1]  # the vector of 1 is not there yet
+    assert first_numbers(first()[:1]) == [1]
+    assert first_numbers(second()) == [2, 1]
+    assert first_numbers(encode_cached([text(1), text(2)])) == [1, 2]
+    assert encode.seen == [1, 13, 2, 1]

@@ -19,22 +19,31 @@ class SteppedScheduler:
         seconds: for each word, how far it advances the clock; words that are not named take none.
 
     Attributes:
-        passes: the rows of each pass so far.
+        started: the rows of each pass that was started.
+        passes: the rows of each pass that the test has let run.
         answers: for each answered request, its rows and its results.
     """
 
-    def __init__(self, seconds=None):
+    def __init__(self, seconds=None, passes_in_flight=1):
         self.passes, self.answers, self.seconds = [], {}, seconds or {}
+        self.started = []
         self.clock = FakeClock()
         self.allowed = threading.Semaphore(0)
         self.scheduler = LaneScheduler(
-            self.run,
+            self.start,
             around_pass=contextlib.nullcontext,
             after_pass=lambda: None,
             clock=self.clock,
+            passes_in_flight=passes_in_flight,
         )
 
-    def run(self, rows):
+    def start(self, rows):
+        self.started.append([*rows])
+        if "unstartable" in rows:
+            raise RuntimeError("no room")
+        return lambda: self.wait(rows)
+
+    def wait(self, rows):
         self.allowed.acquire()
         self.passes.append([*rows])
         self.clock.advance(sum(self.seconds.get(row, 0) for row in rows))
@@ -259,7 +268,7 @@ def cleaned():
     """A scheduler, its clock, and the times of its clean-ups."""
     clock, times = FakeClock(), []
     scheduler = LaneScheduler(
-        lambda rows: rows,
+        lambda rows: lambda: rows,
         around_pass=contextlib.nullcontext,
         after_pass=lambda: None,
         clean_up=lambda: times.append(clock()),
@@ -309,3 +318,54 @@ def test_cleans_up_between_passes_of_steady_work(cleaned):
         become_idle(scheduler)
     assert len(times) == 5
     assert all(later - earlier >= CLEAN_UP_EVERY_S for earlier, later in itertools.pairwise(times))
+
+
+def test_next_pass_is_started_while_one_runs_if_two_may_be_in_flight():
+    stepped = SteppedScheduler(passes_in_flight=2)
+    stepped.submit_first()
+    stepped.submit(TEXT, "a", cost=1.0)
+    stepped.submit(TEXT, "b", cost=1.0)
+    stepped.allow(1)
+    until(lambda: stepped.started == [["first"], ["a"], ["b"]])
+    assert stepped.passes == [["first"]]
+    stepped.submit(TEXT, "c", cost=1.0)
+    stepped.allow(1)
+    until(lambda: ["c"] in stepped.started)
+    assert stepped.passes == [["first"], ["a"]]
+    stepped.finish()
+    assert stepped.passes == stepped.started == [["first"], ["a"], ["b"], ["c"]]
+    assert stepped.answers[("c",)] == ["C"]
+
+
+def test_last_pass_ends_although_nothing_follows_it():
+    stepped = SteppedScheduler(passes_in_flight=2)
+    stepped.submit(TEXT, "a")
+    stepped.allow(1)
+    until(lambda: stepped.answers.get(("a",)) == ["A"])
+    stepped.finish()
+
+
+def test_lanes_are_charged_once_for_time_that_two_passes_share():
+    stepped = SteppedScheduler(seconds={"first": 2.0, "a": 3.0, "b": 4.0}, passes_in_flight=2)
+    start = stepped.clock()
+    stepped.submit_first(TEXT)
+    stepped.submit(TEXT, "a", cost=1.0)
+    stepped.submit(TEXT, "b", cost=1.0)
+    stepped.allow(1)
+    until(lambda: ["b"] in stepped.started)
+    assert stepped.clock() - start == pytest.approx(2.0)  # "a" runs, and "b" was started, too
+    stepped.finish()
+    assert stepped.clock() - start == pytest.approx(9.0)
+    assert stepped.scheduler.lanes[TEXT].used_s == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("passes_in_flight", [1, 2])
+def test_pass_that_cannot_be_started_fails_alone(passes_in_flight):
+    stepped = SteppedScheduler(passes_in_flight=passes_in_flight)
+    stepped.submit_first()
+    stepped.submit(TEXT, "unstartable", cost=1.0)
+    stepped.submit(TEXT, "a", cost=1.0)
+    stepped.finish()
+    (error,) = stepped.answers[("unstartable",)]
+    assert isinstance(error, InternalError)
+    assert stepped.answers[("a",)] == ["A"]

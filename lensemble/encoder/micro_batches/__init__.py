@@ -1,0 +1,1 @@
+"""Micro-batches: the items that one pass encodes together."""
