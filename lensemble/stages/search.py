@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +37,7 @@ _GAUGES = {
         "lensemble_index_sequence",
         "Sequence number of the last write in searches.",
     ),
+    "on_gpu": ("lensemble_index_on_gpu", "1 if a GPU searches the snapshot."),
     "recall_at_10": ("lensemble_index_recall", "Recall@10 of the snapshot when it was built."),
 }
 _COMPACT = (
@@ -59,7 +61,9 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         if settings.writes == "on":
             ensure_index(settings.index, profile)
         self._compact_rows = settings.compact_rows if settings.writes == "on" else 0
-        self._index = LiveIndex.open(settings.index, device, profile.hash)
+        # The encoder on the same GPU may not have loaded its weights yet.
+        reserved = settings.encoder_instances * _weights_bytes(settings.checkpoint)
+        self._index = LiveIndex.open(settings.index, device, profile.hash, reserved)
         self._profile = profile
         logger.info("%d items from %s", len(self._index), settings.index)
 
@@ -145,3 +149,8 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         """See `Stage.close`."""
         if self._index is not None:
             self._index.close()
+
+
+def _weights_bytes(checkpoint: Path) -> int:
+    """Size of a checkpoint's weights."""
+    return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))

@@ -40,6 +40,7 @@ class LiveIndex:
         store: the index's store; closed by `close`.
         device: `cpu`, or a GPU such as `cuda:0` for snapshots.
         profile_hash: hash of the profile of the queries; empty skips the check.
+        reserved_bytes: memory of the GPU that other processes will need.
 
     Raises:
         InvalidInputError: The index was built under another profile.
@@ -54,19 +55,25 @@ class LiveIndex:
     _loading: Future[SnapshotSearch | None] | None  # the load of the store's current snapshot
     _state: IndexState
 
-    def __init__(self, store: Store, device: str = "cpu", profile_hash: str = "") -> None:
+    def __init__(
+        self, store: Store, device: str = "cpu", profile_hash: str = "", reserved_bytes: int = 0
+    ) -> None:
         self._device, self._profile_hash = device, profile_hash
+        self._reserved_bytes = reserved_bytes
         self._loader = ThreadPoolExecutor(1, "snapshot")
         self._use_store(store)
 
     @classmethod
-    def open(cls, folder: Path, device: str = "cpu", profile_hash: str = "") -> Self:
+    def open(
+        cls, folder: Path, device: str = "cpu", profile_hash: str = "", reserved_bytes: int = 0
+    ) -> Self:
         """Opens an index.
 
         Args:
             folder: folder of the index.
             device: see `LiveIndex`.
             profile_hash: see `LiveIndex`.
+            reserved_bytes: see `LiveIndex`.
 
         Raises:
             InvalidInputError: There is no index, or one of another format or profile.
@@ -84,7 +91,7 @@ class LiveIndex:
                     store.sequence + 1,
                     newest,
                 )
-            return cls(store, device, profile_hash)
+            return cls(store, device, profile_hash, reserved_bytes)
         except BaseException:
             store.close()
             raise
@@ -122,6 +129,7 @@ class LiveIndex:
             "snapshot": self._state.snapshot_name,
             "delta": len(self._state.delta),
             "dead": snapshot_search.dead if snapshot_search else 0,
+            "on_gpu": snapshot_search.is_on_gpu if snapshot_search else False,
         }
 
     def __len__(self) -> int:
@@ -223,7 +231,7 @@ class LiveIndex:
 
     def _load(self, folder: Path, name: str) -> SnapshotSearch | None:
         try:
-            return SnapshotSearch(Snapshot.load(folder, name), self._device)
+            return SnapshotSearch(Snapshot.load(folder, name), self._device, self._reserved_bytes)
         except DamagedSnapshotError as error:
             logger.error("%s", error)
             self._damaged_snapshot = name
@@ -245,10 +253,14 @@ class LiveIndex:
         snapshot = snapshot_search.snapshot
         if snapshot.manifest.sequence < self._state.snapshot_sequence:
             return
+        if (old := self._state.snapshot_search) is not None:
+            old.drop_copy()
         if self._state.can_switch_to(snapshot_search):
             self._state.switch_snapshot(snapshot_search)
         else:
             self._state = IndexState.read(self._store, snapshot_search)
+        if snapshot_search.lacks_memory:  # there may be enough without the old snapshot's copy
+            self._loader.submit(snapshot_search.copy_to_device)
         logger.info(
             "switched to snapshot %s; %d rows were written after it",
             snapshot.name,

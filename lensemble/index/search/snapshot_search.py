@@ -1,28 +1,27 @@
-"""Searches a snapshot with FAISS. Results contain no removed rows, and only rows that are allowed.
+"""Searches a snapshot. Results contain no removed rows, and only rows that are allowed.
 
 Scores are computed from the full-precision vectors. If FAISS finds too few rows, as IVF does with a
 filter that few rows match, the query is compared with every allowed vector, so a search never
-returns fewer rows than it could. FAISS on GPUs ignores selectors without an error. So no selectors
-are used there, and rows that are not allowed are dropped from the result.
+returns fewer rows than it could. A snapshot may have a copy on a GPU (`device_copy`). The CPU
+searches whatever that copy cannot.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.snapshots.exact_search import (
-    ScoredRows,
-    merge_top_k,
-    nearest_rows,
-    select_top_k,
-    true_scores,
-)
-from lensemble.index.snapshots.faiss_index import GPU_MAX_K, gpu_count, search_parameters, to_gpu
+from lensemble.index.search.faiss_search import FaissSearch
+from lensemble.index.snapshots.exact_search import ScoredRows, merge_top_k, nearest_rows
 from lensemble.index.snapshots.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from lensemble.index.search.device_copy import SnapshotCopy
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +30,10 @@ logger = logging.getLogger(__name__)
 SCAN_SHARE = 0.02
 # If a filter allows at most this number of rows, the query is always compared with all of them.
 SCAN_ROWS = 1000
-# If at least this share of all rows is allowed, FAISS searches without a selector, and rows that
-# are not allowed are dropped from the result.
-_DROP_SHARE = 0.25
-# Number of additional candidates that FAISS is asked for when rows are dropped from its result.
-_EXTRA_CANDIDATES = 16
 # Size of the vectors that are read at a time when a query is compared with every allowed vector.
 _SCAN_BYTES = 64 * 1024 * 1024
+# Number of failures in a row after which a copy on a GPU is no longer searched.
+_MAX_FAILURES = 3
 
 
 class SnapshotSearch:
@@ -45,23 +41,59 @@ class SnapshotSearch:
 
     Args:
         snapshot: snapshot to search.
-        device: `cpu`, or a GPU such as `cuda:0`, on which FAISS searches if it can.
+        device: `cpu`, or a GPU such as `cuda:0`, which searches if it can.
+        reserved_bytes: memory of the GPU that other processes will need.
 
     Attributes:
         snapshot: snapshot to search.
         removed: (N,) bool, by position; True if the row was removed.
+        lacks_memory: whether a copy on the GPU was not made for lack of memory.
     """
 
-    def __init__(self, snapshot: Snapshot, device: str = "cpu") -> None:
+    def __init__(self, snapshot: Snapshot, device: str = "cpu", reserved_bytes: int = 0) -> None:
         self.snapshot = snapshot
         self.removed = np.zeros(len(snapshot.rows), np.bool_)
-        self._index, self._gpu = snapshot.index, False
-        if device.startswith("cuda") and snapshot.kind.on_gpu and gpu_count() > 0:
-            try:
-                self._index = to_gpu(snapshot.index, int(device.partition(":")[2] or 0))
-                self._gpu = True
-            except RuntimeError as error:  # not enough memory, or a kind that FAISS cannot copy
-                logger.warning("snapshot %s is searched on the CPU: %s", snapshot.name, error)
+        self.lacks_memory = False
+        self._on_cpu = FaissSearch(snapshot, snapshot.index)
+        self._copy: SnapshotCopy | None = None
+        self._failures = 0
+        self._device, self._reserved_bytes = device, reserved_bytes
+        self.copy_to_device()
+
+    def copy_to_device(self) -> None:
+        """Makes a copy on the GPU, if there is a GPU; another thread may search meanwhile."""
+        if not self._device.startswith("cuda"):
+            return
+        import torch
+
+        from lensemble.index.search.device_copy import CannotCopyError, copy_to_device
+
+        name = self.snapshot.name
+        try:
+            self._copy = copy_to_device(
+                self.snapshot, torch.device(self._device), self._reserved_bytes
+            )
+        except CannotCopyError as error:
+            self.lacks_memory = error.lacks_memory
+            logger.warning("snapshot %s is searched on the CPU: %s", name, error)
+        else:
+            self.lacks_memory = False
+            logger.info("snapshot %s is searched on %s", name, self._device)
+
+    def drop_copy(self) -> None:
+        """Gives up the copy on the GPU, if there is one, and its memory."""
+        if self._copy is None:
+            return
+        import torch
+
+        self._copy = None
+        with contextlib.suppress(RuntimeError):  # after a failure of the driver, every call fails
+            torch.cuda.empty_cache()
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether a GPU searches."""
+        return self._copy is not None
 
     @property
     def live(self) -> int:
@@ -98,14 +130,50 @@ class SnapshotSearch:
         if not k:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         queries = np.ascontiguousarray(queries, np.float32)
-        if allowed is not None and usable_count <= max(SCAN_ROWS, SCAN_SHARE * len(usable)):
+        # An exact search on a GPU reads everything in less time than a CPU gathers a few rows.
+        exact_on_gpu = self.snapshot.kind.exact and self.is_on_gpu
+        few = SCAN_ROWS if exact_on_gpu else max(SCAN_ROWS, SCAN_SHARE * len(usable))
+        if allowed is not None and usable_count <= few:
             return self._scan(queries, k, usable)
-        scores, positions = self._search_faiss(queries, k, usable, usable_count, parameters)
+        scores, positions = self._search(queries, k, usable, usable_count, parameters)
         too_few = (positions < 0).any(axis=1) & np.isfinite(queries).all(axis=1)
         rows = np.where(positions >= 0, self.snapshot.rows[positions], -1)
         if too_few.any():
             scores[too_few], rows[too_few] = self._scan(queries[too_few], k, usable)
         return scores, rows
+
+    def _search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        usable: NDArray[np.bool_],
+        usable_count: int,
+        parameters: Mapping[str, int] | None,
+    ) -> ScoredRows:
+        """Scores and positions from the GPU; from the CPU if there is no copy, or it fails."""
+        copy = self._copy
+        if copy is not None:
+            try:
+                found = copy.search(queries, k, usable, usable_count, parameters)
+            except RuntimeError as error:  # PyTorch and FAISS: out of memory, or the driver failed
+                self._note_failure(error)
+            else:
+                self._failures = 0
+                return found
+        return self._on_cpu.search(queries, k, usable, usable_count, parameters)
+
+    def _note_failure(self, error: RuntimeError) -> None:
+        self._failures += 1
+        gives_up = self._failures >= _MAX_FAILURES
+        if gives_up:
+            self.drop_copy()
+        logger.error(
+            "the search of snapshot %s on %s failed, so the CPU searches %s: %s",
+            self.snapshot.name,
+            self._device,
+            "it from now on" if gives_up else "for this batch",
+            str(error).partition("\n")[0],
+        )
 
     def _scan(self, queries: NDArray[np.float32], k: int, usable: NDArray[np.bool_]) -> ScoredRows:
         """Compares the queries with every usable vector, in parts of at most 64 MiB."""
@@ -117,57 +185,3 @@ class SnapshotSearch:
             rows, vectors = self.snapshot.rows[part], self.snapshot.vectors[part]
             results.append(nearest_rows(queries, rows, vectors, k))
         return merge_top_k(results, k)
-
-    def _search_faiss(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        usable: NDArray[np.bool_],
-        usable_count: int,
-        parameters: Mapping[str, int] | None,
-    ) -> ScoredRows:
-        """Scores and positions that FAISS finds, (B, k); position -1 where there are fewer."""
-        merged = {**self.snapshot.manifest.parameters, **(parameters or {})}
-        wanted = k * max(1, merged.get("rerank", 1))
-        # Number of candidates that a search with a selector returns.
-        selector_candidates = min(wanted, usable_count)
-        share = usable_count / len(usable)
-        if share < _DROP_SHARE and not self._gpu:
-            return self._best_candidates(queries, k, usable, merged, selector_candidates, usable)
-        # FAISS is slower with a selector than without. So ask for more candidates than are needed,
-        # and drop those that are not allowed.
-        limit = min(len(usable), GPU_MAX_K) if self._gpu else len(usable)
-        candidates = min(int(wanted / share) + _EXTRA_CANDIDATES, limit)
-        scores, positions = self._best_candidates(queries, k, usable, merged, candidates, None)
-        too_few = (positions < 0).any(axis=1)
-        if too_few.any() and share < 1 and not self._gpu:
-            scores[too_few], positions[too_few] = self._best_candidates(
-                queries[too_few], k, usable, merged, selector_candidates, usable
-            )
-        return scores, positions
-
-    def _best_candidates(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        usable: NDArray[np.bool_],
-        parameters: Mapping[str, int],
-        candidates: int,
-        selector: NDArray[np.bool_] | None,
-    ) -> ScoredRows:
-        """The best k of FAISS's candidates by their true scores; (B, k) scores and positions.
-
-        Args:
-            queries: (B, D) float32.
-            k: number of columns of the result.
-            usable: (N,) bool; other positions are dropped.
-            parameters: all parameters of the kind.
-            candidates: number of candidates that FAISS returns per query.
-            selector: (N,) bool, positions that FAISS may return; None allows all.
-        """
-        options, _referenced = search_parameters(self.snapshot.kind, parameters, selector)
-        scores, positions = self._index.search(queries, candidates, params=options)
-        positions = np.where((positions >= 0) & usable[positions], positions, -1)
-        if self.snapshot.kind.rerank:
-            scores = true_scores(queries, positions, self.snapshot.vectors)
-        return select_top_k(np.where(positions >= 0, scores, -np.inf), positions, k)

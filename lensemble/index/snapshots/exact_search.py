@@ -62,7 +62,7 @@ def merge_top_k(parts: list[ScoredRows], k: int) -> ScoredRows:
 
 
 def select_top_k(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> ScoredRows:
-    """The k highest scores of each query, best first.
+    """The k highest scores of each query, best first; among equal scores, the lowest row first.
 
     Args:
         scores: (B, N) float32.
@@ -73,5 +73,5 @@ def select_top_k(scores: NDArray[np.float32], rows: NDArray[np.int64], k: int) -
     if missing > 0:
         scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
         rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=-1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
