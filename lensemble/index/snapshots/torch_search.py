@@ -148,10 +148,10 @@ class TorchSearch:
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         scores, rows = scores[:, :k], rows.gather(1, order[:, :k])
         lowest = halves.amin(1).double()
-        is_over = scores[:, -1].double() > lowest + bounds
-        proven = (is_over | (lowest == -torch.inf)) & bounds.isfinite()
-        if halves.shape[1] == len(self._half.codes):  # every vector is a candidate
-            proven = torch.ones_like(proven)
+        # A score of -inf marks a blocked row, unless float16 cannot hold the query.
+        proven = bounds.isfinite()
+        if halves.shape[1] < len(self._half.codes):  # not every vector is a candidate
+            proven &= scores[:, -1].double() > lowest + bounds
         return scores, rows, proven
 
     def _widened(
@@ -194,7 +194,7 @@ class TorchSearch:
         Products are summed row by row and not by a matrix product, so that equal vectors get equal
         scores wherever they lie.
         """
-        size = max(1, _RESCORED_BYTES // (4 * rows.shape[1] * queries.shape[1]))
+        size = max(1, _RESCORED_BYTES // max(1, 4 * rows.shape[1] * queries.shape[1]))
         scores = [
             (self._vectors[chosen] * some.unsqueeze(1)).sum(2)
             for some, chosen in zip(

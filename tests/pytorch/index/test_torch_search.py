@@ -48,6 +48,14 @@ def signs(count, dimension, seed=0):
 CORPORA = (uniform, clustered, repeated, signs)
 
 
+def queries_for(corpus, vectors):
+    """Nine queries: others of the same kind, three vectors themselves, and zero."""
+    queries = corpus(9, vectors.shape[1], seed=1)
+    queries[:3] = vectors[:3]  # in `repeated`, hundreds of vectors equal each of them
+    queries[3] = 0
+    return queries
+
+
 def load(vectors, *, vectors_on_device=True):
     return TorchSearch.load(vectors, CPU, vectors_on_device=vectors_on_device)
 
@@ -97,8 +105,8 @@ def widened(monkeypatch):
 @pytest.mark.parametrize("k", [1, 10, 150, 2000])
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_result_equals_that_of_comparing_every_vector_and_faiss(corpus, k, vectors_on_device):
-    vectors, queries = corpus(2000, 64), corpus(9, 64, seed=1)
-    queries[0] = vectors[7]
+    vectors = corpus(2000, 64)
+    queries = queries_for(corpus, vectors)
     found = load(vectors, vectors_on_device=vectors_on_device).search(queries, k)
     expected = compare_all(queries, vectors, k)
     np.testing.assert_array_equal(found[0], expected[0])
@@ -109,7 +117,8 @@ def test_result_equals_that_of_comparing_every_vector_and_faiss(corpus, k, vecto
 @pytest.mark.parametrize("share", [0.9, 0.3, 0.01])
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_only_usable_positions_are_returned(corpus, share):
-    vectors, queries = corpus(2000, 64), corpus(9, 64, seed=1)
+    vectors = corpus(2000, 64)
+    queries = queries_for(corpus, vectors)
     usable = np.random.default_rng(2).random(2000) < share
     k = min(10, int(usable.sum()))
     found = load(vectors).search(queries, k, usable)
@@ -131,13 +140,26 @@ def test_small_corpora_are_returned_completely(count, dimension):
 
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_blocks_give_the_same_result_as_one(monkeypatch, corpus):
-    vectors, queries = corpus(1000, 64), corpus(5, 64, seed=1)
+    vectors = corpus(1000, 64)
+    queries = queries_for(corpus, vectors)
     usable = np.random.default_rng(2).random(1000) < 0.5
     for name in ("_SCORES_BYTES", "_WIDENED_BYTES", "_RESCORED_BYTES"):
         monkeypatch.setattr(torch_search, name, 1)  # one group of rows, and one vector, at a time
     for mask in (None, usable):
         found = load(vectors).search(queries, 20, mask)
         np.testing.assert_array_equal(found[1], compare_all(queries, vectors, 20, mask)[1])
+
+
+@pytest.mark.parametrize("count", [1, 5, 64, 300])
+@pytest.mark.parametrize("size", [4, 4 * 7 * GROUP * 5, 2**30])
+def test_no_row_scores_more_than_the_lowest_candidate(count, size):
+    vectors, queries = uniform(1001, 64), uniform(7, 64, seed=1)
+    half, codes = HalfVectors.upload(vectors, CPU), torch.from_numpy(queries).half()
+    ((_, scores),) = half.blocks(codes, 2**30)
+    expected = scores[:, :1001].topk(count, 1)
+    found, rows = half.candidates(codes, count, None, size)
+    torch.testing.assert_close(found.sort(1, descending=True).values, expected.values)
+    assert torch.equal(rows.sort(1).values, expected.indices.sort(1).values)
 
 
 def test_upload_in_parts_is_complete(monkeypatch):
@@ -150,6 +172,8 @@ def test_upload_in_parts_is_complete(monkeypatch):
 def test_candidates_are_widened_only_where_the_bound_is_not_met(widened):
     vectors = uniform(2000, 64)
     load(vectors).search(uniform(9, 64, seed=1), 10)
+    load(vectors).search(uniform(9, 64, seed=1), 10, np.arange(2000) < 20)
+    load(vectors[:64]).search(uniform(9, 64, seed=1), 10)
     assert not widened
     vectors[::2] = vectors[7]
     load(vectors).search(np.stack([vectors[7], vectors[1]]), 10)
@@ -226,6 +250,15 @@ def test_queries_of_any_length_are_answered(factor):
     expected, order = compare_all(queries, vectors, 10)
     np.testing.assert_array_equal(rows, order)
     np.testing.assert_array_equal(scores, expected)
+
+
+def test_scores_that_overflow_exclude_no_vector():
+    """A component above 65,504 is infinite in float16, and gives scores of -inf."""
+    vectors = uniform(700, 64)
+    query = np.zeros((1, 64), np.float32)
+    query[0, 5] = 1e6
+    rows = load(vectors).search(query, 500)[1]
+    np.testing.assert_array_equal(rows, compare_all(query, vectors, 500)[1])
 
 
 def test_queries_that_are_not_finite_find_nothing_and_disturb_no_other():
