@@ -23,12 +23,15 @@ CMD ["python", "-m", "lensemble.gateway"]
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
 # lensemble/operations/command_line.py has the reasons for the variables after the first two.
+# FAISS for the CPU, or `search-gpu` for kinds of index that only FAISS searches on a GPU; the exact
+# kind needs it not (docs/index.md).
+ARG SEARCH=search
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
   LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 WORKDIR /opt/lensemble
 COPY --from=source / ./
 # The image's Python backend is built for NumPy 1.
-RUN pip install --no-cache-dir '.[serve,export,hybrid]' 'numpy<2'
+RUN pip install --no-cache-dir ".[serve,export,hybrid,${SEARCH}]" 'numpy<2'
 
 USER triton-server
 # HTTP, gRPC, Triton's metrics, and the supervisor's routes: /ready, /live and /metrics.

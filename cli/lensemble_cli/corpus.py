@@ -83,7 +83,7 @@ def _add_index(actions: Commands) -> None:
         "--id-field", help="field that identifies a row (default: that of `corpus embed`)"
     )
     add_plan_options(index)
-    index.set_defaults(run=requiring_extras(_index, "export,corpus"))
+    index.set_defaults(run=requiring_extras(_index, "export,corpus,search"))
 
 
 def _add_query(actions: Commands) -> None:
@@ -96,7 +96,7 @@ def _add_query(actions: Commands) -> None:
     query.add_argument("--filter", help='condition as JSON, such as \'{"damage_type": "dent"}\'')
     query.add_argument("--json", action="store_true", help="print one JSON object per hit")
     add_server_options(query)
-    query.set_defaults(run=requiring_extras(_query, "serve"))
+    query.set_defaults(run=requiring_extras(_query, "serve,search"))
 
 
 def _add_embedder_option(parser: argparse.ArgumentParser) -> None:

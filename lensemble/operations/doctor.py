@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -16,7 +17,8 @@ from lensemble_contract.errors import LensembleError
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "faiss-cpu", "numpy")
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+_FAISS = ("faiss-cpu", "faiss-gpu")
 _SHARED_MEMORY = Path("/dev/shm")
 # Twice the size of a full batch of pictures at the profile's largest size.
 _MIN_SHARED_MEMORY = 1024**3
@@ -48,7 +50,7 @@ def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding
         ports: TCP ports on loopback that the server would use.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _packages, _tritonserver, _device, lambda: _gpu_kernels(settings),
+        _python, _packages, _faiss, _tritonserver, _device, lambda: _gpu_kernels(settings),
         _shared_memory, lambda: _ports(ports), _variables,
     ]  # fmt: skip
     if settings is not None:
@@ -78,6 +80,31 @@ def _packages() -> Iterator[Finding]:
     yield Finding(
         OK, "packages", ", ".join(f"{name} {version}" for name, version in versions.items())
     )
+
+
+def _faiss() -> Iterator[Finding]:
+    found = []
+    for name in _FAISS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    if len(found) == 1:
+        yield Finding(OK, "faiss", found[0])
+    elif found:
+        yield Finding(
+            FAULT,
+            "faiss",
+            f"{' and '.join(found)} are installed in the same folder",
+            f"run `pip uninstall -y {' '.join(_FAISS)}`, then `pip install '.[search]'`, or on "
+            "GPUs `pip install '.[search-gpu]'`, in the checkout",
+        )
+    else:
+        yield Finding(
+            FAULT,
+            "faiss",
+            "not installed",
+            "run `pip install '.[search]'`, or on GPUs `pip install '.[search-gpu]'`, in the "
+            "checkout",
+        )
 
 
 def _tritonserver() -> Iterator[Finding]:

@@ -49,8 +49,8 @@ def with_instance_counts(settings: Settings) -> Settings:
 def write_repository(settings: Settings, target: Path) -> Path:
     """Writes a model repository of the served models, for one tritonserver.
 
-    The models are copies (a few kilobytes) and not links, because instance counts are written into
-    them, and because editing a repository must not change the package.
+    The models are copies (a few kilobytes) and not links, because instance counts and devices are
+    written into them, and because editing a repository must not change the package.
 
     Args:
         settings: the server's settings.
@@ -71,9 +71,13 @@ def write_repository(settings: Settings, target: Path) -> Path:
         shutil.copytree(
             packaged_models() / name, folder, ignore=shutil.ignore_patterns("__pycache__")
         )
+        config = folder / "config.pbtxt"
+        text = config.read_text()
         if name in counts:
-            config = folder / "config.pbtxt"
-            config.write_text(_COUNT.sub(f"count: {counts[name]}", config.read_text()))
+            text = _COUNT.sub(f"count: {counts[name]}", text)
+        if settings.device == "cpu":  # otherwise every GPU would get instances that do not use it
+            text = text.replace("KIND_AUTO", "KIND_CPU")
+        config.write_text(text)
     return target
 
 

@@ -37,6 +37,14 @@ def test_versions_agree_and_are_new_enough():
     assert TRITON["image"] == f"lensemble:{lensemble.__version__}"
 
 
+def test_image_takes_the_choice_of_faiss():
+    """`SEARCH=search-gpu docker compose up --build` builds an image with FAISS for GPUs."""
+    default = re.search(r"^ARG SEARCH=(\S+)$", DOCKERFILE, re.MULTILINE).group(1)
+    assert TRITON["build"]["args"]["SEARCH"] == f"${{SEARCH:-{default}}}"
+    argument, install = DOCKERFILE.index("ARG SEARCH"), DOCKERFILE.index(",${SEARCH}]")
+    assert DOCKERFILE.rindex("FROM ", 0, install) < argument < install  # of the same stage
+
+
 def test_image_sets_what_the_embedded_server_sets():
     for name, value in {"GOMP_SPINCOUNT": GOMP_SPINCOUNT, **PRIMITIVE_CACHES}.items():
         assert re.search(rf"\b{name}={value}\b", DOCKERFILE), name

@@ -24,7 +24,7 @@ def add_action(actions: Commands) -> None:
     build.add_argument("--dtype", help="auto, fp32 or bf16")
     build.add_argument("--skip-bad", action="store_true", help="leave out items that fail")
     add_plan_options(build)
-    build.set_defaults(run=requiring_extras(_build, "export,eval"))
+    build.set_defaults(run=requiring_extras(_build, "export,eval,search"))
 
 
 def _build(args: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def _add_action(
     actions: Commands, name: str, run: Command, summary: str
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=summary, description=summary)
-    parser.set_defaults(run=requiring_extras(run, "export,eval"))
+    parser.set_defaults(run=requiring_extras(run, "export,eval,search"))
     return parser
 
 

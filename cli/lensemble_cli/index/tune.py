@@ -20,7 +20,7 @@ def add_action(actions: Commands) -> None:
     tune.add_argument("--queries", type=Path, help="(Q, D) .npy of vectors of typical queries")
     tune.add_argument("--json", type=Path, help="file to write the figures to")
     tune.add_argument("--plot", type=Path, help="PNG to draw recall against speed and memory")
-    tune.set_defaults(run=requiring_extras(_tune, "export,eval"))
+    tune.set_defaults(run=requiring_extras(_tune, "export,eval,search"))
 
 
 def _tune(args: argparse.Namespace) -> int:

@@ -156,8 +156,15 @@ def faiss_module(threads: int = 1) -> Any:
 
     Args:
         threads: number of threads for FAISS calls that this thread makes from now on.
+
+    Raises:
+        ImportError: FAISS is not installed.
     """
-    import faiss
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        text = "no FAISS; the extra `search` has it, and on GPUs `search-gpu`: take one of them"
+        raise ImportError(text) from error
 
     faiss.cvar.distance_compute_blas_threshold = BLAS_THRESHOLD
     faiss.omp_set_num_threads(threads)

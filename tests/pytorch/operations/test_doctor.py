@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import shutil
 import socket
@@ -24,6 +25,28 @@ def test_this_machine_can_serve(checkpoint, index_folder):
     assert "torch" in findings["packages"].text
     # The bundled server must be used on this machine only.
     assert "loopback" in findings["tritonserver"].remedy
+
+
+@pytest.mark.parametrize(
+    ("installed", "level", "text"),
+    [
+        ({"faiss-cpu": "1.15.1"}, OK, "faiss-cpu 1.15.1"),
+        ({"faiss-gpu": "1.15.1"}, OK, "faiss-gpu 1.15.1"),
+        ({"faiss-cpu": "1.12", "faiss-gpu": "1.15"}, FAULT, "are installed in the same folder"),
+        ({}, FAULT, "not installed"),
+    ],
+)
+def test_one_faiss_must_be_installed(monkeypatch, installed, level, text):
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    (finding,) = doctor._faiss()
+    assert finding.level == level
+    assert text in finding.text
+    assert bool(finding.remedy) == (level == FAULT)
 
 
 def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatch):

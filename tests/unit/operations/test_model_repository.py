@@ -64,6 +64,21 @@ def test_only_the_counts_are_changed(checkpoint, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("device", "kind"), [("auto", "KIND_AUTO"), ("cuda", "KIND_AUTO"), ("cpu", "KIND_CPU")]
+)
+def test_encoder_and_index_are_on_gpus_unless_the_device_is_the_cpu(
+    checkpoint, tmp_path, device, kind
+):
+    written = write_repository(Settings(checkpoint=checkpoint, device=device), tmp_path / "models")
+    for name in ("qwen3_vl", "faiss"):
+        (group,) = config(written, name).instance_group
+        assert (group.Kind.Name(group.kind), group.count) == (kind, 1)
+    for name in ("preprocess", "store"):
+        (group,) = config(written, name).instance_group
+        assert group.Kind.Name(group.kind) == "KIND_CPU"
+
+
 def test_models_of_other_embedders_are_written_if_they_are_set_up(checkpoint, tmp_path):
     settings = Settings(checkpoint=checkpoint, clip="owner/clip")
     written = write_repository(settings, tmp_path / "models")
