@@ -96,6 +96,7 @@ def copy_to_device(snapshot: Snapshot, device: torch.device, reserved_bytes: int
     Raises:
         CannotCopyError: The snapshot stays on the CPU.
     """
+    _check_kind(snapshot)  # first, because a CUDA context takes half a gigabyte of the GPU
     if not torch.cuda.is_available():
         raise CannotCopyError("PyTorch finds no GPU")
     try:
@@ -118,11 +119,25 @@ def free_bytes(device: torch.device, reserved_bytes: int) -> int:
     return min(free, int(total * (1 - _ACTIVATIONS_SHARE)) - reserved_bytes)
 
 
+def _check_kind(snapshot: Snapshot) -> None:
+    """Raises a `CannotCopyError` if no GPU can search the snapshot, however large it is."""
+    kind = snapshot.kind
+    if not snapshot.manifest.count:
+        raise CannotCopyError("it is empty")
+    if not kind.exact and not kind.on_gpu:
+        raise CannotCopyError(f"nothing searches kind {kind.name!r} on a GPU, unlike kind 'exact'")
+    if not kind.exact and not gpu_count():
+        raise CannotCopyError(
+            f"kind {kind.name!r} needs FAISS for GPUs: install the extra `search-gpu` instead of "
+            "`search`, or build the index with --kind exact"
+        )
+
+
 def choose_copy(snapshot: Snapshot, device: torch.device, free: int) -> SnapshotCopy:
     """The fastest copy of a snapshot that a device can have.
 
     Args:
-        snapshot: the snapshot.
+        snapshot: the snapshot, of a kind that the device can search.
         device: a GPU; PyTorch's search also works on a CPU.
         free: bytes of the device that it may take.
 
@@ -131,22 +146,11 @@ def choose_copy(snapshot: Snapshot, device: torch.device, free: int) -> Snapshot
         RuntimeError: The device has too little memory, or fails.
         ValueError: Some vectors are too long for float16.
     """
-    kind, count = snapshot.kind, snapshot.manifest.count
-    if not count:
-        raise CannotCopyError("it is empty")
-    has_faiss = kind.on_gpu and gpu_count() > 0
-    if not kind.exact:
-        if not kind.on_gpu:
-            raise CannotCopyError(f"FAISS has no kind {kind.name!r} for GPUs; exact search has one")
-        if not has_faiss:
-            raise CannotCopyError(
-                f"kind {kind.name!r} needs FAISS for GPUs: install the extra `search-gpu` instead "
-                "of `search`, or build the index with --kind exact"
-            )
+    if not snapshot.kind.exact:
         return _faiss_copy(snapshot, device, free)
     copy, taken = _torch_copy(snapshot, device, free)
     _check(snapshot, copy)
-    if has_faiss and _faiss_bytes(snapshot) <= free - taken:
+    if gpu_count() and _faiss_bytes(snapshot) <= free - taken:
         copies = {"PyTorch": copy, "FAISS": _faiss_copy(snapshot, device, free - taken)}
         seconds = dict(zip(copies, _median_seconds(snapshot, [*copies.values()]), strict=True))
         fastest = min(seconds, key=seconds.__getitem__)
@@ -156,7 +160,9 @@ def choose_copy(snapshot: Snapshot, device: torch.device, free: int) -> Snapshot
             fastest,
             ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in seconds.items()),
         )
-        return copies[fastest]
+        copy = copies.pop(fastest)
+        del copies
+        torch.cuda.empty_cache()  # of the other one
     return copy
 
 

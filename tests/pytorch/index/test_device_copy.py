@@ -55,11 +55,12 @@ def simulated_gpu(monkeypatch):
     """What would be copied to `cuda:0` is copied to CPU tensors; returns the free memory."""
     memory = SimpleNamespace(free=ENOUGH)
 
-    def copy(snapshot, device, reserved_bytes):
-        assert device == torch.device("cuda:0")
-        return choose_copy(snapshot, CPU, memory.free - reserved_bytes)
-
-    monkeypatch.setattr(device_copy, "copy_to_device", copy)
+    choose = device_copy.choose_copy
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device_copy, "free_bytes", lambda device, reserved: memory.free - reserved)
+    monkeypatch.setattr(
+        device_copy, "choose_copy", lambda snapshot, device, free: choose(snapshot, CPU, free)
+    )
     return memory
 
 
@@ -117,11 +118,13 @@ def test_free_memory_leaves_room_for_the_encoder(monkeypatch, free, reserved, ex
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("hnsw", "FAISS has no kind 'hnsw' for GPUs"),
+        ("hnsw", "nothing searches kind 'hnsw' on a GPU, unlike kind 'exact'"),
         ("ivf", "kind 'ivf' needs FAISS for GPUs: install the extra `search-gpu` instead"),
     ],
 )
-def test_kinds_that_the_gpu_cannot_search_stay_on_the_cpu(simulated_gpu, caplog, kind, reason):
+def test_kinds_that_the_gpu_cannot_search_stay_on_the_cpu(monkeypatch, caplog, kind, reason):
+    # Not even a CUDA context, which takes memory.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("touches the GPU"))
     search = SnapshotSearch(make_snapshot(kind), "cuda:0")
     assert not search.is_on_gpu and not search.lacks_memory
     assert f"is searched on the CPU: {reason}" in caplog.text

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from lensemble.index import Query
 from lensemble.index.maintenance.create import write_index
+from lensemble.index.search import device_copy
 from lensemble.profile import Profile
 from lensemble.settings import Settings
 from lensemble.stages.encode import EncodeStage
@@ -31,6 +34,30 @@ def encode_stage(settings):
 @pytest.fixture(scope="module")
 def search(settings):
     return SearchStage(settings, "cpu")
+
+
+@pytest.mark.parametrize("encoders", [1, 2])
+def test_index_on_a_gpu_leaves_room_for_the_encoders_weights(monkeypatch, settings, encoders):
+    files = list(settings.checkpoint.glob("*.safetensors"))
+    weights = sum(path.stat().st_size for path in files)
+    assert weights > 1000
+    asked = []
+
+    def copy(snapshot, device, reserved_bytes):
+        asked.append((str(device), reserved_bytes))
+        return SimpleNamespace()
+
+    monkeypatch.setattr(device_copy, "copy_to_device", copy)
+    stage = SearchStage(settings.with_changes(encoder_instances=encoders), "cuda:1")
+    assert asked == [("cuda:1", encoders * weights)]
+    gauges = {gauge.name: gauge.value for gauge in stage.gauges()}
+    assert gauges["lensemble_index_on_gpu"] == 1
+    stage.close()
+
+
+def test_on_the_cpu_no_copy_is_made(search):
+    gauges = {gauge.name: gauge.value for gauge in search.gauges()}
+    assert gauges["lensemble_index_on_gpu"] == 0
 
 
 def test_chained_stages_equal_the_pipeline(preprocess, encode_stage, pipeline):
