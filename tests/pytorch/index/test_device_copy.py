@@ -308,3 +308,18 @@ def test_new_snapshot_gets_the_memory_of_the_old_one(monkeypatch, tmp_path, simu
         "searched on the CPU: it needs 0.54 GB on the GPU, and 0.00 GB are free",
         "searched on cuda:0",
     ]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_real_gpu_searches_an_exact_snapshot_like_the_cpu(exact, share):
+    allowed = None if share is None else np.random.default_rng(2).random(N) < share
+    search = SnapshotSearch(exact, "cuda:0")
+    assert search.is_on_gpu
+    found = search.search(QUERIES, 10, allowed)
+    expected = SnapshotSearch(exact).search(QUERIES, 10, allowed)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
+    assert (found[1] != expected[1]).sum() <= 0.01 * expected[1].size
+    search.drop_copy()
+    assert not search.is_on_gpu

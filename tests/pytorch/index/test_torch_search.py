@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lensemble.index.snapshots import half_vectors, torch_search
@@ -285,18 +285,21 @@ def test_estimate_of_memory_covers_what_is_stored():
 
 
 class Recorder(TorchDispatchMode):
-    """Names of the operations that compute something, and the devices of all results."""
+    """Names of the operations that compute something, all devices, and the largest result."""
 
     def __init__(self):
         super().__init__()
-        self.names, self.devices = [], set()
+        self.names, self.devices, self.largest = [], set(), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if not func.is_view and func.namespace == "aten":
             self.names.append(func.name().removeprefix("aten::"))
         results = result if isinstance(result, tuple | list) else (result,)
-        self.devices |= {one.device for one in results if isinstance(one, torch.Tensor)}
+        tensors = [one for one in results if isinstance(one, torch.Tensor)]
+        self.devices |= {one.device for one in tensors}
+        if not func.is_view:
+            self.largest = max([self.largest, *(one.nbytes for one in tensors)])
         return result
 
 
@@ -335,6 +338,24 @@ def test_on_cuda_everything_stays_on_the_device_and_nothing_waits(dimension, bat
     assert recorder.devices == {torch.device("cuda", 0)}
     assert not [name for name in recorder.names if name.split(".")[0] in WAITING]
     assert "mm.dtype" in recorder.names  # float16 in, float32 out
+
+
+@pytest.mark.parametrize("k", [10, 1000])
+@pytest.mark.parametrize("count", [10_000, 50_000_000])
+def test_on_cuda_working_memory_does_not_grow_with_the_index(count, k):
+    recorder = trace(count, k=k, dimension=4096, masked=True)
+    assert recorder.largest <= torch_search.WORKSPACE_BYTES / 4
+
+
+def test_upload_to_cuda_waits_once_at_its_end(monkeypatch):
+    """The maxima of lengths and roundings are read when everything is copied."""
+    monkeypatch.setattr(half_vectors, "_UPLOAD_BYTES", 4 * 64 * 100)
+    vectors = uniform(1000, 64)
+    with FakeTensorMode(allow_non_fake_inputs=True), Recorder() as recorder:
+        with pytest.raises(DataDependentOutputException):  # a fake tensor has no values to read
+            HalfVectors.upload(vectors, torch.device("cuda"))
+    assert recorder.names.count("copy_") == 10
+    assert recorder.names.count("maximum") == 10  # all parts came before the wait
 
 
 def test_on_cuda_each_block_takes_the_same_few_operations():
