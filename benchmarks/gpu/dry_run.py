@@ -1,31 +1,31 @@
-"""Proves on a CPU that the whole run on a GPU machine works: pack, set up, every step, the table.
+"""Rehearses the whole run on a CPU: pack, make the environments, every step, the tables.
 
-    python -m benchmarks.gpu.dry_run [--folder FOLDER]
+    python -m benchmarks.gpu.dry_run [--python INTERPRETER] [--folder FOLDER]
 
-It packs the bundles, copies the tracked files into a folder of their own, and runs `run.sh --dry`
-there, so that the environment that `run.sh` makes is the one that runs, not this one. It takes
-about four minutes on two cores. The exit status is 0 if every step ran and its figures are
-plausible.
+It packs the bundle, copies the files that would travel into a folder of their own, and runs the
+command there with `--device cpu` and the given interpreter, whose packages stand for those of the
+GPU machine. It takes some minutes, so it is no test: run it by hand. The exit status is 0 if every
+step ran and its figures are plausible. `replica.py` makes an interpreter like that machine's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.gpu.command.plan import PLAN
+from benchmarks.gpu.command.result_files import FILES, MAX_FILES, read_section
 from benchmarks.gpu.pack import pack, tree_files
-from benchmarks.gpu.table import STEPS
+from benchmarks.gpu.report import TABLES, report
 
-# A run hands back at most this many result files.
-MAX_RESULT_FILES = 8
+# A CPU with other work takes a multiple of a GPU machine's time.
+TOTAL_S = 2400.0
 
 
 def copy_tree(target: Path) -> None:
@@ -39,61 +39,60 @@ def copy_tree(target: Path) -> None:
         shutil.copy(path, target / path)
 
 
-def run(folder: Path) -> dict[str, dict[str, Any]]:
-    """Packs, copies the tree, and runs every step with `--dry`.
+def run(folder: Path, python: str) -> Path:
+    """Packs, copies the tree, and runs the command there.
 
     Args:
-        folder: Empty folder for the bundles and the copy of the tree.
+        folder: Folder for the bundle and the copy of the tree.
+        python: Interpreter whose packages stand for those of the GPU machine.
 
     Returns:
-        Content of each step's result file.
-
-    Raises:
-        SystemExit: A step failed.
+        Folder of the results.
     """
-    bundles, tree = folder / "bundles", folder / "tree"
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    pack(bundles, sys.executable, version, fast=True)
+    bundle, tree = folder / "bundle", folder / "tree"
+    pack(bundle, python, fast=True)
     copy_tree(tree)
-    command = ["benchmarks/gpu/run.sh", "--dry", "--out", "results", "--bundles", str(bundles)]
-    environment = {**os.environ, "PYTHON": sys.executable}
-    environment.pop("PYTHONPATH", None)  # the copy is what must be imported
-    printed = ""
-    with subprocess.Popen(
-        command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            printed += line
-    if process.returncode:
-        raise SystemExit(f"run.sh ended with status {process.returncode}")
-    results = {step: json.loads((tree / f"results/{step}.json").read_text()) for step in STEPS}
-    files = len(list((tree / "results").iterdir()))
-    if files > MAX_RESULT_FILES:
-        raise SystemExit(f"{files} result files; a run may hand back at most {MAX_RESULT_FILES}")
-    if str(tree / ".cache/gpu/venv") not in printed:
-        raise SystemExit("the server that ran is not the packed one")
+    results = tree / "results"
+    command = [python, "-m", "benchmarks.gpu", f"--out={results}", f"--bundle={bundle}"]
+    command += ["--device=cpu", f"--total-s={TOTAL_S}", "--instances=2"]
+    # The copy is what must be imported.
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run(command, cwd=tree, env=environment, check=False)
     return results
 
 
-def implausible(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns the expectations that the figures of a dry run do not meet.
+def broken(results: Path) -> list[str]:
+    """Returns what does not hold for the results of a rehearsal.
 
     Args:
-        results: Step -> content of its result file.
+        results: Folder of the result files.
     """
-    correctness = results["correctness"]["results"]
-    rates = [row["items_per_s"] for row in results["served"]["results"]["rows"]]
-    expected = {
-        "the cosine in bf16 is at least 0.999": correctness["bf16_min_cosine"] >= 0.999,
-        "the cosine in fp32 is at least 0.99999": correctness["fp32_min_cosine"] >= 0.99999,
-        "neighbours move a vector by at most 1e-5": correctness["fp32_moved"] <= 1e-5,
-        "a leak moves a vector by more than 1e-3": correctness["fp32_moved_by_a_leak"] > 1e-3,
-        "every row of `served` has a rate": bool(rates) and min(rates) > 0,
-        "every step ran dry": all(result["params"]["dry"] for result in results.values()),
+    records = read_section(results, "command").get("steps", {})
+    sections = {name: read_section(results, name) for name in FILES}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: section.get("rows", []) for name, section in sections.items()
     }
-    return [claim for claim, holds in expected.items() if not holds]
+    claims = {
+        f"{step.name} is done: {records.get(step.name)}": records.get(step.name)
+        == {"outcome": "done"}
+        for step in PLAN
+    }
+    claims |= {
+        "no row failed": not any("failed" in row for part in rows.values() for row in part),
+        f"there are at most {MAX_FILES} files": len(list(results.iterdir())) <= MAX_FILES,
+        "neighbours move a vector in fp32 by at most 1e-5": _value(rows, "moved_by_others") <= 1e-5,
+        "a leak moves a vector by more than 1e-3": _value(rows, "moved_by_a_leak") > 1e-3,
+        "the server has NumPy 1": sections["served"].get("machine", {}).get("numpy", "")[:2]
+        == "1.",
+        "every table has rows": "No result" not in report(results),
+        f"there are {len(TABLES)} tables": report(results).count("### ") == len(TABLES),
+    }
+    return [claim for claim, holds in claims.items() if not holds]
+
+
+def _value(rows: dict[str, list[dict[str, Any]]], key: str) -> float:
+    """Returns a figure of `right` in fp32."""
+    return next((row[key] for row in rows["right"] if row.get("dtype") == "fp32"), float("nan"))
 
 
 def main() -> None:
@@ -101,14 +100,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--python", default=sys.executable, help="default: this one")
     parser.add_argument("--folder", type=Path, help="work here and keep it; default: temporary")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     with TemporaryDirectory(prefix="gpu-dry-run-") as temporary:
-        folder = (arguments.folder or Path(temporary)).resolve()
-        results = run(folder)
-        if broken := implausible(results):
-            raise SystemExit("does not hold: " + "; ".join(broken))
-    print("dry run: every step ran")
+        results = run((options.folder or Path(temporary)).resolve(), options.python)
+        print(report(results))
+        if claims := broken(results):
+            raise SystemExit("does not hold: " + "; ".join(claims))
+    print("rehearsal: every step ran")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Runs steps one after the other within a given time; standard library only."""

@@ -1,0 +1,98 @@
+"""Whether the CUDA path is right at all, with a tiny model: attention, each kind of item, waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.measuring.attention_trials import HEADS, AttentionTrial
+from benchmarks.gpu.measuring.comparison import device_waits, exact_fp32, smallest_cosine
+from benchmarks.gpu.measuring.context import Step, parse_arguments
+from benchmarks.gpu.measuring.inputs import mixed_features, picture_features, text_features
+from lensemble.checkpoint import Checkpoint
+from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
+from lensemble.preprocess.features import Features
+from lensemble.settings import Settings
+from lensemble_export.convert_checkpoint import convert_checkpoint
+from lensemble_export.onnx.reference import Reference
+from lensemble_export.random_checkpoint import write_random_checkpoint
+
+LEAST_COSINE = 0.999
+
+
+def tiny_checkpoint(work: Path) -> Checkpoint:
+    """Returns the serving checkpoint of the tiny shape, which is made if it is missing."""
+    folder = work / "smoke"
+    if not (folder / "profile.json").is_file():
+        write_random_checkpoint(work / "smoke-source", "tiny")
+        convert_checkpoint(str(work / "smoke-source"), folder)
+    return Checkpoint.open(folder)
+
+
+def attention(step: Step) -> None:
+    """Adds a row for each kernel, size of a head, and direction."""
+    dtype = torch.float32 if step.dry else torch.bfloat16
+    for head_dim, query_heads, key_heads in HEADS:
+        trial = AttentionTrial(head_dim, query_heads, key_heads, step.device, dtype)
+        kernels: dict[str, Callable[[bool], torch.Tensor]] = {"packed": trial.packed}
+        if not step.dry:
+            kernels["direct"] = trial.direct
+        for kernel, run in kernels.items():
+            for causal in (False, True):
+                step.measure(
+                    partial(trial.error, run, causal),
+                    attention=kernel,
+                    head_dim=head_dim,
+                    heads=f"{query_heads}/{key_heads}",
+                    causal=causal,
+                )
+
+
+def waits(encoder: TorchEngine, items: list[Features]) -> dict[str, Any]:
+    """Returns the lines at which a pass waits for the device."""
+    return {"waits": device_waits(encoder, items)}
+
+
+def cosine(encoder: TorchEngine, items: list[Features], reference: Reference) -> dict[str, Any]:
+    """Returns the smallest cosine to the reference.
+
+    Raises:
+        ValueError: It is too low.
+    """
+    found = smallest_cosine(encoder.vectors(items), reference.vectors(items))
+    if not found >= LEAST_COSINE:  # NaN is too low, too
+        raise ValueError(f"cosine {found}; expected at least {LEAST_COSINE}")
+    return {"min_cosine": found}
+
+
+def main() -> None:
+    """Runs the step."""
+    step = parse_arguments(__doc__, "smoke")
+    exact_fp32()
+    attention(step)
+    checkpoint = tiny_checkpoint(step.work)
+    spec = InputSpec.from_folder(checkpoint.folder)
+    sets = {
+        "text": [text_features(tokens, tokens) for tokens in (5, 32, 200)],
+        "picture": [picture_features(128, side, spec, side) for side in (128, 256)],
+        "mixed": mixed_features(8, spec, 256),
+    }
+    reference = Reference(checkpoint.folder, checkpoint.profile, "cpu")
+    settings = Settings(checkpoint=checkpoint.folder, dtype="fp32" if step.dry else "bf16")
+    encoder = TorchEngine.load(
+        checkpoint, settings.with_changes(device=step.device.type), str(step.device)
+    )
+    for name, items in sets.items():
+        step.measure(partial(cosine, encoder, items, reference), items=name)
+        step.measure(partial(waits, encoder, items), waits_in=name)
+    step.measure(encoder.warm_up, warm_up="all kinds")
+    step.finish()
+
+
+if __name__ == "__main__":
+    main()
