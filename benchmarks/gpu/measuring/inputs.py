@@ -22,7 +22,7 @@ def text_features(tokens: int, seed: int = 0) -> Features:
     """Makes the features of a text.
 
     Args:
-        tokens: Number of tokens, template included.
+        tokens: Number of tokens, those of the prompt included.
         seed: Seed of the token ids.
     """
     ids = np.random.default_rng(seed).integers(0, _ORDINARY_IDS, tokens, dtype=np.int32)
@@ -41,8 +41,8 @@ def picture_features(height: int, width: int, spec: InputSpec, seed: int = 0) ->
     rng = np.random.default_rng(seed)
     rows, columns = height // _PATCH_SIDE, width // _PATCH_SIDE
     image_ids = np.full(rows * columns // spec.merge_size**2, spec.image_token_id, np.int32)
-    template = rng.integers(0, _ORDINARY_IDS, PROMPT_TOKENS, dtype=np.int32)
-    before, after = np.split(template, [_TOKENS_BEFORE_PICTURE])
+    prompt = rng.integers(0, _ORDINARY_IDS, PROMPT_TOKENS, dtype=np.int32)
+    before, after = np.split(prompt, [_TOKENS_BEFORE_PICTURE])
     return Features(
         np.concatenate([before, image_ids, after]),
         rng.integers(0, 256, (rows * columns, contract.PATCH_VALUES), dtype=np.uint8),
