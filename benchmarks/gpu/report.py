@@ -72,6 +72,20 @@ TABLES = (
     ),
     Table(
         "encoder",
+        "Several passes, the next one packed while one computes",
+        "overlapped",
+        {
+            "overlapped": "items",
+            "size": "size",
+            "items": "number",
+            "passes": "passes",
+            "items_per_s": "items/s",
+            "tflop_per_s": "TFLOP/s",
+            "of_ceiling": "of the ceiling",
+        },
+    ),
+    Table(
+        "encoder",
         "Where the time of a pass goes",
         "profiled",
         {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from lensemble.encoder.packing import PackedBatch, pack
+from benchmarks.gpu.measuring.inputs import packed_for
+from lensemble.encoder.packing import PackedBatch
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 from lensemble.vectors import Vector
@@ -37,9 +38,8 @@ def largest_change(encoder: TorchEngine, items: Sequence[Features], *, leak: boo
         items: Items that share a pass.
         leak: Whether to remove the boundaries between pictures in the shared pass.
     """
-    spec = encoder.input_spec
-    alone = [encoder.forward(pack([item], spec)) for item in items]
-    packed = pack(items, spec)
+    alone = [encoder.forward(packed_for(encoder, [item])) for item in items]
+    packed = packed_for(encoder, items)
     together = encoder.forward(_without_boundaries(packed) if leak else packed)
     return float((torch.cat(alone) - together).abs().max())
 
@@ -54,7 +54,7 @@ def _without_boundaries(packed: PackedBatch) -> PackedBatch:
 
 def device_waits(encoder: TorchEngine, items: Sequence[Features]) -> list[str]:
     """Returns the lines at which a pass waits for the device; empty on CPUs."""
-    packed = pack(items, encoder.input_spec)
+    packed = packed_for(encoder, items)
     encoder.forward(packed)
     if encoder.device.type == "cpu":
         return []

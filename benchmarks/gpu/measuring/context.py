@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -204,6 +206,8 @@ def parse_arguments(description: str | None, name: str) -> Step:
         description: Docstring of the step's module.
         name: Name of the step.
     """
+    # The encoder logs which kernels it chose, and why.
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path(".cache/gpu"))

@@ -8,6 +8,9 @@ import numpy as np
 
 from benchmarks.encoder.sizing import PROMPT_TOKENS, FlopCount
 from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.packing import PackedBatch, pack
+from lensemble.encoder.pytorch.torch_engine import TorchEngine
+from lensemble.encoder.pytorch.upload import pinned_rows
 from lensemble.preprocess.features import Features
 from lensemble_contract import contract
 from lensemble_export.model_shapes import SHAPES
@@ -67,6 +70,13 @@ def mixed_features(count: int, spec: InputSpec, largest: int = 1024) -> list[Fea
         else:
             items.append(text_features(int(rng.integers(5, 201)), n))
     return items
+
+
+def packed_for(encoder: TorchEngine, items: Sequence[Features]) -> PackedBatch:
+    """Packs items as the encoder does for its device: on a GPU, patches are in pinned memory."""
+    if encoder.device.type == "cuda":
+        return pack(items, encoder.input_spec, pinned_rows)
+    return pack(items, encoder.input_spec)
 
 
 def flop(items: Sequence[Features], shape: str) -> float:

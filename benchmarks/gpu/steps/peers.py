@@ -16,12 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common.transformers_reference import (
-    INSTRUCTION,
-    Inputs,
-    TransformersReference,
-    padded,
-)
+from benchmarks.common.transformers_reference import Inputs, TransformersReference, padded
+from benchmarks.common.workloads import INSTRUCTION
 from benchmarks.gpu.measuring.comparison import smallest_cosine
 from benchmarks.gpu.measuring.context import Step, parse_arguments
 from benchmarks.gpu.measuring.item_sets import read_set

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from benchmarks.gpu.measuring.inputs import mixed_features, picture_features, te
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
+from lensemble.encoder.pytorch.varlen_kernels import attend_with_sdpa, flash_forward, varlen_attn
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_export.convert_checkpoint import convert_checkpoint
@@ -39,14 +39,11 @@ def attention(step: Step) -> None:
     dtype = torch.float32 if step.dry else torch.bfloat16
     for head_dim, query_heads, key_heads in HEADS:
         trial = AttentionTrial(head_dim, query_heads, key_heads, step.device, dtype)
-        kernels: dict[str, Callable[[bool], torch.Tensor]] = {"packed": trial.packed}
-        if not step.dry:
-            kernels["direct"] = trial.direct
-        for kernel, run in kernels.items():
+        for kernel in (attend_with_sdpa,) if step.dry else (varlen_attn, flash_forward):
             for causal in (False, True):
                 step.measure(
-                    partial(trial.error, run, causal),
-                    attention=kernel,
+                    partial(trial.error, kernel, causal),
+                    attention=kernel.__name__,
                     head_dim=head_dim,
                     heads=f"{query_heads}/{key_heads}",
                     causal=causal,

@@ -16,12 +16,13 @@ import torch
 
 from benchmarks.gpu.measuring.comparison import smallest_cosine
 from benchmarks.gpu.measuring.context import Step, parse_arguments
-from benchmarks.gpu.measuring.inputs import picture_features, text_features
-from benchmarks.gpu.measuring.variants import compiled, direct_attention, graph_of, pass_of
-from lensemble.encoder.packing import PackedBatch, pack
-from lensemble.encoder.pytorch.fused_layers import TextLayer, VisionBlock
+from benchmarks.gpu.measuring.inputs import packed_for, picture_features, text_features
+from benchmarks.gpu.measuring.variants import attention_by, compiled, graph_of, pass_of
+from lensemble.encoder.packing import PackedBatch
+from lensemble.encoder.pytorch.text_layer import TextLayer
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
-from lensemble.settings import Settings
+from lensemble.encoder.pytorch.varlen_kernels import flash_forward, varlen_attn
+from lensemble.encoder.pytorch.vision_layers import VisionBlock
 from lensemble.vectors import Vector
 
 # Kind, size, and number of items of each pass. Different batch sizes of one kind stand side by
@@ -38,8 +39,6 @@ PASSES = (
 _DRY_PASSES = (("picture", 128, 2), ("text", 32, 1), ("text", 32, 4))
 # Passes that are short enough for their launches to count.
 _LONGEST_GRAPH = 32 * 32
-# Setting of the kernels in Triton's language, and its values to compare.
-KERNELS_SETTING, KERNELS_VALUES = "gpu_kernels", ("off", "on")
 
 Pass = tuple[str, int, int]
 MakeRun = Callable[[TorchEngine, PackedBatch], Callable[[], torch.Tensor]]
@@ -95,7 +94,7 @@ class VariantRows:
             for n in range(batch)
         ]
         began = time.perf_counter()
-        run = make(encoder, pack(items, spec))
+        run = make(encoder, packed_for(encoder, items))
         vectors = run().cpu().numpy()
         first_s = time.perf_counter() - began
         seconds = self._step.seconds(run)
@@ -113,21 +112,19 @@ def main() -> None:
     rows = VariantRows(step)
     encoder = step.encoder()
     rows.add("served", encoder)
-    rows.add("direct attention", encoder, context=direct_attention())
     rows.add("graph", encoder, kinds=("text",), make=graph_of, longest=_LONGEST_GRAPH)
-    if KERNELS_SETTING in Settings.model_fields:
-        for value in KERNELS_VALUES:
-            other = step.encoder(**{KERNELS_SETTING: value})
-            rows.add(f"kernels {value}", other)
-            del other
-    else:
-        step.note(kernels=f"there is no setting {KERNELS_SETTING}")
+    for kernel in (varlen_attn, flash_forward):
+        if not step.dry:  # a CPU has neither
+            rows.add(kernel.__name__, encoder, context=attention_by(encoder, kernel))
+    del encoder
+    rows.add("kernels on", step.encoder(gpu_kernels="on"))
+    plain = step.encoder(gpu_kernels="off")
+    rows.add("kernels off", plain)
     # Compiling for a CPU says nothing about a GPU, and takes minutes.
     backend = "eager" if step.dry else "inductor"
     for kind, layer in (("picture", VisionBlock), ("text", TextLayer)):
-        rows.add(
-            f"{layer.__name__} compiled", encoder, kinds=(kind,), context=compiled(layer, backend)
-        )
+        name = f"{layer.__name__} compiled"
+        rows.add(name, plain, kinds=(kind,), context=compiled(layer, backend))
     step.finish()
 
 
