@@ -60,6 +60,13 @@ def test_header(complete_machine):
     assert missing() == [f"no {complete_machine}/Python.h"]
 
 
+def test_header_is_not_looked_for_in_debians_local_folder(complete_machine, monkeypatch):
+    folders = {"posix_prefix": str(complete_machine), "posix_local": "/usr/local/include"}
+    monkeypatch.setattr(sysconfig, "get_default_scheme", lambda: "posix_local")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: folders[scheme])
+    assert missing() == []
+
+
 def test_library(complete_machine, monkeypatch):
     (complete_machine / "libcuda.so.1").unlink()
     assert missing() == ["the linker does not find libcuda.so.1"]
