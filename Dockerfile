@@ -28,6 +28,11 @@ FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
 ARG SEARCH=search
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
   LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
+# Triton's compiler builds the GPU kernels where they run: it needs a C compiler, Python's headers,
+# and a folder for the results.
+ENV TRITON_CACHE_DIR=/var/cache/gpu-kernels
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
+  && rm -rf /var/lib/apt/lists/* && install -d -o triton-server "${TRITON_CACHE_DIR}"
 WORKDIR /opt/lensemble
 COPY --from=source / ./
 # The image's Python backend is built for NumPy 1.

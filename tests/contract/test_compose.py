@@ -24,10 +24,15 @@ OURS = [TRITON, ON_CPU, GATEWAY]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
+def compiled_kernels() -> str:
+    """Folder in the image in which Triton's compiler keeps the GPU kernels."""
+    return re.search(r"ENV TRITON_CACHE_DIR=(\S+)", DOCKERFILE).group(1)
+
+
 def test_settings_of_the_service_can_be_read():
     found = Settings.from_env(TRITON["environment"])
     mounted = {volume.split(":")[1] for volume in TRITON["volumes"]}
-    assert {str(found.checkpoint), str(found.index)} == mounted
+    assert {str(found.checkpoint), str(found.index), compiled_kernels()} == mounted
 
 
 def test_versions_agree_and_are_new_enough():
@@ -43,6 +48,13 @@ def test_image_takes_the_choice_of_faiss():
     assert TRITON["build"]["args"]["SEARCH"] == f"${{SEARCH:-{default}}}"
     argument, install = DOCKERFILE.index("ARG SEARCH"), DOCKERFILE.index(",${SEARCH}]")
     assert DOCKERFILE.rindex("FROM ", 0, install) < argument < install  # of the same stage
+
+
+def test_image_has_what_the_gpu_kernels_need():
+    """The root file system is read-only, and `/tmp` of a container may not be executed."""
+    assert re.search(r"apt-get install .*\bgcc\b.*\bpython3-dev\b", DOCKERFILE)
+    assert f"gpu-kernels:{compiled_kernels()}" in TRITON["volumes"]
+    assert TRITON["read_only"] and not compiled_kernels().startswith("/tmp")
 
 
 def test_image_sets_what_the_embedded_server_sets():

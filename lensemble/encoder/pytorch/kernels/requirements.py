@@ -50,10 +50,10 @@ def missing_requirements() -> Iterator[MissingRequirement]:
             "run `ldconfig` as root, or set TRITON_LIBCUDA_PATH to its folder",
         )
     folder = cache_folder()
-    if not _writable(folder):
+    if fault := _fault(folder):
         yield MissingRequirement(
-            f"the folder {str(folder)!r} is not writable",
-            "set TRITON_CACHE_DIR to a folder that is, and that outlives restarts",
+            f"the folder {str(folder)!r} {fault}",
+            "set TRITON_CACHE_DIR to another folder, which outlives restarts",
         )
 
 
@@ -93,12 +93,13 @@ def _has_library() -> bool:
     return _LIBRARY in known.stdout
 
 
-def _writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or the folder in its nearest parent."""
+def _fault(folder: Path) -> str:
+    """Why libraries cannot be stored in a folder and loaded from it; empty if they can."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
         with tempfile.TemporaryFile(dir=folder):
-            return True
+            flags = os.statvfs(folder).f_flag
     except OSError:
-        return False
+        return "is not writable"
+    return "is mounted `noexec`" if flags & os.ST_NOEXEC else ""

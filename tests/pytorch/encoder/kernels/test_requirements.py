@@ -92,6 +92,13 @@ def test_cache_folder_that_cannot_be_written(complete_machine, monkeypatch):
     assert missing() == [f"the folder '{complete_machine}/cache/triton' is not writable"]
 
 
+def test_cache_folder_from_which_nothing_can_be_loaded(complete_machine, monkeypatch):
+    """Docker mounts a `tmpfs` like that."""
+    mounted = SimpleNamespace(f_flag=os.ST_NOSUID | os.ST_NOEXEC)
+    monkeypatch.setattr(os, "statvfs", lambda folder: mounted)
+    assert missing() == [f"the folder '{complete_machine}/cache/triton' is mounted `noexec`"]
+
+
 def test_package(monkeypatch):
     monkeypatch.setattr(requirements, "_has_triton", lambda: False)
     assert missing() == ["the package triton is not installed"]
