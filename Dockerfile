@@ -24,7 +24,7 @@ CMD ["python", "-m", "lensemble.gateway"]
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
 # lensemble/operations/command_line.py has the reasons for the variables after the first two.
 # FAISS for the CPU, or `search-gpu` for kinds of index that only FAISS searches on a GPU; the exact
-# kind needs it not (docs/index.md).
+# kind does not need it (docs/index.md).
 ARG SEARCH=search
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
   LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
