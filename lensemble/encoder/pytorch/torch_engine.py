@@ -34,6 +34,7 @@ from lensemble.encoder.pytorch.varlen_kernels import AttentionShape, choose_kern
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
+from lensemble_contract.errors import OverloadedError
 
 logger = logging.getLogger(__name__)
 
@@ -307,16 +308,53 @@ class TorchEngine(Engine):
         """See `Engine.warm_up`.
 
         On GPUs it also encodes a full micro-batch of texts and one of pictures, so that their
-        memory is allocated before the first request. If a budget does not fit, the log says so, and
-        such micro-batches are halved.
+        memory is allocated before the first request. A budget that does not fit into the free
+        memory is halved until it does.
+
+        Raises:
+            OverloadedError: A single text or picture does not fit into memory.
         """
         super().warm_up()
-        if self.device.type == "cuda":
-            length = min(_WARM_UP_TEXT_TOKENS, self._batch_tokens)
-            texts = synthetic_texts([length] * (self._batch_tokens // length), self.input_spec)
-            self.encode(texts)
-            picture = synthetic_picture(_WARM_UP_PICTURE_SIDE, self.input_spec)
-            self.encode([picture] * max(1, self._batch_patches // len(picture.patches)))
+        if self.device.type != "cuda":
+            return
+        text_tokens = min(_WARM_UP_TEXT_TOKENS, self._batch_tokens)
+        picture = synthetic_picture(_WARM_UP_PICTURE_SIDE, self.input_spec)
+        self._batch_tokens = self._largest_budget(
+            self._batch_tokens,
+            synthetic_texts([text_tokens], self.input_spec)[0],
+            text_tokens,
+            "tokens (LENSEMBLE_BATCH_TOKENS)",
+        )
+        self._batch_patches = self._largest_budget(
+            self._batch_patches,
+            picture,
+            len(picture.patches),
+            "patches (LENSEMBLE_BATCH_PATCHES)",
+        )
+
+    def _largest_budget(self, budget: int, item: Features, item_cost: int, name: str) -> int:
+        """Halves a budget until a micro-batch that fills it fits into memory, and returns it.
+
+        Args:
+            budget: the budget to try first.
+            item: the item that is repeated.
+            item_cost: what one item uses of the budget.
+            name: name of the budget in the log.
+
+        Raises:
+            OverloadedError: A single item does not fit.
+        """
+        while True:
+            count = max(1, budget // item_cost)
+            try:
+                self._try_pass([item] * count, f"{count * item_cost} {name}")
+                return budget
+            except OverloadedError as error:
+                if count == 1:
+                    raise
+                logger.warning("%s; micro-batches are halved", error)
+            torch.cuda.empty_cache()  # not above, where the error holds the tensors
+            budget //= 2
 
     def _run_pass_over_rows(self, rows: int) -> None:
         """Runs a pass over texts of 32 tokens that have this number of tokens together."""

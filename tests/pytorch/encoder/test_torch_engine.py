@@ -11,7 +11,7 @@ from lensemble.encoder.packing import pack
 from lensemble.encoder.pytorch.thread_count import ThreadCount
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_texts
-from lensemble_client import InternalError, Item
+from lensemble_client import InternalError, Item, OverloadedError
 from tests.conftest import EMBEDDING, MEAN
 from tests.parity.cases import mixed_batch
 from tests.unit.encoder.items import text
@@ -46,25 +46,53 @@ def test_single_item_and_mean_pooling_share_no_prefix(pipelines):
         assert packed.cu_seqlens[0] == 0
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_warm_up_is_short_on_cpus_and_fills_both_budgets_of_gpus(pipeline, device):
-    passes = []
+class RecordingEngine(TorchEngine):
+    """Records passes instead of running them; more than `room` tokens do not fit into memory."""
 
-    class RecordingEngine(TorchEngine):
-        def __init__(self, engine):
-            self.__dict__.update(engine.__dict__)
-            self._batch_tokens, self._batch_patches = 1100, 2100
+    device = torch.device("cpu")
 
-        def forward(self, packed):
-            passes.append((packed.input_ids.numel(), len(packed.patches)))
-            return torch.ones(len(packed.cu_seqlens) - 1, 256)
+    def __init__(self, engine, room=10**9):
+        self.__dict__.update(engine.__dict__)
+        self._batch_tokens, self._batch_patches = 1100, 2100
+        self.passes, self.room = [], room
 
-    RecordingEngine.device = torch.device(device)
-    RecordingEngine(pipeline.encoder).warm_up()
+    def forward(self, packed):
+        self.passes.append((packed.input_ids.numel(), len(packed.patches)))
+        if packed.input_ids.numel() > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nMany more lines.")
+        return torch.ones(len(packed.cu_seqlens) - 1, 256)
+
+
+class RecordingGpuEngine(RecordingEngine):
+    device = torch.device("cuda")
+
+
+@pytest.mark.parametrize("engine_class", [RecordingEngine, RecordingGpuEngine])
+def test_warm_up_is_short_on_cpus_and_fills_both_budgets_of_gpus(pipeline, engine_class):
+    engine = engine_class(pipeline.encoder)
+    engine.warm_up()
     # A short text; then with it a long text, and a picture of 16 x 16 patches among 16 tokens.
-    assert passes[:2] == [(12, 0), (12 + 300 + 80, 256)]
+    assert engine.passes[:2] == [(12, 0), (12 + 300 + 80, 256)]
     # Two texts of 512 tokens; two pictures of 32 x 32 patches.
-    assert passes[2:] == ([(1024, 0), (2 * (256 + 16), 2048)] if device == "cuda" else [])
+    full = [(1024, 0), (2 * (256 + 16), 2048)] if engine_class is RecordingGpuEngine else []
+    assert engine.passes[2:] == full
+
+
+def test_budgets_that_do_not_fit_into_memory_are_halved(pipeline, caplog):
+    engine = RecordingGpuEngine(pipeline.encoder, room=600)
+    engine.warm_up()
+    assert engine.passes[2:] == [(1024, 0), (512, 0), (544, 2048)]
+    assert (engine._batch_tokens, engine._batch_patches) == (550, 2100)
+    assert (
+        "cannot encode 1024 tokens (LENSEMBLE_BATCH_TOKENS): OutOfMemoryError: CUDA out of "
+        "memory.; micro-batches are halved"
+    ) in caplog.text
+
+
+def test_gpu_without_room_for_one_picture_is_refused(pipeline):
+    engine = RecordingGpuEngine(pipeline.encoder, room=400)
+    with pytest.raises(OverloadedError, match="512 tokens"):
+        engine.warm_up()
 
 
 def test_passes_use_the_measured_number_of_threads(pipeline, monkeypatch):
