@@ -86,17 +86,26 @@ class Settings(SettingsBase):
             "determine their precision. Not set: the folder `onnx` in the checkpoint's folder."
         ),
     )
+    gpu_graphs: Literal["auto", "off"] = Field(
+        default="auto",
+        description=(
+            "Whether the PyTorch engine records CUDA graphs for passes of short texts on a GPU. "
+            "`auto` uses those that give the vectors of an ordinary pass."
+        ),
+    )
     batch_tokens: NonNegativeInt = Field(
         default=0,
         description=(
             "Largest number of tokens in one micro-batch of the encoder, including the tokens of "
-            "pictures. 0 chooses by the device."
+            "pictures. 0 chooses by the device. On GPUs a budget that does not fit into the free "
+            "memory is halved until it does."
         ),
     )
     batch_patches: NonNegativeInt = Field(
         default=0,
         description=(
-            "Largest number of patches in one micro-batch of the encoder. 0 chooses by the device."
+            "Largest number of patches in one micro-batch of the encoder. 0 chooses by the device. "
+            "On GPUs it is halved like `LENSEMBLE_BATCH_TOKENS`."
         ),
     )
     threads: NonNegativeInt = Field(

@@ -26,15 +26,16 @@ from lensemble.encoder.precision import precisions_to_try, vectors_agree
 from lensemble.encoder.pytorch.attention import use_packed_attention
 from lensemble.encoder.pytorch.choose_operations import choose_operations
 from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_layers
+from lensemble.encoder.pytorch.gpu_budgets import largest_budget
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
+from lensemble.encoder.pytorch.text_graphs import Bucket, CudaRecorder, Record, TextGraphs
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
 from lensemble.encoder.pytorch.upload import Uploader, pinned_rows
-from lensemble.encoder.pytorch.varlen_kernels import AttentionShape, choose_kernels
+from lensemble.encoder.pytorch.varlen_kernels import attention_shapes, choose_kernels
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
-from lensemble_contract.errors import OverloadedError
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class TorchEngine(Engine):
         use_packed_attention(model)
         self.model = model.eval()
         self._uploader: Uploader | None = None
+        self._text_graphs: TextGraphs | None = None
+        self._records_text_graphs = False
         if self.device.type == "cuda":
             self._uploader, self.passes_in_flight = Uploader(self.device), 2
         self.thread_count = ThreadCount(torch.get_num_threads())
@@ -173,7 +176,8 @@ class TorchEngine(Engine):
         if reordered:
             reorder_weights(engine.model)
         if device.type == "cuda":
-            choose_kernels(engine.attention_shapes(), device, dtype)
+            engine._records_text_graphs = fused and settings.gpu_graphs == "auto"
+            choose_kernels(attention_shapes(engine.model.config), device, dtype)
         return engine
 
     @property
@@ -192,21 +196,6 @@ class TorchEngine(Engine):
     def precision(self) -> str:
         """See `Engine.precision`."""
         return str(self.dtype).removeprefix("torch.")
-
-    def attention_shapes(self) -> tuple[AttentionShape, AttentionShape]:
-        """Shapes of the attention in the vision tower and in the text tower."""
-        vision, text = self.model.config.vision_config, self.model.config.text_config
-        return (
-            AttentionShape(
-                vision.num_heads,
-                vision.num_heads,
-                vision.hidden_size // vision.num_heads,
-                causal=False,
-            ),
-            AttentionShape(
-                text.num_attention_heads, text.num_key_value_heads, text.head_dim, causal=True
-            ),
-        )
 
     def run_pass(self, items: Sequence[Features]) -> PassResult:
         """See `Engine.run_pass`."""
@@ -250,7 +239,15 @@ class TorchEngine(Engine):
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        return self.forward_with_gradients(packed)
+        batch = self._on_device(packed)
+        if self._text_graphs is not None:
+            self._timer.mark()
+            self._timer.mark()  # there is no vision tower
+            vectors = self._text_graphs.run(batch)
+            if vectors is not None:
+                self._timer.mark()
+                return vectors
+        return self.forward_on_device(batch)
 
     def forward_with_gradients(self, packed: PackedBatch) -> torch.Tensor:
         """Does the same as `forward`, with gradients if the layers are Transformers' own.
@@ -262,7 +259,7 @@ class TorchEngine(Engine):
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        return self.forward_on_device(self._uploader(packed) if self._uploader else packed)
+        return self.forward_on_device(self._on_device(packed))
 
     def forward_on_device(self, batch: PackedBatch) -> torch.Tensor:
         """Does the same as `forward_with_gradients` with a batch on the model's device.
@@ -289,20 +286,52 @@ class TorchEngine(Engine):
             )
             deepstack = visual.deepstack_features
         self._timer.mark()
-        out = self.model.language_model(
-            inputs_embeds=hidden,
-            position_ids=batch.position_ids,
-            attention_mask=None,
-            use_cache=False,
+        vectors = self._run_text_tower(
+            hidden,
+            batch.position_ids,
+            batch.cu_seqlens,
+            batch.max_seqlen,
             visual_pos_masks=batch.visual_positions,  # no mask: see `add_deepstack_features`
             deepstack_visual_embeds=deepstack,
-            cu_seq_lens_q=batch.cu_seqlens,
-            cu_seq_lens_k=batch.cu_seqlens,
-            max_length_q=batch.max_seqlen,
-            max_length_k=batch.max_seqlen,
         )
         self._timer.mark()
-        return normalize(pool(out.last_hidden_state[0], batch.cu_seqlens, self.profile.pooling))
+        return vectors
+
+    def _on_device(self, packed: PackedBatch) -> PackedBatch:
+        return packed if self._uploader is None else self._uploader(packed)
+
+    def _run_texts(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        max_seqlen: int,
+    ) -> torch.Tensor:
+        """A pass without pictures; see `TextPass`."""
+        hidden = self.model.language_model.embed_tokens(input_ids)
+        return self._run_text_tower(hidden, position_ids, cu_seqlens, max_seqlen)
+
+    def _run_text_tower(
+        self,
+        hidden: torch.Tensor,
+        position_ids: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        max_seqlen: int,
+        **pictures: Any,
+    ) -> torch.Tensor:
+        """Token embeddings (1, L, H) -> unit vectors (S, D)."""
+        out = self.model.language_model(
+            inputs_embeds=hidden,
+            position_ids=position_ids,
+            attention_mask=None,
+            use_cache=False,
+            cu_seq_lens_q=cu_seqlens,
+            cu_seq_lens_k=cu_seqlens,
+            max_length_q=max_seqlen,
+            max_length_k=max_seqlen,
+            **pictures,
+        )
+        return normalize(pool(out.last_hidden_state[0], cu_seqlens, self.profile.pooling))
 
     def warm_up(self) -> None:
         """See `Engine.warm_up`.
@@ -319,42 +348,34 @@ class TorchEngine(Engine):
             return
         text_tokens = min(_WARM_UP_TEXT_TOKENS, self._batch_tokens)
         picture = synthetic_picture(_WARM_UP_PICTURE_SIDE, self.input_spec)
-        self._batch_tokens = self._largest_budget(
+        self._batch_tokens = largest_budget(
             self._batch_tokens,
             synthetic_texts([text_tokens], self.input_spec)[0],
             text_tokens,
             "tokens (LENSEMBLE_BATCH_TOKENS)",
+            self._try_pass,
         )
-        self._batch_patches = self._largest_budget(
+        self._batch_patches = largest_budget(
             self._batch_patches,
             picture,
             len(picture.patches),
             "patches (LENSEMBLE_BATCH_PATCHES)",
+            self._try_pass,
         )
+        if self._records_text_graphs:
+            self._record_text_graphs(CudaRecorder())
 
-    def _largest_budget(self, budget: int, item: Features, item_cost: int, name: str) -> int:
-        """Halves a budget until a micro-batch that fills it fits into memory, and returns it.
+    @torch.inference_mode()
+    def _record_text_graphs(self, record: Record) -> None:
+        graphs = TextGraphs(self._run_texts, self.device, record)
 
-        Args:
-            budget: the budget to try first.
-            item: the item that is repeated.
-            item_cost: what one item uses of the budget.
-            name: name of the budget in the log.
+        def make_batch(bucket: Bucket) -> PackedBatch:
+            count = min(bucket.segments, bucket.tokens // _TIMED_TEXT_TOKENS)
+            texts = synthetic_texts([_TIMED_TEXT_TOKENS - 1] * count, self.input_spec)
+            return self._on_device(pack(texts, self.input_spec))
 
-        Raises:
-            OverloadedError: A single item does not fit.
-        """
-        while True:
-            count = max(1, budget // item_cost)
-            try:
-                self._try_pass([item] * count, f"{count * item_cost} {name}")
-                return budget
-            except OverloadedError as error:
-                if count == 1:
-                    raise
-                logger.warning("%s; micro-batches are halved", error)
-            torch.cuda.empty_cache()  # not above, where the error holds the tensors
-            budget //= 2
+        graphs.record_all(make_batch)
+        self._text_graphs = graphs
 
     def _run_pass_over_rows(self, rows: int) -> None:
         """Runs a pass over texts of 32 tokens that have this number of tokens together."""

@@ -60,6 +60,23 @@ class AttentionShape:
     causal: bool
 
 
+def attention_shapes(config: Any) -> tuple[AttentionShape, AttentionShape]:
+    """Returns the shapes of the attention in the vision tower and in the text tower.
+
+    Args:
+        config: a `Qwen3VLConfig`.
+    """
+    vision, text = config.vision_config, config.text_config
+    return (
+        AttentionShape(
+            vision.num_heads, vision.num_heads, vision.hidden_size // vision.num_heads, causal=False
+        ),
+        AttentionShape(
+            text.num_attention_heads, text.num_key_value_heads, text.head_dim, causal=True
+        ),
+    )
+
+
 def flash_forward(
     q: torch.Tensor,
     k: torch.Tensor,
