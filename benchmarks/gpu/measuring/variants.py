@@ -12,7 +12,7 @@ import torch
 from lensemble.encoder.packing import PackedBatch
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.pytorch.upload import Uploader
-from lensemble.encoder.pytorch.varlen_kernels import Kernel, choose_kernels
+from lensemble.encoder.pytorch.varlen_kernels import Kernel, attention_shapes, choose_kernels
 
 
 @contextmanager
@@ -23,12 +23,12 @@ def attention_by(encoder: TorchEngine, kernel: Kernel) -> Iterator[None]:
         encoder: The encoder.
         kernel: The kernel, one of `varlen_kernels`.
     """
-    shapes, device, dtype = encoder.attention_shapes(), encoder.device, encoder.dtype
-    choose_kernels(shapes, device, dtype, kernels=[kernel])
+    shapes = attention_shapes(encoder.model.config)
+    choose_kernels(shapes, encoder.device, encoder.dtype, kernels=[kernel])
     try:
         yield
     finally:
-        choose_kernels(shapes, device, dtype)
+        choose_kernels(shapes, encoder.device, encoder.dtype)
 
 
 @contextmanager
