@@ -78,7 +78,7 @@ class CudaRecorder:
         return graph.replay, result
 
 
-class TextGraph:
+class RecordedPass:
     """The graph of one bucket, with its tensors at fixed addresses.
 
     Args:
@@ -133,7 +133,7 @@ class TextGraphs:
 
     def __init__(self, text_pass: TextPass, device: torch.device, record: Record) -> None:
         self._text_pass, self._device, self._record = text_pass, device, record
-        self._graphs: dict[Bucket, TextGraph] = {}
+        self._graphs: dict[Bucket, RecordedPass] = {}
 
     def record_all(
         self,
@@ -148,7 +148,7 @@ class TextGraphs:
         """
         for bucket in buckets:
             try:
-                graph = TextGraph(bucket, self._text_pass, self._device, self._record)
+                graph = RecordedPass(bucket, self._text_pass, self._device, self._record)
                 batch = make_batch(bucket)
                 vectors = graph.run(batch)
                 expected = self._text_pass(
