@@ -19,6 +19,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.engine import BUDGETS, Engine, PassResult, micro_batch_budgets
 from lensemble.encoder.freed_memory import keep_freed_memory
 from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.micro_batches.budgets import largest_budget
 from lensemble.encoder.packing import PackedBatch, pack
 from lensemble.encoder.pass_statistics import TowerTimer
 from lensemble.encoder.pooling import normalize, pool
@@ -26,7 +27,6 @@ from lensemble.encoder.precision import precisions_to_try, vectors_agree
 from lensemble.encoder.pytorch.attention import use_packed_attention
 from lensemble.encoder.pytorch.choose_operations import choose_operations
 from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_layers
-from lensemble.encoder.pytorch.gpu_budgets import largest_budget
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.encoder.pytorch.text_graphs import Bucket, CudaRecorder, Record, TextGraphs
