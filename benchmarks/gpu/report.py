@@ -115,7 +115,13 @@ TABLES = (
         "peers",
         "Other libraries on ready inputs",
         "contender",
-        {"set": "set", "contender": "contender", "items_per_s": "items/s", "min_cosine": "cosine"},
+        {
+            "set": "set",
+            "contender": "contender",
+            "items_per_s": "items/s",
+            "min_cosine": "smallest cosine",
+            "ratio": "ratio",
+        },
     ),
     Table(
         "served",

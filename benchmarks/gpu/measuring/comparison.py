@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +29,13 @@ def exact_fp32() -> None:
 def smallest_cosine(vectors: Vector, expected: Vector) -> float:
     """Returns the smallest cosine between rows of two arrays (S, D) of unit vectors."""
     return round(float((vectors * expected).sum(axis=1).min()), 7)
+
+
+def used_kernels(encoder: TorchEngine) -> dict[str, bool]:
+    """Returns for each tower whether its layers use kernels in Triton's language."""
+    towers: Any = encoder.model
+    layers = {"text": towers.language_model.layers[0], "vision": towers.visual.blocks[0]}
+    return {name: layer.operations is not None for name, layer in layers.items()}
 
 
 def largest_change(encoder: TorchEngine, items: Sequence[Features], *, leak: bool) -> float:

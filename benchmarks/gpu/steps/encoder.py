@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.gpu.command.result_files import PROFILE
+from benchmarks.gpu.measuring.comparison import used_kernels
 from benchmarks.gpu.measuring.context import Step, parse_arguments
 from benchmarks.gpu.measuring.inputs import flop, packed_for, picture_features, text_features
 from benchmarks.gpu.measuring.kernel_profile import profile_passes
@@ -28,13 +29,6 @@ _DRY_OVERLAPPED = (("text", 32, 4),)
 # What is profiled: a full micro-batch of pictures of two sizes, and one of texts.
 PROFILED = (("picture", 448, 41), ("picture", 1024, 8), ("text", 32, 32))
 _DRY_PROFILED = (("picture", 128, 2), ("text", 32, 4))
-
-
-def used_kernels(encoder: TorchEngine) -> dict[str, bool]:
-    """Returns for each tower whether its layers use kernels in Triton's language."""
-    towers: Any = encoder.model
-    layers = {"text": towers.language_model.layers[0], "vision": towers.visual.blocks[0]}
-    return {name: layer.operations is not None for name, layer in layers.items()}
 
 
 def make_items(encoder: TorchEngine, kind: str, size: int, batch: int) -> list[Features]:

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.gpu.measuring.comparison import exact_fp32, largest_change, smallest_cosine
+from benchmarks.gpu.measuring.comparison import (
+    exact_fp32,
+    largest_change,
+    smallest_cosine,
+    used_kernels,
+)
 from benchmarks.gpu.measuring.context import parse_arguments
 from benchmarks.gpu.measuring.inputs import mixed_features
 from lensemble.checkpoint import Checkpoint
@@ -33,6 +38,7 @@ def compare(
     cosine = smallest_cosine(encoder.vectors(items), expected)
     figures = {
         "min_cosine": cosine,
+        "gpu_kernels": used_kernels(encoder),
         "moved_by_others": largest_change(encoder, items, leak=False),
         "moved_by_a_leak": largest_change(encoder, items, leak=True),
     }

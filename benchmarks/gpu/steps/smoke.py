@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.measuring.attention_trials import HEADS, AttentionTrial
-from benchmarks.gpu.measuring.comparison import device_waits, exact_fp32, smallest_cosine
+from benchmarks.gpu.measuring.comparison import (
+    device_waits,
+    exact_fp32,
+    smallest_cosine,
+    used_kernels,
+)
 from benchmarks.gpu.measuring.context import Step, parse_arguments
 from benchmarks.gpu.measuring.inputs import mixed_features, picture_features, text_features
 from lensemble.checkpoint import Checkpoint
@@ -81,13 +86,16 @@ def main() -> None:
     }
     reference = Reference(checkpoint.folder, checkpoint.profile, "cpu")
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32" if step.dry else "bf16")
-    encoder = TorchEngine.load(
-        checkpoint, settings.with_changes(device=step.device.type), str(step.device)
-    )
-    for name, items in sets.items():
-        step.measure(partial(cosine, encoder, items, reference), items=name)
-        step.measure(partial(waits, encoder, items), waits_in=name)
-    step.measure(encoder.warm_up, warm_up="all kinds")
+    settings = settings.with_changes(device=step.device.type)
+    for kernels in ("off", "on"):
+        encoder = TorchEngine.load(
+            checkpoint, settings.with_changes(gpu_kernels=kernels), str(step.device)
+        )
+        labels = {"kernels": kernels, "used": used_kernels(encoder)}
+        for name, items in sets.items():
+            step.measure(partial(cosine, encoder, items, reference), items=name, **labels)
+            step.measure(partial(waits, encoder, items), waits_in=name, **labels)
+        step.measure(encoder.warm_up, warm_up="all kinds", **labels)
     step.finish()
 
 
