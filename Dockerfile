@@ -22,10 +22,10 @@ EXPOSE 8080
 CMD ["python", "-m", "lensemble.gateway"]
 
 FROM nvcr.io/nvidia/tritonserver:${TRITON}-py3 AS triton
-# lensemble/operations/command_line.py has the reasons for the variables after the first two.
 # FAISS for the CPU, or `search-gpu` for kinds of index that only FAISS searches on a GPU; the exact
 # kind does not need it (docs/index.md).
 ARG SEARCH=search
+# lensemble/operations/tritonserver_command.py has the reasons for the variables after the first two.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PYTHONDONTWRITEBYTECODE=1 GOMP_SPINCOUNT=1000 \
   LRU_CACHE_CAPACITY=16 ONEDNN_PRIMITIVE_CACHE_CAPACITY=64
 # Triton's compiler builds the GPU kernels where they run: it needs a C compiler, Python's headers,
