@@ -51,6 +51,13 @@ def test_working_kernels_are_kept(layers, dtype, caplog):
     assert caplog.text == ""
 
 
+def test_biases_may_be_zeros(layers, caplog):
+    block = copy.deepcopy(layers[1])
+    torch.nn.init.zeros_(block.norm1.bias)
+    operations = interpreted_operations()
+    assert probe("vision", operations, vision_calls(block)) is operations, caplog.text
+
+
 def test_probe_changes_no_weight(layers):
     before = [copy.deepcopy(layer.state_dict()) for layer in layers]
     probe("both", interpreted_operations(), all_calls(layers))
@@ -70,12 +77,19 @@ def not_finite(gate_up):
     return PYTORCH.swiglu(gate_up) * torch.nan
 
 
+def not_finite_in_the_sum(residual, product, weight, bias, eps):
+    out = PYTORCH.add_layer_norm(residual, product, weight, bias, eps)
+    product[0, 0] = torch.nan
+    return out
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
         ("vision_rotary", turned_the_wrong_way),
         ("add_rms_norm", without_the_sum),
         ("swiglu", not_finite),
+        ("add_layer_norm", not_finite_in_the_sum),
     ],
 )
 def test_kernel_that_computes_something_else_is_replaced(layers, name, wrong, caplog):
