@@ -28,10 +28,14 @@ def until(state: Callable[[], Value], what: str = "the state") -> Value:
 
 
 class FakeClock:
-    """A clock that stands still until a test advances it; it starts at `time.monotonic()`."""
+    """A clock that stands still until a test advances it.
+
+    It starts at the whole seconds of `time.monotonic()`: with their fractions, 30 + 30 would be a
+    little less than 60 whenever the sum passes a power of two.
+    """
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = float(int(time.monotonic()))
 
     def __call__(self) -> float:
         """The time in seconds."""

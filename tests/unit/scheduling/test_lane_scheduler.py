@@ -309,6 +309,15 @@ def test_cleans_up_once_after_work_when_a_while_has_passed(cleaned):
     assert len(times) == 3
 
 
+def test_steps_of_the_tests_clock_add_up_exactly(monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 16379.184105618)  # + 30 passes 2^14
+    clock = FakeClock()
+    start = clock()
+    clock.advance(CLEAN_UP_EVERY_S / 2)
+    clock.advance(CLEAN_UP_EVERY_S / 2)
+    assert clock() - start == CLEAN_UP_EVERY_S
+
+
 def test_cleans_up_between_passes_of_steady_work(cleaned):
     scheduler, clock, times = cleaned
     for _ in range(10):
