@@ -34,6 +34,7 @@ PACKAGES = (
     "aiohttp",
     "httpx",
     "jinja2",
+    "ml-dtypes",
     "psutil",
     "prometheus-client",
 )

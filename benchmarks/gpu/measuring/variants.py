@@ -10,25 +10,24 @@ from unittest.mock import patch
 import torch
 
 from lensemble.encoder.packing import PackedBatch
+from lensemble.encoder.pytorch import varlen_kernels
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.pytorch.upload import Uploader
-from lensemble.encoder.pytorch.varlen_kernels import Kernel, attention_shapes, choose_kernels
+from lensemble.encoder.pytorch.varlen_kernels import Kernel, attention_shapes
 
 
 @contextmanager
 def attention_by(encoder: TorchEngine, kernel: Kernel) -> Iterator[None]:
-    """Both towers use one kernel of attention; afterwards the fastest one again.
+    """Both towers use one kernel of attention; afterwards the chosen ones again.
 
     Args:
         encoder: The encoder.
         kernel: The kernel, one of `varlen_kernels`.
     """
-    shapes = attention_shapes(encoder.model.config)
-    choose_kernels(shapes, encoder.device, encoder.dtype, kernels=[kernel])
-    try:
+    # Not `choose_kernels`, which takes a slow one in place of a kernel that fails its trial.
+    forced = dict.fromkeys(attention_shapes(encoder.model.config), kernel)
+    with patch.dict(varlen_kernels._chosen, forced):
         yield
-    finally:
-        choose_kernels(shapes, encoder.device, encoder.dtype)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ MODULES = (
     "grpc",
     "huggingface_hub",
     "jinja2",
+    "ml_dtypes",
     "numpy",
     "prometheus_client",
     "psutil",

@@ -9,7 +9,13 @@ from benchmarks.gpu.measuring.inputs import text_features
 from benchmarks.gpu.measuring.variants import attention_by, compiled, graph_of, pass_of
 from lensemble.encoder.packing import pack
 from lensemble.encoder.pytorch.text_layer import TextLayer
-from lensemble.encoder.pytorch.varlen_kernels import attend_with_sdpa, flash_forward, varlen_attn
+from lensemble.encoder.pytorch.varlen_kernels import (
+    attend,
+    attend_with_sdpa,
+    attention_shapes,
+    flash_forward,
+    varlen_attn,
+)
 
 
 @pytest.fixture
@@ -22,15 +28,25 @@ def test_graph_gives_the_vectors_of_a_pass(plain_encoder, packed):
     assert torch.equal(graph_of(plain_encoder, packed)(), expected)
 
 
-def test_one_kernel_of_attention_is_chosen_and_afterwards_all_are_tried(plain_encoder, monkeypatch):
-    tried = []
-    monkeypatch.setattr(
-        "benchmarks.gpu.measuring.variants.choose_kernels",
-        lambda shapes, device, dtype, **options: tried.append((shapes, options)),
-    )
-    with attention_by(plain_encoder, flash_forward):
-        assert tried == [(plain_encoder.attention_shapes(), {"kernels": [flash_forward]})]
-    assert tried[1:] == [(plain_encoder.attention_shapes(), {})]
+def test_both_towers_use_one_kernel_of_attention(plain_encoder):
+    used = []
+
+    def kernel(query, *arguments):
+        used.append(arguments[-1])  # causal in the text tower alone
+        return query
+
+    def run(shape):
+        row = torch.zeros(3, shape.heads, shape.head_dim)
+        keys = torch.zeros(3, shape.key_heads, shape.head_dim)
+        assert attend(row, keys, keys, None, 3, None, shape.causal) is row
+
+    shapes = attention_shapes(plain_encoder.model.config)
+    with attention_by(plain_encoder, kernel):
+        for shape in shapes:
+            run(shape)
+    assert used == [False, True]
+    with pytest.raises((RuntimeError, TypeError)):  # the product's kernel again, which needs a GPU
+        run(shapes[0])
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
