@@ -29,7 +29,7 @@ from benchmarks.common.photos import PHOTOS, encoded, read_photo
 from benchmarks.common.random_checkpoint import random_serving_checkpoint
 from benchmarks.common.results import print_and_save
 from benchmarks.common.transformers_reference import TransformersReference
-from lensemble.encoder.vector_cache import features_hash
+from lensemble.encoder.vector_cache.caching_encoder import features_hash
 from lensemble.pipeline import Pipeline
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble.preprocess.patches import cut_patches, resize, smart_resize

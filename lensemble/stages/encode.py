@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.encoder.vector_cache import CachingEncoder
+from lensemble.encoder.vector_cache.caching_encoder import CachingEncoder
+from lensemble.encoder.vector_cache.stores import LocalVectors, SharedVectors, VectorStore
 from lensemble.preprocess.features import Features, unpad
 from lensemble.scheduling.lanes import lane_of
 from lensemble.settings import Settings
@@ -58,7 +59,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         self._cut = cut_vector
         self._encode = CachingEncoder(
             lambda items, deadlines: self._encoder.start(items, deadlines=deadlines),
-            settings.cache_mib * 1024**2,
+            _vector_store(settings, self._encoder),
         )
         self.info = engine_info(self._encoder)
 
@@ -130,6 +131,17 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
     def write(self, results: Sequence[NDArray[np.float32]]) -> Rows:
         """See `Stage.write`."""
         return vector_rows(results, self._encoder.profile.hash)
+
+
+def _vector_store(settings: Settings, encoder: Engine) -> VectorStore:
+    """Several encoder processes share one store; a single one keeps vectors in its memory."""
+    import torch
+
+    capacity = settings.cache_mib * 1024**2
+    devices = torch.cuda.device_count() if encoder.device.type == "cuda" else 1
+    if not capacity or settings.heartbeats is None or settings.encoder_instances * devices == 1:
+        return LocalVectors(capacity)
+    return SharedVectors(settings.heartbeats / "vectors", capacity, encoder.profile.hash)
 
 
 def engine_info(encoder: Engine) -> dict[str, str]:

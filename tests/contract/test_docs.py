@@ -200,11 +200,9 @@ def test_values_of_labels_are_those_of_the_code():
             reasons |= set(re.findall(r'reason="(\w+)"', path.read_text()))
     assert labels_of("lensemble_errors_total", "reason") == reasons
     assert labels_of("lensemble_lane_waiting", "lane") == set(LANES)
-    from lensemble.encoder import vector_cache
+    from lensemble.encoder.vector_cache.caching_encoder import VectorCounts
 
-    assert labels_of("lensemble_vectors_total", "source") == set(
-        vector_cache.VectorCounts.__dataclass_fields__
-    )
+    assert labels_of("lensemble_vectors_total", "source") == set(VectorCounts.__dataclass_fields__)
 
 
 def test_every_kind_of_index_is_on_the_page():

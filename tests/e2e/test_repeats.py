@@ -2,6 +2,8 @@
 
 import re
 import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from lensemble.operations.tritonserver import TritonServer
 from lensemble.settings import Settings
 from lensemble_client import Client, Item
 from tests.pictures import encode, textured
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -19,12 +22,12 @@ def vectors_made(server: TritonServer) -> dict[str, int]:
         assert client.health()  # a ping updates the metrics
     with urllib.request.urlopen(server.metrics_url) as answer:
         text = answer.read().decode()
-    return {
-        source: int(float(count))
-        for source, count in re.findall(
-            r'^lensemble_vectors_total\{.*source="(\w+)".*\} (\S+)$', text, re.MULTILINE
-        )
-    }
+    counts: Counter[str] = Counter()
+    for source, count in re.findall(
+        r'^lensemble_vectors_total\{.*source="(\w+)".*\} (\S+)$', text, re.MULTILINE
+    ):
+        counts[source] += int(float(count))
+    return dict(counts)
 
 
 def test_equal_items_are_encoded_once_and_cached_ones_not_at_all(checkpoint):
@@ -51,3 +54,18 @@ def test_equal_items_are_encoded_once_and_cached_ones_not_at_all(checkpoint):
         assert vectors_made(server)["cached"] == 4
         client.embed("door", instruction="Find a door.")
         assert vectors_made(server)["encoded"] == 5
+
+
+def test_encoder_processes_share_the_cache(checkpoint):
+    settings = Settings(checkpoint=checkpoint, cache_mib=1, encoder_instances=2)
+    with (
+        TritonServer(settings) as server,
+        Client(server.grpc_url) as client,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        first = client.embed("door")
+        for vector in threads.map(lambda _: client.embed("door"), range(64)):
+            np.testing.assert_array_equal(vector, first)
+        # Each process publishes its own counts, some of them only after the next ping.
+        until(lambda: sum(vectors_made(server).values()) == 65)
+        assert vectors_made(server) == {"encoded": 1, "repeated": 0, "cached": 64}

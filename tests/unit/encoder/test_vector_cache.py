@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from lensemble.encoder.vector_cache import CachingEncoder, content_keys, features_hash
+from lensemble.encoder.vector_cache.caching_encoder import (
+    CachingEncoder,
+    content_keys,
+    features_hash,
+)
+from lensemble.encoder.vector_cache.stores import LocalVectors
 from lensemble.preprocess.features import Features
 from lensemble_client import InternalError
 
@@ -48,7 +53,7 @@ def first_numbers(results) -> list[float]:
 @pytest.mark.parametrize("capacity", [0, 10_000])
 def test_equal_items_of_a_batch_are_encoded_once_and_keep_their_order(capacity):
     encode = FakeEncoder()
-    encode_cached = CachingEncoder(encode, capacity)
+    encode_cached = CachingEncoder(encode, LocalVectors(capacity))
     items = [text(3), text(5), text(3), picture(7), text(5), picture(7)]
     assert first_numbers(encode_cached(items)) == [3, 5, 3, 7, 5, 7]
     assert encode.seen == [3, 5, 7]
@@ -92,7 +97,7 @@ def test_hash_does_not_depend_on_memory_layout():
 
 def test_cached_items_are_not_encoded_again():
     encode = FakeEncoder()
-    encode_cached = CachingEncoder(encode, 10_000)
+    encode_cached = CachingEncoder(encode, LocalVectors(10_000))
     encode_cached([text(3), text(4)])
     assert first_numbers(encode_cached([text(4), text(5), text(3), text(5)])) == [4, 5, 3, 5]
     assert encode.seen == [3, 4, 5]
@@ -110,7 +115,7 @@ def test_capacity_of_zero_caches_nothing():
 
 def test_least_recently_used_vector_is_dropped_first():
     encode = FakeEncoder()
-    encode_cached = CachingEncoder(encode, 2 * ENTRY)
+    encode_cached = CachingEncoder(encode, LocalVectors(2 * ENTRY))
     encode_cached([text(1)])
     encode_cached([text(2)])
     encode_cached([text(1)])  # used again
@@ -125,7 +130,7 @@ def test_least_recently_used_vector_is_dropped_first():
 
 def test_vector_larger_than_the_cache_is_returned_but_not_cached():
     encode = FakeEncoder()
-    encode_cached = CachingEncoder(encode, ENTRY - 1)
+    encode_cached = CachingEncoder(encode, LocalVectors(ENTRY - 1))
     assert first_numbers(encode_cached([text(1)])) == first_numbers(encode_cached([text(1)])) == [1]
     assert encode.seen == [1, 1]
     assert encode_cached.used_bytes == 0
@@ -133,7 +138,7 @@ def test_vector_larger_than_the_cache_is_returned_but_not_cached():
 
 def test_errors_are_not_cached_and_do_not_affect_other_items():
     encode = FakeEncoder()
-    encode_cached = CachingEncoder(encode, 10_000)
+    encode_cached = CachingEncoder(encode, LocalVectors(10_000))
     for _ in range(2):
         bad, good, again = encode_cached([text(13), text(2), text(13)])
         assert isinstance(bad, InternalError) and isinstance(again, InternalError)
@@ -142,7 +147,7 @@ def test_errors_are_not_cached_and_do_not_affect_other_items():
 
 
 def test_caller_cannot_change_a_cached_vector():
-    encode_cached = CachingEncoder(FakeEncoder(), 10_000)
+    encode_cached = CachingEncoder(FakeEncoder(), LocalVectors(10_000))
     (vector,) = encode_cached([text(2)])
     vector[:] = 9
     (remembered,) = encode_cached([text(2)])
@@ -153,7 +158,7 @@ def test_caller_cannot_change_a_cached_vector():
 
 def test_next_items_can_be_started_before_the_first_are_encoded():
     encode = FakeEncoder()
-    encode_cached = CachingEncoder(encode, 10_000)
+    encode_cached = CachingEncoder(encode, LocalVectors(10_000))
     first = encode_cached.start([text(1), text(13)])
     second = encode_cached.start([text(2), text(1)])
     assert encode.seen == [1, 13, 2, 1]  # the vector of 1 is not there yet

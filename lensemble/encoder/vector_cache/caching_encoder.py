@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cachetools import LRUCache
 
+from lensemble.encoder.vector_cache.stores import LocalVectors, VectorStore
 from lensemble.preprocess.features import Features
 from lensemble.scheduling.deadline import later
 from lensemble.vectors import Vector
@@ -27,8 +27,6 @@ Start = Callable[[Sequence[Features], Sequence[int]], Wait]
 
 # Number of patch rows that are compared first; they tell most pictures of one size apart.
 _SAMPLED_ROWS = 16
-# Memory of a cached vector besides its numbers: key, array object, dictionary entries; rounded up.
-_ENTRY_BYTES = 256
 
 
 @dataclass(slots=True)
@@ -47,30 +45,27 @@ class VectorCounts:
 
 
 class CachingEncoder:
-    """Encodes equal items once, and caches vectors; the least recently used are dropped first.
+    """Encodes equal items once, and remembers vectors.
 
     Errors are not cached. Not safe for calls from several threads at once.
 
     Args:
         start: function that starts to encode features with deadlines, and returns a function that
             waits for each item's full vector (D,) or its error.
-        capacity: bytes of memory for vectors; 0 caches none.
+        store: where vectors are kept; None keeps none.
 
     Attributes:
         counts: numbers of items by the source of their vector.
     """
 
-    def __init__(self, start: Start, capacity: int = 0) -> None:
-        self._start = start
-        self._cache: LRUCache[bytes, Vector] = LRUCache(
-            capacity, getsizeof=lambda vector: vector.nbytes + _ENTRY_BYTES
-        )
+    def __init__(self, start: Start, store: VectorStore | None = None) -> None:
+        self._start, self._store = start, store or LocalVectors(0)
         self.counts = VectorCounts()
 
     @property
     def used_bytes(self) -> int:
         """Bytes of memory that cached vectors take."""
-        return int(self._cache.currsize)
+        return self._store.used_bytes
 
     def __call__(
         self, items: Sequence[Features], deadlines: Sequence[int] | None = None
@@ -96,10 +91,12 @@ class CachingEncoder:
             items: as for a call.
             deadlines: as for a call.
         """
-        keys = content_keys(items, valid_beyond_batch=self._cache.maxsize > 0)
-        results: dict[bytes, Vector | LensembleError] = {
-            key: self._cache[key] for key in keys if key in self._cache
-        }
+        keys = content_keys(items, valid_beyond_batch=self._store.keeps_vectors)
+        results: dict[bytes, Vector | LensembleError] = {}
+        if self._store.keeps_vectors:
+            for key in set(keys):
+                if (cached := self._store.get(key)) is not None:
+                    results[key] = cached
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in results}
         self.counts.cached += sum(key in results for key in keys)
         self.counts.repeated += sum(key not in results for key in keys) - len(missing)
@@ -113,17 +110,10 @@ class CachingEncoder:
                 results[key] = result
                 if not isinstance(result, LensembleError):
                     self.counts.encoded += 1
-                    self._remember(key, result)
+                    self._store.put(key, result)
             return [results[key] for key in keys]
 
         return wait
-
-    def _remember(self, key: bytes, vector: Vector) -> None:
-        if vector.nbytes + _ENTRY_BYTES > self._cache.maxsize:
-            return
-        copy = vector.copy()  # a row of a batch would keep the whole batch in memory
-        copy.flags.writeable = False
-        self._cache[key] = copy
 
 
 def content_keys(items: Sequence[Features], *, valid_beyond_batch: bool) -> list[bytes]:

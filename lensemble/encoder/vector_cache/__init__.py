@@ -1,0 +1,1 @@
+"""The vector cache: equal items are encoded once, and vectors are remembered by content."""
