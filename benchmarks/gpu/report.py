@@ -112,6 +112,19 @@ TABLES = (
         },
     ),
     Table(
+        "search",
+        "Exact search by PyTorch",
+        "queries",
+        {
+            "vectors": "vectors",
+            "dimension": "dimension",
+            "originals": "float32 vectors in",
+            "queries": "queries at once",
+            "ms": "ms",
+            "queries_per_s": "queries/s",
+        },
+    ),
+    Table(
         "peers",
         "Other libraries on ready inputs",
         "contender",

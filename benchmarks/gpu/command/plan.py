@@ -36,6 +36,7 @@ PLAN = (
     PlannedStep("weights", 45, 70),
     PlannedStep("profile", 0, 60, background=True),
     PlannedStep("ceiling", 20, 40),
+    PlannedStep("search", 15, 40),
     PlannedStep("right", 50, 80, needs=("profile",)),
     PlannedStep("encoder", 80, 110, needs=("profile",)),
     PlannedStep("variants", 80, 110, needs=("profile",)),

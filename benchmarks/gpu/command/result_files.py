@@ -25,6 +25,7 @@ FILES = {
     "ceiling": "encoder.json",
     "encoder": "encoder.json",
     "variants": "variants.json",
+    "search": "encoder.json",
     "peers": "peers.json",
     "served": "served.json",
 }

@@ -75,6 +75,7 @@ def rehearsal(tmp_path):
         "ceiling": [{"what": "copy", "gb_per_s": 1.0}],
         "encoder": [{"kind": "text"}, {"overlapped": "text"}, {"profiled": "text"}],
         "variants": [{"variant": "served"}],
+        "search": [{"queries": 1}],
         "peers": [{"contender": "packed"}],
         "served": [{"set": "text", "callers": 1}],
     }

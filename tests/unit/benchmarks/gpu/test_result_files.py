@@ -2,6 +2,9 @@
 
 import json
 import threading
+from pathlib import Path
+
+import pytest
 
 from benchmarks.gpu.command.plan import PLAN
 from benchmarks.gpu.command.result_files import (
@@ -47,12 +50,18 @@ def test_background_step_writes_at_the_same_time(tmp_path):
     assert all(read_section(tmp_path, name) == {"n": 19} for name in names)
 
 
-def test_write_that_fails_leaves_the_old_file(tmp_path):
+def test_write_that_is_cut_off_leaves_the_old_file(tmp_path, monkeypatch):
     write_section(tmp_path, "peers", {"rows": [1]})
-    try:
-        write_section(tmp_path, "peers", {"rows": [object()]})
-    except TypeError:
-        pass
+    write_text = Path.write_text
+
+    def write_half(path, text):
+        write_text(path, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_half)
+        with pytest.raises(KeyboardInterrupt):
+            write_section(tmp_path, "peers", {"rows": [1, 2]})
     assert read_section(tmp_path, "peers") == {"rows": [1]}
 
 
