@@ -1,6 +1,6 @@
 """Packs what a GPU machine without network lacks into one folder that fits its limit.
 
-    python -m benchmarks.gpu.pack [--python python3.12] [--out .gpu]
+    python -m benchmarks.gpu.pack [--python INTERPRETER] [--out .gpu]
 
 - `server.tar.xz`: the tritonserver of the installed `nvidia-pytriton` wheel, reduced to what its
   Python backend needs; NumPy 1.26; and the shared library of the interpreter, for machines that
@@ -32,7 +32,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.common.photos import PHOTOS, encoded, read_photo
-from benchmarks.gpu.command.environments import DYNLOAD, LIBRARIES
+from benchmarks.gpu.command.environments import DYNLOAD, LIBRARIES, find_python
 
 MAX_TRANSFER_BYTES = 64 * 1024**2
 PLATFORMS = (
@@ -262,12 +262,10 @@ def main() -> None:
     """Makes the bundle and prints its size."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(".gpu"), help="default: .gpu")
-    parser.add_argument(
-        "--python", default="python3.12", help="interpreter of the target's version"
-    )
+    parser.add_argument("--python", help="interpreter of the target's version; default: 3.12")
     parser.add_argument("--fast", action="store_true", help="compress quickly, for rehearsals")
     options = parser.parse_args()
-    pack(options.out, options.python, fast=options.fast)
+    pack(options.out, options.python or find_python(), fast=options.fast)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Makes an interpreter with the packages of the GPU machine, for rehearsals.
 
-    python -m benchmarks.gpu.replica FOLDER [--python python3.12]
+    python -m benchmarks.gpu.replica FOLDER [--python INTERPRETER]
     python -m benchmarks.gpu.dry_run --python FOLDER/bin/python
 
 It takes about 5 GB of disk, most of it PyTorch's CUDA libraries.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 from pathlib import Path
+
+from benchmarks.gpu.command.environments import find_python
 
 # The GPU machine's versions; of the others any version does.
 PACKAGES = (
@@ -46,9 +48,10 @@ def main() -> None:
     """Makes the environment."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of the environment")
-    parser.add_argument("--python", default="python3.12", help="default: python3.12")
+    parser.add_argument("--python", help="interpreter to start from; default: 3.12")
     options = parser.parse_args()
-    subprocess.run([options.python, "-m", "venv", str(options.folder)], check=True)
+    python = options.python or find_python()
+    subprocess.run([python, "-m", "venv", str(options.folder)], check=True)
     pip = [str(options.folder / "bin" / "python"), "-m", "pip"]
     subprocess.run([*pip, "install", *PACKAGES], check=True)
     subprocess.run([*pip, "uninstall", "--yes", *MISSING], check=True)

@@ -70,6 +70,23 @@ class BasePython:
         return cls(program, packages, answer["version"], library)
 
 
+def find_python(version: str = "3.12") -> str:
+    """Returns an interpreter of a version, from PATH or from pyenv.
+
+    Args:
+        version: The version, such as `3.12`.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    installed = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))
+    for candidate in (shutil.which(f"python{version}"), *map(str, installed)):
+        # pyenv's own `python3.12` on PATH fails while another version is chosen.
+        if candidate and not subprocess.run([candidate, "-V"], capture_output=True).returncode:
+            return candidate
+    raise FileNotFoundError(f"no Python {version}; say where one is: --python INTERPRETER")
+
+
 def find_libpython(version: str, folder: str | None, multiarch: str | None) -> Path | None:
     """Returns an interpreter's shared library; None if there is none.
 

@@ -94,6 +94,7 @@ def main() -> None:
         step.measure(
             partial(overlapped, step, encoder, items), overlapped=kind, size=size, items=count
         )
+    (step.out / PROFILE).unlink(missing_ok=True)  # of an earlier run
     for kind, size, batch in _DRY_PROFILED if step.dry else PROFILED:
         items = make_items(encoder, kind, size, batch)
         title = f"{batch} x {kind} of {size}, shape {step.shape}"

@@ -13,6 +13,7 @@ from benchmarks.gpu.command.environments import (
     LIBRARIES,
     BasePython,
     find_libpython,
+    find_python,
     make_front,
     make_server,
 )
@@ -139,3 +140,17 @@ def test_interpreter_knows_its_folders():
     base = BasePython.ask(sys.executable)
     assert base.version == VERSION
     assert any((packages / "pytest").is_dir() for packages in base.packages)
+
+
+def test_interpreter_that_does_not_start_is_passed_over(tmp_path, monkeypatch):
+    """As pyenv's own program of that name, while another version is chosen."""
+    shims, installed = tmp_path / "shims", tmp_path / ".pyenv" / "versions" / "9.9.1" / "bin"
+    for folder, status in ((shims, 1), (installed, 0)):
+        folder.mkdir(parents=True)
+        (folder / "python9.9").write_text(f"#!/bin/sh\nexit {status}\n")
+        (folder / "python9.9").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shims}:/bin:/usr/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_python("9.9") == str(installed / "python9.9")
+    with pytest.raises(FileNotFoundError, match=r"no Python 9\.8; say where"):
+        find_python("9.8")
