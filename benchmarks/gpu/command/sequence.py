@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.command.background import Background
-from benchmarks.gpu.command.guard import TimeGuard
+from benchmarks.gpu.command.guard import LEAST_PART, TimeGuard
 from benchmarks.gpu.command.plan import PlannedStep
 from benchmarks.gpu.command.processes import TIMED_OUT, run_limited
 from benchmarks.gpu.command.result_files import write_section
@@ -80,7 +80,10 @@ class StepRunner:
             python = self._interpreters[step.environment].result(granted)
         except Exception as error:  # its environment could not be made, or not in time
             return f"skipped: no environment {step.environment!r}: {error!r}"
-        limit = granted - (remaining - self._guard.remaining_s())
+        waited = remaining - self._guard.remaining_s()
+        limit = granted - waited
+        if limit < LEAST_PART * step.share_s or limit <= 0:
+            return f"skipped: it waited {waited:.0f} s for what it needs, and too little is left"
         self._write(f"== {step.name}: at most {limit:.0f} s")
         status = run_limited(
             [str(python), "-m", f"benchmarks.gpu.steps.{step.name}", *self._arguments],

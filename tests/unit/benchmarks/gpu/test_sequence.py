@@ -109,6 +109,18 @@ def test_step_without_its_environment_is_skipped(make_runner):
     assert outcome.startswith("skipped: no environment 'server'") and "no space left" in outcome
 
 
+def test_step_whose_environment_comes_too_late_is_skipped(make_runner, clock):
+    class Late:
+        def result(self, timeout_s):
+            clock.advance(timeout_s - 5)
+            return Path("python")
+
+    runner, ran, _ = make_runner({}, interpreters={"front": Late()})
+    runner.run(steps("smoke"))
+    assert ran == []
+    assert "it waited 95 s for what it needs" in runner.records["smoke"]["outcome"]
+
+
 def test_step_waits_for_a_background_step_that_it_needs(make_runner):
     order = []
     may_end = threading.Event()
