@@ -51,11 +51,11 @@ Figures = dict[str, float]
 _FREE_ENCODER = """
 
 class FreeEncoder(EncodeStage):
-    def start(self, rows):
+    def run(self, rows):
         import numpy as np
         vectors = np.zeros((len(rows), self._encoder.profile.dimension), np.float32)
         vectors[:, 0] = 1
-        return lambda: list(vectors)
+        return list(vectors)
 
 
 class TritonPythonModel(TritonPythonModel):

@@ -76,12 +76,17 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
 
     def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:
         """See `Stage.run`."""
-        return self.start(rows)()
+        return self._start(rows)()
 
     def start(
         self, rows: Sequence[EncodeRow]
     ) -> Callable[[], Sequence[NDArray[np.float32] | LensembleError]]:
         """See `LaneStage.start`."""
+        return super().start(rows) if self.passes_in_flight == 1 else self._start(rows)
+
+    def _start(
+        self, rows: Sequence[EncodeRow]
+    ) -> Callable[[], Sequence[NDArray[np.float32] | LensembleError]]:
         if not rows:
             return list
         items, dimensions, deadlines = (list(column) for column in zip(*rows, strict=True))

@@ -221,9 +221,12 @@ def _try(kernel: Kernel, shape: AttentionShape, device: torch.device, dtype: tor
     """
     generator = torch.Generator().manual_seed(0)
     total = sum(_TRIAL_LENGTHS)
+    parts = [shape.heads, shape.key_heads, shape.key_heads]
+    # Views of one buffer, as in the layers: a kernel must take their strides.
     q, k, v = (
-        torch.randn(total, heads, shape.head_dim, generator=generator).to(device, dtype)
-        for heads in (shape.heads, shape.key_heads, shape.key_heads)
+        torch.randn(total, sum(parts), shape.head_dim, generator=generator)
+        .to(device, dtype)
+        .split(parts, dim=1)  # type: ignore[no-untyped-call]
     )
     boundaries = torch.tensor([0, *_TRIAL_LENGTHS]).cumsum(0).int()
     arguments = (q, k, v, boundaries.to(device), max(_TRIAL_LENGTHS), None, shape.causal)
