@@ -13,7 +13,8 @@ def pool(hidden: torch.Tensor, cu_seqlens: torch.Tensor, pooling: Pooling) -> to
 
     Args:
         hidden: (L, H), hidden states after the final norm.
-        cu_seqlens: (S + 1,) int32, the first row of each item, and L.
+        cu_seqlens: (S + 1,) int32, the first row of each item, and the end of the last one; rows
+            behind it are ignored.
         pooling: `last_token` takes the last row of each item; `mean` averages all its rows in
             float32.
 
@@ -23,12 +24,13 @@ def pool(hidden: torch.Tensor, cu_seqlens: torch.Tensor, pooling: Pooling) -> to
     ends = cu_seqlens[1:].long()
     if pooling == "last_token":
         return hidden[ends - 1].float()
-    # The item of each token is the number of items that end at or before it.
+    # The item of each token is the number of items that end at or before it. Rows behind the last
+    # item, which a CUDA graph may have, go into a sum of their own.
     tokens = torch.arange(len(hidden), device=hidden.device)
     segment = torch.searchsorted(ends, tokens, right=True)
-    sums = torch.zeros(len(ends), hidden.shape[1], device=hidden.device)
+    sums = torch.zeros(len(ends) + 1, hidden.shape[1], device=hidden.device)
     sums.index_add_(0, segment, hidden.float())
-    return sums / cu_seqlens.diff()[:, None]
+    return sums[:-1] / cu_seqlens.diff()[:, None]
 
 
 def normalize(vectors: torch.Tensor) -> torch.Tensor:

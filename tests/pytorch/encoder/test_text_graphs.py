@@ -15,6 +15,7 @@ from lensemble.encoder.pytorch import text_layer
 from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
 from lensemble.encoder.pytorch.text_graphs import BUCKETS, Bucket, TextGraphs
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
+from tests.conftest import EMBEDDING, MEAN
 
 CPU = torch.device("cpu")
 
@@ -50,10 +51,10 @@ class CpuRecorder:
         return replay, result
 
 
-@pytest.fixture
-def engine(pipeline, monkeypatch):
+@pytest.fixture(params=[EMBEDDING, MEAN])
+def engine(pipelines, request, monkeypatch):
     monkeypatch.setattr(text_layer, "packed_attention", attention_like_cuda)
-    return pipeline.encoder
+    return pipelines[request.param].encoder
 
 
 def texts(engine, lengths):
