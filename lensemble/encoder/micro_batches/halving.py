@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Parts of the messages of PyTorch's RuntimeErrors when memory runs out.
+_OUT_OF_MEMORY = ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
 
 def _too_large(_: object) -> OverloadedError:
     return OverloadedError("the item does not fit into memory, even alone; try again later")
@@ -65,7 +68,8 @@ def encode_with_halving(
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tells whether PyTorch failed because memory ran out."""
-    # On CPUs PyTorch raises a plain RuntimeError.
+    # On CPUs PyTorch raises a plain RuntimeError, and so it does on GPUs if cuBLAS has no room for
+    # its workspace, or if there is no room for pinned memory.
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
     )

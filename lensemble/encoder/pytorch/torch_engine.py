@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -32,7 +33,11 @@ from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
 from lensemble.encoder.pytorch.text_graphs import Bucket, CudaRecorder, Record, TextGraphs
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
 from lensemble.encoder.pytorch.upload import Uploader, pinned_rows
-from lensemble.encoder.pytorch.varlen_kernels import attention_shapes, choose_kernels
+from lensemble.encoder.pytorch.varlen_kernels import (
+    attention_shapes,
+    choose_kernels,
+    waits_for_no_result,
+)
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
@@ -176,8 +181,11 @@ class TorchEngine(Engine):
         if reordered:
             reorder_weights(engine.model)
         if device.type == "cuda":
-            engine._records_text_graphs = fused and settings.gpu_graphs == "auto"
-            choose_kernels(attention_shapes(engine.model.config), device, dtype)
+            vision, text = attention_shapes(engine.model.config)
+            choose_kernels((vision, text), device, dtype)
+            engine._records_text_graphs = (
+                fused and settings.gpu_graphs == "auto" and waits_for_no_result(text, dtype)
+            )
         return engine
 
     @property
@@ -214,12 +222,13 @@ class TorchEngine(Engine):
             return super().launch_pass(items)
         packed = pack(items, self.input_spec, pinned_rows)
         timer = self._timer = TowerTimer(self.device)
-        vectors = self.forward(packed)
-        # Not `vectors.cpu()`, which would wait for the pass.
-        on_cpu = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
-        on_cpu.copy_(vectors, non_blocking=True)
-        ended: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        ended.record()
+        with self._current_device():
+            vectors = self.forward(packed)
+            # Not `vectors.cpu()`, which would wait for the pass.
+            on_cpu = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+            on_cpu.copy_(vectors, non_blocking=True)
+            ended: Any = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            ended.record()
 
         def wait() -> PassResult:
             ended.synchronize()
@@ -239,15 +248,16 @@ class TorchEngine(Engine):
         Returns:
             (S, D) float32, unit length, on the model's device.
         """
-        batch = self._on_device(packed)
-        if self._text_graphs is not None:
-            self._timer.mark()
-            self._timer.mark()  # there is no vision tower
-            vectors = self._text_graphs.run(batch)
-            if vectors is not None:
+        with self._current_device():
+            batch = self._on_device(packed)
+            if self._text_graphs is not None:
                 self._timer.mark()
-                return vectors
-        return self.forward_on_device(batch)
+                self._timer.mark()  # there is no vision tower
+                vectors = self._text_graphs.run(batch)
+                if vectors is not None:
+                    self._timer.mark()
+                    return vectors
+            return self.forward_on_device(batch)
 
     def forward_with_gradients(self, packed: PackedBatch) -> torch.Tensor:
         """Does the same as `forward`, with gradients if the layers are Transformers' own.
@@ -296,6 +306,13 @@ class TorchEngine(Engine):
         )
         self._timer.mark()
         return vectors
+
+    def _current_device(self) -> AbstractContextManager[Any]:
+        """Makes the model's GPU the current one of this thread.
+
+        Events and streams belong to the current device, which is the first GPU in a new thread.
+        """
+        return nullcontext() if self._uploader is None else torch.cuda.device(self.device)
 
     def _on_device(self, packed: PackedBatch) -> PackedBatch:
         return packed if self._uploader is None else self._uploader(packed)
@@ -346,6 +363,11 @@ class TorchEngine(Engine):
         super().warm_up()
         if self.device.type != "cuda":
             return
+        if self._records_text_graphs:
+            # Before the budgets: recording gives back the memory that PyTorch keeps for reuse, and
+            # graphs keep memory of their own.
+            with self._current_device():
+                self._record_text_graphs(CudaRecorder())
         text_tokens = min(_WARM_UP_TEXT_TOKENS, self._batch_tokens)
         picture = synthetic_picture(_WARM_UP_PICTURE_SIDE, self.input_spec)
         self._batch_tokens = largest_budget(
@@ -362,8 +384,6 @@ class TorchEngine(Engine):
             "patches (LENSEMBLE_BATCH_PATCHES)",
             self._try_pass,
         )
-        if self._records_text_graphs:
-            self._record_text_graphs(CudaRecorder())
 
     @torch.inference_mode()
     def _record_text_graphs(self, record: Record) -> None:

@@ -5,7 +5,10 @@ PyTorch offers more than one way to the same attention, and what they accept dep
 - `aten._flash_attention_forward`, FlashAttention 2. It takes grouped heads as they are.
 - `torch.nn.attention.varlen.varlen_attn`. Up to PyTorch 2.12 it wants keys and values with all
   heads, so grouped heads are copied. From 2.13 on it takes grouped heads. It fills a tensor with
-  zeros in every call; on cards of the Hopper generation it may use cuDNN, which may be faster.
+  zeros in every call. On cards of the Hopper generation, PyTorch 2.14 hands calls that are neither
+  causal nor grouped to cuDNN, which prepares a plan for every new combination of total length,
+  number of segments and longest segment: on the CPU, in the middle of a pass, and for ever in
+  memory. Pictures come in ever new combinations, so `varlen_attn` is only the second choice there.
 
 `choose_kernels` compares them on the device when the model is loaded, and takes the fastest one
 whose results are right. None of this has run on a GPU yet (docs/performance.md).
@@ -17,7 +20,7 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +151,12 @@ def _takes_grouped_heads(function: Callable[..., Any]) -> bool:
     return "enable_gqa" in inspect.signature(function).parameters
 
 
-_KERNELS: tuple[Kernel, ...] = (varlen_attn, flash_forward)
+def kernels_to_try(shape: AttentionShape) -> Sequence[Sequence[Kernel]]:
+    """Returns groups of kernels; a group is tried if no kernel of the groups before is right."""
+    if not shape.causal and shape.heads == shape.key_heads:
+        return (flash_forward,), (varlen_attn,)
+    return ((flash_forward, varlen_attn),)
+
 
 _chosen: dict[AttentionShape, Kernel] = {}
 
@@ -168,12 +176,17 @@ def attend(
     return kernel(q, k, v, boundaries, max_length, scale, causal)
 
 
+def waits_for_no_result(shape: AttentionShape, dtype: torch.dtype) -> bool:
+    """Whether attention of this shape runs on a GPU without making the CPU wait."""
+    return dtype in DTYPES and _chosen.get(shape) is not attend_with_sdpa
+
+
 def choose_kernels(
     shapes: Iterable[AttentionShape],
     device: torch.device,
     dtype: torch.dtype,
     *,
-    kernels: Iterable[Kernel] = _KERNELS,
+    kernels: Sequence[Kernel] | None = None,
 ) -> None:
     """Tries all kernels on the device and chooses the fastest right one for each shape.
 
@@ -181,19 +194,23 @@ def choose_kernels(
         shapes: the shapes of the model's attention layers.
         device: device of the weights.
         dtype: precision of the weights; nothing is chosen if it is not one of `DTYPES`.
-        kernels: the kernels to try. If none of them is right, `attend_with_sdpa` is chosen, and
-            the log says why; cards before the Ampere generation, for example, have none.
+        kernels: the kernels to try; None takes those of `kernels_to_try`. If none of them is right,
+            `attend_with_sdpa` is chosen, and the log says why; cards before the Ampere generation,
+            for example, have none.
     """
     if dtype not in DTYPES:
         return
     for shape in shapes:
         seconds: dict[Kernel, float] = {}
         causes = []
-        for kernel in kernels:
-            try:
-                seconds[kernel] = _try(kernel, shape, device, dtype)
-            except Exception as error:
-                causes.append(f"{_name(kernel)}: {type(error).__name__}: {error}")
+        for group in kernels_to_try(shape) if kernels is None else [kernels]:
+            for kernel in group:
+                try:
+                    seconds[kernel] = _try(kernel, shape, device, dtype)
+                except Exception as error:
+                    causes.append(f"{_name(kernel)}: {type(error).__name__}: {error}")
+            if seconds:
+                break
         if not seconds:
             _chosen[shape] = attend_with_sdpa
             logger.warning(

@@ -40,6 +40,8 @@ class LaneTritonModel(TritonModel):
         )
         self._published_errors = 0
         super().__init__(stage, name, settings)
+        # The first pass of a thread is slower, because CUDA's libraries prepare each thread anew.
+        self._scheduler.run_between_passes(stage.check)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answers the requests of one call, or moves them into lanes.

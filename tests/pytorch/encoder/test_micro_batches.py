@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
-from lensemble.encoder.micro_batches.halving import encode_with_halving
+from lensemble.encoder.micro_batches.halving import encode_with_halving, is_out_of_memory
 from lensemble.encoder.micro_batches.split import split_by_budgets, split_by_padded_cost
 from lensemble_client import InternalError, OverloadedError
 from tests.unit.encoder.items import mixed
@@ -50,3 +51,17 @@ def test_only_the_items_at_fault_have_an_error():
     assert isinstance(results[2], InternalError)
     assert isinstance(results[4], OverloadedError)
     assert batches[:3] == [[1, 2, 3, 4, 5, 6], [1, 2, 3], [1]]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_errors_for_lack_of_memory_are_known(error, expected):
+    assert is_out_of_memory(error) == expected

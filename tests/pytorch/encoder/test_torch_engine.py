@@ -1,5 +1,6 @@
 """The engine on PyTorch, with a small model."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -159,3 +160,59 @@ def test_faults_end_the_warm_up_and_fail_the_self_test(pipeline, fault):
         assert "Expected all tensors to be on the same device" in str(caught.value)
     with pytest.raises(InternalError):
         broken.self_test()
+
+
+class FakeGpu:
+    """Stands for a second GPU; records on which device events are recorded."""
+
+    def __init__(self, monkeypatch):
+        self.current, self.events = 0, []
+        monkeypatch.setattr(torch.cuda, "device", self.device)
+        monkeypatch.setattr(torch.cuda, "Event", lambda **_: self)
+        empty = torch.empty
+        monkeypatch.setattr(
+            torch, "empty", lambda *args, pin_memory=False, **options: empty(*args, **options)
+        )
+
+    @contextmanager
+    def device(self, device):
+        before, self.current = self.current, device.index
+        yield
+        self.current = before
+
+    def record(self):
+        self.events.append(self.current)
+
+    def synchronize(self):
+        self.events.append("wait")
+
+    def elapsed_time(self, other):
+        return 1000.0
+
+
+class SecondGpuEngine(TorchEngine):
+    """The engine of a model on the second GPU; it computes on the CPU."""
+
+    device = torch.device("cuda", 1)
+    passes_in_flight = 2
+
+    def __init__(self, engine):
+        self.__dict__.update(engine.__dict__)
+        self._uploader = lambda packed: packed
+
+
+def test_passes_on_the_second_gpu_wait_for_events_of_that_gpu(pipeline, monkeypatch):
+    """An event that is recorded on the first GPU says that the vectors are there at once."""
+    items = synthetic_texts([5, 9], pipeline.encoder.input_spec)
+    expected = pipeline.encoder.vectors(items)
+    with monkeypatch.context() as patch:
+        gpu = FakeGpu(patch)
+        engine = SecondGpuEngine(pipeline.encoder)
+        first, second = engine.launch_pass(items), engine.launch_pass(items[:1])
+        # Three marks of the timer and one event for the result in each pass.
+        assert gpu.events == [1] * 8
+        results = [first(), second()]
+        assert gpu.events[8:] == ["wait", "wait"]
+    np.testing.assert_allclose(results[0].vectors, expected, atol=2e-6)
+    np.testing.assert_allclose(results[1].vectors, expected[:1], atol=2e-6)
+    assert results[0].tower_seconds == [1.0, 1.0]

@@ -164,6 +164,41 @@ def test_fastest_right_kernel_is_chosen(monkeypatch):
     assert varlen_kernels._chosen == {SHAPE: kernels[1]}
 
 
+def trials(monkeypatch, *, flash_fails):
+    """Replaces the trials; `varlen_attn` would be the faster one. Returns the list of them."""
+    tried = []
+
+    def trial(kernel, *_):
+        tried.append(kernel)
+        if kernel is varlen_kernels.flash_forward and flash_fails:
+            raise RuntimeError("no kernel image is available for this device")
+        return 1.0 if kernel is varlen_kernels.flash_forward else 0.1
+
+    monkeypatch.setattr(varlen_kernels, "_try", trial)
+    return tried
+
+
+PICTURES = AttentionShape(heads=16, key_heads=16, head_dim=64, causal=False)
+
+
+def test_kernel_that_prepares_every_new_size_is_the_second_choice_for_pictures(monkeypatch):
+    flash, varlen = varlen_kernels.flash_forward, varlen_kernels.varlen_attn
+    assert trials(monkeypatch, flash_fails=False) == []
+    choose_kernels([PICTURES, SHAPE], CPU, torch.bfloat16)
+    assert varlen_kernels._chosen == {PICTURES: flash, SHAPE: varlen}
+    tried = trials(monkeypatch, flash_fails=True)
+    choose_kernels([PICTURES], CPU, torch.bfloat16)
+    assert tried == [flash, varlen]
+    assert varlen_kernels._chosen[PICTURES] is varlen
+
+
+def test_only_attention_that_waits_for_no_result_may_be_recorded():
+    assert varlen_kernels.waits_for_no_result(SHAPE, torch.bfloat16)
+    assert not varlen_kernels.waits_for_no_result(SHAPE, torch.float32)
+    varlen_kernels._chosen[SHAPE] = varlen_kernels.attend_with_sdpa
+    assert not varlen_kernels.waits_for_no_result(SHAPE, torch.bfloat16)
+
+
 def test_chosen_kernel_is_the_one_that_attends():
     calls = []
 

@@ -142,8 +142,24 @@ def lane_model(triton, tmp_path):
     from lensemble.stages.python_backend.lane_model import LaneTritonModel
 
     model = LaneTritonModel(DoublingInLanes(), "double", Settings(checkpoint=tmp_path))
+    scheduler = model._scheduler
+    until(lambda: not (scheduler._callbacks or scheduler._busy), "the end of the first check")
     yield model
     model.close()
+
+
+def test_stage_is_checked_in_the_thread_of_the_passes_at_the_start(triton, tmp_path):
+    from lensemble.stages.python_backend.lane_model import LaneTritonModel
+
+    threads = []
+
+    class Checked(DoublingInLanes):
+        def check(self):
+            threads.append(threading.current_thread().name)
+
+    model = LaneTritonModel(Checked(), "double", Settings(checkpoint=tmp_path))
+    model.close()
+    assert threads == ["passes"]
 
 
 def numbers(response):
