@@ -227,8 +227,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, dict):
         return ", ".join(f"{key} {number}" for key, number in value.items())
-    if isinstance(value, float) and 0 < abs(value) < 1e-3:
-        return f"{value:.1e}"
+    if isinstance(value, float) and 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 

@@ -41,11 +41,11 @@ def test_step_without_rows_has_no_result(results):
 
 def test_columns_without_values_are_left_out():
     columns = {"what": "", "tflop_per_s": "TFLOP/s", "gb_per_s": "GB/s"}
-    rows = [{"what": "copy", "gb_per_s": 0.00012}, {"what": "upload", "gb_per_s": None}]
+    rows = [{"what": "copy", "gb_per_s": 0.0001234}, {"what": "upload", "gb_per_s": None}]
     assert markdown_table(rows, columns) == [
         "|  | GB/s |",
         "|---|---|",
-        "| copy | 1.2e-04 |",
+        "| copy | 0.00012 |",
         "| upload |  |",
     ]
 
