@@ -133,7 +133,7 @@ class Step:
         return settings.with_changes(**{"dtype": dtype, "device": self.device.type, **changes})
 
     def encoder(self, **changes: Any) -> TorchEngine:
-        """Returns the encoder.
+        """Returns the encoder, warmed up as the server does it: that records CUDA graphs.
 
         Args:
             **changes: Settings that differ from the defaults.
@@ -142,7 +142,10 @@ class Step:
         from lensemble.encoder.pytorch.torch_engine import TorchEngine
 
         settings = self.settings(**changes)
-        return TorchEngine.load(Checkpoint.open(settings.checkpoint), settings, str(self.device))
+        checkpoint = Checkpoint.open(settings.checkpoint)
+        encoder = TorchEngine.load(checkpoint, settings, str(self.device))
+        encoder.warm_up()
+        return encoder
 
     def ceiling(self) -> float | None:
         """Returns the TFLOP/s of the large matrix product; None if `ceiling` has not run."""

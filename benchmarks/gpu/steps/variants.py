@@ -1,24 +1,20 @@
 """What fewer and cheaper kernels bring, and whether the vectors stay the same.
 
 The first rows are the encoder as it is served. Each variant then runs the same passes; its first
-call, which compiles or captures, is timed apart.
+call, which may compile, is timed apart.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import torch
-
 from benchmarks.gpu.measuring.comparison import smallest_cosine
 from benchmarks.gpu.measuring.context import Step, parse_arguments
 from benchmarks.gpu.measuring.inputs import packed_for, picture_features, text_features
-from benchmarks.gpu.measuring.variants import attention_by, compiled, graph_of, pass_of
-from lensemble.encoder.packing import PackedBatch
+from benchmarks.gpu.measuring.variants import attention_by, compiled
 from lensemble.encoder.pytorch.text_layer import TextLayer
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.pytorch.varlen_kernels import flash_forward, varlen_attn
@@ -37,11 +33,8 @@ PASSES = (
     ("text", 512, 32),
 )
 _DRY_PASSES = (("picture", 128, 2), ("text", 32, 1), ("text", 32, 4))
-# Passes that are short enough for their launches to count.
-_LONGEST_GRAPH = 32 * 32
 
 Pass = tuple[str, int, int]
-MakeRun = Callable[[TorchEngine, PackedBatch], Callable[[], torch.Tensor]]
 
 
 class VariantRows:
@@ -62,8 +55,6 @@ class VariantRows:
         *,
         kinds: tuple[str, ...] = ("picture", "text"),
         context: AbstractContextManager[None] | None = None,
-        make: MakeRun = pass_of,
-        longest: int | None = None,
     ) -> None:
         """Adds a row for each pass.
 
@@ -72,21 +63,19 @@ class VariantRows:
             encoder: The encoder.
             kinds: Kinds of items to which the variant applies.
             context: Entered around all passes.
-            make: Makes the function that runs a pass.
-            longest: Largest number of tokens of a pass; None is no limit.
         """
         with context or nullcontext():
             for kind, size, batch in _DRY_PASSES if self._step.dry else PASSES:
-                if kind in kinds and (longest is None or size * batch <= longest):
+                if kind in kinds:
                     self._step.measure(
-                        partial(self._row, encoder, (kind, size, batch), make),
+                        partial(self._row, encoder, (kind, size, batch)),
                         variant=variant,
                         kind=kind,
                         size=size,
                         batch=batch,
                     )
 
-    def _row(self, encoder: TorchEngine, one: Pass, make: MakeRun) -> dict[str, Any]:
+    def _row(self, encoder: TorchEngine, one: Pass) -> dict[str, Any]:
         kind, size, batch = one
         spec = encoder.input_spec
         items = [
@@ -94,7 +83,7 @@ class VariantRows:
             for n in range(batch)
         ]
         began = time.perf_counter()
-        run = make(encoder, packed_for(encoder, items))
+        run = partial(encoder.forward, packed_for(encoder, items))
         vectors = run().cpu().numpy()
         first_s = time.perf_counter() - began
         seconds = self._step.seconds(run)
@@ -110,16 +99,16 @@ def main() -> None:
     """Runs the step."""
     step = parse_arguments(__doc__, "variants")
     rows = VariantRows(step)
-    encoder = step.encoder()
-    rows.add("served", encoder)
-    rows.add("graph", encoder, kinds=("text",), make=graph_of, longest=_LONGEST_GRAPH)
+    rows.add("served", step.encoder())
+    encoder = step.encoder(gpu_graphs="off")
+    rows.add("no graphs", encoder)
     for kernel in (varlen_attn, flash_forward):
         if not step.dry:  # a CPU has neither
             rows.add(kernel.__name__, encoder, context=attention_by(encoder, kernel))
     del encoder
-    rows.add("kernels on", step.encoder(gpu_kernels="on"))
-    plain = step.encoder(gpu_kernels="off")
-    rows.add("kernels off", plain)
+    rows.add("no graphs, kernels on", step.encoder(gpu_graphs="off", gpu_kernels="on"))
+    plain = step.encoder(gpu_graphs="off", gpu_kernels="off")
+    rows.add("no graphs, kernels off", plain)
     # Compiling for a CPU says nothing about a GPU, and takes minutes.
     backend = "eager" if step.dry else "inductor"
     for kind, layer in (("picture", VisionBlock), ("text", TextLayer)):

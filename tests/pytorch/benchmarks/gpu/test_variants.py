@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.gpu.measuring.attention_trials import HEADS, AttentionTrial
 from benchmarks.gpu.measuring.inputs import text_features
-from benchmarks.gpu.measuring.variants import attention_by, compiled, graph_of, pass_of
+from benchmarks.gpu.measuring.variants import attention_by, compiled
 from lensemble.encoder.packing import pack
 from lensemble.encoder.pytorch.text_layer import TextLayer
 from lensemble.encoder.pytorch.varlen_kernels import (
@@ -21,11 +21,6 @@ from lensemble.encoder.pytorch.varlen_kernels import (
 @pytest.fixture
 def packed(plain_encoder):
     return pack([text_features(n, n) for n in (5, 32, 90)], plain_encoder.input_spec)
-
-
-def test_graph_gives_the_vectors_of_a_pass(plain_encoder, packed):
-    expected = pass_of(plain_encoder, packed)()
-    assert torch.equal(graph_of(plain_encoder, packed)(), expected)
 
 
 def test_both_towers_use_one_kernel_of_attention(plain_encoder):
