@@ -21,10 +21,11 @@ from tests.conftest import EMBEDDING
 from tests.pytorch.demo.shapes import draw_shape
 from tests.reference import Reference
 
+pytestmark = pytest.mark.slow  # it computes for tens of seconds
+
 DIMENSIONS = TrainingRecipe().dimensions
 
 
-@pytest.mark.slow
 def test_second_phase_teaches_variants_and_keeps_other_vectors(encoder, load_encoder, batches):
     """Under its instruction, pictures find shapes of other colours; other vectors change little.
 
@@ -77,7 +78,6 @@ def test_gradient_reaches_both_towers_and_every_merger(encoder, batches):
     assert any(name.startswith("visual.patch_embed") for name in names)
 
 
-@pytest.mark.slow
 def test_loss_falls(encoder, batches):
     """On a single batch that is repeated: learning from different batches takes far longer."""
     batch = batches(0)
@@ -88,7 +88,6 @@ def test_loss_falls(encoder, batches):
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.slow
 def test_interrupted_training_resumes_from_its_last_saved_state(load_encoder, batches, tmp_path):
     """The weights are equal to the bit: interrupted at step 3, it continues from there."""
 

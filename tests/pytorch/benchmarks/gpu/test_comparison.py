@@ -7,6 +7,8 @@ import torch
 from benchmarks.gpu.measuring.comparison import exact_fp32, largest_change, smallest_cosine
 from benchmarks.gpu.measuring.inputs import mixed_features
 
+pytestmark = pytest.mark.slow  # it computes for tens of seconds
+
 
 def test_smallest_cosine_is_that_of_the_worst_row():
     vectors = np.array([[1.0, 0.0], [0.6, 0.8]], np.float32)

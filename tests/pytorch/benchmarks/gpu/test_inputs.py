@@ -9,6 +9,8 @@ from benchmarks.gpu.measuring.inputs import flop, mixed_features, picture_featur
 from lensemble.encoder.input_spec import check_features
 from lensemble.encoder.packing import pack
 
+pytestmark = pytest.mark.slow  # it computes for tens of seconds
+
 
 @pytest.mark.parametrize("kind", ["text", "picture", "mixed"])
 def test_formula_counts_what_pytorch_counts(plain_encoder, kind):

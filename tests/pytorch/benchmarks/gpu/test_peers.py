@@ -11,6 +11,8 @@ from benchmarks.gpu.measuring.context import Step
 from benchmarks.gpu.steps.peers import SetComparison
 from lensemble_client import InvalidInputError, Item
 
+pytestmark = pytest.mark.slow  # it computes for tens of seconds
+
 
 @pytest.fixture
 def step(tmp_path, checkpoint):

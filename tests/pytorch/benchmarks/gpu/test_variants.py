@@ -17,6 +17,8 @@ from lensemble.encoder.pytorch.varlen_kernels import (
     varlen_attn,
 )
 
+pytestmark = pytest.mark.slow  # it computes for tens of seconds
+
 
 @pytest.fixture
 def packed(plain_encoder):
