@@ -30,7 +30,8 @@ def test_served_vector_equals_the_reference(client, expected, case):
 
 
 @pytest.mark.parametrize(
-    ("profile", "dtype"), [(MEAN, "fp32"), (MEAN, "bf16"), (EMBEDDING, "bf16")]
+    ("profile", "dtype"),
+    [pytest.param(MEAN, "fp32", marks=pytest.mark.slow), (MEAN, "bf16"), (EMBEDDING, "bf16")],
 )
 def test_other_profiles_and_precisions(checkpoints, expected, profile, dtype):
     settings = Settings(checkpoint=checkpoints[profile], dtype=dtype)

@@ -145,6 +145,7 @@ def embed(url, text):
     return answer.json()["data"][0]["embedding"]
 
 
+@pytest.mark.slow
 def test_change_of_checkpoint_under_load(checkpoints):
     # The old server must serve until the test has seen that it reports that it is stopping.
     with Up(checkpoints[EMBEDDING], drain_s=15) as old, Balancer(old.url) as balancer:
