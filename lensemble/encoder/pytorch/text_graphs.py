@@ -169,7 +169,7 @@ class TextGraphs:
     def record_all(
         self,
         make_batch: Callable[[Bucket], PackedBatch],
-        buckets: Iterable[Bucket] = BUCKETS,
+        buckets: Iterable[Bucket],
     ) -> None:
         """Records the graphs, and keeps those that give the vectors of an ordinary pass.
 

@@ -30,7 +30,7 @@ from lensemble.encoder.pytorch.choose_operations import choose_operations
 from lensemble.encoder.pytorch.fused_layers import add_deepstack_features, fuse_layers
 from lensemble.encoder.pytorch.onednn_linear import reorder_weights
 from lensemble.encoder.pytorch.patch_embedding import PatchEmbedding
-from lensemble.encoder.pytorch.text_graphs import Bucket, CudaRecorder, Record, TextGraphs
+from lensemble.encoder.pytorch.text_graphs import BUCKETS, Bucket, CudaRecorder, Record, TextGraphs
 from lensemble.encoder.pytorch.thread_count import ThreadCount, measure_thread_count
 from lensemble.encoder.pytorch.upload import Uploader, pinned_rows
 from lensemble.encoder.pytorch.varlen_kernels import (
@@ -394,7 +394,7 @@ class TorchEngine(Engine):
             texts = synthetic_texts([_TIMED_TEXT_TOKENS - 1] * count, self.input_spec)
             return self._on_device(pack(texts, self.input_spec))
 
-        graphs.record_all(make_batch)
+        graphs.record_all(make_batch, BUCKETS)
         self._text_graphs = graphs
 
     def _run_pass_over_rows(self, rows: int) -> None:
