@@ -93,8 +93,8 @@ class TorchEngine(Engine):
         if self.device.type == "cuda":
             self._uploader, self.passes_in_flight = Uploader(self.device), 2
         self.thread_count = ThreadCount(torch.get_num_threads())
-        # `run_pass` makes a new one each time. Calls of `forward` alone mark this one, which nobody
-        # reads.
+        # Every pass gets a new timer. `forward` needs one without a pass, too; its times are never
+        # read.
         self._timer = TowerTimer(torch.device("cpu"))
 
     @classmethod
