@@ -32,7 +32,9 @@ def main() -> int:
     killed: dict[str, Any] = {}
     with stop_on_signals(), TemporaryDirectory() as folder:
         if options.only != "kills":
-            hostile = hostile_calls.send_hostile_calls(inputs, Path(folder) / "bad", options.seed)
+            hostile = hostile_calls.send_hostile_calls(
+                inputs, Path(folder) / "bad", options.seed, measure_rest=True
+            )
         if options.only != "bad":
             killed = killed_processes.kill_processes(kills, Path(folder) / "kills")
     print(f"{'fault':24} {'times':>6} {'recovery s':>11} {'most':>6}  errors that a caller sees")

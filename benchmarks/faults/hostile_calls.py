@@ -61,18 +61,22 @@ class CallOutcomes:
                 self.wrong.setdefault(kind, wrong)
 
 
-def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
+def send_hostile_calls(
+    count: int, folder: Path, seed: int = 0, *, measure_rest: bool = False
+) -> Figures:
     """Sends hostile calls, with valid ones among them.
 
     Args:
         count: Number of hostile calls.
         folder: Folder for the index; it must not exist.
         seed: Seed of the calls.
+        measure_rest: Whether to wait for two minutes at the end, and to measure memory again.
 
     Returns:
         `bad_inputs`, `workers_died`, `sound_touched` (valid items that were affected), `answers`,
         `wrong`, `growth` (of the memory of the server's processes from the first
-        `_SETTLING_CALLS` calls to the end), `growth_after_rest` (to two minutes after the end).
+        `_SETTLING_CALLS` calls to the end), and with `measure_rest` `growth_after_rest` (to two
+        minutes after the end).
     """
     checkpoint = WORKLOADS["demo"].checkpoint()
     dimension = Checkpoint.open(checkpoint).profile.dimension
@@ -94,8 +98,10 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
         before = _resident(up.server)
         _send(url, itertools.islice(calls, count - first), valid, expected, outcomes)
         after = _resident(up.server)
-        time.sleep(2 * CLEAN_UP_EVERY_S + 5)  # after this long an idle encoder releases memory
-        rested = _resident(up.server)
+        growth = {"growth": _growth(before, after)}
+        if measure_rest:
+            time.sleep(2 * CLEAN_UP_EVERY_S + 5)  # after this long an idle encoder releases memory
+            growth["growth_after_rest"] = _growth(before, _resident(up.server))
         died = sum(up.state.restarts.values())
     return {
         "bad_inputs": outcomes.sent,
@@ -103,8 +109,7 @@ def send_hostile_calls(count: int, folder: Path, seed: int = 0) -> Figures:
         "sound_touched": outcomes.affected,
         "answers": dict(outcomes.answers.most_common()),
         "wrong": outcomes.wrong,
-        "growth": _growth(before, after),
-        "growth_after_rest": _growth(before, rested),
+        **growth,
     }
 
 

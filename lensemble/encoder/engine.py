@@ -16,13 +16,13 @@ import torch
 
 from lensemble.encoder.freed_memory import return_freed_memory
 from lensemble.encoder.input_spec import InputSpec, check_features
-from lensemble.encoder.micro_batches.halving import is_out_of_memory
 from lensemble.encoder.micro_batches.split import split_by_budgets
 from lensemble.encoder.micro_batches.started_encoding import StartedEncoding
 from lensemble.encoder.packing import PackedBatch, pack
 from lensemble.encoder.pass_statistics import PassStatistics
 from lensemble.encoder.shared_prefix import common_prefix_length, share_prefix
 from lensemble.encoder.synthetic_items import synthetic_mix, synthetic_picture, synthetic_texts
+from lensemble.memory_errors import is_out_of_memory
 from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
 from lensemble.settings import Settings

@@ -23,7 +23,7 @@ def largest_budget(
     """Halves a budget until a micro-batch that fills it fits into memory, and returns it.
 
     Args:
-        budget: the budget to try first.
+        budget: the budget to try first, in tokens or patches.
         item: the item that is repeated.
         item_cost: what one item uses of the budget.
         name: name of the budget in the log.

@@ -13,15 +13,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from lensemble.memory_errors import is_out_of_memory
 from lensemble.vectors import Vector
 from lensemble_contract.errors import InternalError, LensembleError, OverloadedError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# Parts of the messages of PyTorch's RuntimeErrors when memory runs out.
-_OUT_OF_MEMORY = ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 def _too_large(_: object) -> OverloadedError:
@@ -64,12 +62,3 @@ def encode_with_halving(
         for part in (items[:half], items[half:])
         for result in encode_with_halving(part, encode, too_large)
     ]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tells whether PyTorch failed because memory ran out."""
-    # On CPUs PyTorch raises a plain RuntimeError, and so it does on GPUs if cuBLAS has no room for
-    # its workspace, or if there is no room for pinned memory.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
-    )

@@ -91,7 +91,7 @@ class StartedEncoding:
     def _launch(self, items: Sequence[Features]) -> Wait | None:
         """Launches a pass; None if that failed, and then `_collect` tries again.
 
-        By then the passes before it have ended, and have freed their memory.
+        When `_collect` tries again, the passes before it have ended and have freed their memory.
         """
         try:
             return self._launch_pass(items)

@@ -113,7 +113,7 @@ class RecordedPass:
         self._bucket, self._text_pass = bucket, text_pass
         self._replay, self._vectors = record(self._run_operations)
 
-    def agrees(self, batch: PackedBatch) -> str:
+    def fault(self, batch: PackedBatch) -> str:
         """Encodes a batch, and compares the vectors; returns what is wrong, or an empty text."""
         vectors = self.run(batch)
         without_graph = self._run_operations()[: len(vectors)]
@@ -136,10 +136,10 @@ class RecordedPass:
         )
 
     def run(self, batch: PackedBatch) -> torch.Tensor:
-        """Encodes a batch that fits; returns its vectors (S, D).
+        """Encodes a batch that fits; returns its vectors (S, D), float32, unit length.
 
-        Copies and launches are in the order of the stream, so a batch may be copied in while the
-        one before still runs.
+        This may be called while the batch before still runs: the copies are on the same stream, so
+        they wait for it.
         """
         tokens, boundaries = batch.input_ids.shape[1], len(batch.cu_seqlens)
         self._input_ids[:, :tokens].copy_(batch.input_ids)
@@ -180,7 +180,7 @@ class TextGraphs:
         for bucket in buckets:
             try:
                 graph = RecordedPass(bucket, self._text_pass, self._device, self._record)
-                fault = graph.agrees(make_batch(bucket))
+                fault = graph.fault(make_batch(bucket))
             except Exception as error:
                 logger.warning(
                     "texts run without CUDA graphs from %s on, because recording one failed: "

@@ -28,7 +28,11 @@ class _Place:
 
 
 def pinned_rows(count: int, width: int) -> torch.Tensor:
-    """Makes room for uint8 rows (count, width) in pinned memory, which PyTorch keeps for reuse."""
+    """Makes room for uint8 rows (count, width) in pinned memory, which PyTorch keeps for reuse.
+
+    Raises:
+        RuntimeError: There is no GPU, or no room.
+    """
     return torch.empty((count, width), dtype=torch.uint8, pin_memory=True)
 
 
@@ -93,7 +97,8 @@ class Uploader:
         """Starts the upload; work that the current stream gets from now on waits for it.
 
         Args:
-            packed: a batch on the CPU, whose patches are in pinned memory (`pinned_rows`).
+            packed: a batch on the CPU. The CPU waits for the copy of its patches unless they are in
+                pinned memory (`pinned_rows`).
 
         Returns:
             The batch on the device.

@@ -8,10 +8,11 @@ PyTorch offers more than one way to the same attention, and what they accept dep
   zeros in every call. On cards of the Hopper generation, PyTorch 2.14 hands calls that are neither
   causal nor grouped to cuDNN, which prepares a plan for every new combination of total length,
   number of segments and longest segment: on the CPU, in the middle of a pass, and for ever in
-  memory. Pictures come in ever new combinations, so `varlen_attn` is only the second choice there.
+  memory. Pictures come in ever new combinations, so for such calls `varlen_attn` is only the
+  second choice, on every card.
 
-`choose_kernels` compares them on the device when the model is loaded, and takes the fastest one
-whose results are right. None of this has run on a GPU yet (docs/performance.md).
+`choose_kernels` compares them on the device when the model is loaded, and takes the fastest of the
+first choice whose results are right. None of this has run on a GPU yet (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
 
 logger = logging.getLogger(__name__)
 
-# q (L, heads, head_dim), k and v (L, key heads, head_dim), boundaries (S + 1,) int32, length of the
-# longest segment, factor on the scores or None, causal -> (L, heads, head_dim)
+# q (L, heads, head_dim), k and v (L, key heads, head_dim), all of one of `DTYPES` and on one
+# device; boundaries (S + 1,) int32, the first token of each segment, and the end of the last one;
+# length of the longest segment; factor on the scores, None is 1 / sqrt(head_dim); causal -> (L,
+# heads, head_dim). Rows outside of all segments are left as they are.
 Kernel = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float | None, bool], torch.Tensor
 ]
@@ -39,10 +42,11 @@ Kernel = Callable[
 # Both kernels multiply in these only.
 DTYPES = (torch.bfloat16, torch.float16)
 
-# The trial: segments of these lengths, and so many calls.
+# The trial: lengths of its segments, and the number of timed calls.
 _TRIAL_LENGTHS = (1, 37, 600, 250, 1024)
 _TRIAL_CALLS = 20
-# Results are bf16, whose rounding error is 2^-8 of a value; values are averages of normal numbers.
+# Results are bf16, whose rounding error is 2^-8 of a value. The largest expected value is about 4.5
+# (a segment of one token is its own value), and 4.5 / 2^8 = 0.018.
 _MAX_DIFFERENCE = 0.02
 
 
@@ -141,7 +145,7 @@ def attend_with_sdpa(
     scale: float | None,
     causal: bool,
 ) -> torch.Tensor:
-    """Attends segment by segment; see `Kernel`. GPUs then wait for the CPU in every layer."""
+    """Attends segment by segment; see `Kernel`. On GPUs the CPU waits in every layer."""
     query, key, value = (each.transpose(0, 1)[None] for each in (q, k, v))
     return attend_per_segment(query, key, value, boundaries, scale, causal)[0]
 
@@ -170,7 +174,7 @@ def attend(
     scale: float | None,
     causal: bool,
 ) -> torch.Tensor:
-    """Computes attention with the chosen kernel, or `varlen_attn` before any choice."""
+    """See `Kernel`; calls the chosen kernel, or `varlen_attn` before any choice."""
     shape = AttentionShape(q.shape[1], k.shape[1], q.shape[2], causal)
     kernel = _chosen.get(shape, varlen_attn)
     return kernel(q, k, v, boundaries, max_length, scale, causal)
@@ -188,7 +192,9 @@ def choose_kernels(
     *,
     kernels: Sequence[Kernel] | None = None,
 ) -> None:
-    """Tries all kernels on the device and chooses the fastest right one for each shape.
+    """Tries kernels on the device, and chooses one for each shape.
+
+    It is the fastest right one of the first group of `kernels_to_try` that has one.
 
     Args:
         shapes: the shapes of the model's attention layers.

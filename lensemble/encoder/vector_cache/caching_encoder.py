@@ -25,7 +25,8 @@ Wait = Callable[[], list[Vector | LensembleError]]
 # Starts to encode items with these deadlines.
 Start = Callable[[Sequence[Features], Sequence[int]], Wait]
 
-# Number of patch rows that are compared first; they tell most pictures of one size apart.
+# At least so many patch rows, and fewer than twice as many, are compared first (all, if there are
+# fewer); they tell most pictures of one size apart.
 _SAMPLED_ROWS = 16
 
 
@@ -35,7 +36,7 @@ class VectorCounts:
 
     Attributes:
         encoded: items that the model encoded.
-        repeated: items equal to another one of the same batch.
+        repeated: items equal to an earlier one of the same batch, and not in the cache.
         cached: items whose vector was in the cache.
     """
 
@@ -122,7 +123,8 @@ def content_keys(items: Sequence[Features], *, valid_beyond_batch: bool) -> list
     Args:
         items: features of one batch.
         valid_beyond_batch: whether the keys will be compared with those of other batches. If not,
-            an item's whole content is hashed only if another item has the same cheap key.
+            the whole content of an item with pictures is hashed only if another item has the same
+            cheap key; a text's cheap key is its content.
     """
     if valid_beyond_batch:
         return [features_hash(item) for item in items]

@@ -36,13 +36,13 @@ class VectorStore(Protocol):
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of memory that the vectors take."""
+        """Bytes that the vectors take in memory or in the file, rounded up."""
 
     def get(self, key: bytes) -> Vector | None:
-        """Returns a vector (D,) float32 that cannot be written to, or None."""
+        """Returns a vector (D,) float32 that cannot be written to, or None; keys have 32 bytes."""
 
     def put(self, key: bytes, vector: Vector) -> None:
-        """Keeps a copy of a vector."""
+        """Keeps a copy of a vector (D,) float32, unless it is too large for the store."""
 
 
 class LocalVectors:
@@ -85,8 +85,8 @@ class SharedVectors:
 
     Vectors are in two generations. A new one goes into the young generation, and so does one of the
     old generation that is used. When the young generation has half of the capacity, the old one is
-    dropped, and the young one becomes the old one. So a vector that was not used while half of the
-    capacity was written is gone.
+    dropped, and the young one becomes the old one. So a vector that is not used again is dropped
+    after between half and the whole of the capacity was written.
 
     The file is a cache: it is not flushed to the disk. If a process is killed, LMDB's lock is
     released, and the others go on.

@@ -1,7 +1,7 @@
-"""Copies a snapshot to a GPU: by PyTorch if it is exact, by FAISS if FAISS was built for GPUs.
+"""Copies a snapshot to a GPU: an exact one by PyTorch or the faster FAISS, others by FAISS.
 
-PyTorch is imported only in processes that were given a GPU, because that takes seconds and a third
-of a gigabyte.
+Import this module only in processes that were given a GPU: it imports PyTorch, which takes seconds
+and a third of a gigabyte.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lensemble.index.snapshots.faiss_index import gpu_count, to_gpu
 from lensemble.index.snapshots.kinds import memory_bytes
 from lensemble.index.snapshots.snapshot import Snapshot
 from lensemble.index.snapshots.torch_search import TorchSearch, device_bytes
+from lensemble.memory_errors import is_out_of_memory
 from lensemble_contract.contract import DEFAULT_TOP_K, MAX_BATCH_SIZE
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def copy_to_device(snapshot: Snapshot, device: torch.device, reserved_bytes: int
     Args:
         snapshot: the snapshot.
         device: the GPU.
-        reserved_bytes: memory of the GPU that other processes will need.
+        reserved_bytes: size of the encoder's weights on this GPU, loaded or not.
 
     Raises:
         CannotCopyError: The snapshot stays on the CPU.
@@ -103,7 +104,7 @@ def copy_to_device(snapshot: Snapshot, device: torch.device, reserved_bytes: int
         return choose_copy(snapshot, device, free_bytes(device, reserved_bytes))
     except (RuntimeError, ValueError) as error:
         text = str(error).partition("\n")[0]
-        lacks_memory = isinstance(error, torch.OutOfMemoryError)
+        lacks_memory = is_out_of_memory(error)
         raise CannotCopyError(text, lacks_memory=lacks_memory) from error
 
 
@@ -112,7 +113,15 @@ def free_bytes(device: torch.device, reserved_bytes: int) -> int:
 
     Args:
         device: the GPU.
-        reserved_bytes: size of the encoder's weights, which may not be loaded yet.
+        reserved_bytes: size of the encoder's weights on this GPU, loaded or not; room for its
+            activations is added here.
+
+    Returns:
+        Bytes; negative if the encoder needs more than there is. PyTorch's cached memory is given
+        back first.
+
+    Raises:
+        RuntimeError: The device fails.
     """
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
@@ -151,7 +160,13 @@ def choose_copy(snapshot: Snapshot, device: torch.device, free: int) -> Snapshot
     copy, taken = _torch_copy(snapshot, device, free)
     _check(snapshot, copy)
     if gpu_count() and _faiss_bytes(snapshot) <= free - taken:
-        copies = {"PyTorch": copy, "FAISS": _faiss_copy(snapshot, device, free - taken)}
+        try:
+            faiss_copy = _faiss_copy(snapshot, device, free - taken)
+            _check(snapshot, faiss_copy)
+        except (RuntimeError, CannotCopyError) as error:
+            logger.warning("exact search on %s: FAISS is not used: %s", device, error)
+            return copy
+        copies: dict[str, SnapshotCopy] = {"PyTorch": copy, "FAISS": faiss_copy}
         seconds = dict(zip(copies, _median_seconds(snapshot, [*copies.values()]), strict=True))
         fastest = min(seconds, key=seconds.__getitem__)
         logger.info(

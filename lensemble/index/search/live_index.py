@@ -40,7 +40,7 @@ class LiveIndex:
         store: the index's store; closed by `close`.
         device: `cpu`, or a GPU such as `cuda:0` for snapshots.
         profile_hash: hash of the profile of the queries; empty skips the check.
-        reserved_bytes: memory of the GPU that other processes will need.
+        reserved_bytes: size of the encoder's weights on this GPU, loaded or not.
 
     Raises:
         InvalidInputError: The index was built under another profile.

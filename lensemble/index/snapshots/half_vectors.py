@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-# Rows whose best score is compared first. Only the groups with the highest best scores are read
-# again, so that the selection reads the scores little more than once.
+# Rows of a group. A selection first takes each group's best score; only the groups with the highest
+# ones are read again, so that the selection reads the scores little more than once.
 GROUP = 64
 # Relative error of one addition in a matrix product. Tensor cores add in float32, but truncate
 # (2**-23) and align the numbers of a block before they add them: M. Fasi, N. J. Higham,
@@ -48,7 +48,9 @@ class HalfVectors:
 
     @classmethod
     def upload(cls, vectors: NDArray[np.float32], device: torch.device) -> Self:
-        """Copies vectors (N, D) float32 to a device, in parts of at most 64 MiB.
+        """Copies vectors (N, D) float32 to a device, in parts of at most 64 MiB; N is at least 1.
+
+        `rounding` is infinite or NaN if a value is too large for float16.
 
         Raises:
             RuntimeError: The device has too little memory, or fails.
@@ -133,7 +135,8 @@ class HalfVectors:
 
         Returns:
             Scores (B, C) float32 and rows (B, C) int64 in no particular order; scores are -inf
-            where there are fewer rows. C is at most M.
+            where there are fewer rows, and such rows are arbitrary, up to M - 1. There are
+            min(C, M) columns.
         """
         best = codes.new_empty(len(codes), 0, dtype=torch.float32)
         rows = codes.new_empty(len(codes), 0, dtype=torch.int64)

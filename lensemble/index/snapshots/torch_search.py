@@ -28,7 +28,7 @@ _SCORES_BYTES = 128 * 1024 * 1024
 _RESCORED_BYTES = 64 * 1024 * 1024
 # Scores that are widened at a time: each row that is kept takes another 8 bytes.
 _WIDENED_BYTES = 16 * 1024 * 1024
-# A search takes the scores, twice the vectors that are scored again, selections and masks.
+# A search takes the scores, twice the vectors that are scored again, and selections.
 WORKSPACE_BYTES = 512 * 1024 * 1024
 
 
@@ -142,13 +142,14 @@ class TorchSearch:
         halves, rows = (tensor.to(self._vectors.device) for tensor in (halves, rows))
         rows, order = rows.sort(1)  # the first positions come first among equal scores
         halves = halves.gather(1, order)
-        # A row after the last one stands for a blocked one; it gets no score.
+        # Rows from N on are padding. They are clamped only to be valid indices; their score becomes
+        # -inf below.
         scores = self._true_scores(queries, rows.clamp(max=len(self._vectors) - 1))
         scores = scores.masked_fill(halves == -torch.inf, -torch.inf)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         scores, rows = scores[:, :k], rows.gather(1, order[:, :k])
         lowest = halves.amin(1).double()
-        # A score of -inf marks a blocked row, unless float16 cannot hold the query.
+        # If float16 cannot hold the query, usable rows may score -inf or NaN: nothing is proven.
         proven = bounds.isfinite()
         if halves.shape[1] < len(self._half.codes):  # not every vector is a candidate
             proven &= scores[:, -1].double() > lowest + bounds
@@ -214,4 +215,5 @@ def device_bytes(count: int, dimension: int, *, vectors_on_device: bool) -> int:
     """Device memory of a `TorchSearch` of (count, dimension) vectors with its working memory."""
     rows = -(-count // GROUP) * GROUP
     stored = 2 * rows * dimension + (4 * count * dimension if vectors_on_device else 0)
-    return stored + 2 * rows + WORKSPACE_BYTES
+    masks = 2 * rows  # usable rows, and blocked ones
+    return stored + masks + WORKSPACE_BYTES

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lensemble.encoder.micro_batches.halving import encode_with_halving, is_out_of_memory
+from lensemble.encoder.micro_batches.halving import encode_with_halving
 from lensemble.encoder.micro_batches.split import split_by_budgets, split_by_padded_cost
+from lensemble.memory_errors import is_out_of_memory
 from lensemble_client import InternalError, OverloadedError
 from tests.unit.encoder.items import mixed
 

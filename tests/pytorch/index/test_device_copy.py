@@ -269,6 +269,49 @@ def test_faiss_is_not_tried_where_both_copies_do_not_fit(monkeypatch, exact):
     assert isinstance(choose_copy(exact, CPU, free), TorchCopy)
 
 
+def test_copy_of_pytorch_stays_if_faiss_cannot_copy(monkeypatch, exact, caplog):
+    def out_of_memory(*_):
+        raise RuntimeError("Error in void* faiss::gpu::StandardGpuResourcesImpl::allocMemory")
+
+    monkeypatch.setattr(device_copy, "gpu_count", lambda: 1)
+    monkeypatch.setattr(device_copy, "to_gpu", out_of_memory)
+    assert isinstance(choose_copy(exact, CPU, ENOUGH), TorchCopy)
+    assert "exact search on cpu: FAISS is not used: Error in void* faiss::gpu" in caplog.text
+
+
+def test_copy_of_pytorch_stays_if_the_scores_of_faiss_are_wrong(monkeypatch, exact, caplog):
+    class WrongCopy(FaissSearch):
+        def search(self, *arguments):
+            scores, positions = super().search(*arguments)
+            return scores + 0.001, positions
+
+    monkeypatch.setattr(device_copy, "gpu_count", lambda: 1)
+    monkeypatch.setattr(
+        device_copy, "_faiss_copy", lambda snapshot, *_: WrongCopy(snapshot, snapshot.index)
+    )
+    assert isinstance(choose_copy(exact, CPU, ENOUGH), TorchCopy)
+    assert "FAISS is not used: its scores there differ by 0.001" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("message", "lacks_memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_lack_of_memory_in_a_library_is_known_as_such(monkeypatch, exact, message, lacks_memory):
+    def fail(*_):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device_copy, "free_bytes", lambda *_: ENOUGH)
+    monkeypatch.setattr(device_copy, "choose_copy", fail)
+    with pytest.raises(CannotCopyError) as caught:
+        device_copy.copy_to_device(exact, CPU, 0)
+    assert caught.value.lacks_memory == lacks_memory
+
+
 def test_faiss_copies_the_other_kinds(monkeypatch):
     monkeypatch.setattr(device_copy, "gpu_count", lambda: 1)
     monkeypatch.setattr(device_copy, "to_gpu", lambda index, device: index)

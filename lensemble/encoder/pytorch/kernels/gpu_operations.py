@@ -9,10 +9,10 @@ import torch
 from lensemble.encoder.pytorch.kernels import triton_kernels
 from lensemble.encoder.pytorch.kernels.layer_operations import LayerOperations, Tables
 
-# Numbers of a row of gate and up that one program handles.
+# Columns of the result (L, I) that one program computes, at most.
 _SWIGLU_BLOCK = 1024
-# Numbers of a tile for which four warps are started; larger tiles get eight, so that a thread
-# holds at most 16 numbers of a tile.
+# Largest tile, as a count of numbers, that gets four warps; larger ones get eight. Up to tiles of
+# 4096 numbers, a thread then holds at most 16 of them.
 _FOUR_WARPS = 2048
 
 
@@ -35,7 +35,8 @@ class Launch(Protocol):
             grid: numbers of programs.
             tensors: the kernel's first arguments.
             numbers: the arguments after them.
-            constants: the kernel's constants, in its order. They determine `warps`.
+            constants: the kernel's constants, in its order. Equal constants must come with equal
+                `warps`, because `Launcher` reuses the build.
             warps: number of warps of a program.
         """
 
@@ -43,7 +44,8 @@ class Launch(Protocol):
 def gpu_operations(launch: Launch) -> LayerOperations:
     """Makes all operations on GPU kernels.
 
-    Each raises ValueError for a tensor that is not contiguous.
+    All but `linear_gelu` raise ValueError if hidden states, heads, gate and up, or tables are not
+    contiguous. Weights and biases must be contiguous, too; this is not checked.
 
     Args:
         launch: starts the kernels.
@@ -133,9 +135,9 @@ def linear_gelu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     """See `LayerOperations.linear_gelu`; cuBLAS adds the bias and applies GELU to the product.
 
     Raises:
-        ValueError: The tensors are not on a GPU. There this function computes GELU in its tanh
-            form; elsewhere it would compute the exact one (PyTorch's decomposition of
-            `aten._addmm_activation` states both).
+        ValueError: The tensors are not on a GPU. On GPUs this function computes GELU in its tanh
+            form, on CPUs the exact one (PyTorch's decomposition of `aten._addmm_activation` states
+            both).
     """
     if x.device.type != "cuda":
         raise ValueError(f"the product with GELU runs on {x.device.type!r}; expected a GPU")

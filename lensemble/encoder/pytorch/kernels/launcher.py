@@ -45,7 +45,7 @@ class Launcher:
         for tensor in tensors:
             pointers |= tensor.data_ptr()
             dtypes.append(tensor.dtype)
-        # The kernels are functions of a module, so their ids stay theirs.
+        # The kernels live as long as the process, so `id` names each of them for ever.
         key = (id(kernel), device, *dtypes, *constants)
         aligned = pointers % _ALIGNMENT == 0
         build = self._builds.get(key) if aligned else None

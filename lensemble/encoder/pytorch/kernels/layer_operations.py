@@ -24,7 +24,8 @@ class PendingSum(NamedTuple):
 
     Attributes:
         residual: (L, H).
-        product: (L, H), a buffer of its own: the norm that takes the sum stores it here.
+        product: (L, H). It shares memory with no other tensor, because the next norm overwrites it
+            with the sum.
     """
 
     residual: torch.Tensor
@@ -42,17 +43,19 @@ def total(hidden: torch.Tensor | PendingSum) -> torch.Tensor:
 class LayerOperations:
     """The operations of a layer; each entry is a function of this module or its GPU kernel.
 
-    All compute in float32 inside a kernel and round once to the tensors' dtype.
+    GPU kernels compute in float32 and round the result once. The norms also round the sum, which
+    they store, and take the norm of the rounded one. PyTorch's functions may round after each step.
+    There are L tokens or P patches, and N heads. All tensors but the tables have one dtype.
 
     Attributes:
         add_rms_norm: residual (L, H), product (L, H), weight (H,), epsilon -> RMS norm (L, H).
-            The product becomes the sum.
+            `product` is overwritten with residual + product.
         add_layer_norm: residual (L, H), product (L, H), weight (H,), bias (H,), epsilon ->
-            layer norm (L, H). The product becomes the sum.
+            layer norm (L, H). `product` is overwritten with residual + product.
         qk_norm_rotary: heads (L, Q + 2K, D), query norm's weight (D,), key norm's weight (D,), Q,
             tables, epsilon. Normalizes and rotates the Q query heads and the K key heads in place.
         vision_rotary: heads (P, 3N, D), tables. Rotates the first 2N heads in place.
-        swiglu: gate and up (L, 2I) -> SiLU(gate) * up (L, I).
+        swiglu: gate, then up (L, 2I) -> SiLU(gate) * up (L, I).
         linear_gelu: x (L, K), weight (N, K), bias (N,) -> GELU in its tanh form (L, N).
     """
 

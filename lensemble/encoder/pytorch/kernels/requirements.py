@@ -76,7 +76,10 @@ def _default_compiler() -> bool:
 
 
 def _include_folder() -> str:
-    """Folder of Python's headers; Triton does not look into the `local` one of Debian either."""
+    """Folder of Python's headers, chosen as Triton does.
+
+    It takes the scheme `posix_prefix` where Debian's default is `posix_local`.
+    """
     scheme = sysconfig.get_default_scheme()
     return sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme)
 

@@ -1,8 +1,8 @@
 """The kernels, in Triton's language; `layer_operations` says what each computes.
 
-One program handles one row, that is, a token or a patch. The number of rows occurs in the grid
-alone, so one build serves all of them. Every size is a constant of the build. Tiles have powers of
-two as sides, and masks leave out what lies beyond a size.
+One program handles one row, that is, a token or a patch (of `swiglu_kernel`: a part of a row). The
+number of rows occurs in the grid alone, so one build serves all of them. Every size is a constant
+of the build. Tiles have powers of two as sides, and masks leave out what lies beyond a size.
 
 Row offsets are 64-bit: a row of gate and up in the 2B model has 12,288 numbers, so 175,000 rows
 exceed 2^31 numbers.
