@@ -209,7 +209,7 @@ STORE = Model(
     "store",
     (EMBEDDING, ID, DOCUMENT),
     (SEQUENCE, STORED_DOCUMENT, STORED_DIGEST, STORED_EMBEDDING, STORE_MS),
-    (OPERATION, DIGEST, PROFILE),
+    (DIMENSIONS, OPERATION, DIGEST, PROFILE),
     time_output=STORE_MS,
 )
 EMBED = Model(
@@ -233,7 +233,7 @@ INGEST = Model(
     "ingest",
     (*ITEM, ID, DOCUMENT),
     (SEQUENCE, TOKENS, PREPROCESS_MS, ENCODE_MS, STORE_MS),
-    (DIGEST,),
+    (DIMENSIONS, DIGEST),
     ("preprocess", "qwen3_vl", "store"),
 )
 

@@ -185,6 +185,8 @@ class LaneScheduler(Generic[Row, Result]):
                 rows = [] if callback else self._next_pass()
                 if callback is None and not rows and not in_flight:
                     return  # closed, and nothing waits
+                if rows:  # they wait no longer, and nothing else may happen until the pass ends
+                    self._write_waits()
             if callback is not None:
                 with self._around_pass():
                     _call_safely(callback)

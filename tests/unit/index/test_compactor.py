@@ -1,8 +1,4 @@
-"""Background compaction: when it is due, that it runs, and that it ends when it is stopped."""
-
-import os
-import subprocess
-import sys
+"""Background compaction: when it is due, and that it runs."""
 
 import numpy as np
 import psutil
@@ -11,12 +7,12 @@ import pytest
 from lensemble.index.maintenance.compact import compact
 from lensemble.index.maintenance.compactor import Compactor, compaction_reason
 from lensemble.index.search.live_index import LiveIndex
-from lensemble.index.snapshots.manifest import SNAPSHOTS, snapshot_names
+from lensemble.index.snapshots.manifest import SNAPSHOTS
 from lensemble.index.storage.changes import Delete, Upsert
 from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from tests.paths import CHECKPOINT
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import until
 
 PROFILE = Profile.load(CHECKPOINT)
 
@@ -95,22 +91,6 @@ def test_damaged_snapshot_is_built_again(store, caplog):
         assert len(live) == 50
 
 
-def test_stop_kills_a_running_compaction(store, monkeypatch, tmp_path):
-    slow = tmp_path / "slow"
-    slow.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
-    slow.chmod(0o755)
-    monkeypatch.setattr(
-        "lensemble.index.maintenance.compactor._python_interpreter", lambda: str(slow)
-    )
-    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
-    compactor = Compactor(store.folder, 5, interval_s=0.05)
-    compactor.start()
-    until(lambda: compactions(store.folder))
-    compactor.stop()
-    assert not compactions(store.folder)
-    assert snapshot_names(store.folder) == []
-
-
 def test_failed_compaction_is_logged_and_writes_go_on(store, caplog):
     store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
     store._connection.execute("UPDATE vectors SET vector = zeroblob(32) WHERE row = 3")
@@ -120,34 +100,3 @@ def test_failed_compaction_is_logged_and_writes_go_on(store, caplog):
     compactor.stop()
     assert "compaction failed with status 1" in caplog.text
     assert store.write([Delete("2")])[0] == 6
-
-
-def test_compaction_ends_with_its_parent_process(store, tmp_path):
-    """A killed server leaves no compaction behind."""
-    store.write([Upsert(str(n), vector) for n, vector in enumerate(unit(5))])
-    script = (
-        "import time\n"
-        "from lensemble.index.maintenance import __main__ as module\n"
-        "module.compact = lambda *_, **__: time.sleep(600)\n"
-        "module.main()\n"
-    )
-    parent = (
-        f"import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {script!r}, {str(store.folder)!r}])\n"
-        f"print(child.pid, flush=True)\n"
-        f"sys.stdin.read()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    child = psutil.Process(int(process.stdout.readline()))
-    lower = min(19, os.nice(0) + 10)
-    until(
-        lambda: child.nice() == lower
-    )  # the priority is lowered after the child has asked to end with its parent
-    process.kill()
-    process.wait()
-    psutil.wait_procs([child], timeout=DEADLINE_S)
-    assert not child.is_running()
-    process.stdin.close()
-    process.stdout.close()

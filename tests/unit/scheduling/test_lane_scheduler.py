@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from lensemble.scheduling.lane_scheduler import CLEAN_UP_EVERY_S, MAX_PASS_S, LaneScheduler
-from lensemble.scheduling.lanes import BULK, PICTURE, TEXT, QueuedRequest
+from lensemble.scheduling.lanes import BULK, LANES, PICTURE, TEXT, QueuedRequest
 from lensemble_client import InternalError
 from tests.waiting import DEADLINE_S, FakeClock, until
 
@@ -17,6 +17,8 @@ class SteppedScheduler:
 
     Args:
         seconds: for each word, how far it advances the clock; words that are not named take none.
+        passes_in_flight: number of passes that may be started before the first has ended.
+        lane_waits: where the scheduler writes how many rows wait.
 
     Attributes:
         started: the rows of each pass that was started.
@@ -24,7 +26,7 @@ class SteppedScheduler:
         answers: for each answered request, its rows and its results.
     """
 
-    def __init__(self, seconds=None, passes_in_flight=1):
+    def __init__(self, seconds=None, passes_in_flight=1, lane_waits=None):
         self.passes, self.answers, self.seconds = [], {}, seconds or {}
         self.started = []
         self.clock = FakeClock()
@@ -33,6 +35,7 @@ class SteppedScheduler:
             self.start,
             around_pass=contextlib.nullcontext,
             after_pass=lambda: None,
+            lane_waits=lane_waits,
             clock=self.clock,
             passes_in_flight=passes_in_flight,
         )
@@ -83,6 +86,27 @@ def test_waiting_rows_share_a_pass_as_far_as_they_fit():
     stepped.finish()
     assert stepped.passes == [["first"], ["a", "b", "c", "d"], ["e", "f"]]
     assert stepped.answers[("a",)] == ["A"]
+
+
+class WrittenWaits:
+    """Keeps the number of rows in each lane that the scheduler wrote last."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def write(self, waits):
+        self.rows = {lane: wait.queued for lane, wait in zip(LANES, waits, strict=True)}
+
+
+def test_rows_of_a_pass_that_has_started_are_not_written_as_waiting():
+    """Written again when the pass starts, because nothing else may happen until it ends."""
+    waits = WrittenWaits()
+    stepped = SteppedScheduler(lane_waits=waits)
+    stepped.submit(PICTURE, "a", "b", "c", cost=1.0)
+    until(lambda: stepped.started == [["a"]])
+    assert waits.rows == {TEXT: 0, PICTURE: 2, BULK: 0}
+    stepped.finish()
+    assert waits.rows == {TEXT: 0, PICTURE: 0, BULK: 0}
 
 
 def test_row_over_the_budget_goes_alone():
