@@ -77,6 +77,36 @@ def test_a_missing_package_is_reported_with_its_extra(capsys):
     assert capsys.readouterr().err.endswith(message)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["corpus", "query", "index", "-k", "2", "coche"],
+        ["corpus", "query", "-k", "2", "index", "coche"],
+        ["corpus", "query", "-k", "2", "index", "--", "coche"],
+        ["corpus", "query", "index", "coche", "-k", "2"],
+    ],
+)
+def test_options_may_come_before_between_and_after_words(words):
+    args = build_parser().parse_args(words)
+    assert (args.index.name, args.text, args.top_k) == ("index", "coche", 2)
+    args = build_parser().parse_args(["delete", "a", "--url", "grpc://h:1", "b"])
+    assert (args.ids, args.url) == (["a", "b"], "grpc://h:1")
+    args = build_parser().parse_args(["search", "--", "-5"])
+    assert args.text == "-5"
+
+
+def test_unknown_options_and_missing_words_are_still_refused(capsys):
+    for words, message in (
+        (["delete", "a", "--ulr", "x"], "unrecognized arguments: --ulr"),
+        (["delete"], "the following arguments are required: ID"),
+        (["corpus", "query", "-k", "2"], "the following arguments are required: index"),
+        (["keys"], "the following arguments are required: ACTION"),
+    ):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(words)
+        assert message in capsys.readouterr().err
+
+
 def test_like_excludes_a_text(capsys):
     assert main(["search", "red car", "--like", "17"]) == 1
     assert "like: it cannot be combined with a text" in capsys.readouterr().err
