@@ -87,7 +87,11 @@ def _get(args: argparse.Namespace) -> int:
 
 
 def _delete(args: argparse.Namespace) -> int:
+    ids = list(dict.fromkeys(args.ids))
     with connect(args) as client:
-        removed = sum(map(bool, client.delete(args.ids)))
-    print(f"{removed} of {len(args.ids)} items removed")
-    return 0
+        sequences = client.delete(ids)
+    missing = [id_ for id_, sequence in zip(ids, sequences, strict=True) if not sequence]
+    print(f"{len(ids) - len(missing)} of {len(ids)} items removed")
+    for id_ in missing:
+        print(f"error: {id_!a}: no such item in the index", file=sys.stderr)
+    return 1 if missing else 0
