@@ -54,12 +54,12 @@ def index_embeddings(
     field = id_field or manifest.id_field
     ids: dict[str, int] = {}
     documents = []
-    for number, row in enumerate(read_rows(source, manifest)):
+    for number, row in enumerate(read_rows(source, manifest), start=1):
         id_ = _row_id(row, field, number)
         if id_ in ids:
             raise InvalidInputError(
-                f"{id_!r} is the id of rows {ids[id_]} and {number}; name a field whose values are "
-                "unique (--id-field)",
+                f"{id_!r} is the id of rows {ids[id_]} and {number} of the embeddings; name a field "
+                "whose values are unique (--id-field)",
                 field=field,
             )
         ids[id_] = number

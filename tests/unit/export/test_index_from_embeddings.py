@@ -22,9 +22,9 @@ def test_every_row_becomes_an_item(corpus, tmp_path, kind):
 def test_ids_must_be_unique(corpus, tmp_path):
     corpus.write([*ROWS, {**ROWS[3], "text": "other", "plate": "x"}])
     corpus.run()
-    with pytest.raises(InvalidInputError, match=r"^id: '3' is the id of rows 3 and 10"):
+    with pytest.raises(InvalidInputError, match=r"^id: '3' is the id of rows 4 and 11 of"):
         index_embeddings(corpus.out, tmp_path / "index")
-    with pytest.raises(InvalidInputError, match=r"^plate: row 0 has None"):
+    with pytest.raises(InvalidInputError, match=r"^plate: row 1 has None"):
         index_embeddings(corpus.out, tmp_path / "index", id_field="plate")
     assert index_embeddings(corpus.out, tmp_path / "index", id_field="embedding_index") == 11
 
