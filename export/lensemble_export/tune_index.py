@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.checks import check_vector
-from lensemble.index.snapshots.kinds import KINDS, kind_of
+from lensemble.index.snapshots.kinds import EXACT, KINDS, Kind, kind_of
 from lensemble.index.snapshots.measure import SearchMeasurement, measure_kinds
+from lensemble.index.snapshots.tune import MIN_TRAINING_ROWS
 from lensemble.index.storage.store import Store
 from lensemble_contract.errors import InvalidInputError
 
@@ -23,7 +24,8 @@ def measure_index(
 
     Args:
         folder: folder of the index.
-        kinds: names of the kinds; None takes all.
+        kinds: names of the kinds; None takes all. With fewer items than `MIN_TRAINING_ROWS`, every
+            kind would be built as `exact`, so None takes only that one.
         queries: `.npy` file with (Q, D) float32 vectors of typical queries. They matter because the
             vectors of texts are distributed differently from those of pictures. None takes a sample
             of the items.
@@ -32,17 +34,32 @@ def measure_index(
         One measurement per kind and search effort, as soon as it is taken.
 
     Raises:
-        InvalidInputError: There is no index, it has fewer than two items, a kind is unknown, or
-            the queries have another dimension.
+        InvalidInputError: There is no index, it has fewer than two items, a kind is unknown or
+            needs more items, or the queries have another dimension.
         StorageError: The store is damaged.
     """
-    chosen = [kind_of(name) for name in (kinds or KINDS)]
+    named = [kind_of(name) for name in kinds or ()]
     with Store.open(folder) as store:
         vectors = store.read_contents().vectors
         query_vectors = None if queries is None else _load_queries(queries, store.dimension)
     if len(vectors) < 2:
         raise InvalidInputError(f"{len(vectors)} items; expected 2 or more", field="index")
+    chosen = _measurable_kinds(named, len(vectors))
     yield from measure_kinds(vectors, chosen, query_vectors, threads=len(os.sched_getaffinity(0)))
+
+
+def _measurable_kinds(named: Sequence[Kind], count: int) -> Sequence[Kind]:
+    """The kinds to measure: those that the caller named, or all that can be built."""
+    if count >= MIN_TRAINING_ROWS:
+        return named or list(KINDS.values())
+    for kind in named:
+        if kind is not EXACT:
+            raise InvalidInputError(
+                f"{kind.name!r} needs {MIN_TRAINING_ROWS} items, and the index has {count}: with so "
+                "few, every kind is searched exactly; measure `exact`, or a larger index",
+                field="kinds",
+            )
+    return [EXACT]
 
 
 def plot_measurements(measurements: Sequence[SearchMeasurement], path: Path) -> Path:

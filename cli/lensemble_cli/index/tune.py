@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def add_action(actions: Commands) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    from lensemble.index.snapshots.tune import MIN_TRAINING_ROWS
     from lensemble_export.tune_index import measure_index, plot_measurements
 
     measurements = []
@@ -35,6 +37,12 @@ def _tune(args: argparse.Namespace) -> int:
             f"{point.kind:8} {parameters:34} {point.recall_at_10:9.4f} {point.ms_1:8.3f} "
             f"{point.ms_32:8.3f} {point.memory_bytes / 2**20:8.1f}",
             flush=True,
+        )
+    if not args.kinds and {point.kind for point in measurements} == {"exact"}:
+        print(
+            f"with fewer than {MIN_TRAINING_ROWS} items every kind of index is searched exactly, so "
+            "only `exact` was measured",
+            file=sys.stderr,
         )
     try:
         if args.json:

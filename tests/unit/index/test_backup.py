@@ -218,6 +218,19 @@ def test_tune_prints_a_table_and_draws_a_plot(folder, tmp_path, capsys, vectors,
     assert "expected (Q, 16)" in capsys.readouterr().err
 
 
+def test_tune_measures_only_exact_search_on_a_few_items(tmp_path, capsys, vectors, monkeypatch):
+    """Other kinds cannot be trained on them; a served index of that size is exact, too."""
+    monkeypatch.setattr("lensemble.index.snapshots.measure._MIN_SECONDS", 0)
+    folder = tmp_path / "small"
+    write_index(folder, PROFILE, vectors[:60], [str(n) for n in range(60)], ["{}"] * 60)
+    assert main(["index", "tune", str(folder)]) == 0
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.out.splitlines()] == ["kind", "exact"]
+    assert "fewer than 256 items" in printed.err
+    assert main(["index", "tune", str(folder), "--kinds", "exact,ivf_pq"]) == 1
+    assert "kinds: 'ivf_pq' needs 256 items, and the index has 60" in capsys.readouterr().err
+
+
 def test_ensure_index_creates_an_empty_index_once(tmp_path):
     folder = tmp_path / "a" / "index"
     ensure_index(folder, PROFILE)
