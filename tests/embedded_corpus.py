@@ -6,6 +6,7 @@ import numpy as np
 
 from lensemble_client import Client, Item, Retry, testing
 from lensemble_corpus.embedding_folder import embed_source
+from lensemble_corpus.embedding_run import PROBE_TEXT
 from lensemble_corpus.embeddings_manifest import EmbeddingsManifest
 from lensemble_corpus.source import Source
 
@@ -38,8 +39,9 @@ class EmbeddedCorpus:
 
     @property
     def sent(self):
-        """The pictures and texts that the last run sent."""
-        return [item.images[0] if item.images else item.text for item in self.server.embedded]
+        """The pictures and texts of rows that the last run sent."""
+        sent = [item.images[0] if item.images else item.text for item in self.server.embedded]
+        return [content for content in sent if content != PROBE_TEXT]
 
     def write(self, rows):
         self.path.write_text(json.dumps(rows))

@@ -10,7 +10,7 @@ import json
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def embed_source(
         dimensions: Matryoshka length of the vectors; None takes the profile's full length.
         embedder: Name of the embedder, as in `Client.embed`.
         concurrency: Number of requests that run at the same time.
-        again: Whether to discard the vectors of earlier calls.
+        again: Whether to discard the vectors of earlier calls, and to write all files again.
         progress: Whether to show a progress bar on standard error.
 
     Raises:
@@ -103,14 +103,15 @@ def embed_source(
         _check_settings(journal.settings, dimensions, embedder)
         run = EmbeddingRun(client, journal, dimensions, embedder, concurrency)
         try:
-            return _embed_and_write(run, source, out, kind, progress)
+            return _embed_and_write(run, source, out, kind, progress, rewrite=again)
         except OSError as error:
             raise StorageError(f"cannot write {str(out)!r}: {error}", field="out") from error
 
 
 def _embed_and_write(
-    run: EmbeddingRun, source: Source, out: Path, kind: FileKind, progress: bool
+    run: EmbeddingRun, source: Source, out: Path, kind: FileKind, progress: bool, *, rewrite: bool
 ) -> EmbeddingSummary:
+    """Embeds the rows and writes the folder; with `rewrite`, even if it seems to be finished."""
     places = array("q")  # of the vectors in the journal
     content_hash = hashlib.sha256(f"{kind} {source.id_field}".encode())
     rows_file, failures_file = out / WORK / _ROWS_FILE, out / f"{FAILED}.part"
@@ -136,8 +137,11 @@ def _embed_and_write(
             bar.update(1)
         failures.write("\n]\n" if failed else "[]\n")
     run.journal.commit()
+    run.check_profile()
     settings = run.journal.settings
     if settings is None or not places:  # there is nothing to write but the failures
+        rows_file.unlink()
+        _remove_results(out)
         move_into_place(failures_file, out / FAILED)
         return EmbeddingSummary(0, failed, run.sent, 0, False)
     content_hash.update(json.dumps(asdict(settings)).encode())
@@ -152,7 +156,7 @@ def _embed_and_write(
         id_field=source.id_field,
         content=content_hash.hexdigest(),
     )
-    unchanged = _is_finished(out, manifest)
+    unchanged = not rewrite and _is_finished(out, manifest)
     if unchanged:
         failures_file.unlink()
     else:
@@ -190,7 +194,16 @@ def _finish(
         move_into_place(out / f"{name}.part", out / name)
     for name in {NPY, METADATA, PARQUET} - set(manifest.files):
         (out / name).unlink(missing_ok=True)
-    write_file(out / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+    sizes = {name: (out / name).stat().st_size for name in (*manifest.files, FAILED)}
+    complete = replace(manifest, sizes=sizes)
+    write_file(out / MANIFEST, json.dumps(asdict(complete), indent=2) + "\n")
+
+
+def _remove_results(out: Path) -> None:
+    """Removes what an earlier call wrote, the manifest first: it would claim a finished folder."""
+    for name in (MANIFEST, NPY, METADATA, PARQUET):
+        (out / name).unlink(missing_ok=True)
+    flush_to_disk(out)
 
 
 def _write_npy(path: Path, chunks: Iterator[NDArray[np.float32]], shape: tuple[int, int]) -> None:
@@ -212,12 +225,19 @@ def _failure(row: EmbeddableRow | RefusedRow, error: LensembleError) -> dict[str
 
 
 def _is_finished(out: Path, manifest: EmbeddingsManifest) -> bool:
-    """Whether the folder already has exactly this content."""
+    """Whether the folder already has exactly this content, in files of the recorded sizes."""
     try:
         before = EmbeddingsManifest.load(out)
     except InvalidInputError:
         return False
-    return before == manifest and all((out / name).is_file() for name in (*before.files, FAILED))
+    names = (*manifest.files, FAILED)
+    sizes = {name: _size_of(out / name) for name in names}
+    return replace(before, sizes={}) == manifest and before.sizes == sizes
+
+
+def _size_of(path: Path) -> int | None:
+    """The bytes of a file; None if there is no such file."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def _check_target(out: Path) -> None:

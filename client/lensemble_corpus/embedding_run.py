@@ -23,6 +23,8 @@ from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source, check_pic
 # Rows are read in blocks of this size. The journal is searched for a whole block, and only the rows
 # that it does not know are sent to the server.
 _BLOCK_ROWS = 4096
+# Text that is embedded to see under which profile the server makes vectors.
+PROBE_TEXT = "profile"
 # If the server reports an error in one of these fields, every other row would fail as well.
 _FIELDS_OF_ALL_ROWS = ("dimensions", "embedder")
 # If the server reports an error in one of these fields, the content of the row is the cause.
@@ -43,7 +45,7 @@ class EmbeddingRun:
 
     Attributes:
         journal: The journal.
-        sent: Number of rows that were sent to the server.
+        sent: Number of rows that were sent to the server; the text of `check_profile` is none.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class EmbeddingRun:
         self._dimensions, self._embedder = dimensions, embedder
         self._concurrency = concurrency
         self.sent = 0
+        self._profile_is_known = False  # whether a vector of this run has shown the profile
 
     def outcomes(
         self, source: Source
@@ -135,14 +138,39 @@ class EmbeddingRun:
             if was_sent and isinstance(result, InvalidInputError) and content_is_cause:
                 self.journal.refuse(row.digest, result)
             return result
+        settings = self._settings_of(result)
+        if self.journal.settings is None:
+            self.journal.begin(settings)
+        return self.journal.add(row.digest, result.result)
+
+    def check_profile(self) -> None:
+        """Checks that the server would make vectors that can be compared with those of the journal.
+
+        If no row was embedded, because all vectors are in the journal, it embeds a short text.
+
+        Raises:
+            InvalidInputError: The server has another profile, or refuses the dimensions.
+            LensembleError: The server cannot be asked.
+        """
+        if self._profile_is_known or self.journal.settings is None:
+            return
+        (result,) = self._client.embed_stream(
+            [Item(PROBE_TEXT)], dimensions=self._dimensions, embedder=self._embedder
+        )
+        if isinstance(result, LensembleError):
+            raise result
+        self._settings_of(result)
+
+    def _settings_of(self, result: Measured[Embedding]) -> VectorSettings:
+        """The settings of a vector that the server has made; they must be those of the journal."""
         settings = VectorSettings(
             result.profile, len(result.result), self._dimensions, self._embedder
         )
-        if self.journal.settings is None:
-            self.journal.begin(settings)
-        elif settings != self.journal.settings:
-            raise _incomparable(self.journal.settings, settings)
-        return self.journal.add(row.digest, result.result)
+        self._profile_is_known = True
+        before = self.journal.settings
+        if before is not None and before != settings:
+            raise _incomparable(before, settings)
+        return settings
 
 
 def _incomparable(before: VectorSettings, now: VectorSettings) -> InvalidInputError:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
@@ -43,6 +43,7 @@ class EmbeddingsManifest:
         failed: Number of rows without one.
         id_field: Field with a row's id.
         content: SHA-256 over the rows, in order, and over the place of each vector in the journal.
+        sizes: Bytes of each of the other files, so that a file that was cut is noticed.
         format: Version of the folder's layout.
     """
 
@@ -55,6 +56,7 @@ class EmbeddingsManifest:
     failed: int
     id_field: str
     content: str
+    sizes: dict[str, int] = field(default_factory=dict)
     format: int = FORMAT
 
     @classmethod

@@ -124,7 +124,11 @@ def test_an_error_of_every_row_ends_the_run_and_keeps_vectors(corpus, error):
 def test_vectors_of_another_profile_are_refused(corpus):
     corpus.run()
     corpus.server.profile = "sha256:b"
-    assert corpus.run().unchanged, "nothing is sent, so nothing can differ"
+    with pytest.raises(InvalidInputError, match=r"^profile: .*sha256:b.*sha256:a.*--again"):
+        corpus.run()  # no row is left to send, and still the vectors are of another profile
+    corpus.write([{"id": "gone", "text": ""}])
+    with pytest.raises(InvalidInputError, match=r"^profile: .*sha256:b.*sha256:a"):
+        corpus.run()  # no row can be embedded
     corpus.write([*ROWS, {"id": "new", "text": "new"}])
     with pytest.raises(InvalidInputError, match=r"^profile: .*sha256:b.*sha256:a.*--again"):
         corpus.run()
@@ -135,6 +139,43 @@ def test_vectors_of_another_profile_are_refused(corpus):
     assert EmbeddingsManifest.load(corpus.out).count == 10
     assert corpus.run(again=True).sent == 11
     assert EmbeddingsManifest.load(corpus.out).profile == "sha256:b"
+
+
+def test_a_row_that_fails_does_not_show_the_profile(corpus):
+    corpus.write([*ROWS, {"id": "x", "text": "busy"}])
+    corpus.server.errors = {"busy": InternalError("a fault")}
+    assert corpus.run().failed == 1
+    corpus.server.profile = "sha256:b"
+    with pytest.raises(InvalidInputError, match=r"^profile: .*sha256:b.*sha256:a"):
+        corpus.run()
+    assert corpus.sent == ["busy"]
+
+
+def test_a_finished_folder_with_a_damaged_file_is_written_again(corpus):
+    corpus.run()
+    for name in ("embeddings.npy", "metadata.json", "failed.json"):
+        path = corpus.out / name
+        path.write_bytes(path.read_bytes()[:-1])
+        summary = corpus.run()
+        assert (summary.unchanged, summary.sent) == (False, 0), name
+        corpus.check(ROWS)
+    data = bytearray((corpus.out / "embeddings.npy").read_bytes())
+    data[-1] ^= 1  # a file of the same size is only compared if the caller doubts it
+    (corpus.out / "embeddings.npy").write_bytes(data)
+    assert corpus.run(again=True).unchanged is False
+    corpus.check(ROWS)
+
+
+def test_a_run_without_vectors_leaves_none_of_an_earlier_run(corpus):
+    corpus.run()
+    corpus.write([{"id": 1, "text": ""}])
+    summary = corpus.run()
+    assert (summary.count, summary.failed) == (0, 1)
+    assert [row["id"] for row in read_failures(corpus.out)] == ["1"]
+    assert {path.name for path in corpus.out.iterdir()} == {"failed.json", "work"}
+    corpus.write(ROWS)
+    assert corpus.run().sent == 0, "the vectors are still in the journal"
+    corpus.check(ROWS)
 
 
 def test_a_profile_that_changes_during_a_run_ends_it(corpus, monkeypatch):
