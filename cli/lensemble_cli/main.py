@@ -16,7 +16,6 @@ from importlib.metadata import version
 
 from lensemble_cli import (
     compare,
-    corpus,
     doctor,
     embed,
     evaluate,
@@ -27,6 +26,7 @@ from lensemble_cli import (
     up,
 )
 from lensemble_cli.command_parser import CommandParser
+from lensemble_cli.corpus import command as corpus
 from lensemble_cli.index import command as index
 from lensemble_contract.errors import LensembleError
 
@@ -74,7 +74,7 @@ def _output_is_closed() -> bool:
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser with all commands. Each sets `run` to the function that runs it."""
-    parser = CommandParser(
+    parser: argparse.ArgumentParser = CommandParser(
         prog="lensemble", description="Qwen3-VL embeddings and FAISS search on Triton."
     )
     parser.add_argument("--version", action="version", version=f"lensemble {version('lensemble')}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
 from typing import TypeAlias
 
 from lensemble_client.client import Client
@@ -23,6 +22,8 @@ from lensemble_corpus.source import EmbeddableRow, RefusedRow, Source, check_pic
 # Rows are read in blocks of this size. The journal is searched for a whole block, and only the rows
 # that it does not know are sent to the server.
 _BLOCK_ROWS = 4096
+# A block also ends when the pictures that its rows contain themselves have this size.
+_BLOCK_BYTES = 64 * 2**20
 # Text that is embedded to see under which profile the server makes vectors.
 PROBE_TEXT = "profile"
 # If the server reports an error in one of these fields, every other row would fail as well.
@@ -71,8 +72,7 @@ class EmbeddingRun:
             LensembleError: Every further row would fail, too, for instance because the server
                 cannot be reached.
         """
-        rows = iter(source)
-        while block := list(islice(rows, _BLOCK_ROWS)):
+        for block in blocks_of(source):
             known = {
                 row.digest: outcome
                 for row in block
@@ -171,6 +171,23 @@ class EmbeddingRun:
         if before is not None and before != settings:
             raise _incomparable(before, settings)
         return settings
+
+
+def blocks_of(
+    rows: Iterable[EmbeddableRow | RefusedRow],
+) -> Iterator[list[EmbeddableRow | RefusedRow]]:
+    """Joins rows to blocks, which memory holds one at a time."""
+    block: list[EmbeddableRow | RefusedRow] = []
+    size = 0
+    for row in rows:
+        block.append(row)
+        if isinstance(row, EmbeddableRow):
+            size += sum(map(len, row.entry.encoded))
+        if len(block) >= _BLOCK_ROWS or size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def _incomparable(before: VectorSettings, now: VectorSettings) -> InvalidInputError:

@@ -40,6 +40,7 @@ class Entry:
         images: Paths of the pictures.
         instruction: Replaces the profile's instruction; None keeps it.
         document: The item's document.
+        encoded: Encoded pictures, if the source contains them itself; `images` is empty then.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Entry:
     images: tuple[Path, ...] = ()
     instruction: str | None = None
     document: dict[str, Any] = field(default_factory=dict)
+    encoded: tuple[bytes, ...] = ()
 
     def item(self) -> Item:
         """Reads the pictures, and returns the item as the client sends it.
@@ -54,7 +56,7 @@ class Entry:
         Raises:
             InvalidInputError: A picture cannot be read, or there is neither text nor picture.
         """
-        return Item.of(self.text, self.images or None, self.instruction)
+        return Item.of(self.text, self.images or self.encoded or None, self.instruction)
 
     def record(self) -> Record:
         """Reads the pictures, and returns the item as it is stored.

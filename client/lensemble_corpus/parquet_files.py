@@ -23,6 +23,8 @@ from lensemble_contract.errors import InvalidInputError
 EMBEDDING = "embedding"
 # Rows that are read at a time.
 _BATCH_ROWS = 1024
+# The same for files that contain pictures themselves.
+_PICTURE_ROWS = 16
 
 
 def count_rows(path: Path) -> int:
@@ -46,7 +48,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            schema = file.schema_arrow
+            has_bytes = any(map(_has_bytes, (schema.field(n).type for n in range(len(schema)))))
+            for batch in file.iter_batches(batch_size=_PICTURE_ROWS if has_bytes else _BATCH_ROWS):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
@@ -149,6 +153,15 @@ def _has_empty_object(type_: Any) -> bool:
         inside = [type_.field(n).type for n in range(type_.num_fields)]
         return not inside or any(map(_has_empty_object, inside))
     return bool(pa.types.is_list(type_)) and _has_empty_object(type_.value_type)
+
+
+def _has_bytes(type_: Any) -> bool:
+    """Whether values of a type contain bytes."""
+    if pa.types.is_struct(type_):
+        return any(_has_bytes(type_.field(n).type) for n in range(type_.num_fields))
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return _has_bytes(type_.value_type)
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
 
 
 def _column(rows: list[dict[str, Any]], name: str, type_: Any) -> Any:

@@ -18,8 +18,10 @@ from typing import Any
 
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
-from lensemble_corpus.entries import Entry, find_entries, read_strings
-from lensemble_corpus.row_content import digest_of, document_text
+from lensemble_corpus.csv_files import CsvFormat
+from lensemble_corpus.entries import Entry, find_entries
+from lensemble_corpus.picture_values import pictures_of, without_bytes
+from lensemble_corpus.row_content import digest_of, document_text, shown
 from lensemble_corpus.table_files import TableRow, open_table
 from lensemble_corpus.text_template import TextTemplate, list_fields
 
@@ -71,12 +73,14 @@ class Source:
     Args:
         path: `.json` (a list of objects), `.jsonl`, `.csv`, `.parquet`; or a folder, as
             `entries.find_entries` reads it.
-        image_field: Field with the path of a row's picture, or a list of paths; None looks for one
-            of `IMAGE_FIELDS`, and an empty name means that rows have no pictures.
-        id_field: Field with a row's id; None takes `_id`, or the picture's path.
+        image_field: Field with a row's pictures, as `picture_values.pictures_of` reads it; None
+            looks for one of `IMAGE_FIELDS`, and an empty name means that rows have no pictures.
+        id_field: Field with a row's id; None takes `_id`, or the picture's path. With an empty
+            name, the row's number becomes its id, and the document gets it as `_id`.
         text: Template of the text; None embeds the pictures alone, or the texts in a folder's
             `corpus.jsonl`.
         instruction: Replaces the profile's instruction in rows that have none of their own.
+        csv_format: How a CSV file is to be read; None for the usual way, and for other files.
 
     Attributes:
         id_field: Field with the id in a row's document.
@@ -95,31 +99,31 @@ class Source:
         id_field: str | None = None,
         text: str | None = None,
         instruction: str | None = None,
+        csv_format: CsvFormat | None = None,
     ) -> None:
         self._template = TextTemplate(text) if text is not None else None
         self._instruction = instruction or None
         self.id_field: str = ID_FIELD
         self._entries: list[Entry] | None = None
+        self._image_field, self._numbers_rows = "", False
         if path.is_dir():
-            if image_field is not None or id_field is not None:
-                raise InvalidInputError(
-                    f"{str(path)!r} is a folder, which determines pictures and ids itself; leave "
-                    "the option out, or give a file of rows",
-                    field="image_field" if image_field is not None else "id_field",
-                )
+            _refuse_options_of_files(path, image_field, id_field, csv_format)
             self._base = path
             self._entries = find_entries(path)
             self.total = len(self._entries)
             first_row = _row_of(self._entries[0])
         else:
             self._base = path.parent
-            self._read_rows, self.total = open_table(path)
+            self._read_rows, self.total = open_table(path, csv_format)
             first_row = next((row.fields for row in self._read_rows() if not row.error), {})
             if not first_row:
                 raise InvalidInputError(f"{str(path)!r} has no row to embed", field="source")
             has_text = self._template is not None
             self._image_field = _choose_image_field(first_row, image_field, has_text)
-            self.id_field = _choose_id_field(first_row, id_field, self._image_field)
+            self._numbers_rows = id_field == ""
+            first_row = self._document_of(first_row, 1)
+            if not self._numbers_rows:
+                self.id_field = _choose_id_field(first_row, id_field, self._image_field)
         if self._template is not None:
             self._template.fill_in(first_row)
 
@@ -128,25 +132,32 @@ class Source:
             for number, entry in enumerate(self._entries, start=1):
                 yield self._convert(TableRow(f"item {number}", _row_of(entry)), entry)
         else:
-            for row in self._read_rows():
-                yield self._convert(row)
+            for number, row in enumerate(self._read_rows(), start=1):
+                yield self._convert(row, number=number)
 
-    def _convert(self, row: TableRow, entry: Entry | None = None) -> EmbeddableRow | RefusedRow:
-        """Converts a row to an item. `entry` is the item if the source is a folder."""
-        fields = row.fields
+    def _convert(
+        self, row: TableRow, entry: Entry | None = None, number: int = 0
+    ) -> EmbeddableRow | RefusedRow:
+        """Converts a row to an item.
+
+        Args:
+            row: The row.
+            entry: The item, if the source is a folder.
+            number: The row's number in a file, from 1.
+        """
+        fields = row.fields if entry is not None else self._document_of(row.fields, number)
         id_ = entry.id if entry is not None else _id_text(fields.get(self.id_field))
         try:
             if row.error:
                 raise InvalidInputError(row.error)
-            if VECTOR_NUMBER_FIELD in fields:
-                fields = {
-                    name: value for name, value in fields.items() if name != VECTOR_NUMBER_FIELD
-                }
             json_text = document_text(fields)
-            entry = replace(entry, document=fields) if entry else self._make_entry(fields, id_)
+            if entry is None:
+                entry = self._make_entry(fields, id_, row.fields.get(self._image_field))
+            else:
+                entry = replace(entry, document=fields)
             if self._template is not None:
                 entry = replace(entry, text=self._template.fill_in(fields) or None)
-            if entry.text is None and not entry.images:
+            if entry.text is None and not entry.images and not entry.encoded:
                 raise InvalidInputError("the row has neither a text nor a picture")
             if self._instruction and not entry.instruction:
                 entry = replace(entry, instruction=self._instruction)
@@ -154,19 +165,26 @@ class Source:
         except InvalidInputError as error:
             return RefusedRow(row.where, id_, error)
 
-    def _make_entry(self, fields: dict[str, Any], id_: str) -> Entry:
+    def _document_of(self, fields: dict[str, Any], number: int) -> dict[str, Any]:
+        """The fields of a file's row as its document keeps them: without encoded pictures."""
+        fields = without_bytes(fields, self._image_field)
+        if VECTOR_NUMBER_FIELD in fields:
+            fields = {name: each for name, each in fields.items() if name != VECTOR_NUMBER_FIELD}
+        return {**fields, ID_FIELD: str(number)} if self._numbers_rows else fields
+
+    def _make_entry(self, fields: dict[str, Any], id_: str, picture: object) -> Entry:
         if not id_:
             raise InvalidInputError(
-                f"{fields.get(self.id_field)!r}; expected a text or a number", field=self.id_field
+                f"{shown(fields.get(self.id_field))}; expected a text or a number",
+                field=self.id_field,
             )
-        names: tuple[str, ...] = ()
-        if self._image_field:
-            try:
-                names = read_strings(fields, self._image_field)
-            except ValueError as error:
-                raise InvalidInputError(str(error)) from error
-        images = tuple(self._base / name for name in names if name)
-        return Entry(id_, images=images, document=fields)
+        try:
+            pictures = pictures_of(picture) if self._image_field else ()
+        except ValueError as error:
+            raise InvalidInputError(f"{self._image_field!r} is {error}") from error
+        images = tuple(self._base / path for path in pictures if isinstance(path, str))
+        encoded = tuple(content for content in pictures if isinstance(content, bytes))
+        return Entry(id_, images=images, document=fields, encoded=encoded)
 
 
 def check_picture_sizes(entry: Entry) -> None:
@@ -180,9 +198,28 @@ def check_picture_sizes(entry: Entry) -> None:
             size = path.stat().st_size
         except (OSError, ValueError):  # reading the picture will report the reason
             continue
-        if size > contract.MAX_IMAGE_BYTES:
+        _check_size(size, number)
+    for number, content in enumerate(entry.encoded):
+        _check_size(len(content), number)
+
+
+def _check_size(size: int, number: int) -> None:
+    if size > contract.MAX_IMAGE_BYTES:
+        raise InvalidInputError(
+            f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}", field=f"image[{number}]"
+        )
+
+
+def _refuse_options_of_files(
+    path: Path, image_field: str | None, id_field: str | None, csv_format: CsvFormat | None
+) -> None:
+    options = {"image_field": image_field, "id_field": id_field, "source": csv_format}
+    for name, value in options.items():
+        if value is not None:
             raise InvalidInputError(
-                f"{size} bytes; at most {contract.MAX_IMAGE_BYTES}", field=f"image[{number}]"
+                f"{str(path)!r} is a folder, which determines pictures and ids itself; leave the "
+                "option out, or give a file of rows",
+                field=name,
             )
 
 
@@ -217,8 +254,8 @@ def _choose_id_field(row: Mapping[str, Any], name: str | None, image_field: str)
     if chosen is None:
         reason = repr(name) if name is not None else "the first row has no picture, `_id` or `id`"
         raise InvalidInputError(
-            f"{reason}; name a field that identifies a row (--id-field); the first row has "
-            f"{list_fields(row)}",
+            f"{reason}; name a field that identifies a row (--id-field), or take the numbers of "
+            f"the rows (--id-field ''); the first row has {list_fields(row)}",
             field="id_field",
         )
     return chosen

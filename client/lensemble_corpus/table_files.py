@@ -11,10 +11,12 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lensemble_contract.errors import InvalidInputError
+from lensemble_corpus.csv_files import CsvFormat, read_csv
 
 T = TypeVar("T")
 
@@ -34,11 +36,14 @@ class TableRow:
     error: str = ""
 
 
-def open_table(path: Path) -> tuple[Callable[[], Iterator[TableRow]], int]:
+def open_table(
+    path: Path, csv_format: CsvFormat | None = None
+) -> tuple[Callable[[], Iterator[TableRow]], int]:
     """Checks a file as a whole, and returns a reader and the number of rows.
 
     Args:
         path: `.json` (a list of objects), `.jsonl`, `.ndjson`, `.csv` or `.parquet`.
+        csv_format: How a CSV file is to be read; None for the usual way, and for other files.
 
     Returns:
         A function that reads the rows from the beginning whenever it is called, and the number of
@@ -49,6 +54,11 @@ def open_table(path: Path) -> tuple[Callable[[], Iterator[TableRow]], int]:
         ImportError: PyArrow is needed and not installed.
     """
     ending = path.suffix.lower()
+    if csv_format is not None and ending != ".csv":
+        raise InvalidInputError(
+            f"{str(path)!r} is no CSV file, so it has no encoding, delimiter or types to give",
+            field="source",
+        )
     if ending == ".parquet":
         from lensemble_corpus import parquet_files
 
@@ -59,7 +69,8 @@ def open_table(path: Path) -> tuple[Callable[[], Iterator[TableRow]], int]:
     if ending in (".jsonl", ".ndjson"):
         return lambda: _read_file(path, _json_lines), _count(_read_file(path, _filled_lines))
     if ending == ".csv":
-        return lambda: _read_file(path, _csv_rows), _count(_read_file(path, _csv_rows))
+        read = partial(_csv_rows, format_=csv_format or CsvFormat())
+        return lambda: _read_file(path, read), _count(_read_file(path, read))
     raise InvalidInputError(
         f"{str(path)!r}; expected .json, .jsonl, .csv, .parquet, or a folder", field="source"
     )
@@ -117,18 +128,6 @@ def _object_row(where: str, value: object) -> TableRow:
     return TableRow(where, {}, f"a JSON {type(value).__name__}; expected an object")
 
 
-def _csv_rows(path: Path) -> Iterator[TableRow]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        names = next(reader, [])
-        if not names or len(set(names)) < len(names) or "" in names:
-            raise ValueError(f"the first line is {names}; expected names of columns, each once")
-        try:
-            for values in reader:
-                where = f"line {reader.line_num}"
-                if len(values) == len(names):
-                    yield TableRow(where, dict(zip(names, values, strict=True)))
-                elif values:
-                    yield TableRow(where, {}, f"{len(values)} values; the header has {len(names)}")
-        except csv.Error as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from error
+def _csv_rows(path: Path, format_: CsvFormat) -> Iterator[TableRow]:
+    for line, fields, error in read_csv(path, format_):
+        yield TableRow(f"line {line}", fields, error)

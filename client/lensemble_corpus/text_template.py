@@ -39,12 +39,18 @@ class TextTemplate:
         """Returns the text for a row. A field that is null becomes empty.
 
         Raises:
-            InvalidInputError: The row lacks a field.
+            InvalidInputError: The row lacks a field, or has bytes in it.
         """
         for name in sorted(self._fields - row.keys()):
             raise InvalidInputError(
                 f"the template names {name!r}; the row has {list_fields(row)}", field="text"
             )
+        for name in sorted(self._fields):
+            if isinstance(row[name], bytes):
+                raise InvalidInputError(
+                    f"the template names {name!r}, which has {len(row[name])} bytes; expected text",
+                    field="text",
+                )
         values = {name: "" if row[name] is None else str(row[name]) for name in self._fields}
         return "".join(
             literal + ("" if name is None else values[name]) for literal, name, _, _ in self._parts

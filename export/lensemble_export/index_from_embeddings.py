@@ -58,8 +58,8 @@ def index_embeddings(
         id_ = _row_id(row, field, number)
         if id_ in ids:
             raise InvalidInputError(
-                f"{id_!r} is the id of rows {ids[id_]} and {number} of the embeddings; name a field "
-                "whose values are unique (--id-field)",
+                f"{id_!r} is the id of rows {ids[id_]} and {number} of the embeddings; name a "
+                "field whose values are unique (--id-field)",
                 field=field,
             )
         ids[id_] = number

@@ -55,8 +55,8 @@ def _measurable_kinds(named: Sequence[Kind], count: int) -> Sequence[Kind]:
     for kind in named:
         if kind is not EXACT:
             raise InvalidInputError(
-                f"{kind.name!r} needs {MIN_TRAINING_ROWS} items, and the index has {count}: with so "
-                "few, every kind is searched exactly; measure `exact`, or a larger index",
+                f"{kind.name!r} needs {MIN_TRAINING_ROWS} items, and the index has {count}: with "
+                "so few, every kind is searched exactly; measure `exact`, or a larger index",
                 field="kinds",
             )
     return [EXACT]

@@ -40,8 +40,8 @@ def _tune(args: argparse.Namespace) -> int:
         )
     if not args.kinds and {point.kind for point in measurements} == {"exact"}:
         print(
-            f"with fewer than {MIN_TRAINING_ROWS} items every kind of index is searched exactly, so "
-            "only `exact` was measured",
+            f"an index of fewer than {MIN_TRAINING_ROWS} items is exact whatever its kind, so only "
+            "`exact` was measured",
             file=sys.stderr,
         )
     try:

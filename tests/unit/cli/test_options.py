@@ -6,11 +6,13 @@ import pytest
 
 from lensemble.index.snapshots import kinds
 from lensemble.index.storage.index_plan import IndexPlan
+from lensemble_cli.corpus.source_options import parse_csv_format
 from lensemble_cli.index.plan_options import KINDS, parse_fields, parse_plan
 from lensemble_cli.main import build_parser, main
 from lensemble_cli.options import parse_filter, print_hits, requiring_extras
 from lensemble_cli.up_gateway import make_gateway
 from lensemble_client import InvalidInputError
+from lensemble_corpus.csv_files import CsvFormat
 
 COMPACT = ["index", "compact", "index"]
 
@@ -75,6 +77,16 @@ def test_a_missing_package_is_reported_with_its_extra(capsys):
     assert requiring_extras(command, "export,eval")(None) == 1
     message = "faiss'; run `pip install '.[export,eval]'` in the checkout\n"
     assert capsys.readouterr().err.endswith(message)
+
+
+def test_options_of_csv_files_become_a_format():
+    words = ["corpus", "embed", "rows.csv", "out"]
+    options = ["--encoding", "cp1252", "--delimiter", "tab", "--types", "year=int,a=b=float"]
+    parsed = parse_csv_format(build_parser().parse_args([*words, *options]))
+    assert parsed == CsvFormat("cp1252", "\t", {"year": "int", "a=b": "float"})
+    assert parse_csv_format(build_parser().parse_args(words)) is None
+    with pytest.raises(InvalidInputError, match="types: 'year'; expected COLUMN=TYPE"):
+        parse_csv_format(build_parser().parse_args([*words, "--types", "year"]))
 
 
 @pytest.mark.parametrize(
