@@ -43,7 +43,8 @@ class Action(_Strict):
     Attributes:
         name: What is called: `embed`, `search` or `ingest`.
         mix: Kinds of items, a key of `workloads.MIXES`.
-        weight: Share of the users in a closed loop, share of the requests in an open loop.
+        weight: In a closed loop, the users are divided among the actions in proportion to their
+            weights; in an open loop, the requests are.
     """
 
     name: Literal["embed", "search", "ingest"]
@@ -73,9 +74,9 @@ class Soak(_Strict):
         slack_files: Growth of open files that is not counted as a leak.
         burst_share: Rate of a burst before the clock starts, as a multiple of the peak; 0 sends
             none. A scenario without `shares` has no peak and therefore no burst. If the rate is
-            above the peak, `in_flight` requests wait at the same time. As many wait when the
-            machine pauses for a second during the run, and a process keeps the most memory that it
-            has ever needed. Without a burst beforehand, such a pause would look like growth.
+            above the peak, `in_flight` requests wait at the same time. Just as many wait if the
+            machine pauses for a second during the run. A process never gives back the memory that
+            it needed for them, so without a burst beforehand, such a pause would look like growth.
         burst_s: Seconds of the burst.
     """
 

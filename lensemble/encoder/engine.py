@@ -52,7 +52,7 @@ class PassResult:
     """The result of one pass.
 
     Attributes:
-        vectors: (S, D) float32.
+        vectors: (S, D) float32, one for each of the S items.
         tokens: number of tokens that the text tower computed.
         patches: number of patches that the vision tower computed.
         tower_seconds: seconds in the vision tower and in the text tower, if they were measured.

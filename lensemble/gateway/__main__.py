@@ -20,7 +20,7 @@ from lensemble_contract.errors import LensembleError
 from lensemble_contract.tls import Tls
 
 _KEEP_ALIVE_S = 30
-# Seconds that open requests have to finish after a signal.
+# Seconds that requests in flight have to finish after a signal.
 _SHUTDOWN_S = 20
 
 

@@ -35,7 +35,7 @@ from lensemble.operations.ports import free_port
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 START_TIMEOUT_S = 30.0
-# Time limit for open requests to finish after a stop; then the process is killed.
+# Time limit for requests in flight to finish after a stop; then the process is killed.
 STOP_TIMEOUT_S = 25.0
 _POLL_S = 0.05
 
@@ -100,7 +100,7 @@ class GatewayServer:
         return self
 
     def stop(self) -> None:
-        """Stops the process when its open requests are answered, or after 25 s.
+        """Stops the process when its requests in flight are answered, or after 25 s.
 
         A second call does nothing.
         """

@@ -85,7 +85,8 @@ class LivenessCheck:
         now = clock()
         # For each process: when its CPU time was last read, and the CPU time in seconds.
         self._cpu_times = {pid: (now, _cpu_s(process)) for pid, process in self._processes.items()}
-        self._answered_at = dict.fromkeys(models, now)
+        # For each model: when it last answered a ping, or was in a call.
+        self._active_at = dict.fromkeys(models, now)
         self._failed_pings = dict.fromkeys(models, 0)
 
     def close(self) -> None:
@@ -114,13 +115,13 @@ class LivenessCheck:
             answered = error is None or calls.proves_alive(error)
             if not timed_out or model in busy:
                 # `check_processes` finds a model that makes no progress in its call.
-                self._answered_at[model] = now
+                self._active_at[model] = now
             self._failed_pings[model] = (
                 0 if answered or timed_out else self._failed_pings[model] + 1
             )
             if self._failed_pings[model] >= _MAX_FAILED_PINGS:
                 return Fault("failing", f"{model}: {error}")
-            if now - self._answered_at[model] > _MAX_SILENCE_S:
+            if now - self._active_at[model] > _MAX_SILENCE_S:
                 return Fault("silent", f"{model} has not answered for {_MAX_SILENCE_S:g} s")
         return None
 

@@ -39,7 +39,7 @@ MAX_STARTS = 5
 FAILED_START = "start"
 
 # Seconds between two tries to stop a server that is just being started.
-_JOIN_S = 0.2
+_STOP_EVERY_S = 0.2
 # Seconds before the second start; the wait doubles from start to start.
 _FIRST_WAIT_S = 1.0
 
@@ -102,7 +102,7 @@ class Supervisor:
         self._set(ready=False, reason="stopping")
         self.server.stop()
         while self._thread.is_alive():
-            self._thread.join(_JOIN_S)
+            self._thread.join(_STOP_EVERY_S)
             self.server.stop()  # the thread may have been in the middle of a start
 
     def wait(self, timeout_s: float | None = None) -> bool:

@@ -15,9 +15,9 @@ from lensemble.scheduling.lanes import TEXT
 from lensemble.scheduling.wait_times import WaitReader
 from lensemble_contract.errors import OverloadedError
 
-# As long as no more requests than this wait, none is refused, however long they take: otherwise a
-# slow model could serve nobody. A client that sends many requests repeats refused ones until its
-# timeout.
+# No request is refused while no more than this wait (requests in Triton's queues, and rows in the
+# lane), however long they take; otherwise a slow model could serve nobody. A client that sends many
+# requests repeats refused ones until its timeout.
 MIN_QUEUE = 4
 
 # Pictures and bulk requests are refused at this share of the longest wait. The rest is reserved
@@ -57,6 +57,6 @@ class AdmissionControl:
             return
         self.refused += 1
         raise OverloadedError(
-            f"{wait.queued:.0f} requests wait already, about {wait.seconds:.1f} s of work; a "
+            f"{wait.queued:.0f} or more items wait already, about {wait.seconds:.1f} s of work; a "
             f"{lane} request may wait {limit_s:g} s; try again later"
         )

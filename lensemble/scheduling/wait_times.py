@@ -27,7 +27,8 @@ class Wait(NamedTuple):
 
     Attributes:
         seconds: seconds that it would wait.
-        queued: number of requests that wait already; in lanes, number of rows.
+        queued: number of requests that wait in Triton's queues, or of rows that wait in a lane, or
+            the sum of both.
     """
 
     seconds: float
@@ -112,7 +113,7 @@ class WaitReader:
         return Wait(in_triton.seconds + in_lane[0], in_triton.queued + in_lane[1])
 
     def _open(self) -> bool:
-        """Opens the files, as soon as there is one of the supervisor.
+        """Opens the files, and returns whether it could: the supervisor's file must exist.
 
         The supervisor creates it when all models are ready, so the encoders' files exist by then.
         """

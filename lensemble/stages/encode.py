@@ -88,7 +88,7 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
         self, rows: Sequence[EncodeRow]
     ) -> Callable[[], Sequence[NDArray[np.float32] | LensembleError]]:
         if not rows:
-            return list
+            return list  # `list()` is the empty list of results
         items, dimensions, deadlines = (list(column) for column in zip(*rows, strict=True))
         wait = self._encode.start(items, deadlines)
         return lambda: [

@@ -66,8 +66,8 @@ def cut_to_index(
         profile_dimension: length of the profile's full vectors.
 
     Returns:
-        (B, D) or (B, index_dimension) float32; cut vectors have unit length. Vectors that are zero
-        or not finite stay so, for the index to refuse.
+        (B, D) or (B, index_dimension) float32; cut vectors have unit length, except those that
+        are zero or not finite: these stay as they are, and the index refuses them.
     """
     length = vectors.shape[1]
     asked = whole_number(parameters, contract.DIMENSIONS)

@@ -21,8 +21,8 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-field",
-        help="field with the picture or its path (default: a usual name in the first row); '' for "
-        "none",
+        help="field with the picture or its path (default: image, path or the like, if the first "
+        "row has it); '' for none",
     )
     parser.add_argument(
         "--id-field",
@@ -34,10 +34,12 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--instruction", help="replaces the profile's instruction")
     parser.add_argument(
-        "--encoding", help="of a CSV file, such as cp1252 (default: UTF-8, or what its mark says)"
+        "--encoding",
+        help="of a CSV file, such as cp1252 (default: its byte order mark's, or else UTF-8)",
     )
     parser.add_argument(
-        "--delimiter", help="of a CSV file (default: what fits its first line of , ; | and tab)"
+        "--delimiter",
+        help="of a CSV file (default: the one of , ; | and tab that fits the first line)",
     )
     parser.add_argument(
         "--types",

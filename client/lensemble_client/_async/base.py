@@ -116,6 +116,7 @@ class AsyncBaseClient:
                 )
                 return call.read(rows)
             except LensembleError as error:
+                # `wait_after` raises the error if the call must not be tried again.
                 await sleep(tries.wait_after(error, writes=call.writes))
 
     async def run_many(

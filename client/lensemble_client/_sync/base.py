@@ -113,6 +113,7 @@ class BaseClient:
                 rows = self._transport.infer(call.model, call.rows, call.parameters, tries.left_s)
                 return call.read(rows)
             except LensembleError as error:
+                # `wait_after` raises the error if the call must not be tried again.
                 sleep(tries.wait_after(error, writes=call.writes))
 
     def run_many(

@@ -22,11 +22,11 @@ from lensemble_contract.errors import LensembleError
 
 # Waits for the vectors or errors of started items.
 Wait = Callable[[], list[Vector | LensembleError]]
-# Starts to encode items with these deadlines.
+# Starts to encode items, each with its deadline.
 Start = Callable[[Sequence[Features], Sequence[int]], Wait]
 
-# At least so many patch rows, and fewer than twice as many, are compared first (all, if there are
-# fewer); they tell most pictures of one size apart.
+# Number of an item's patches in its cheap key: at least this many, and fewer than twice as many (or
+# all, if the item has fewer). They tell most pictures of one size apart.
 _SAMPLED_ROWS = 16
 
 
@@ -102,7 +102,7 @@ class CachingEncoder:
         self.counts.cached += sum(key in results for key in keys)
         self.counts.repeated += sum(key not in results for key in keys) - len(missing)
         latest = _latest_deadlines(keys, deadlines or [0] * len(keys))
-        wait_for_missing: Wait = list  # for no items
+        wait_for_missing: Wait = list  # `list()` is the empty list of results
         if missing:
             wait_for_missing = self._start(list(missing.values()), [latest[key] for key in missing])
 

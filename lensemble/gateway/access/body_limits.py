@@ -1,4 +1,4 @@
-"""Limits on open requests: their number, the size of their bodies, and the time to send a body."""
+"""Limits on requests in flight: their number, their bodies' size, and the time to send a body."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lensemble.gateway.settings import GatewaySettings
 
 
 class BodyLimits:
-    """Counts open requests and the bytes of their bodies, and refuses what exceeds a limit.
+    """Counts requests in flight and the bytes of their bodies, and refuses what exceeds a limit.
 
     Args:
         settings: settings of the gateway.
@@ -29,21 +29,22 @@ class BodyLimits:
     def __init__(self, settings: GatewaySettings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self._in_flight = 0
-        self._held_bytes = 0  # of the bodies of all open requests
+        self._held_bytes = 0  # of the bodies of all requests in flight
 
     def admit(self, headers: Headers, stats: RequestStats) -> AbstractContextManager[None]:
-        """Refuses a request whose body is too large, or if too many requests are open already.
+        """Refuses a request if its body is too large, or if too many others are in flight.
 
         Args:
             headers: headers of the request.
             stats: statistics of the request, which count the bytes of its body.
 
         Returns:
-            A context manager that counts the request as open. Enter it before the next `await`,
-            so that no other request is admitted in between.
+            A context manager that counts the request as in flight. Enter it before the next
+            `await`, so that no other request is admitted in between.
 
         Raises:
-            RefusedError: The `Content-Length` is above the limit, or too many requests are open.
+            RefusedError: The `Content-Length` is above the limit, or too many requests are in
+                flight.
         """
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._settings.body_bytes:
@@ -57,7 +58,7 @@ class BodyLimits:
                 f"{self._in_flight} requests are being served, which is the limit; try again later",
                 retry_after(RETRY_S),
             )
-        return self._open(stats)
+        return self._counted(stats)
 
     def limit_body(self, receive: Receive, stats: RequestStats) -> Receive:
         """Wraps ASGI's `receive`: refuses a body that is too large or arrives too slowly.
@@ -87,7 +88,7 @@ class BodyLimits:
         return receive_within_limits
 
     @contextmanager
-    def _open(self, stats: RequestStats) -> Iterator[None]:
+    def _counted(self, stats: RequestStats) -> Iterator[None]:
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
@@ -107,7 +108,7 @@ class BodyLimits:
             self._metrics.count_refusal("overloaded")
             raise HTTPException(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"the bodies of all open requests together have more than "
+                f"the bodies of all requests in flight together have more than "
                 f"{self._settings.held_bytes} bytes; try again later",
                 retry_after(RETRY_S),
             )

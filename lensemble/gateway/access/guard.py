@@ -105,12 +105,12 @@ class Guard:
             return
         try:
             self._checks.check(scope, headers, stats)
-            open_request = self._limits.admit(headers, stats)
+            in_flight = self._limits.admit(headers, stats)
         except LensembleError as error:
             self._metrics.count_refusal(error.code)
             await _send_error(error, scope, send)
             return
-        with open_request:
+        with in_flight:
             await self._app(scope, self._limits.limit_body(receive, stats), send)
 
 

@@ -92,7 +92,7 @@ def copy_to_device(snapshot: Snapshot, device: torch.device, reserved_bytes: int
     Args:
         snapshot: the snapshot.
         device: the GPU.
-        reserved_bytes: size of the encoder's weights on this GPU, loaded or not.
+        reserved_bytes: size of the encoder's weights on this GPU, even if not yet loaded.
 
     Raises:
         CannotCopyError: The snapshot stays on the CPU.
@@ -113,8 +113,8 @@ def free_bytes(device: torch.device, reserved_bytes: int) -> int:
 
     Args:
         device: the GPU.
-        reserved_bytes: size of the encoder's weights on this GPU, loaded or not; room for its
-            activations is added here.
+        reserved_bytes: size of the encoder's weights on this GPU, even if not yet loaded; room
+            for its activations is added here.
 
     Returns:
         Bytes; negative if the encoder needs more than there is. PyTorch's cached memory is given

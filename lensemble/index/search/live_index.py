@@ -40,7 +40,7 @@ class LiveIndex:
         store: the index's store; closed by `close`.
         device: `cpu`, or a GPU such as `cuda:0` for snapshots.
         profile_hash: hash of the profile of the queries; empty skips the check.
-        reserved_bytes: size of the encoder's weights on this GPU, loaded or not.
+        reserved_bytes: size of the encoder's weights on this GPU, even if not yet loaded.
 
     Raises:
         InvalidInputError: The index was built under another profile.
@@ -50,7 +50,7 @@ class LiveIndex:
     # `_use_store` sets these at the start, and again whenever the index is replaced.
     _store: Store
     _filters: FilterCache
-    _data_version: int  # up to which changes were applied; -1 before the first `refresh`
+    _data_version: int  # the store's, when changes were last applied; -1 before the first `refresh`
     _damaged_snapshot: str  # name of a snapshot that could not be loaded; empty if there is none
     _loading: Future[SnapshotSearch | None] | None  # the load of the store's current snapshot
     _state: IndexState

@@ -42,7 +42,7 @@ class SnapshotSearch:
     Args:
         snapshot: snapshot to search.
         device: `cpu`, or a GPU such as `cuda:0`, which searches if it can.
-        reserved_bytes: size of the encoder's weights on this GPU, loaded or not.
+        reserved_bytes: size of the encoder's weights on this GPU, even if not yet loaded.
 
     Attributes:
         snapshot: snapshot to search.

@@ -80,7 +80,8 @@ class LaneTritonModel(TritonModel):
             # `_after_pass` then publishes the error.
             self._scheduler.run_between_passes(lambda: None)
             return self._responses.response(request, request.rows, 0.0)
-        rows, request.rows = [self._stage.copied(row) for row in request.rows], []
+        rows = [self._stage.copied(row) for row in request.rows]
+        request.rows = []  # `on_done` keeps the request, and must not keep the originals with it
         on_done = partial(self._send_response, triton_request.get_response_sender(), request)
         self._scheduler.submit(QueuedRequest(rows, costs, self._stage.lane(rows), on_done))
         return None

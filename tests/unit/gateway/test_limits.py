@@ -1,4 +1,4 @@
-"""Limits of open requests, of their bodies, and of requests per minute."""
+"""Limits of requests in flight, of their bodies, and of requests per minute."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ def test_request_beyond_the_limit_is_refused_before_its_body_is_read():
             yield b'{"input": "a"}'
 
         async with gateway(triton, in_flight=2) as http:
-            open_requests = [
+            in_flight = [
                 asyncio.create_task(http.post("/v1/embeddings", json={"input": "a"}))
                 for _ in range(2)
             ]
@@ -30,7 +30,7 @@ def test_request_beyond_the_limit_is_refused_before_its_body_is_read():
             assert pieces_read == 0
             assert (await http.get("/health")).status_code == 200, "health has no limit"
             triton.hold.set()
-            responses = await asyncio.gather(*open_requests)
+            responses = await asyncio.gather(*in_flight)
             assert [response.status_code for response in responses] == [200, 200]
             assert (await http.post("/v1/embeddings", json={"input": "a"})).status_code == 200
 
@@ -67,7 +67,7 @@ def test_body_that_is_too_large_is_refused_with_or_without_its_length():
     asyncio.run(send())
 
 
-def test_bodies_of_open_requests_have_a_limit_together():
+def test_bodies_of_requests_in_flight_have_a_limit_together():
     async def send():
         triton = FakeTriton()
         triton.hold = asyncio.Event()

@@ -255,7 +255,7 @@ ODD = '{"turn": {"$in": [' + ", ".join(str(n) for n in range(1, 150, 2)) + "]}}"
 
 def brute_force(expected, query, turn):
     """Ids of the nearest items, from the dictionary alone."""
-    # Every filter except `ODD` asks for what was written in the last ten turns.
+    # The third filter asks for what was written in the last ten turns.
     matches = {
         "": lambda written: True,
         ODD: lambda written: written % 2 == 1,

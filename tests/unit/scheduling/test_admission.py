@@ -105,7 +105,9 @@ def test_requests_are_refused_for_the_wait_in_tritons_queues(control):
     control.write_triton(Wait(3.9, 100))
     control.check(TEXT)
     for lane in (PICTURE, BULK):  # they may wait half as long
-        with pytest.raises(OverloadedError, match=r"100 requests wait already, about 3\.9 s of"):
+        with pytest.raises(
+            OverloadedError, match=r"100 or more items wait already, about 3\.9 s of"
+        ):
             control.check(lane)
     control.write_triton(Wait(5, 100))
     with pytest.raises(OverloadedError, match=r"a text request may wait 4 s"):
@@ -125,7 +127,7 @@ def test_texts_are_admitted_while_pictures_wait(control):
 def test_waits_in_both_queues_add_up(control):
     control.write_triton(Wait(2, 20))
     control.write_lanes([Wait(2.5, 20), Wait(0, 0), Wait(0, 0)])
-    with pytest.raises(OverloadedError, match=r"40 requests wait already, about 4\.5 s"):
+    with pytest.raises(OverloadedError, match=r"40 or more items wait already, about 4\.5 s"):
         control.check(TEXT)
     control.check(PICTURE)
 
@@ -137,7 +139,7 @@ def test_least_busy_encoder_counts(tmp_path):
     first.write([Wait(9, 90)] * 3)
     control.check(TEXT)  # the second one is idle
     second.write([Wait(8, 80)] * 3)
-    with pytest.raises(OverloadedError, match="80 requests"):
+    with pytest.raises(OverloadedError, match="80 or more items"):
         control.check(TEXT)
 
 
@@ -173,7 +175,7 @@ def test_queue_monitor_writes_what_admission_reads(tmp_path, clock):
         monitor.update(now - 1, {"preprocess": (100, 0)})
         monitor.update(now, {"preprocess": (100, 20)})
         control = AdmissionControl(tmp_path, 4.0)
-        with pytest.raises(OverloadedError, match=r"100 requests wait already, about 5\.0 s"):
+        with pytest.raises(OverloadedError, match=r"100 or more items wait already, about 5\.0 s"):
             control.check(TEXT)
 
 
