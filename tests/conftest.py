@@ -85,10 +85,10 @@ def pipeline(pipelines: dict[str, Pipeline]) -> Pipeline:
 @pytest.fixture(scope="session")
 def plain_encoder(pipeline: Pipeline) -> TorchEngine:
     """An engine with Transformers' own layers, in fp32, with the weights of `pipeline`."""
-    from lensemble.encoder.pytorch.torch_engine import TorchEngine
+    from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 
     settings = Settings(checkpoint=pipeline.checkpoint.folder, dtype="fp32")
-    return TorchEngine.load(pipeline.checkpoint, settings, fused=False)
+    return load_torch_engine(pipeline.checkpoint, settings, fused=False)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from transformers import Qwen3VLModel
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.packing import PackedBatch, pack
-from lensemble.encoder.pytorch import torch_engine
+from lensemble.encoder.pytorch import gpu_engine, load_torch_engine
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
@@ -68,7 +68,7 @@ class Operations(TorchDispatchMode):
 def fake_engine(
     shape: str, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype = torch.bfloat16
 ) -> tuple[TorchEngine, FakeTensorMode]:
-    """Loads an engine the way that `TorchEngine.load` does on a GPU, without weights.
+    """Loads an engine the way that `load_torch_engine` does on a GPU, without weights.
 
     Args:
         shape: name in `model_shapes.SHAPES`.
@@ -91,17 +91,17 @@ def fake_engine(
         return model
 
     monkeypatch.setattr(
-        torch_engine, "Qwen3VLModel", SimpleNamespace(from_pretrained=from_pretrained)
+        load_torch_engine, "Qwen3VLModel", SimpleNamespace(from_pretrained=from_pretrained)
     )
     # Transformers makes no decisions about data while it is traced; these tests want to see them.
     monkeypatch.setattr("transformers.masking_utils.is_tracing", lambda *_: False)
-    monkeypatch.setattr(torch_engine, "Uploader", lambda _: None)  # a stream needs a real GPU
+    monkeypatch.setattr(gpu_engine, "Uploader", lambda _: None)  # a stream needs a real GPU
     # The trials need data.
-    monkeypatch.setattr(torch_engine, "choose_kernels", lambda *_: None)
+    monkeypatch.setattr(load_torch_engine, "choose_kernels", lambda *_: None)
     checkpoint = Checkpoint.open(CHECKPOINT)  # for its profile
     settings, mode = Settings(checkpoint=CHECKPOINT), FakeTensorMode()
     with mode:
-        engine = TorchEngine._load(checkpoint, settings, CUDA, dtype, fused=True)
+        engine = load_torch_engine.load_in_precision(checkpoint, settings, CUDA, dtype, fused=True)
     return engine, mode
 
 

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import itertools
 import json
-import resource
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -100,20 +99,15 @@ async def run_callers(way: str, url: str, callers: int, seconds: float) -> dict[
             await asyncio.gather(*(caller(end, count=count) for _ in range(callers)))
 
         await run_all(_WARM_UP_S, count=False)
-        began, cpu = time.perf_counter(), _cpu_s()
+        began, cpu = time.perf_counter(), time.process_time()
         await run_all(seconds, count=True)
-        elapsed, used = time.perf_counter() - began, _cpu_s() - cpu
+        elapsed, used = time.perf_counter() - began, time.process_time() - cpu
     return {
         "items_per_s": round(items / elapsed, 1),
         "p50_ms": round(float(np.percentile(latencies, 50)) * 1000, 2),
         "p99_ms": round(float(np.percentile(latencies, 99)) * 1000, 2),
         "client_cpu_ms_per_item": round(used / items * 1000, 3),
     }
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from demo.training.training_plan import (
 )
 from demo.training.validation import clean_pictures, embed, format_recall
 from lensemble.checkpoint import Checkpoint
+from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.preprocess.preprocessor import Preprocessor
 from lensemble.settings import Settings
@@ -157,7 +158,7 @@ def _second_phase(
 
 
 def _encoder(checkpoint: Checkpoint, device: str) -> TorchEngine:
-    return TorchEngine.load(
+    return load_torch_engine(
         checkpoint, Settings(checkpoint=checkpoint.folder, dtype="fp32"), device, fused=False
     )
 

@@ -2,8 +2,8 @@
 
 These graphs are traced, so they cannot loop over segments whose number and lengths change from call
 to call. The indices are their inputs instead. One row of a table is one segment: its queries, and
-the keys that they may see, padded to the longest segment. `pytorch/attention_cpu.py` computes the
-same attention with a loop over segments.
+the keys that they may see, padded to the longest segment. `pytorch/attention/attention_cpu.py`
+computes the same attention with a loop over segments.
 
 The indices count the rows of a tower's hidden states: each of these rows is one token or one patch.
 """

@@ -47,9 +47,9 @@ def load_engine(checkpoint: Checkpoint, settings: Settings, device: str = "cpu")
     """
     if settings.engine == "onnx":
         return _load_onnx(checkpoint, settings, device)
-    from lensemble.encoder.pytorch.torch_engine import TorchEngine
+    from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 
-    torch_engine = TorchEngine.load(checkpoint, settings, device)
+    torch_engine = load_torch_engine(checkpoint, settings, device)
     if settings.engine == "torch" or torch_engine.device.type != "cpu":
         return torch_engine
     chosen = _faster_engine(torch_engine, checkpoint, settings)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from lensemble.encoder.pytorch.varlen_kernels import Kernel
+from lensemble.encoder.pytorch.attention.varlen_kernels import Kernel
 
 LENGTHS = (1, 37, 128, 300)
 # Size of a head, query heads, key heads: 64, 72 and 128 are those of the towers; in the last two,

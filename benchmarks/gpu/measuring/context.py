@@ -139,11 +139,11 @@ class Step:
             **changes: Settings that differ from the defaults.
         """
         from lensemble.checkpoint import Checkpoint
-        from lensemble.encoder.pytorch.torch_engine import TorchEngine
+        from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 
         settings = self.settings(**changes)
         checkpoint = Checkpoint.open(settings.checkpoint)
-        encoder = TorchEngine.load(checkpoint, settings, str(self.device))
+        encoder = load_torch_engine(checkpoint, settings, str(self.device))
         encoder.warm_up()
         return encoder
 

@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 import torch
 
-from lensemble.encoder.pytorch import varlen_kernels
+from lensemble.encoder.pytorch.attention import varlen_kernels
+from lensemble.encoder.pytorch.attention.varlen_kernels import Kernel, attention_shapes
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
-from lensemble.encoder.pytorch.varlen_kernels import Kernel, attention_shapes
 
 
 @contextmanager

@@ -19,8 +19,13 @@ from benchmarks.gpu.measuring.context import Step, parse_arguments
 from benchmarks.gpu.measuring.inputs import mixed_features, picture_features, text_features
 from lensemble.checkpoint import Checkpoint
 from lensemble.encoder.input_spec import InputSpec
+from lensemble.encoder.pytorch.attention.varlen_kernels import (
+    attend_with_sdpa,
+    flash_forward,
+    varlen_attn,
+)
+from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
-from lensemble.encoder.pytorch.varlen_kernels import attend_with_sdpa, flash_forward, varlen_attn
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_export.convert_checkpoint import convert_checkpoint
@@ -88,7 +93,7 @@ def main() -> None:
     settings = Settings(checkpoint=checkpoint.folder, dtype="fp32" if step.dry else "bf16")
     settings = settings.with_changes(device=step.device.type)
     for kernels in ("off", "on"):
-        encoder = TorchEngine.load(
+        encoder = load_torch_engine(
             checkpoint, settings.with_changes(gpu_kernels=kernels), str(step.device)
         )
         labels = {"kernels": kernels, "used": used_kernels(encoder)}

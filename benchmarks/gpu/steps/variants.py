@@ -15,9 +15,9 @@ from benchmarks.gpu.measuring.comparison import smallest_cosine
 from benchmarks.gpu.measuring.context import Step, parse_arguments
 from benchmarks.gpu.measuring.inputs import packed_for, picture_features, text_features
 from benchmarks.gpu.measuring.variants import attention_by, compiled
+from lensemble.encoder.pytorch.attention.varlen_kernels import flash_forward, varlen_attn
 from lensemble.encoder.pytorch.text_layer import TextLayer
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
-from lensemble.encoder.pytorch.varlen_kernels import flash_forward, varlen_attn
 from lensemble.encoder.pytorch.vision_layers import VisionBlock
 from lensemble.vectors import Vector
 

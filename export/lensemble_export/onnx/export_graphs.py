@@ -22,7 +22,7 @@ from torch.export import Dim
 from lensemble.checkpoint import Checkpoint, sha256_of
 from lensemble.encoder.onnx import graph_inputs
 from lensemble.encoder.onnx.graph_files import FILE, TEXT, VISION, ExportedGraphs
-from lensemble.encoder.pytorch.torch_engine import TorchEngine
+from lensemble.encoder.pytorch.load_torch_engine import load_for_export
 from lensemble.encoder.synthetic_items import synthetic_mix
 from lensemble_contract.errors import InvalidInputError
 from lensemble_export.onnx.column_weights import transpose_weights
@@ -60,7 +60,7 @@ def export_graphs(checkpoint: Checkpoint, out: Path, dtype: str = "fp32") -> Exp
         raise InvalidInputError(f"{dtype!r}; expected one of {', '.join(DTYPES)}", field="dtype")
     check_output_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    encoder = TorchEngine.load_for_export(checkpoint, DTYPES[dtype])
+    encoder = load_for_export(checkpoint, DTYPES[dtype])
     transpose_weights(encoder.model)
     # If a size is 1 in the example inputs, the exporter makes it a constant. So the example has
     # every item twice.

@@ -18,7 +18,7 @@ from lensemble.encoder.freed_memory import return_freed_memory
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.onnx.graph_files import ExportedGraphs
 from lensemble.encoder.onnx.onnx_engine import OnnxEngine
-from lensemble.encoder.pytorch.torch_engine import TorchEngine
+from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_export.onnx.reference import Reference
@@ -69,7 +69,7 @@ def verify_graphs(
     cases = make_cases(InputSpec.from_folder(checkpoint.folder))
     loaders: tuple[Callable[[], Engine | Reference], ...] = (
         lambda: OnnxEngine(checkpoint, graphs, settings),
-        lambda: TorchEngine.load(checkpoint, settings),
+        lambda: load_torch_engine(checkpoint, settings),
         lambda: Reference(checkpoint.folder, checkpoint.profile),
     )
     vectors, *references = [_encode_cases(load, cases) for load in loaders]

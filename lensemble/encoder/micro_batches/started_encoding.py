@@ -22,7 +22,7 @@ from lensemble_contract.errors import LensembleError, OverloadedError
 logger = logging.getLogger(__name__)
 
 # Waits for the vectors (S, D) of a launched pass; raises the exception of a pass that failed.
-Wait = Callable[[], Vector]
+WaitForVectors = Callable[[], Vector]
 
 
 class StartedEncoding:
@@ -41,7 +41,7 @@ class StartedEncoding:
 
     def __init__(
         self,
-        launch: Callable[[Sequence[Features]], Wait],
+        launch: Callable[[Sequence[Features]], WaitForVectors],
         passes_in_flight: int,
         items: Sequence[Features],
         dimensions: Sequence[int | None],
@@ -51,7 +51,7 @@ class StartedEncoding:
         self._launch_pass, self._passes_in_flight, self._items = launch, passes_in_flight, items
         self._dimensions, self._deadlines = dimensions, deadlines
         self._waiting: Iterator[Sequence[int]] = iter(micro_batches)
-        self._launched: deque[tuple[Sequence[int], Wait | None]] = deque()
+        self._launched: deque[tuple[Sequence[int], WaitForVectors | None]] = deque()
         self._results: dict[int, Vector | LensembleError] = {}
         self._fill()
 
@@ -88,7 +88,7 @@ class StartedEncoding:
             if in_time:
                 self._launched.append((in_time, self._launch([self._items[n] for n in in_time])))
 
-    def _launch(self, items: Sequence[Features]) -> Wait | None:
+    def _launch(self, items: Sequence[Features]) -> WaitForVectors | None:
         """Launches a pass; None if that failed, and then `_collect` tries again.
 
         When `_collect` tries again, the passes before it have ended and have freed their memory.
@@ -100,7 +100,7 @@ class StartedEncoding:
             return None
 
     def _collect(
-        self, items: Sequence[Features], wait: Wait | None
+        self, items: Sequence[Features], wait: WaitForVectors | None
     ) -> list[Vector | LensembleError]:
         """Waits for a launched pass; if it failed, runs its halves, and so on."""
         first = [wait] if wait is not None else []

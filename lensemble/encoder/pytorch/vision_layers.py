@@ -9,7 +9,7 @@ from torch import nn
 from transformers.activations import GELUTanh
 
 from lensemble.encoder.attention_table import AttentionTable
-from lensemble.encoder.pytorch.attention import packed_attention
+from lensemble.encoder.pytorch.attention.packed_attention import packed_attention
 from lensemble.encoder.pytorch.kernels.layer_operations import (
     LayerOperations,
     PendingSum,

@@ -21,9 +21,9 @@ from lensemble.vectors import Vector
 from lensemble_contract.errors import LensembleError
 
 # Waits for the vectors or errors of started items.
-Wait = Callable[[], list[Vector | LensembleError]]
+WaitForResults = Callable[[], list[Vector | LensembleError]]
 # Starts to encode items, each with its deadline.
-Start = Callable[[Sequence[Features], Sequence[int]], Wait]
+Start = Callable[[Sequence[Features], Sequence[int]], WaitForResults]
 
 # Number of an item's patches in its cheap key: at least this many, and fewer than twice as many (or
 # all, if the item has fewer). They tell most pictures of one size apart.
@@ -83,7 +83,9 @@ class CachingEncoder:
         """
         return self.start(items, deadlines)()
 
-    def start(self, items: Sequence[Features], deadlines: Sequence[int] | None = None) -> Wait:
+    def start(
+        self, items: Sequence[Features], deadlines: Sequence[int] | None = None
+    ) -> WaitForResults:
         """Begins to encode items, and returns a function that waits for the result.
 
         Items that are equal to those of an earlier call which still runs are encoded again.
@@ -102,7 +104,7 @@ class CachingEncoder:
         self.counts.cached += sum(key in results for key in keys)
         self.counts.repeated += sum(key not in results for key in keys) - len(missing)
         latest = _latest_deadlines(keys, deadlines or [0] * len(keys))
-        wait_for_missing: Wait = list  # `list()` is the empty list of results
+        wait_for_missing: WaitForResults = list  # `list()` is the empty list of results
         if missing:
             wait_for_missing = self._start(list(missing.values()), [latest[key] for key in missing])
 

@@ -23,11 +23,11 @@ def initial(tmp_path_factory):
 def load_encoder(initial):
     """A function that loads the encoder anew, to be trained."""
     from lensemble.checkpoint import Checkpoint
-    from lensemble.encoder.pytorch.torch_engine import TorchEngine
+    from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
     from lensemble.settings import Settings
 
     settings = Settings(checkpoint=initial, dtype="fp32")
-    return lambda: TorchEngine.load(Checkpoint.open(initial), settings, fused=False)
+    return lambda: load_torch_engine(Checkpoint.open(initial), settings, fused=False)
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch import attention, text_layer, vision_layers
+from lensemble.encoder.pytorch import text_layer, vision_layers
+from lensemble.encoder.pytorch.attention import packed_attention as attention
 from lensemble_client import Item
 from tests.pictures import encode, textured
 

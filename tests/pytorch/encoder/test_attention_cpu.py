@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lensemble.encoder.pytorch import attention_cpu
-from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch.attention import attention_cpu
+from lensemble.encoder.pytorch.attention.attention_cpu import attend_per_segment
 
 
 def row(boundaries, heads=4, key_heads=2):

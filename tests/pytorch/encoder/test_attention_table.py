@@ -13,7 +13,7 @@ from lensemble.encoder.attention_table import (
     full_attention,
     group_by_length,
 )
-from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch.attention.attention_cpu import attend_per_segment
 
 
 def test_patches_see_all_of_their_picture():

@@ -54,9 +54,8 @@ def folder(tmp_path):
 def fake_torch(monkeypatch):
     """Replaces the module of PyTorch's engine, which takes seconds to import."""
     engine = FakeEngine("torch")
-    fake_class = SimpleNamespace(load=lambda *_: engine)
-    module = SimpleNamespace(TorchEngine=fake_class)
-    monkeypatch.setitem(sys.modules, "lensemble.encoder.pytorch.torch_engine", module)
+    module = SimpleNamespace(load_torch_engine=lambda *_: engine)
+    monkeypatch.setitem(sys.modules, "lensemble.encoder.pytorch.load_torch_engine", module)
     return engine
 
 

@@ -59,11 +59,11 @@ def test_vectors_with_an_error_do_not_agree(pipeline):
 def test_cpu_uses_bf16_only_if_the_vectors_agree(checkpoint, monkeypatch, min_cosine, expected):
     monkeypatch.setattr(precision, "bf16_is_faster", lambda: True)
     monkeypatch.setattr(precision, "MIN_COSINE", min_cosine)
-    from lensemble.encoder.pytorch import torch_engine
+    from lensemble.encoder.pytorch import load_torch_engine
 
     # Timing passes is slow and not part of this test.
-    monkeypatch.setattr(torch_engine, "measure_thread_count", lambda *_: ThreadCount(1))
-    engine = torch_engine.TorchEngine.load(
+    monkeypatch.setattr(load_torch_engine, "measure_thread_count", lambda *_: ThreadCount(1))
+    engine = load_torch_engine.load_torch_engine(
         Checkpoint.open(checkpoint), Settings(checkpoint=checkpoint)
     )
     assert engine.dtype is expected

@@ -4,7 +4,7 @@ import torch
 
 from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch.attention.attention_cpu import attend_per_segment
 from lensemble.encoder.shared_prefix import common_prefix_length, share_prefix
 from tests.unit.encoder.items import mixed
 

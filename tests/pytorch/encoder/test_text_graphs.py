@@ -5,14 +5,16 @@ are not written, and may contain anything.
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch import text_layer, torch_engine
-from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch import gpu_engine, text_layer
+from lensemble.encoder.pytorch.attention.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch.gpu_engine import GpuEngine
 from lensemble.encoder.pytorch.text_graphs import Bucket, TextGraphs
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
 from tests.conftest import EMBEDDING, MEAN
@@ -51,10 +53,21 @@ class CpuRecorder:
         return replay, result
 
 
+class GpuEngineOnCpu(GpuEngine):
+    """The engine of a GPU, with a model on the CPU."""
+
+    def __init__(self, engine):
+        self.__dict__.update(engine.__dict__)
+        self._uploader = lambda packed: packed
+
+    def _current_device(self):
+        return nullcontext()
+
+
 @pytest.fixture
 def engine(pipelines, request, monkeypatch):
     monkeypatch.setattr(text_layer, "packed_attention", attention_like_cuda)
-    return pipelines[getattr(request, "param", EMBEDDING)].encoder
+    return GpuEngineOnCpu(pipelines[getattr(request, "param", EMBEDDING)].encoder)
 
 
 def texts(engine, lengths):
@@ -151,8 +164,7 @@ def test_failure_to_record_is_logged_and_texts_run_without_graphs(engine, caplog
 
 def test_engine_encodes_texts_by_its_graphs(engine, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(engine, "_text_graphs", None)
-    monkeypatch.setattr(torch_engine, "BUCKETS", (Bucket(32, 1, 32), Bucket(128, 4, 64)))
+    monkeypatch.setattr(gpu_engine, "BUCKETS", (Bucket(32, 1, 32), Bucket(128, 4, 64)))
     record = CpuRecorder()
     engine._record_text_graphs(record)
     assert "2 CUDA graphs" in caplog.text

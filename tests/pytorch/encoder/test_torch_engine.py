@@ -9,6 +9,7 @@ import torch
 from transformers import masking_utils
 
 from lensemble.encoder.packing import pack
+from lensemble.encoder.pytorch.gpu_engine import GpuEngine
 from lensemble.encoder.pytorch.thread_count import ThreadCount
 from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_texts
@@ -64,8 +65,9 @@ class RecordingEngine(TorchEngine):
         return torch.ones(len(packed.cu_seqlens) - 1, 256)
 
 
-class RecordingGpuEngine(RecordingEngine):
+class RecordingGpuEngine(RecordingEngine, GpuEngine):
     device = torch.device("cuda")
+    run_pass = TorchEngine.run_pass
 
 
 @pytest.mark.parametrize("engine_class", [RecordingEngine, RecordingGpuEngine])
@@ -190,11 +192,10 @@ class FakeGpu:
         return 1000.0
 
 
-class SecondGpuEngine(TorchEngine):
+class SecondGpuEngine(GpuEngine):
     """The engine of a model on the second GPU; it computes on the CPU."""
 
     device = torch.device("cuda", 1)
-    passes_in_flight = 2
 
     def __init__(self, engine):
         self.__dict__.update(engine.__dict__)

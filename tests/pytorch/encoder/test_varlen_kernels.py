@@ -8,8 +8,8 @@ import logging
 import pytest
 import torch
 
-from lensemble.encoder.pytorch import varlen_kernels
-from lensemble.encoder.pytorch.varlen_kernels import AttentionShape, choose_kernels
+from lensemble.encoder.pytorch.attention import varlen_kernels
+from lensemble.encoder.pytorch.attention.varlen_kernels import AttentionShape, choose_kernels
 from tests.pytorch.encoder.test_attention import BOUNDARIES, dense, tensors
 
 SHAPE = AttentionShape(heads=4, key_heads=2, head_dim=8, causal=True)

@@ -8,14 +8,14 @@ from benchmarks.gpu.measuring.attention_trials import HEADS, AttentionTrial
 from benchmarks.gpu.measuring.inputs import text_features
 from benchmarks.gpu.measuring.variants import attention_by, compiled
 from lensemble.encoder.packing import pack
-from lensemble.encoder.pytorch.text_layer import TextLayer
-from lensemble.encoder.pytorch.varlen_kernels import (
+from lensemble.encoder.pytorch.attention.varlen_kernels import (
     attend,
     attend_with_sdpa,
     attention_shapes,
     flash_forward,
     varlen_attn,
 )
+from lensemble.encoder.pytorch.text_layer import TextLayer
 
 pytestmark = pytest.mark.slow  # it computes for tens of seconds
 

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from lensemble.encoder.packing import pack
 from lensemble.encoder.pytorch.fused_layers import fuse_layers, use_operations
+from lensemble.encoder.pytorch.gpu_engine import GpuEngine
 from lensemble.encoder.pytorch.kernels.gpu_operations import gpu_operations, linear_gelu
 from lensemble.encoder.pytorch.kernels.launcher import Launcher
 from lensemble.encoder.pytorch.kernels.layer_operations import PYTORCH
 from lensemble.encoder.pytorch.kernels.probe import probe, text_calls, vision_calls
-from lensemble.encoder.pytorch.torch_engine import TorchEngine
 from lensemble.encoder.synthetic_items import synthetic_mix
 
 pytestmark = [
@@ -66,7 +66,7 @@ def test_gelu_of_cublas_has_the_tanh_form():
 
 def test_vectors_equal_those_of_the_layers_own_path(model, pipeline):
     checkpoint = pipeline.checkpoint
-    engine = TorchEngine(copy.deepcopy(model), checkpoint)
+    engine = GpuEngine(copy.deepcopy(model), checkpoint)
     packed = pack(synthetic_mix(engine.input_spec), engine.input_spec)
     expected = engine.forward(packed)
     for tower in (engine.model.language_model, engine.model.visual):

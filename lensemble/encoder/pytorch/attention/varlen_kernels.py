@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch.attention.attention_cpu import attend_per_segment
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from lensemble.encoder.attention_table import AttentionTable
-from lensemble.encoder.pytorch import varlen_kernels
-from lensemble.encoder.pytorch.attention_cpu import attend_per_segment
+from lensemble.encoder.pytorch.attention import varlen_kernels
+from lensemble.encoder.pytorch.attention.attention_cpu import attend_per_segment
 
 NAME = "packed_flash"
 

@@ -1,0 +1,1 @@
+"""Attention within each segment of a packed row, on CPUs and on GPUs."""
