@@ -148,9 +148,8 @@ def exit_at_once(environment: Environment, exit_code: int) -> None:
     In a process that gevent has patched, one of eight gRPC channels hangs for ever when it is
     closed, even after its last call has ended.
     """
-    if not isinstance(
-        environment.runner, MasterRunner
-    ):  # the master has no channels, and must end its workers
+    # The master has no channels, and must end its workers.
+    if not isinstance(environment.runner, MasterRunner):
         atexit.register(_end_now, exit_code)
 
 

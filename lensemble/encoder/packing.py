@@ -72,7 +72,7 @@ def pack(
     Args:
         items: features that `check_features` has accepted.
         spec: input specification of the model.
-        make_rows: makes room for the patches, a uint8 tensor with so many rows and columns.
+        make_rows: makes room for the patches: a uint8 tensor of the given rows and columns.
     """
     ids = np.concatenate([item.input_ids for item in items]).astype(np.int64)
     lengths = [len(item.input_ids) for item in items]

@@ -36,8 +36,8 @@ class Compactor:
 
     Args:
         folder: folder of the index.
-        max_changes: a compaction is due if so many rows were written since the last snapshot, or so
-            many were removed.
+        max_changes: a compaction is due if at least this many rows were written since the last
+            snapshot, or at least this many were removed.
         interval_s: seconds between two checks.
     """
 
