@@ -30,9 +30,11 @@ from benchmarks.gpu.command.processes import kill_marked
 from benchmarks.gpu.command.result_files import LOG
 from benchmarks.gpu.command.sequence import StepRunner
 
-# The weights of the 2B shape are 4.3 GB; they are read several times.
+# The names in `lensemble_export.model_shapes`, which needs packages.
+SHAPES = ("tiny", "emoji", "small", "2b", "4b", "8b")
 _SHARED_MEMORY = Path("/dev/shm")
-_SHARED_MEMORY_BYTES = 16 * 1024**3
+# Part of `shared_memory_bytes` that must be free.
+LEAST_FREE = 0.75
 
 
 class Log:
@@ -64,12 +66,18 @@ def main() -> None:
         plan = chosen_steps(options.steps, scale)
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    if any(step.environment != "base" for step in plan) and not any(options.bundle.glob("*.whl")):
+        # Without it nothing can be measured, so the machine's time is not spent.
+        raise SystemExit(
+            f"no wheels in {str(options.bundle)!r}; run `python -m benchmarks.gpu.pack`, and carry "
+            "that folder along"
+        )
     guard = TimeGuard(options.total_s)
     options.out.mkdir(parents=True, exist_ok=True)
     log = Log(options.out / LOG)
     tree = Path.cwd()
     work, is_temporary = options.work.resolve(), False
-    if options.device == "cuda" and _grow_shared_memory(log):
+    if options.device == "cuda" and _grow_shared_memory(log, options.shape):
         work, is_temporary = _SHARED_MEMORY / "lensemble-gpu", True
     base = BasePython.ask(sys.executable)
     log.write(f"Python {base.version}, libpython: {base.libpython or 'the carried one'}")
@@ -111,18 +119,33 @@ def _parse_arguments() -> argparse.Namespace:
         "--work", type=Path, default=Path(".cache/gpu"), help="folder of environments and weights"
     )
     parser.add_argument("--total-s", type=float, default=TOTAL_S, help="default: 520")
-    parser.add_argument("--shape", help="default: 2b, or tiny with --device cpu")
+    parser.add_argument("--shape", choices=SHAPES, help="default: 2b, or tiny with --device cpu")
     parser.add_argument("--instances", type=int, default=8, help="of `preprocess`, in `served`")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name in ("total_s", "instances"):
+        if not getattr(options, name) > 0:  # also if it is NaN
+            text = f"--{name.replace('_', '-')}: {getattr(options, name)} is not more than 0"
+            parser.error(text)
+    return options
 
 
-def _grow_shared_memory(log: Log) -> bool:
+def shared_memory_bytes(shape: str | None) -> int:
+    """Size of /dev/shm that a run needs for weights and for Triton; the weights are read often.
+
+    Args:
+        shape: one of `SHAPES`; None is the default.
+    """
+    return (28 if shape == "8b" else 16) * 1024**3
+
+
+def _grow_shared_memory(log: Log, shape: str | None) -> bool:
     """Returns whether /dev/shm has place for the weights; root can make it larger."""
-    if shutil.disk_usage(_SHARED_MEMORY).free < _SHARED_MEMORY_BYTES:
-        command = ["mount", "-o", f"remount,size={_SHARED_MEMORY_BYTES}", str(_SHARED_MEMORY)]
+    size = shared_memory_bytes(shape)
+    if shutil.disk_usage(_SHARED_MEMORY).free < size:
+        command = ["mount", "-o", f"remount,size={size}", str(_SHARED_MEMORY)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         log.write(f"/dev/shm remounted: {done.returncode} {done.stderr.strip()}")
-    return shutil.disk_usage(_SHARED_MEMORY).free >= 0.75 * _SHARED_MEMORY_BYTES
+    return shutil.disk_usage(_SHARED_MEMORY).free >= LEAST_FREE * size
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

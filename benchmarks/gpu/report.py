@@ -160,7 +160,9 @@ def report(folder: Path) -> str:
     Args:
         folder: Folder of the result files.
     """
-    lines = [f"Measured on {_card(folder) or 'a CPU, as a rehearsal'}.", ""]
+    machines = [read_section(folder, section).get("machine") for section in FILES]
+    where = _card(folder) or "a CPU, as a rehearsal"
+    lines = [f"Measured on {where}." if any(machines) else "Nothing was measured.", ""]
     for table in TABLES:
         section = read_section(folder, table.section)
         rows = [row for row in section.get("rows", []) if table.key in row]
@@ -238,6 +240,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of the result files")
     parser.add_argument("--store", action="store_true", help="keep them in benchmarks/results/")
     options = parser.parse_args()
+    if not any((options.folder / name).is_file() for name in FILES.values()):
+        raise SystemExit(f"no results of a run in {str(options.folder)!r}; expected its --out")
     print(report(options.folder))
     if options.store:
         print(f"\nkept in {store(options.folder)}")

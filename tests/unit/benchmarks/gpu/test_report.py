@@ -35,6 +35,11 @@ def test_report_names_the_card_and_shows_rows_failures_and_skipped_steps(results
     assert "encoder: done" not in text
 
 
+def test_run_without_rows_claims_no_machine(tmp_path):
+    write_section(tmp_path, "command", {"steps": {"smoke": {"outcome": "skipped: no time"}}})
+    assert report(tmp_path).startswith("Nothing was measured.")
+
+
 def test_step_without_rows_has_no_result(results):
     assert report(results).count("No result.") == len(TABLES) - 2
 
