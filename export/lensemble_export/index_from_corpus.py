@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from lensemble.index.checks import check_id
@@ -19,10 +19,10 @@ from lensemble.index.maintenance.create import check_target, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
-from lensemble.vectors import Vector
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 from lensemble_corpus.entries import find_entries
+from lensemble_export.kept_vectors import kept_vectors
 
 # Number of items that are embedded at a time.
 _BLOCK_ITEMS = 16
@@ -56,6 +56,9 @@ def build_index(
 ) -> IndexSummary:
     """Embeds every item of a folder and writes an index.
 
+    If a build ends early, the vectors that it has made stay in a folder beside the index
+    (`kept_vectors`), and the next build embeds only the rest.
+
     Args:
         source: folder with `corpus.jsonl`, or with pictures (JPEG, PNG, WebP, GIF, BMP, TIFF), also
             in its subfolders.
@@ -76,10 +79,13 @@ def build_index(
     pipeline = Pipeline(settings)
     profile = pipeline.checkpoint.profile
     length = profile.check_dimensions(dimensions)
-    vectors: dict[str, Vector] = {}
+    places: dict[str, int] = {}  # id -> place of its vector in `kept`
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
-    with tqdm(desc="embed", total=len(entries), unit="item", disable=not progress) as bar:
+    with (
+        kept_vectors(out, profile, length) as kept,
+        tqdm(desc="embed", total=len(entries), unit="item", disable=not progress) as bar,
+    ):
         for start in range(0, len(entries), _BLOCK_ITEMS):
             block = entries[start : start + _BLOCK_ITEMS]
             items: dict[str, Item] = {}
@@ -87,36 +93,43 @@ def build_index(
                 try:
                     check_id(entry.id)
                     record = entry.record()
-                    items[entry.id], digests[entry.id] = record.item, record.digest()
                 except LensembleError as error:
                     failed[entry.id] = str(error)
+                    continue
+                digests[entry.id] = record.digest()
+                if (place := kept.find(record.item)) is not None:
+                    places[entry.id] = place
+                else:
+                    items[entry.id] = record.item
             results = pipeline.embed(list(items.values()), length)
-            for id_, result in zip(items, results, strict=True):
+            for (id_, item), result in zip(items.items(), results, strict=True):
                 if isinstance(result, LensembleError):
                     failed[id_] = str(result)
                 else:
-                    vectors[id_] = result
+                    places[id_] = kept.add(item, result)
             bar.update(len(block))
-    if failed and not skip_bad:
-        lines = "\n".join(f"  {id_!a}: {reason}" for id_, reason in failed.items())
-        raise InvalidInputError(
-            f"{len(failed)} of {len(entries)} items cannot be embedded; repair or remove them, or "
-            f"leave them out (--skip-bad):\n{lines}",
-            field="source",
+        if failed and not skip_bad:
+            lines = "\n".join(f"  {id_!a}: {reason}" for id_, reason in failed.items())
+            raise InvalidInputError(
+                f"{len(failed)} of {len(entries)} items cannot be embedded; repair or remove them, "
+                f"or leave them out (--skip-bad). The vectors of the others are kept in "
+                f"{str(kept.folder)!r} for the next build:\n{lines}",
+                field="source",
+            )
+        if not places:
+            raise InvalidInputError("no item can be embedded", field="source")
+        stored = [entry for entry in entries if entry.id in places]
+        write_index(
+            out,
+            profile,
+            kept.read(array("q", [places[entry.id] for entry in stored])),
+            [entry.id for entry in stored],
+            [json.dumps(entry.document) for entry in stored],
+            # The client computes the same digests, so it does not send these items again.
+            digests=[digests[entry.id] for entry in stored],
+            plan=plan,
+            fields=fields,
+            threads=len(os.sched_getaffinity(0)),
         )
-    if not vectors:
-        raise InvalidInputError("no item can be embedded", field="source")
-    documents = {entry.id: entry.document for entry in entries}
-    write_index(
-        out,
-        profile,
-        np.stack(list(vectors.values())),
-        list(vectors),
-        [json.dumps(documents[id_]) for id_ in vectors],
-        # The client computes the same digests, so it does not send these items again.
-        digests=[digests[id_] for id_ in vectors],
-        plan=plan,
-        fields=fields,
-        threads=len(os.sched_getaffinity(0)),
-    )
-    return IndexSummary(len(vectors), length, failed)
+    kept.remove()
+    return IndexSummary(len(places), length, failed)

@@ -6,6 +6,7 @@ import pytest
 
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.index.storage.store import Store
+from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 from lensemble_client import InvalidInputError, Item
@@ -56,6 +57,36 @@ def test_a_broken_picture_is_named_and_nothing_is_written(pictures, checkpoint, 
     with pytest.raises(InvalidInputError, match=r"1 of 3 items.*\n  'broken.png': image\[0\]"):
         build_index(pictures, tmp_path / "index", Settings(checkpoint=checkpoint))
     assert not (tmp_path / "index").exists()
+
+
+def test_a_build_that_failed_is_not_for_nothing(pictures, checkpoint, tmp_path, monkeypatch):
+    """The next one embeds only what the first one did not."""
+    embedded = []
+    embed = Pipeline.embed
+
+    def counting(self, items, dimensions):
+        embedded.extend(items)
+        return embed(self, items, dimensions)
+
+    monkeypatch.setattr(Pipeline, "embed", counting)
+    out, settings = tmp_path / "index", Settings(checkpoint=checkpoint)
+    (pictures / "broken.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(InvalidInputError, match=r"are kept in .*index\.embedded"):
+        build_index(pictures, out, settings)
+    assert len(embedded) == 3
+    embedded.clear()
+    (pictures / "sub" / "b.json").write_text('{"plate": "other"}')
+    summary = build_index(pictures, out, settings, skip_bad=True)
+    assert (summary.count, list(summary.failed)) == (2, ["broken.png"])
+    assert [item.images for item in embedded] == [(b"\x89PNG nothing",)]
+    assert documents(out)["sub/b.jpg"] == {"plate": "other"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "pictures"]
+    # Vectors of another dimension are not taken.
+    with pytest.raises(InvalidInputError):
+        build_index(pictures, tmp_path / "other", settings, dimensions=64)
+    embedded.clear()
+    build_index(pictures, tmp_path / "other", settings, skip_bad=True)
+    assert len(embedded) == 3
 
 
 def test_a_broken_picture_can_be_left_out(pictures, checkpoint, tmp_path, capsys):
