@@ -44,7 +44,7 @@ def main() -> None:
     """Runs the demo and prints answers, then one line of JSON."""
     began = time.monotonic()
     index = FOLDER / "index"
-    build_index(DATASET, index, Settings(checkpoint=CHECKPOINT), progress=True)
+    build_index(DATASET, index, Settings(checkpoint=CHECKPOINT), replace=True, progress=True)
     print("server: starting tritonserver", file=sys.stderr)
     with (
         TritonServer(Settings(checkpoint=CHECKPOINT, index=index)) as server,

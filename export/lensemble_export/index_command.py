@@ -21,6 +21,7 @@ def add_command(commands: Any) -> None:
     index.add_argument("--dimensions", type=int, help="Matryoshka length (default: full length)")
     index.add_argument("--dtype", help="auto, fp32 or bf16")
     index.add_argument("--skip-bad", action="store_true", help="leave out items that fail")
+    index.add_argument("--replace", action="store_true", help="replace an index that has items")
     index.set_defaults(run=build_index_from_args)
 
 
@@ -30,7 +31,7 @@ def build_index_from_args(
     """Embeds a corpus, writes an index, and prints its number of items.
 
     Args:
-        args: `source`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`.
+        args: `source`, `out`, `checkpoint`, `dtype`, `dimensions`, `skip_bad`, `replace`.
         plan: index plan; None chooses one by the number of items.
         fields: document fields that get an SQL index, for filters.
 
@@ -49,6 +50,7 @@ def build_index_from_args(
         plan=plan,
         fields=fields,
         skip_bad=args.skip_bad,
+        replace=args.replace,
         progress=True,
     )
     for id_, reason in result.failed.items():

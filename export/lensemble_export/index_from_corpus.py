@@ -11,11 +11,12 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from lensemble.index.checks import check_id
-from lensemble.index.maintenance.create import check_target, write_index
+from lensemble.index.maintenance.create import check_replaceable, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.pipeline import Pipeline
 from lensemble.settings import Settings
@@ -52,6 +53,7 @@ def build_index(
     plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
     skip_bad: bool = False,
+    replace: bool = False,
     progress: bool = False,
 ) -> IndexSummary:
     """Embeds every item of a folder and writes an index.
@@ -62,19 +64,23 @@ def build_index(
     Args:
         source: folder with `corpus.jsonl`, or with pictures (JPEG, PNG, WebP, GIF, BMP, TIFF), also
             in its subfolders.
-        out: folder of the index; replaced if it exists.
+        out: folder of the index.
         settings: checkpoint, precision, device.
         dimensions: Matryoshka length of the vectors; None for the profile's full length.
         plan: index plan; None chooses one by the number of items.
         fields: document fields that get an SQL index, for filters.
         skip_bad: whether to leave out items that cannot be embedded; otherwise one such item is an
             error, and nothing is written.
+        replace: whether an index with items in that folder may be replaced; it is then kept beside
+            the new one (`replaced_folder`).
         progress: whether to show a progress bar.
 
     Raises:
-        InvalidInputError: There are no items, or some cannot be embedded.
+        InvalidInputError: There are no items, or some cannot be embedded; or the folder contains
+            something else, or an index that may not be replaced.
     """
-    check_target(out.resolve())
+    existing: Literal["keep", "refuse"] = "keep" if replace else "refuse"
+    check_replaceable(out.resolve(), existing)
     entries = find_entries(source)
     pipeline = Pipeline(settings)
     profile = pipeline.checkpoint.profile
@@ -130,6 +136,7 @@ def build_index(
             plan=plan,
             fields=fields,
             threads=len(os.sched_getaffinity(0)),
+            existing=existing,
         )
     kept.remove()
     return IndexSummary(len(places), length, failed)

@@ -6,13 +6,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.checks import check_id
-from lensemble.index.maintenance.create import check_target, write_index
+from lensemble.index.maintenance.create import check_replaceable, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import RemoteProfile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
@@ -27,6 +27,7 @@ def index_embeddings(
     id_field: str | None = None,
     plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
+    replace: bool = False,
 ) -> int:
     """Writes an index of the vectors and rows that `lensemble corpus embed` wrote.
 
@@ -35,21 +36,25 @@ def index_embeddings(
 
     Args:
         source: folder of the embeddings.
-        out: folder of the index; replaced if it exists.
+        out: folder of the index.
         id_field: field with a row's id; None takes the field that the folder's manifest names.
         plan: index plan; None chooses one by the number of items.
         fields: document fields that get an SQL index, for filters.
+        replace: whether an index with items in that folder may be replaced; it is then kept beside
+            the new one (`replaced_folder`).
 
     Returns:
         Number of items in the index.
 
     Raises:
         InvalidInputError: The folder is not finished or is damaged, a row has no id or the id of
-            another row, or a document is too large.
+            another row, or a document is too large; or `out` contains something else, or an index
+            that may not be replaced.
         StorageError: The index cannot be written.
         ImportError: PyArrow is needed and not installed.
     """
-    check_target(out.resolve())
+    existing: Literal["keep", "refuse"] = "keep" if replace else "refuse"
+    check_replaceable(out.resolve(), existing)
     manifest = EmbeddingsManifest.load(source)
     field = id_field or manifest.id_field
     ids: dict[str, int] = {}
@@ -80,6 +85,7 @@ def index_embeddings(
             plan=plan,
             fields=fields,
             threads=len(os.sched_getaffinity(0)),
+            existing=existing,
         )
     return len(documents)
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lensemble_cli.index.plan_options import add_plan_options, parse_fields, parse_plan
+from lensemble_cli.index.plan_options import (
+    add_plan_options,
+    add_replace_option,
+    parse_fields,
+    parse_plan,
+    print_replaced,
+)
 from lensemble_cli.options import Commands, requiring_extras
 
 
@@ -23,6 +29,7 @@ def add_action(actions: Commands) -> None:
     build.add_argument("--dimensions", type=int, help="Matryoshka length (default: full length)")
     build.add_argument("--dtype", help="auto, fp32 or bf16")
     build.add_argument("--skip-bad", action="store_true", help="leave out items that fail")
+    add_replace_option(build)
     add_plan_options(build)
     build.set_defaults(run=requiring_extras(_build, "export,eval,search"))
 
@@ -31,4 +38,5 @@ def _build(args: argparse.Namespace) -> int:
     from lensemble_export.index_command import build_index_from_args
 
     build_index_from_args(args, plan=parse_plan(args), fields=parse_fields(args) or ())
+    print_replaced(args.out, args.replace)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensemble_contract.errors import InvalidInputError
@@ -39,6 +40,29 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fields", help="document fields that filters often use, such as make,year"
     )
+
+
+def add_replace_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--replace`, for commands that build a new index."""
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace an index that has items; it is kept as INDEX.old, in place of an earlier one",
+    )
+
+
+def print_replaced(index: Path, replace: bool) -> None:
+    """Prints where the replaced index is, if there is one.
+
+    Args:
+        index: folder of the new index.
+        replace: value of the option `--replace`.
+    """
+    from lensemble.index.maintenance.create import replaced_folder
+
+    kept = replaced_folder(index)
+    if replace and kept.is_dir():
+        print(f"the earlier index is kept in {kept}; remove it when you no longer need it")
 
 
 def parse_plan(args: argparse.Namespace) -> IndexPlan | None:

@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ def write_index(
     plan: IndexPlan | None = None,
     fields: Sequence[str] = (),
     threads: int = 1,
+    existing: Literal["remove", "keep", "refuse"] = "remove",
 ) -> None:
     """Writes an index and its first snapshot; an existing index in the folder is replaced.
 
@@ -67,10 +69,13 @@ def write_index(
         plan: index plan; None for the default.
         fields: document fields that get an SQL index for filters.
         threads: number of threads to build the snapshot with.
+        existing: what becomes of an index with items that is in the folder already: it is removed,
+            it is kept as `replaced_folder`, or it stays and `InvalidInputError` is raised.
 
     Raises:
-        InvalidInputError: The folder contains something other than an index, the numbers of
-            vectors, ids and documents differ, an id occurs twice, or an item cannot be stored.
+        InvalidInputError: The folder contains something other than an index, or an index that must
+            not be replaced; the numbers of vectors, ids and documents differ, an id occurs twice,
+            or an item cannot be stored.
         StorageError: The index cannot be written.
     """
     if not len(vectors) == len(ids) == len(documents):
@@ -85,7 +90,7 @@ def write_index(
             raise InvalidInputError(f"id {id_!r} occurs twice", field="index")
         seen.add(id_)
     folder = folder.resolve()
-    check_target(folder)
+    keep = check_replaceable(folder, existing)
     try:
         with staging_folder(folder) as staging:
             with Store.create(staging, profile, vectors.shape[1], plan) as store:
@@ -98,7 +103,8 @@ def write_index(
                         if isinstance(result, LensembleError):
                             raise result
             compact(staging, threads=threads)
-            put_in_place(staging, folder)
+            keep = check_replaceable(folder, existing)  # others may have written meanwhile
+            put_in_place(staging, folder, keep)
     except OSError as error:
         raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
 
@@ -130,6 +136,56 @@ def ensure_index(folder: Path, profile: Profile) -> None:
                 os.link(staging / STORE_FILE, folder / STORE_FILE)
     except OSError as error:
         raise StorageError(f"cannot make {str(folder)!r}: {error}", field="index") from error
+
+
+def check_replaceable(folder: Path, existing: Literal["remove", "keep", "refuse"]) -> Path | None:
+    """Checks that a new index may take the place of what is in a folder.
+
+    Args:
+        folder: absolute path of the folder.
+        existing: see `write_index`.
+
+    Returns:
+        The folder in which the index that is there now is to be kept; None if it is not kept.
+
+    Raises:
+        InvalidInputError: It is a file, or contains something other than an index, or an index with
+            items, and `existing` is `refuse`.
+    """
+    check_target(folder)
+    contents = _describe_contents(folder)
+    if not contents or existing == "remove":
+        return None
+    kept = replaced_folder(folder)
+    if existing == "refuse":
+        raise InvalidInputError(
+            f"{str(folder)!r} is {contents}. A new one in its place would have none of what was "
+            "written since it was built: change it with `lensemble ingest` or `lensemble corpus "
+            f"sync`, give another folder, or replace it and keep it as {kept.name!r} (--replace)",
+            field="index",
+        )
+    check_target(kept)
+    return kept
+
+
+def replaced_folder(folder: Path) -> Path:
+    """The folder in which an index is kept that a new one has replaced."""
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.name}.old")
+
+
+def _describe_contents(folder: Path) -> str:
+    """What index is in a folder, for a message; empty if there is none, or one without items."""
+    if not (folder / STORE_FILE).is_file():
+        return "an index of the first format" if folder.is_dir() and any(folder.iterdir()) else ""
+    try:
+        with Store.open(folder) as store:
+            count, sequence = len(store), store.sequence
+    except LensembleError as error:
+        return f"an index that cannot be read ({error})"
+    if not count:
+        return ""
+    return f"an index of {count:,} items, with the writes up to number {sequence:,}"
 
 
 def check_target(folder: Path) -> None:

@@ -43,10 +43,16 @@ def staging_folder(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def put_in_place(staging: Path, target: Path) -> None:
+def put_in_place(staging: Path, target: Path, keep: Path | None = None) -> None:
     """Moves a finished folder to its target in one step.
 
     If the target exists, the two folders are exchanged, so that the target exists at every moment.
+
+    Args:
+        staging: the finished folder.
+        target: its place, beside it.
+        keep: where the folder that was at the target remains; a folder that is there already is
+            deleted. None leaves it in the place of the finished folder.
 
     Raises:
         StorageError: The file system cannot exchange two folders.
@@ -54,6 +60,21 @@ def put_in_place(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
+    if keep is None:
+        _exchange(staging, target)
+        return
+    shutil.rmtree(keep, ignore_errors=True)
+    # The finished folder goes to `keep` before the exchange. Otherwise, a process that is killed
+    # after the exchange would leave the old one in a staging folder, which the next call deletes.
+    staging.rename(keep)
+    try:
+        _exchange(keep, target)
+    except BaseException:
+        keep.rename(staging)
+        raise
+
+
+def _exchange(staging: Path, target: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, bytes(staging), _AT_FDCWD, bytes(target), _RENAME_EXCHANGE):
         code = ctypes.get_errno()

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from lensemble.index.storage.changes import Upsert
+from lensemble.index.storage.store import Store
+from lensemble_cli.main import main
 from lensemble_client import InvalidInputError
 from lensemble_export.index_from_embeddings import index_embeddings
-from tests.embedded_corpus import ROWS, D, EmbeddedCorpus
+from tests.embedded_corpus import ROWS, D, EmbeddedCorpus, vector_of
 
 
 @pytest.fixture
@@ -17,6 +20,24 @@ def corpus(tmp_path):
 def test_every_row_becomes_an_item(corpus, tmp_path, kind):
     corpus.run(kind=kind)
     assert index_embeddings(corpus.out, tmp_path / "index") == 10
+
+
+def test_an_index_with_items_is_not_replaced_without_a_word(corpus, tmp_path, capsys):
+    corpus.run()
+    index = tmp_path / "index"
+    command = ["corpus", "index", str(corpus.out), str(index)]
+    assert main(command) == 0
+    with Store.open(index) as store:
+        store.write([Upsert("live", vector_of("live"))])
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "is an index of 11 items, with the writes up to number 11" in capsys.readouterr().err
+    with Store.open(index) as store:
+        assert store.live_rows(["live"])
+    assert main([*command, "--replace"]) == 0
+    assert f"kept in {index}.old" in capsys.readouterr().out
+    with Store.open(index) as store, Store.open(tmp_path / "index.old") as old:
+        assert (len(store), len(old)) == (10, 11)
 
 
 def test_ids_must_be_unique(corpus, tmp_path):

@@ -9,8 +9,11 @@ import pytest
 
 from lensemble.index import Query
 from lensemble.index.checks import check_profile, check_vector
-from lensemble.index.maintenance.create import write_index
+from lensemble.index.maintenance.compact import compact
+from lensemble.index.maintenance.create import ensure_index, write_index
 from lensemble.index.search.live_index import LiveIndex
+from lensemble.index.storage.changes import Upsert
+from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_contract.errors import InvalidInputError
 from tests.paths import CHECKPOINT
@@ -20,9 +23,15 @@ AXIS_3 = np.eye(3, dtype=np.float32)[0]
 IDS = ["a", "b/ñ", "c", "d"]
 
 
-def write(folder, vectors=None, ids=IDS):
+def write(folder, vectors=None, ids=IDS, **options):
     vectors = np.eye(4, dtype=np.float32) if vectors is None else vectors
-    write_index(folder, PROFILE, vectors, ids, [f'{{"n": {n}}}' for n in range(len(ids))])
+    documents = [f'{{"n": {n}}}' for n in range(len(ids))]
+    write_index(folder, PROFILE, vectors, ids, documents, **options)
+
+
+def ids_in(folder):
+    with Store.open(folder) as store:
+        return {item.id for item in store.live_items()}
 
 
 @pytest.fixture
@@ -84,12 +93,71 @@ def test_new_index_replaces_the_old_one_completely(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "nothing else is left"
 
 
+def test_index_with_items_is_replaced_only_if_the_caller_says_so(tmp_path):
+    folder = tmp_path / "index"
+    write(folder)
+    with Store.open(folder) as store:
+        store.write([Upsert("live", np.eye(4, dtype=np.float32)[0])])
+        with pytest.raises(InvalidInputError, match=r"an index of 5 items, .* number 5\. .*sync"):
+            write(folder, ids=["w", "x", "y", "z"], existing="refuse")
+        assert not store.is_replaced
+        assert [path.name for path in tmp_path.iterdir()] == ["index"]
+        write(folder, ids=["w", "x", "y", "z"], existing="keep")
+        assert store.is_replaced
+        store.write([Upsert("later", np.eye(4, dtype=np.float32)[1])])  # before it looks
+    assert ids_in(folder) == {"w", "x", "y", "z"}
+    assert ids_in(tmp_path / "index.old") == {*IDS, "live", "later"}
+    with Store.open(folder) as store:
+        store.write([Upsert("live 2", np.eye(4, dtype=np.float32)[0])])
+    write(folder, existing="keep")
+    assert ids_in(tmp_path / "index.old") == {"w", "x", "y", "z", "live 2"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "index.old"]
+
+
+def test_index_without_items_is_replaced(tmp_path):
+    folder = tmp_path / "index"
+    ensure_index(folder, PROFILE)
+    write(folder, existing="refuse")
+    assert ids_in(folder) == set(IDS)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_damaged_index_and_the_folder_of_somebody_else_are_not_replaced(tmp_path):
+    folder = tmp_path / "index"
+    write(folder)
+    (tmp_path / "index.old").mkdir()
+    (tmp_path / "index.old" / "mine.txt").touch()
+    with pytest.raises(InvalidInputError, match=r"index\.old' contains something other than an"):
+        write(folder, existing="keep")
+    (folder / "store.sqlite").write_bytes(b"damaged")
+    with pytest.raises(InvalidInputError, match="an index that cannot be read"):
+        write(folder, existing="refuse")
+    assert (folder / "store.sqlite").read_bytes() == b"damaged"
+
+
+def test_items_that_come_while_an_index_is_built_are_not_lost(tmp_path, monkeypatch):
+    folder = tmp_path / "index"
+
+    def compact_slowly(staging, threads):
+        ensure_index(folder, replace(PROFILE, dimension=4))
+        with Store.open(folder) as store:
+            store.write([Upsert("live", np.eye(4, dtype=np.float32)[0])])
+        return compact(staging, threads=threads)
+
+    monkeypatch.setattr("lensemble.index.maintenance.create.compact", compact_slowly)
+    with pytest.raises(InvalidInputError, match="an index of 1 items"):
+        write(folder, existing="refuse")
+    assert ids_in(folder) == {"live"}
+
+
 def test_index_of_the_first_format_is_refused_but_may_be_replaced(tmp_path):
     for name in ("manifest.json", "index.faiss", "items.jsonl"):
         (tmp_path / "index").mkdir(exist_ok=True)
         (tmp_path / "index" / name).write_text("{}")
     with pytest.raises(InvalidInputError, match="build one with"):
         LiveIndex.open(tmp_path / "index")
+    with pytest.raises(InvalidInputError, match="is an index of the first format"):
+        write(tmp_path / "index", existing="refuse")
     write(tmp_path / "index")
     with LiveIndex.open(tmp_path / "index") as index:
         assert len(index) == 4
