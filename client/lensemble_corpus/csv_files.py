@@ -75,7 +75,8 @@ class CsvFormat:
     """How a CSV file is to be read.
 
     Attributes:
-        encoding: Name of the encoding; empty for UTF-8. A byte order mark in the file comes first.
+        encoding: Name of the encoding; empty for UTF-8. The file's byte order mark, if it has
+            one, is used instead.
         delimiter: Character between fields; empty for the one of `DELIMITERS` that fits the first
             line best.
         types: Column -> one of `TYPES`; other columns are texts. In a column of another type than

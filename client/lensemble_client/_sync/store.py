@@ -119,9 +119,10 @@ class StoreCalls(BaseClient):
             ids: N ids, 1 to 512 bytes of UTF-8 each.
             vectors: (N, D) float32, unit length.
             documents: N JSON objects; None stores empty ones.
-            profile: Hash of the profile under which the vectors were made (`profile_hash` in
-                `stats` of the server that made them, or in the checkpoint's card). The call is
-                refused if the index has another profile.
+            profile: Hash of the profile under which the vectors were made: `profile_hash` in the
+                `stats` of the server that made them, or `profile` in the `manifest.json` that
+                `lensemble corpus embed` wrote. The call is refused if the index has another
+                profile.
             timeout_s: Seconds for each batch of items, with all its retries.
 
         Returns:
@@ -175,7 +176,7 @@ class StoreCalls(BaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            A JSON object (docs/index.md).
+            A JSON object, as `lensemble index stats` prints it (docs/maintenance.md).
 
         Raises:
             NotReadyError: The server has no index.
