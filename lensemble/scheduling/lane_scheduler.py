@@ -281,6 +281,8 @@ class LaneScheduler(Generic[Row, Result]):
         pass_ms = (ended_at - started.started_at) * 1000
         self._last_pass_ended = ended_at
         with self._changed:
+            cost = _budget_share([request.costs[n] for request, n in rows])
+            self._learn_pass_time(cost, charged_s)
             self._charge_lanes(rows, charged_s)
             self._write_waits()
         for (request, _), result in zip(rows, results, strict=True):

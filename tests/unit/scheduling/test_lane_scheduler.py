@@ -266,6 +266,14 @@ def test_passes_of_a_slow_model_have_fewer_rows():
     assert stepped.passes[1] == ["a"]
 
 
+def test_duration_of_a_pass_limits_the_next_ones():
+    stepped = SteppedScheduler(seconds={"slow": 3 * MAX_PASS_S})
+    stepped.submit(PICTURE, "slow", cost=1.0)
+    stepped.submit(PICTURE, "a", "b")
+    stepped.finish()
+    assert stepped.passes == [["slow"], ["a"], ["b"]]
+
+
 def test_small_row_fills_a_pass_for_which_an_earlier_row_is_too_large():
     stepped = SteppedScheduler()
     stepped.submit_first()
