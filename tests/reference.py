@@ -50,9 +50,11 @@ class Reference:
         return cls(model, processor, "mean", "", False, False, 65_536, 1_843_200)
 
     def inputs(self, item: Item) -> dict[str, torch.Tensor]:
-        instruction = (item.instruction or self.instruction).strip()
+        # Like `format_model_input` of the official embedder: strip, complete, then fall back.
+        instruction = (item.instruction or "").strip()
         if instruction and not unicodedata.category(instruction[-1]).startswith("P"):
             instruction += "."
+        instruction = instruction or self.instruction
         content: list[dict[str, object]] = [
             {
                 "type": "image",

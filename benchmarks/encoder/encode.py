@@ -36,7 +36,7 @@ from benchmarks.peers.naive_server import peer as naive_peer
 from benchmarks.peers.peer import running_peer
 from lensemble.operations.tritonserver import TritonServer
 from lensemble.pipeline import Pipeline
-from lensemble.preprocess.decode_picture import open_picture
+from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble.settings import Settings
 from lensemble_client import Client, Item
 
@@ -60,7 +60,7 @@ def encoders(items: Sequence[Item], checkpoint: Path, rounds: int) -> dict[str, 
     features = [pipeline.preprocess(item) for item in items]
     inputs = [
         reference.inputs(
-            item.text, open_picture(item.images[0]).convert("RGB") if item.images else None
+            item.text, decode_rgb(open_picture(item.images[0])) if item.images else None
         )
         for item in items
     ]

@@ -7,17 +7,14 @@ answers.
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from benchmarks.faults.hostile_pictures import hostile_pictures, valid_pictures
 from lensemble_client import Client, Item
 from lensemble_contract import contract
 from lensemble_contract.items import Rows
@@ -46,9 +43,9 @@ def hostile_calls(seed: int, dimension: int) -> Iterator[HostileCall]:
         dimension: Length D of the index's vectors.
     """
     rng = np.random.default_rng(seed)
-    valid = _pictures()
+    valid = valid_pictures()
     while True:
-        for kind, data in _damaged(rng, valid):
+        for kind, data in hostile_pictures(rng, valid):
             yield HostileCall(f"picture, {kind}", _embed(Item(images=(data,))))
         for kind, text in _texts(rng):
             yield HostileCall(f"text, {kind}", _embed(Item(text)))
@@ -83,78 +80,6 @@ def _raw(model: contract.Model, rows: Rows, parameters: dict[str, Any]) -> Call:
 
 def _row(text: bytes) -> Rows:
     return {contract.TEXT.name: np.array([[text]], np.object_)}
-
-
-def _pictures() -> dict[str, bytes]:
-    """Returns valid pictures: one per format and mode, and some unusual ones."""
-    rng = np.random.default_rng(0)
-    base = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8))
-    pictures: dict[str, bytes] = {}
-    for name, picture, kind in (
-        ("png", base, "PNG"),
-        ("jpeg", base, "JPEG"),
-        ("webp", base, "WEBP"),
-        ("gif", base, "GIF"),
-        ("bmp", base, "BMP"),
-        ("tiff", base, "TIFF"),
-        ("cmyk", base.convert("CMYK"), "JPEG"),
-        ("palette", base.convert("P"), "PNG"),
-        ("16 bit", Image.fromarray(rng.integers(0, 65536, (48, 64), np.uint16)), "PNG"),
-        ("alpha", base.convert("RGBA"), "PNG"),
-        ("one pixel", base.resize((1, 1)), "PNG"),
-    ):
-        buffer = io.BytesIO()
-        picture.save(buffer, kind)
-        pictures[name] = buffer.getvalue()
-    frames = io.BytesIO()
-    base.save(frames, "GIF", save_all=True, append_images=[base.rotate(90)] * 5)
-    broken = io.BytesIO()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08" + rng.bytes(64)
-    base.save(broken, "JPEG", exif=exif, icc_profile=rng.bytes(600))
-    return {**pictures, "animated": frames.getvalue(), "broken exif and icc": broken.getvalue()}
-
-
-def _damaged(rng: np.random.Generator, valid: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    for name, data in valid.items():
-        yield f"{name} as it is", data
-        yield f"{name} truncated", data[: int(rng.integers(0, len(data)))]
-        flipped = bytearray(data)
-        for _ in range(int(rng.integers(1, 12))):
-            flipped[int(rng.integers(len(flipped)))] ^= 1 << int(rng.integers(8))
-        yield f"{name} with flipped bits", bytes(flipped)
-        cut = int(rng.integers(len(data)))
-        noise = rng.bytes(int(rng.integers(1, 64)))
-        yield f"{name} with noise inside", data[:cut] + noise + data[cut:]
-        yield f"{name} with noise at the end", data + noise
-    yield "noise", rng.bytes(int(rng.integers(1, 4096)))
-    yield "empty", b""
-    yield "zeros", bytes(int(rng.integers(1, 4096)))
-    yield "script", b"<svg onload=alert(1)>" + rng.bytes(32)
-    yield "archive", b"PK\x03\x04" + valid["png"]
-    yield "polyglot", valid["jpeg"] + b"PK\x05\x06" + bytes(18)
-    width, height = (int(rng.integers(1, 2**31)) for _ in range(2))
-    yield "png bomb", _png(width, height)
-    yield "thin png", _png(1, int(rng.integers(300, 50_000)))
-    yield "tiff bomb", _tiff(int(rng.integers(20_000, 2**31)), int(rng.integers(20_000, 2**31)))
-    yield "compressed bomb", _png(60_000, 60_000, zlib.compress(bytes(1 << 20), 9))
-
-
-def _png(width: int, height: int, data: bytes = b"") -> bytes:
-    """Returns a PNG whose header claims a size, with no or too few pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + body))
-        return struct.pack(">I", len(body)) + kind + body + crc
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
-def _tiff(width: int, height: int) -> bytes:
-    """Returns a TIFF header with one directory, whose strip of pixels is missing."""
-    tags = ((256, 4, width), (257, 4, height), (258, 3, 8), (262, 3, 1), (273, 4, 8), (279, 4, 9))
-    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
 def _texts(rng: np.random.Generator) -> Iterator[tuple[str, str | None]]:

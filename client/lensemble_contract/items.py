@@ -7,7 +7,6 @@ The client writes tensors with `to_rows`; the first model of each embedder (`pre
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.pillow_images import encode_image
 
 # Encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF), a path to such a file, or a Pillow image.
 Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
@@ -28,8 +28,6 @@ Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
 Rows: TypeAlias = dict[str, np.ndarray[Any, Any]]
 
 _NUMPY_DTYPES = {"INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "FP32": np.float32}
-# Modes of Pillow images that can be stored as PNG. CMYK, for instance, cannot.
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
 _EMPTY_ITEM = "the item is empty; send `text`, `image`, or both"
 
 
@@ -129,10 +127,7 @@ def _encode_picture(picture: Picture, field: str) -> bytes:
     if isinstance(picture, bytes):
         return picture
     if isinstance(picture, Image.Image):
-        buffer = io.BytesIO()
-        # PNG is lossless, so the vector is that of exactly these pixels.
-        (picture if picture.mode in _PNG_MODES else picture.convert("RGB")).save(buffer, "PNG")
-        return buffer.getvalue()
+        return encode_image(picture, field)
     try:
         return Path(picture).read_bytes()
     except OSError as error:

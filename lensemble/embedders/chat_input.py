@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from lensemble.embedders.model_files import refuse_instruction
-from lensemble.preprocess.decode_picture import apply_exif_orientation, decode_rgb, open_picture
+from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble_contract import contract
 from lensemble_contract.items import Item
 
@@ -47,7 +47,7 @@ def to_chat_input(item: Item) -> ChatInput:
 
 def _to_jpeg(image: bytes, field: str) -> bytes:
     picture = open_picture(image, field)
-    rgb = apply_exif_orientation(picture, decode_rgb(picture, field))
+    rgb = decode_rgb(picture, field, upright=True)
     rgb.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=JPEG_QUALITY)

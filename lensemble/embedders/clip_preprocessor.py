@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lensemble.embedders.model_files import read_json, refuse_instruction
-from lensemble.preprocess.decode_picture import apply_exif_orientation, decode_rgb, open_picture
+from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Item
@@ -72,7 +72,7 @@ class ClipPreprocessor:
         for n, image in enumerate(item.images):
             field = f"{contract.IMAGE.name}[{n}]"
             picture = open_picture(image, field)
-            rgb = apply_exif_orientation(picture, decode_rgb(picture, field))
+            rgb = decode_rgb(picture, field, upright=True)
             pixels[n] = _resize_and_crop(self._processor, rgb)
         return ClipFeatures(ids, pixels, len(ids) + len(pixels) * self._tokens_per_picture)
 

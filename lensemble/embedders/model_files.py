@@ -112,7 +112,7 @@ def refuse_instruction(instruction: str | None, embedder: str) -> None:
     Raises:
         InvalidInputError: There is an instruction.
     """
-    if instruction:
+    if instruction and instruction.strip():
         raise InvalidInputError(
             f"the embedder {embedder!r} takes none; leave it out", field=contract.INSTRUCTION.name
         )

@@ -160,12 +160,19 @@ def status_of(process: psutil.Process) -> str | None:
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """Seconds of CPU time that a process has used; 0 if it is gone."""
+    """Seconds of CPU time that a process and its children have used; 0 if it is gone.
+
+    `preprocess` decodes large pictures in child processes and waits for them.
+    """
     try:
-        times = process.cpu_times()
+        own = process.cpu_times()
+        used = own.user + own.system + own.children_user + own.children_system
+        for child in process.children():
+            times = child.cpu_times()
+            used += times.user + times.system
     except psutil.NoSuchProcess:
         return 0.0
-    return float(times.user + times.system)
+    return float(used)
 
 
 def _call_text(now: float, record: HeartbeatRecord) -> str:

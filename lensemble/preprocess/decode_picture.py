@@ -1,30 +1,51 @@
-"""Decodes encoded pictures (JPEG, PNG, ...) to 8-bit RGB; all limits are checked before decoding.
+"""Decodes encoded pictures (JPEG, PNG, ...) to 8-bit RGB.
 
-As in the reference (qwen-vl-utils `fetch_image`), EXIF orientation is ignored: the pixels are used
-as they are stored. The other embedders rotate them with `apply_exif_orientation`.
+What a file declares is checked before decoding (`picture_files/`). A picture of ordinary size is
+decoded at once. One that may take longer is decoded in a child process, which is killed when it has
+used its time (`limited_child.py`).
 
-Two things differ from the reference. Transparency is composited on white in every 8-bit format,
-not only in RGBA; in 16-bit grey pictures it is ignored. And 16-bit grey pictures are scaled to 8
-bits, where the reference clips them to white.
+As in the reference (qwen-vl-utils `fetch_image` on Pillow), EXIF orientation is ignored, except in
+TIFF files, whose pixels Pillow turns while it decodes them.
+
+Two things differ from the reference. Transparency is composited on white in every format, not only
+in RGBA. And grey of more than 8 bits is scaled to 8 bits, where the reference clips it to white.
 """
 
 from __future__ import annotations
 
 import io
+import json
+import mmap
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
 
+from lensemble.preprocess.limited_child import ChildFailedError, fill_in_child
+from lensemble.preprocess.picture_files.picture_file import (
+    MAX_PIXEL_PASSES,
+    PictureFile,
+    too_complex,
+    unsupported,
+)
+from lensemble.preprocess.picture_files.read_picture_file import not_a_picture, read_picture_file
 from lensemble_contract import contract
 from lensemble_contract.data_urls import decode_data_url, is_data_url
 from lensemble_contract.errors import InvalidInputError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Pixels times passes up to which a picture is decoded in this process. A child costs 10 ms or more.
+_MAX_PIXEL_PASSES_HERE = 16_000_000
+# CPU time and memory of a child: twice what the largest pictures need that are accepted.
+_CHILD_CPU_S = 6
+_CHILD_MEMORY_BYTES = 2 * 1024**3
+# A child's result is JSON of this length, padded with zeros, and the pixels.
+_HEADER_BYTES = 4096
 
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
-# 32-bit integers and floats: there is no fixed value that means white.
-_MODES_WITHOUT_WHITE = ("I", "F")
+# Modes that `convert` turns into RGB without loss of meaning.
+_CONVERTIBLE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 # Values of EXIF tag 274, Orientation (EXIF 2.32) -> what makes the picture upright. A value says
 # on which side of the upright picture the first stored row lies, and on which side the first stored
 # column lies. 1 means that the stored picture is upright already.
@@ -39,7 +60,34 @@ _ORIENTATION_TO_TRANSPOSE = {
 }
 
 
-def open_picture(data: bytes, field: str = "image") -> Image.Image:
+@dataclass(frozen=True, slots=True)
+class OpenedPicture:
+    """A picture whose header was read and checked; its pixels are not decoded yet.
+
+    Attributes:
+        image: Pillow's image, not loaded.
+        file: the checked file.
+    """
+
+    image: Image.Image
+    file: PictureFile
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.size
+
+    def draft(self, width: int, height: int) -> None:
+        """Decodes a JPEG at 1/2, 1/4 or 1/8 of its size, if that is at least this size."""
+        self.image.draft(None, (width, height))
+
+    @property
+    def pixel_passes(self) -> int:
+        """Pixels times passes of the decoder over them."""
+        return self.image.width * self.image.height * self.file.passes
+
+
+def open_picture(data: bytes, field: str = "image") -> OpenedPicture:
     """Reads the header of a picture and checks the limits; no pixel is decoded yet.
 
     Args:
@@ -47,8 +95,8 @@ def open_picture(data: bytes, field: str = "image") -> Image.Image:
         field: name of the picture in error messages.
 
     Raises:
-        InvalidInputError: The picture has too many bytes or pixels, is too thin, or is not in one
-            of `FORMATS`.
+        InvalidInputError: The picture has too many bytes or pixels, is too thin, would take too
+            long to decode, is in none of `FORMATS`, or its colours cannot be decoded.
     """
     if is_data_url(data):
         data = decode_data_url(data, field)
@@ -58,11 +106,9 @@ def open_picture(data: bytes, field: str = "image") -> Image.Image:
             field=field,
             reason="too_large",
         )
+    file = read_picture_file(data, field)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns above a limit of its own, which is looser than ours below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open_image(file)
     except Image.DecompressionBombError as error:
         raise InvalidInputError(
             f"more than {contract.MAX_IMAGE_PIXELS} pixels; send a smaller picture",
@@ -70,12 +116,25 @@ def open_picture(data: bytes, field: str = "image") -> Image.Image:
             reason="too_many_pixels",
         ) from error
     except Exception as error:  # Pillow's parsers raise exceptions of many classes
-        raise InvalidInputError(
-            f"not a picture that can be read ({len(data)} bytes starting with {data[:8]!r}); "
-            f"expected {', '.join(FORMATS)}",
-            field=field,
-            reason="not_a_picture",
-        ) from error
+        raise not_a_picture(data, field) from error
+    picture = OpenedPicture(image, file)
+    _check_size(picture, field)
+    return picture
+
+
+def _open_image(file: PictureFile) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns above a limit of its own, which is looser than ours.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow's own decoder of uncompressed TIFF misreads planes of 16 bits and YCbCr.
+        before, TiffImagePlugin.READ_LIBTIFF = TiffImagePlugin.READ_LIBTIFF, True
+        try:
+            return Image.open(io.BytesIO(file.data), formats=(file.format,))
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = before
+
+
+def _check_size(picture: OpenedPicture, field: str) -> None:
     width, height = picture.size
     if width * height > contract.MAX_IMAGE_PIXELS:
         raise InvalidInputError(
@@ -91,61 +150,110 @@ def open_picture(data: bytes, field: str = "image") -> Image.Image:
             field=field,
             reason="too_thin",
         )
-    return picture
+    if picture.pixel_passes > MAX_PIXEL_PASSES:
+        raise too_complex(
+            f"{width}x{height} pixels in {picture.file.passes} scans are {picture.pixel_passes} "
+            f"pixels to decode; at most {MAX_PIXEL_PASSES}",
+            "save the picture anew, not progressive",
+            field,
+        )
 
 
-def decode_rgb(picture: Image.Image, field: str = "image") -> Image.Image:
-    """Decodes the first frame or page to 8-bit RGB.
-
-    Transparent parts of 8-bit pictures become white.
+def decode_rgb(
+    picture: OpenedPicture, field: str = "image", *, upright: bool = False
+) -> Image.Image:
+    """Decodes the first frame or page to 8-bit RGB. Transparent parts become white.
 
     Args:
         picture: a picture from `open_picture`.
         field: name of the picture in error messages.
+        upright: whether to rotate or mirror the picture as its EXIF orientation says. This is only
+            for models whose reference does so; Qwen3-VL-Embedding's does not.
 
     Raises:
-        InvalidInputError: The file is damaged, or its pixel format has no fixed white.
+        InvalidInputError: The file is damaged, its colours cannot be decoded, or decoding took too
+            much time or memory.
     """
+    if picture.file.is_bounded and picture.pixel_passes <= _MAX_PIXEL_PASSES_HERE:
+        return _decode(picture, field, upright)
+
+    def fill(shared: mmap.mmap) -> None:
+        try:
+            rgb = _decode(picture, field, upright)
+            result: dict[str, object] = {"size": rgb.size}
+            shared[_HEADER_BYTES : _HEADER_BYTES + 3 * rgb.width * rgb.height] = rgb.tobytes()
+        except InvalidInputError as error:
+            result = {"error": error.message[:1000], "reason": error.reason}
+        header = json.dumps(result).encode()
+        shared[: len(header)] = header
+
+    width, height = picture.size
     try:
-        picture.load()
-        if picture.mode in _SIXTEEN_BIT_MODES:
-            # Pillow's own conversion would clip every value over 255 to white.
-            grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
-            return Image.fromarray(grey).convert("RGB")
-        if picture.mode in _MODES_WITHOUT_WHITE:
-            raise InvalidInputError(
-                f"pixels are 32-bit (mode {picture.mode!r}) and have no defined white; "
-                "convert the picture to 8 or 16 bits",
-                field=field,
-                reason="mode",
-            )
-        if picture.has_transparency_data:
-            rgba = picture.convert("RGBA")
-            white = Image.new("RGB", rgba.size, (255, 255, 255))
-            white.paste(rgba, mask=rgba.getchannel("A"))
-            return white
-        return picture.convert("RGB")
+        shared = fill_in_child(
+            fill,
+            _HEADER_BYTES + 3 * width * height,
+            cpu_s=_CHILD_CPU_S,
+            memory_bytes=_CHILD_MEMORY_BYTES,
+        )
+    except ChildFailedError as error:
+        if error.is_out_of_time:
+            raise too_complex(
+                f"decoding took more than {_CHILD_CPU_S} s", "save the picture anew", field
+            ) from error
+        raise _damaged(picture, "its decoder failed", field) from error
+    header = json.loads(shared[:_HEADER_BYTES].rstrip(b"\0"))
+    if "error" in header:
+        raise InvalidInputError(header["error"], field=field, reason=header["reason"])
+    width, height = header["size"]  # a picture that was turned has other sides
+    pixels = np.frombuffer(shared, np.uint8, 3 * width * height, _HEADER_BYTES)
+    return Image.fromarray(pixels.reshape(height, width, 3))
+
+
+def _decode(picture: OpenedPicture, field: str, upright: bool) -> Image.Image:
+    """Decodes a picture in this process."""
+    try:
+        picture.image.load()
+        rgb = _to_rgb(picture, field)
     except InvalidInputError:
         raise
-    except Exception as error:  # Pillow's parsers raise exceptions of many classes
-        raise InvalidInputError(
-            f"a damaged {picture.format} file: {error}", field=field, reason="damaged"
-        ) from error
-
-
-def apply_exif_orientation(picture: Image.Image, rgb: Image.Image) -> Image.Image:
-    """Rotates or mirrors pixels as the EXIF orientation of their file says.
-
-    This is only for models whose reference applies the orientation; Qwen3-VL-Embedding's does not.
-
-    Args:
-        picture: the picture from `open_picture`, which holds the EXIF data.
-        rgb: its pixels as they are stored, from `decode_rgb`.
-    """
-    try:
-        transpose = _ORIENTATION_TO_TRANSPOSE.get(
-            picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError as error:
+        raise too_complex("decoding needs too much memory", "send a smaller picture", field) from (
+            error
         )
-    except Exception:  # damaged EXIF data does not make the pixels unusable
-        transpose = None
+    except Exception as error:  # Pillow's parsers raise exceptions of many classes
+        raise _damaged(picture, str(error), field) from error
+    transpose = _ORIENTATION_TO_TRANSPOSE.get(picture.file.orientation) if upright else None
     return rgb if transpose is None else rgb.transpose(transpose)
+
+
+def _damaged(picture: OpenedPicture, why: str, field: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"a damaged {picture.file.format} file: {why}", field=field, reason="damaged"
+    )
+
+
+def _to_rgb(picture: OpenedPicture, field: str) -> Image.Image:
+    """Converts a decoded picture of any mode to RGB; transparent parts become white."""
+    image = picture.image
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return Image.fromarray(_to_eight_bits(picture)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    if image.mode not in _CONVERTIBLE_MODES:
+        raise unsupported(f"pixels of mode {image.mode!r}", field)
+    return image.convert("RGB")
+
+
+def _to_eight_bits(picture: OpenedPicture) -> NDArray[np.uint8]:
+    """Scales grey samples of 12 or 16 bits; Pillow's own conversion would clip them to white."""
+    samples = np.asarray(picture.image).astype(np.uint16)
+    grey = (samples >> (picture.file.grey_bits - 8)).astype(np.uint8)
+    if picture.file.is_inverted:
+        np.invert(grey, out=grey)
+    transparent = picture.image.info.get("transparency")
+    if transparent is not None:
+        grey[samples == transparent] = 255
+    return grey

@@ -16,64 +16,102 @@ from PIL import Image
 
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble.profile import ImageProfile
+from lensemble_contract.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import torch
 
 
-def picture_to_patches(
-    data: bytes, profile: ImageProfile, field: str = "image", *, scaled: bool = False
-) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
-    """Decodes one picture, resizes it, and cuts it into patch rows.
+class PlannedPicture:
+    """A picture whose header was read, and the size at which the model sees it.
 
     Args:
         data: a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page) file, or such a file
             as a base64 data URL.
         profile: pixel limits and patch size.
         field: name of the picture in error messages.
-        scaled: whether a JPEG that will be reduced to half its size or less is decoded at 1/2, 1/4
-            or 1/8 of its size, and then resized the rest of the way. That is much less work, but
-            the pixels differ slightly.
-
-    Returns:
-        Patch rows (P, 768) uint8 in the order in which the model reads them (the 2x2 patches of one
-        token stand next to each other), and the grid (1, height in patches, width in patches).
 
     Raises:
-        InvalidInputError: The picture has too many bytes or pixels, is too thin, is damaged, or is
-            not a picture.
+        InvalidInputError: The picture has too many bytes or pixels, is too thin, would take too
+            long to decode, or is not a picture.
     """
-    picture = open_picture(data, field)
-    height, width = smart_resize(picture.height, picture.width, profile)
-    if scaled:
-        # Pillow keeps at least this size. `draft` has an effect on JPEG only.
-        picture.draft(None, (width, height))
-    return cut_patches(resize(decode_rgb(picture, field), height, width), profile)
+
+    def __init__(self, data: bytes, profile: ImageProfile, field: str = "image") -> None:
+        self._profile, self._field = profile, field
+        self._picture = open_picture(data, field)
+        width, height = self._picture.size
+        self._height, self._width = smart_resize(height, width, profile, field)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that the picture takes in the prompt."""
+        return self._height * self._width // self._profile.factor**2
+
+    def patches(self, *, scaled: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+        """Decodes the picture, resizes it, and cuts it into patch rows.
+
+        Args:
+            scaled: whether a JPEG that will be reduced to half its size or less is decoded at 1/2,
+                1/4 or 1/8 of its size, and then resized the rest of the way. That is much less
+                work, but the pixels differ slightly.
+
+        Returns:
+            Patch rows (P, 768) uint8 in the order in which the model reads them (the 2x2 patches of
+            one token stand next to each other), and the grid (1, height in patches, width in
+            patches).
+
+        Raises:
+            InvalidInputError: The picture is damaged, its colours cannot be decoded, or decoding
+                takes too long.
+        """
+        if scaled:
+            self._picture.draft(self._width, self._height)
+        rgb = decode_rgb(self._picture, self._field)
+        return cut_patches(resize(rgb, self._height, self._width), self._profile)
 
 
-def smart_resize(height: int, width: int, profile: ImageProfile) -> tuple[int, int]:
+def picture_to_patches(
+    data: bytes, profile: ImageProfile, field: str = "image", *, scaled: bool = False
+) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    """Makes the patch rows and the grid of one picture; see `PlannedPicture`."""
+    return PlannedPicture(data, profile, field).patches(scaled=scaled)
+
+
+def smart_resize(
+    height: int, width: int, profile: ImageProfile, field: str = "image"
+) -> tuple[int, int]:
     """Computes the size at which the model sees a picture.
 
     Both sides become multiples of 32 pixels, and the area stays within the profile's limits. The
-    rule is the reference's (qwen-vl-utils `smart_resize`), except in one case: when a very thin
-    picture is reduced, each side keeps at least 32 pixels, so its area may exceed the limit. The
-    reference gets 0 there and fails.
+    rule is the reference's (qwen-vl-utils `smart_resize`).
 
     Args:
         height: height in pixels.
         width: width in pixels.
         profile: pixel limits and patch size.
+        field: name of the picture in error messages.
 
     Returns:
         The new height and width in pixels.
+
+    Raises:
+        InvalidInputError: The picture is so thin that its shorter side would become less than 32
+            pixels when it is reduced. The reference gets 0 there and fails.
     """
     factor = profile.factor
     new_height = max(factor, round(height / factor) * factor)
     new_width = max(factor, round(width / factor) * factor)
     if new_height * new_width > profile.max_pixels:
         beta = math.sqrt(height * width / profile.max_pixels)
-        new_height = max(factor, math.floor(height / beta / factor) * factor)
-        new_width = max(factor, math.floor(width / beta / factor) * factor)
+        new_height = math.floor(height / beta / factor) * factor
+        new_width = math.floor(width / beta / factor) * factor
+        if not new_height or not new_width:
+            raise InvalidInputError(
+                f"{width}x{height} is too thin: reduced to the profile's {profile.max_pixels} "
+                f"pixels, its shorter side would have less than {factor} pixels; crop it",
+                field=field,
+                reason="too_thin",
+            )
     elif new_height * new_width < profile.min_pixels:
         beta = math.sqrt(profile.min_pixels / (height * width))
         new_height = math.ceil(height * beta / factor) * factor

@@ -6,7 +6,7 @@ import numpy as np
 
 from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
 from lensemble.preprocess.features import Features
-from lensemble.preprocess.patches import picture_to_patches
+from lensemble.preprocess.patches import PlannedPicture
 from lensemble.preprocess.prompt import PromptBuilder
 from lensemble_contract import contract
 from lensemble_contract.items import Item
@@ -20,7 +20,8 @@ class Preprocessor:
 
     Args:
         checkpoint: the serving checkpoint.
-        scaled: whether large JPEGs are decoded at a reduced size; see `picture_to_patches`.
+        scaled: whether large JPEGs are decoded at a reduced size; see
+            `PlannedPicture.patches`.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, scaled: bool = False) -> None:
@@ -35,20 +36,15 @@ class Preprocessor:
             InvalidInputError: A picture cannot be read or exceeds a limit, or the prompt is too
                 long.
         """
-        pictures = [
-            picture_to_patches(
-                image, self._image_profile, f"{contract.IMAGE.name}[{n}]", scaled=self._scaled
-            )
+        # Headers first: an item whose pictures exceed the prompt is refused before any is decoded.
+        planned = [
+            PlannedPicture(image, self._image_profile, f"{contract.IMAGE.name}[{n}]")
             for n, image in enumerate(item.images)
         ]
-        grids = [grid for _, grid in pictures]
-        patches_per_token = self._image_profile.merge_size**2
-        ids = self._prompt.ids(
-            item.text,
-            [rows * columns // patches_per_token for _, rows, columns in grids],
-            item.instruction,
-        )
+        ids = self._prompt.ids(item.text, [picture.tokens for picture in planned], item.instruction)
+        pictures = [picture.patches(scaled=self._scaled) for picture in planned]
         patches = [rows for rows, _ in pictures]
+        grids = [grid for _, grid in pictures]
         return Features(
             ids,
             np.concatenate(patches) if len(patches) > 1 else (patches or [_NO_PATCHES])[0],

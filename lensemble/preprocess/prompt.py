@@ -51,7 +51,8 @@ class PromptBuilder:
         Args:
             text: the user's text; None if there is none.
             image_tokens: number of tokens of each picture.
-            instruction: replacement for the profile's instruction; None keeps the profile's.
+            instruction: replacement for the profile's instruction. None keeps the profile's, and so
+                does one without any text, as in the official embedder.
 
         Returns:
             (T,) int32.
@@ -62,7 +63,7 @@ class PromptBuilder:
         tokens = self._tokens
         ids = (
             list(self._default_system_message)
-            if instruction is None
+            if instruction is None or not instruction.strip()
             else self._system_message(instruction)
         )
         ids.append(tokens[IM_START])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image
 
 from benchmarks.common.photos import read_photo
+from benchmarks.faults.pictures.tiff import tiff
 from lensemble_client import Item
 from tests.pictures import encode, textured
 
@@ -18,6 +20,7 @@ CASES: dict[str, Item] = {
     "text_decomposed": Item("cafe\u0301 \u1e9b\u0323 🚗\u200d👩 日本\r\n\t  end  "),
     "text_only_spaces": Item("   "),
     "text_with_instruction": Item("red car", instruction="Find pictures of this vehicle"),
+    "text_with_blank_instruction": Item("red car", instruction="  \u3000\n"),
     "picture_landscape": Item(images=(read_photo("china.jpg"),)),
     "picture_portrait": Item(images=(encode(textured(300, 700)),)),
     "picture_photo_png": Item(images=(read_photo("chelsea.png"),)),
@@ -42,6 +45,10 @@ CASES: dict[str, Item] = {
                 exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
             ),
         )
+    ),
+    # Pillow turns a TIFF while it decodes it, and so does the reference.
+    "picture_rotated_by_tiff": Item(
+        images=(tiff(np.asarray(textured(160, 96)), 8, 2, tags={274: (3, [6])}),)
     ),
     "picture_one_pixel": Item(images=(encode(textured(1, 1)),)),
     "picture_tiny": Item(images=(encode(textured(20, 13)),)),

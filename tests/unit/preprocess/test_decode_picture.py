@@ -68,7 +68,7 @@ def test_sixteen_bit_grey_keeps_its_range():
 
 def test_pixels_without_a_defined_white_are_refused():
     data = encode(Image.fromarray(np.ones((32, 32), np.float32)), "TIFF")
-    with pytest.raises(InvalidInputError, match="32-bit"):
+    with pytest.raises(InvalidInputError, match="32 bits"):
         rgb(data)
 
 

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from lensemble.preprocess import patches
@@ -45,10 +47,26 @@ def test_scaled_decoding_changes_only_jpeg():
     assert (patches.picture_to_patches(data, SMALL, scaled=True)[0] == full).all()
 
 
-def test_reduced_thin_picture_keeps_32_pixels_per_side():
-    height, width = patches.smart_resize(100, 20_000, ImageProfile(1, 40_000, 16, 2, HALF, HALF))
-    assert height == 32
-    assert width % 32 == 0
+@pytest.mark.parametrize("size", [(16, 1800), (1800, 16), (100, 20_000)])
+def test_picture_that_becomes_too_thin_is_refused_as_the_reference_fails(size):
+    height, width = size
+    profile = ImageProfile(1, 16_384, 16, 2, HALF, HALF)
+    with pytest.raises(InvalidInputError, match="is too thin: reduced to the profile's 16384 pixe"):
+        patches.smart_resize(height, width, profile, "image[0]")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([16_384, 65_536, 1_843_200]))
+def test_no_reduced_picture_exceeds_the_profile(height, width, max_pixels):
+    """A picture that is enlarged may: there, too, the sizes are the reference's."""
+    assume(height * width > max_pixels)
+    profile = ImageProfile(4096, max_pixels, 16, 2, HALF, HALF)
+    try:
+        new_height, new_width = patches.smart_resize(height, width, profile)
+    except InvalidInputError:
+        return
+    assert 0 < new_height * new_width <= max_pixels
+    assert new_height % 32 == new_width % 32 == 0
 
 
 @pytest.mark.parametrize(

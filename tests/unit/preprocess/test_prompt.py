@@ -51,6 +51,14 @@ def test_error_of_too_long_prompt_names_the_limit(prompts, tokens, text, field):
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("blank", ["", "  ", "\u3000", "\t\n", "\u00a0\u2003"])
+def test_blank_instruction_keeps_the_profiles(prompts, blank):
+    """As in the official embedder, which strips the instruction before it looks at it."""
+    ids = prompts.ids("red car", [], None).tolist()
+    assert prompts.ids("red car", [], blank).tolist() == ids
+    assert prompts.ids("red car", [], "\u200b").tolist() != ids, "no white space to Python"
+
+
 @pytest.mark.parametrize(
     ("instruction", "expected"),
     [

@@ -1,0 +1,120 @@
+"""Small files that would cause much work are refused by what they declare, or lose what is slow."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from benchmarks.faults.pictures.bombs import HARMLESS_BOMBS, REFUSED_BOMBS, scan_bomb
+from lensemble.preprocess import decode_picture
+from lensemble.preprocess.decode_picture import decode_rgb, open_picture
+from lensemble_client import InvalidInputError
+from tests.pictures import encode, textured
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def decode(*_):
+        pytest.fail("it was decoded")
+
+    monkeypatch.setattr(decode_picture, "_decode", decode)
+    monkeypatch.setattr(decode_picture, "fill_in_child", decode)
+
+
+@pytest.mark.parametrize("kind", REFUSED_BOMBS)
+def test_bomb_is_refused_before_it_is_decoded(kind, no_decoding):
+    with pytest.raises(InvalidInputError) as caught:
+        open_picture(REFUSED_BOMBS[kind](), "image[1]")
+    assert caught.value.reason in ("too_complex", "damaged")
+    assert caught.value.field == "image[1]"
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("kind", HARMLESS_BOMBS)
+def test_picture_is_decoded_without_what_makes_it_slow(kind):
+    picture = open_picture(HARMLESS_BOMBS[kind]())
+    assert not picture.image.info.keys() & {"exif", "xmp", "icc_profile", "comment", "Comment"}
+    assert getattr(picture.image, "n_frames", 1) == 1
+    assert set(np.asarray(decode_rgb(picture)).ravel().tolist()) in ({128}, {28})
+
+
+@pytest.mark.parametrize("place", [0, 1 << 31, 1 << 62, (1 << 64) - 1])
+def test_places_outside_the_file_are_damage(place):
+    directory = struct.pack("<QHHQQQ", 1, 273, 16, 9, place, 0)
+    for data in (
+        b"II+\0\x08\0\0\0" + struct.pack("<Q", place),
+        b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) + directory,
+    ):
+        with pytest.raises(InvalidInputError, match="a damaged TIFF file"):
+            open_picture(data)
+
+
+def test_ordinary_number_of_scans_is_accepted():
+    for progressive in (False, True):
+        picture = open_picture(encode(textured(64, 64), "JPEG", progressive=progressive))
+        assert picture.file.passes == (10 if progressive else 1)
+    assert open_picture(scan_bomb(20, 7900, 7900)).file.passes == 20
+    with pytest.raises(InvalidInputError, match="7900x7900 pixels in 21 scans are 1310610000 pixe"):
+        open_picture(scan_bomb(21, 7900, 7900))
+
+
+def test_scans_behind_a_thumbnail_are_counted_and_those_inside_are_not():
+    thumbnail = encode(textured(64, 64), "JPEG", progressive=True)
+    plain = encode(textured(80, 80), "JPEG", exif=b"Exif\0\0" + thumbnail)
+    assert open_picture(plain).file.passes == 1
+    assert open_picture(plain + thumbnail).file.passes == 1, "behind the end of the first picture"
+
+
+def large_picture() -> bytes:
+    return encode(textured(64, 48), "PNG")
+
+
+@pytest.fixture
+def always_in_a_child(monkeypatch):
+    monkeypatch.setattr(decode_picture, "_MAX_PIXEL_PASSES_HERE", 0)
+
+
+def test_child_decodes_to_the_same_pixels(always_in_a_child):
+    expected = np.asarray(textured(64, 48))
+    np.testing.assert_array_equal(decode_rgb(open_picture(large_picture())), expected)
+
+
+def test_child_turns_a_picture(always_in_a_child):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    data = encode(textured(64, 48), "PNG", exif=exif)
+    upright = np.asarray(textured(64, 48))[::-1].swapaxes(0, 1)
+    np.testing.assert_array_equal(decode_rgb(open_picture(data), upright=True), upright)
+
+
+def test_error_of_a_child_is_the_error_of_the_picture(always_in_a_child):
+    data = large_picture()
+    with pytest.raises(InvalidInputError, match="a damaged PNG file") as caught:
+        decode_rgb(open_picture(data[: len(data) // 2]), "image[3]")
+    assert (caught.value.field, caught.value.reason) == ("image[3]", "damaged")
+
+
+def test_decoder_that_does_not_end_is_killed(always_in_a_child, monkeypatch):
+    def never_end(*_):
+        while True:
+            pass
+
+    monkeypatch.setattr(decode_picture, "_decode", never_end)
+    monkeypatch.setattr(decode_picture, "_CHILD_CPU_S", 1)
+    with pytest.raises(InvalidInputError, match="decoding took more than 1 s") as caught:
+        decode_rgb(open_picture(large_picture()), "image[0]")
+    assert caught.value.reason == "too_complex"
+
+
+def test_codecs_that_no_count_bounds_run_in_a_child(monkeypatch):
+    """A JPEG inside a TIFF, for instance."""
+    kinds = []
+    fill_in_child = decode_picture.fill_in_child
+    monkeypatch.setattr(
+        decode_picture,
+        "fill_in_child",
+        lambda fill, size, **limits: kinds.append(size) or fill_in_child(fill, size, **limits),
+    )
+    for compression in ("jpeg", "lzma", "zstd", "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        data = encode(textured(40, 30), "TIFF", compression=compression)
+        decode_rgb(open_picture(data))
+    assert len(kinds) == 3
