@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator
 from typing import TypeAlias, TypeVar
 
 from lensemble_contract import contract
-from lensemble_contract.errors import InternalError, LensembleError, NotReadyError, ReadOnlyError
+from lensemble_contract.errors import (
+    InternalError,
+    InvalidInputError,
+    LensembleError,
+    NotReadyError,
+    ReadOnlyError,
+)
 from lensemble_contract.items import Item
 
 # Texts in one request. With one request for each text, sending costs more than embedding.
@@ -38,11 +44,19 @@ def batches(items: Iterable[Item], batch_size: int = TEXTS_PER_REQUEST) -> Itera
 
     Yields:
         Items with their positions; every item occurs once.
+
+    Raises:
+        InvalidInputError: Something is not an `Item`.
     """
     batch_size = min(max(1, batch_size), contract.MAX_BATCH_SIZE)
     waiting: NumberedItems = []
     size = 0
     for position, item in enumerate(items):
+        if not isinstance(item, Item):
+            raise InvalidInputError(
+                f"it is of type {type(item).__name__}; expected an Item, such as Item('a text')",
+                field=f"items[{position}]",
+            )
         if waiting and position - waiting[0][0] >= MAX_SPAN:
             yield waiting
             waiting, size = [], 0

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from lensemble_client.retry import Retry
 from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.texts import quoted
 from lensemble_contract.tls import Tls
 
 SCHEMES = ("grpc", "grpcs", "http", "https")
@@ -35,6 +36,22 @@ def split_url(url: str) -> tuple[str, str]:
             field="url",
         )
     return parts.scheme, parts.netloc
+
+
+def check_timeout(timeout_s: object) -> float:
+    """Checks a timeout, and returns it.
+
+    Args:
+        timeout_s: Seconds; infinity waits without end.
+
+    Raises:
+        InvalidInputError: It is not a number above 0.
+    """
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
+        raise InvalidInputError(
+            f"{quoted(timeout_s)}; expected seconds, more than 0", field="timeout_s"
+        )
+    return timeout_s
 
 
 def certificates(scheme: str, tls: Path | str | None) -> Tls | None:

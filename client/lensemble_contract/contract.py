@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 # Written into the config.pbtxt of every model that runs as a process; such a model refuses to load
 # with another version.
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 
 # Rows of one request, and rows that Triton hands to one `execute` call.
 MAX_BATCH_SIZE = 64
@@ -115,6 +115,14 @@ STORED_DOCUMENT = Tensor("stored_document", "STRING", (1,))
 STORED_DIGEST = Tensor("stored_digest", "STRING", (1,))
 STORED_EMBEDDING = Tensor("stored_embedding", "FP32", (-1,))
 
+# What `ingest` answers about the steps before `store`. These figures go through `store`, because
+# Triton drops every step of an ensemble of which nobody wants an output: if `ingest` gave the times
+# of `qwen3_vl` directly, a request for them alone would be answered, and nothing would be stored.
+# Length 1 in requests of `ingest`, and 0 in requests to `store` itself.
+CARRIED_TOKENS = Tensor("carried_tokens", "INT32", (-1,))
+CARRIED_PREPROCESS_MS = Tensor("carried_preprocess_ms", "FP32", (-1,))
+CARRIED_ENCODE_MS = Tensor("carried_encode_ms", "FP32", (-1,))
+
 # An item's pictures, resized for CLIP and not yet normalized. The axes are picture, height, width
 # and colour (RGB).
 PIXELS = Tensor("pixels", "UINT8", (-1, -1, -1, 3))
@@ -184,6 +192,7 @@ OPERATIONS = (UPSERT, DELETE, GET, STATS)
 ITEM = (TEXT, IMAGE, INSTRUCTION)
 FEATURES = (INPUT_IDS, PATCHES, IMAGE_GRID_THW)
 HITS = (IDS, SCORES, DOCUMENTS)
+CARRIED = (CARRIED_TOKENS, CARRIED_PREPROCESS_MS, CARRIED_ENCODE_MS)
 SEARCH_PARAMETERS = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
 PARAMETERS = (*SEARCH_PARAMETERS, LIKE, PROFILE, OPERATION, DIGEST, TIMEOUT_MS, PING)
@@ -207,8 +216,17 @@ FAISS = Model(
 )
 STORE = Model(
     "store",
-    (EMBEDDING, ID, DOCUMENT),
-    (SEQUENCE, STORED_DOCUMENT, STORED_DIGEST, STORED_EMBEDDING, STORE_MS),
+    (EMBEDDING, ID, DOCUMENT, *CARRIED),
+    (
+        SEQUENCE,
+        STORED_DOCUMENT,
+        STORED_DIGEST,
+        STORED_EMBEDDING,
+        TOKENS,
+        PREPROCESS_MS,
+        ENCODE_MS,
+        STORE_MS,
+    ),
     (DIMENSIONS, OPERATION, DIGEST, PROFILE),
     time_output=STORE_MS,
 )
@@ -229,6 +247,7 @@ SEARCH = Model(
     SEARCH_PARAMETERS,
     ("preprocess", "qwen3_vl", "faiss"),
 )
+# All outputs come from `store`, so there is no answer without a write: see `CARRIED_TOKENS`.
 INGEST = Model(
     "ingest",
     (*ITEM, ID, DOCUMENT),

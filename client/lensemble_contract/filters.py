@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.texts import check_unicode, quoted
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
@@ -80,12 +81,13 @@ def parse_filter(text: str) -> Condition:
     Raises:
         InvalidInputError: The text is not a filter, or it exceeds a limit of this module.
     """
-    if len(text) > MAX_BYTES:
-        raise _invalid(f"{len(text)} characters; expected at most {MAX_BYTES}")
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise _invalid(f"{size} bytes; expected at most {MAX_BYTES}")
     try:
         conditions = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise _invalid(f"{_quoted(text)} is not JSON: {error}") from error
+        raise _invalid(f"{quoted(text)} is not JSON: {error}") from error
     return _Parser().group(conditions, depth=1, negated=False)
 
 
@@ -97,7 +99,7 @@ def check_field_name(field: str) -> None:
     """
     if len(field) > _MAX_NAME or not all(_KEY.fullmatch(key) for key in field.split(".")):
         raise _invalid(
-            f"{_quoted(field)} is not a field name; expected up to {_MAX_NAME} characters without "
+            f"{quoted(field)} is not a field name; expected up to {_MAX_NAME} characters without "
             "quotes, brackets or backslashes, and dots between the names of nested fields"
         )
 
@@ -122,7 +124,7 @@ class _Parser:
 
     def group(self, conditions: Any, depth: int, negated: bool) -> Condition:
         if not isinstance(conditions, dict):
-            raise _invalid(f"{_quoted(conditions)}; expected an object of fields and conditions")
+            raise _invalid(f"{quoted(conditions)}; expected an object of fields and conditions")
         if depth > MAX_DEPTH:
             raise _invalid(f"nested deeper than {MAX_DEPTH}")
         parts = []
@@ -132,14 +134,14 @@ class _Parser:
             elif name == "$not":
                 parts.append(self.group(value, depth + 1, not negated))
             elif name.startswith("$"):
-                raise _invalid(f"{name!r}; expected $and, $or, $not or the name of a field")
+                raise _invalid(f"{quoted(name)}; expected $and, $or, $not or the name of a field")
             else:
                 parts.append(self._field(name, value, depth, negated))
         return _joined(parts, any_of=negated)
 
     def _list(self, name: str, value: Any, depth: int, negated: bool) -> Condition:
         if not isinstance(value, list) or not value:
-            raise _invalid(f"{name!r} has {_quoted(value)}; expected a list of conditions")
+            raise _invalid(f"{quoted(name)} has {quoted(value)}; expected a list of conditions")
         parts = [self.group(conditions, depth + 1, negated) for conditions in value]
         return _joined(parts, any_of=(name == "$or") != negated)
 
@@ -155,11 +157,11 @@ class _Parser:
         for operator, operand in value.items():
             if operator not in _OPERATORS:
                 raise _invalid(
-                    f"{field!r} has {operator!r}; expected one of {', '.join(_OPERATORS)}"
+                    f"{field!r} has {quoted(operator)}; expected one of {', '.join(_OPERATORS)}"
                 )
             if operator == "$not":
                 if not isinstance(operand, dict):
-                    raise _invalid(f"{field!r}: $not has {_quoted(operand)}; expected conditions")
+                    raise _invalid(f"{field!r}: $not has {quoted(operand)}; expected conditions")
                 parts.append(self._field(field, operand, depth + 1, not negated))
             elif operator in _OPPOSITES:
                 parts.append(self._condition(field, _OPPOSITES[operator], operand, not negated))
@@ -175,7 +177,7 @@ class _Parser:
             _check_operand(operator, value)
         except ValueError as error:
             raise _invalid(
-                f"{field!r}: {operator} has {_quoted(value)}; expected {error}"
+                f"{field!r}: {operator} has {quoted(value)}; expected {error}"
             ) from error
         return FieldCondition(field, operator, value, negated)
 
@@ -210,17 +212,9 @@ def _check_scalar(value: Any) -> None:
         raise ValueError("a finite number")
     if isinstance(value, str):
         try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("valid Unicode") from None
-
-
-def _quoted(value: Any) -> str:
-    try:
-        text = value if isinstance(value, str) else json.dumps(value)
-    except RecursionError:  # what could just be read may be nested too deeply to be written
-        text = "a deeply nested value"
-    return ascii(text if len(text) <= 60 else f"{text[:60]}...")
+            check_unicode(value)
+        except ValueError:
+            raise ValueError("valid Unicode without U+0000") from None
 
 
 def _invalid(message: str) -> InvalidInputError:

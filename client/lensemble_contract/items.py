@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 
 from lensemble_contract import contract
+from lensemble_contract.data_urls import check_no_data_url
 from lensemble_contract.errors import InvalidInputError, LensembleError
-from lensemble_contract.pillow_images import encode_image
+from lensemble_contract.pictures import Picture, encoded_pictures
+from lensemble_contract.texts import quoted
 
-# Encoded bytes (JPEG, PNG, WebP, GIF, BMP, TIFF), a path to such a file, or a Pillow image.
-Picture: TypeAlias = bytes | str | os.PathLike[str] | Image.Image
+__all__ = [
+    "Item",
+    "Picture",
+    "Record",
+    "Rows",
+    "blank_rows",
+    "decoded_text",
+    "from_rows",
+    "to_rows",
+]
 
 # Tensor name -> array with leading batch dimension B.
 Rows: TypeAlias = dict[str, np.ndarray[Any, Any]]
@@ -49,30 +56,22 @@ class Item:
     def of(
         cls,
         text: str | None = None,
-        image: Picture | Sequence[Picture] | None = None,
+        image: Picture | Sequence[Picture] | Iterator[Picture] | None = None,
         instruction: str | None = None,
     ) -> Item:
-        """Makes an item. Pictures may be encoded bytes, paths or Pillow images.
+        """Makes an item. `pictures.Picture` lists the forms in which a picture may be given.
 
         Args:
             text: Text of the item.
-            image: One picture or several.
+            image: One picture, or a list, tuple or generator of them.
             instruction: Replaces the profile's instruction.
 
         Raises:
-            InvalidInputError: There is neither text nor picture, or a picture cannot be read.
+            InvalidInputError: There is neither text nor picture, a list of pictures is empty, a
+                picture cannot be read, or an argument is of another type.
         """
-        if image is None:
-            pictures: Sequence[Picture] = ()
-        elif isinstance(image, bytes | str | os.PathLike | Image.Image):
-            pictures = (image,)
-        else:
-            pictures = image
-        images = tuple(
-            _encode_picture(picture, f"image[{n}]") for n, picture in enumerate(pictures)
-        )
-        item = cls(text, images, instruction)
-        _check_not_empty(item)
+        item = cls(text, tuple(encoded_pictures(image)), instruction)
+        _check_item(item)
         return item
 
 
@@ -97,7 +96,7 @@ class Record:
         """
         item = self.item
         parts = [
-            json.dumps(self.document, sort_keys=True).encode(),
+            json.dumps(dict(self.document), sort_keys=True).encode(),
             _encode_text(item.text),
             _encode_text(item.instruction),
             *item.images,
@@ -109,11 +108,26 @@ class Record:
         return digest.hexdigest()
 
 
-def _check_not_empty(item: Item) -> None:
-    """Refuses empty items and empty pictures, because empty bytes mean padding on the wire."""
+def _check_item(item: Item) -> None:
+    """Refuses items with wrong types, and empty ones: empty bytes mean padding on the wire."""
+    for name, text in ((contract.TEXT.name, item.text), ("instruction", item.instruction)):
+        if not isinstance(text, str | None):
+            raise InvalidInputError(f"{quoted(text)}; expected a string", field=name)
+    if not isinstance(item.images, tuple | list):
+        raise InvalidInputError(
+            f"it is of type {type(item.images).__name__}; expected a tuple of encoded pictures",
+            field=contract.IMAGE.name,
+        )
+    check_no_data_url(item.text or "", contract.TEXT.name)
     if not item.text and not item.images:
         raise InvalidInputError("the item is empty; give a text, a picture, or both")
     for n, image in enumerate(item.images):
+        if not isinstance(image, bytes):
+            raise InvalidInputError(
+                f"it is of type {type(image).__name__}; expected encoded bytes, which Item.of "
+                "makes of paths, Pillow images and arrays",
+                field=f"image[{n}]",
+            )
         if not image:
             raise InvalidInputError("0 bytes; expected a picture", field=f"image[{n}]")
 
@@ -121,19 +135,6 @@ def _check_not_empty(item: Item) -> None:
 def _encode_text(text: str | None) -> bytes:
     """Encodes a text as UTF-8. A lone surrogate is kept, so that the server refuses the text."""
     return (text or "").encode("utf-8", "surrogatepass")
-
-
-def _encode_picture(picture: Picture, field: str) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
-    if isinstance(picture, Image.Image):
-        return encode_image(picture, field)
-    try:
-        return Path(picture).read_bytes()
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot read {os.fspath(picture)!r}: {error.strerror}", field=field
-        ) from error
 
 
 def to_rows(items: Sequence[Item]) -> Rows:
@@ -149,10 +150,10 @@ def to_rows(items: Sequence[Item]) -> Rows:
         `text` and `instruction` (B, 1), `image` (B, n), object arrays of bytes.
 
     Raises:
-        InvalidInputError: An item is empty, or one of its pictures is.
+        InvalidInputError: An item is empty, one of its pictures is, or something has a wrong type.
     """
     for item in items:
-        _check_not_empty(item)
+        _check_item(item)
     rows: Rows = {}
     for name, texts in (
         (contract.TEXT.name, [item.text for item in items]),
@@ -217,20 +218,32 @@ def _decode_item(row: Mapping[str, np.ndarray[Any, Any]]) -> Item | LensembleErr
             )
         if text is None and not images:
             raise InvalidInputError(_EMPTY_ITEM)
+        check_no_data_url(text or "", contract.TEXT.name)
     except LensembleError as error:
         return error
     return Item(text, images, instruction)
 
 
 def _decode_text(row: Mapping[str, np.ndarray[Any, Any]], name: str) -> str | None:
-    if name not in row:
-        return None
-    encoded = bytes(row[name][0])
+    return decoded_text(row[name][0], name) or None if name in row else None
+
+
+def decoded_text(encoded: bytes, name: str) -> str:
+    """Returns the text of an input.
+
+    Args:
+        encoded: The text in UTF-8.
+        name: Name of the input.
+
+    Raises:
+        InvalidInputError: The text is too long, or not valid UTF-8.
+    """
+    encoded = bytes(encoded)
     if len(encoded) > contract.MAX_TEXT_BYTES:
         raise InvalidInputError(
             f"{len(encoded)} bytes of text; at most {contract.MAX_TEXT_BYTES}", field=name
         )
     try:
-        return encoded.decode() or None
+        return encoded.decode()
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"not valid UTF-8 at byte {error.start}", field=name) from error

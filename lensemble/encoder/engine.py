@@ -27,7 +27,13 @@ from lensemble.preprocess.features import Features
 from lensemble.profile import Profile
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
-from lensemble_contract.errors import InternalError, LensembleError, OverloadedError
+from lensemble_contract import contract
+from lensemble_contract.errors import (
+    InternalError,
+    InvalidInputError,
+    LensembleError,
+    OverloadedError,
+)
 
 # Device type -> tokens and patches of a micro-batch. On CPUs larger micro-batches do not fit into
 # the cache; docs/decisions.md has the measurements.
@@ -174,6 +180,7 @@ class Engine(ABC):
         for n, item in enumerate(items):
             try:
                 self.profile.check_dimensions(dimensions[n])
+                self.check_length(item)
                 check_features(item, self.input_spec)
                 valid.append(n)
             except LensembleError as error:
@@ -193,6 +200,31 @@ class Engine(ABC):
             return [errors[n] if n in errors else next(results) for n in range(len(items))]
 
         return wait
+
+    def check_length(self, item: Features) -> None:
+        """Refuses an item that `preprocess` would have refused for its length.
+
+        A caller may send features to the encoder directly. The time of a pass grows with the square
+        of the number of tokens.
+
+        Raises:
+            InvalidInputError: The prompt is longer than the profile's `max_tokens`, or there are
+                more patches than such a prompt has places for.
+        """
+        tokens, longest = len(item.input_ids), self.profile.max_tokens
+        if tokens > longest:
+            raise InvalidInputError(
+                f"the prompt has {tokens} tokens; at most {longest}; shorten the text or send "
+                "fewer pictures",
+                field=contract.INPUT_IDS.name,
+            )
+        patches, most = len(item.patches), tokens * self.input_spec.merge_size**2
+        if patches > most:
+            raise InvalidInputError(
+                f"{patches} patches for a prompt of {tokens} tokens, which has places for at most "
+                f"{most}",
+                field=contract.PATCHES.name,
+            )
 
     def vectors(self, items: Sequence[Features]) -> Vector:
         """Encodes items, and raises an error if one of them fails.

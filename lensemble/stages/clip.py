@@ -43,9 +43,10 @@ class ClipStage(Stage[ClipFeatures, NDArray[np.float32]]):
         self, ids: NDArray[Any], pixels: NDArray[Any], pictures: NDArray[Any]
     ) -> ClipFeatures | LensembleError:
         count = int(pictures[0])
-        if not 0 <= count <= len(pixels):
+        most = min(len(pixels), contract.MAX_IMAGES_PER_ITEM)
+        if not 0 <= count <= most:
             return InvalidInputError(
-                f"{count}; there are pixels of {len(pixels)}",
+                f"{count}, with pixels of {len(pixels)}; expected 0 to {most}",
                 field=contract.PICTURE_COUNT.name,
             )
         # The number of tokens is needed before this stage only.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from lensemble.embedders.describer import Describer
 from lensemble.settings import Settings
 from lensemble.stages.stage import Stage
 from lensemble_contract import contract
-from lensemble_contract.errors import LensembleError
-from lensemble_contract.items import Rows
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Rows, decoded_text
 from lensemble_contract.parameters import Parameters
+
+_JPEG_START = b"\xff\xd8\xff"
 
 
 class DescribeStage(Stage[ChatInput, Description]):
@@ -31,13 +33,7 @@ class DescribeStage(Stage[ChatInput, Description]):
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[ChatInput | LensembleError]:
         """See `Stage.read`."""
         texts, jpegs = rows[contract.OWN_TEXT.name], rows[contract.JPEGS.name]
-        return [
-            ChatInput(
-                bytes(text[0]).decode("utf-8", "replace"),
-                tuple(bytes(jpeg) for jpeg in row if jpeg),  # padding is empty
-            )
-            for text, row in zip(texts, jpegs, strict=True)
-        ]
+        return [_row(text[0], row) for text, row in zip(texts, jpegs, strict=True)]
 
     def run(self, rows: Sequence[ChatInput]) -> Sequence[Description | LensembleError]:
         """See `Stage.run`."""
@@ -52,3 +48,29 @@ class DescribeStage(Stage[ChatInput, Description]):
     def close(self) -> None:
         """See `Stage.close`."""
         self._describe.close()
+
+
+def _row(text: bytes, jpegs: Iterable[bytes]) -> ChatInput | LensembleError:
+    """What the chat model gets of a row; an error if `hybrid_preprocess` cannot have made it."""
+    pictures = [jpeg for jpeg in jpegs if jpeg]  # padding is empty
+    try:
+        if len(pictures) > contract.MAX_IMAGES_PER_ITEM:
+            raise InvalidInputError(
+                f"{len(pictures)} pictures in one item; at most {contract.MAX_IMAGES_PER_ITEM}",
+                field=contract.JPEGS.name,
+            )
+        for n, picture in enumerate(pictures):
+            _check_jpeg(picture, f"{contract.JPEGS.name}[{n}]")
+        own_text = decoded_text(text, contract.OWN_TEXT.name)
+    except InvalidInputError as error:
+        return error
+    return ChatInput(own_text, tuple(bytes(picture) for picture in pictures))
+
+
+def _check_jpeg(picture: bytes, field: str) -> None:
+    if len(picture) > contract.MAX_IMAGE_BYTES:
+        raise InvalidInputError(
+            f"{len(picture)} bytes; at most {contract.MAX_IMAGE_BYTES}", field=field
+        )
+    if bytes(picture[: len(_JPEG_START)]) != _JPEG_START:
+        raise InvalidInputError("expected a JPEG file, as `hybrid_preprocess` makes", field=field)

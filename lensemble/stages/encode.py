@@ -69,10 +69,19 @@ class EncodeStage(LaneStage[EncodeRow, NDArray[np.float32]]):
             whole_number(parameters, contract.DIMENSIONS)
         )
         deadline = deadline_of(rows, parameters)
-        return [
-            row if isinstance(row, LensembleError) else (row, dimensions, deadline)
-            for row in unpad(rows)
-        ]
+        return [self._row(features, dimensions, deadline) for features in unpad(rows)]
+
+    def _row(
+        self, features: Features | LensembleError, dimensions: int, deadline: int
+    ) -> EncodeRow | LensembleError:
+        """A row to encode, or its error. One that is too long must not wait in a lane."""
+        if isinstance(features, LensembleError):
+            return features
+        try:
+            self._encoder.check_length(features)
+        except LensembleError as error:
+            return error
+        return features, dimensions, deadline
 
     def run(self, rows: Sequence[EncodeRow]) -> Sequence[NDArray[np.float32] | LensembleError]:
         """See `Stage.run`."""

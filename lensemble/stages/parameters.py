@@ -5,7 +5,8 @@ from __future__ import annotations
 from lensemble.scheduling import deadline
 from lensemble.vectors import Vector, cut_rows
 from lensemble_contract import contract
-from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.index_checks import check_unit_length, check_vector
 from lensemble_contract.items import Rows
 from lensemble_contract.parameters import Parameters, number, whole_number
 
@@ -48,16 +49,18 @@ def deadline_of(rows: Rows, parameters: Parameters) -> int:
     return deadline.from_timeout(number(parameters, contract.TIMEOUT_MS, 0.0))
 
 
-def cut_to_index(
+def vectors_for_index(
     vectors: Vector,
     parameters: Parameters,
     *,
     index_dimension: int,
     profile_dimension: int,
-) -> Vector:
-    """Cuts full-length vectors to the length of an index of shorter (Matryoshka) vectors.
+) -> list[Vector | LensembleError]:
+    """Checks the vectors of a request, and cuts full-length ones for an index of shorter ones.
 
-    Vectors of another length, and requests that ask for a length themselves, are left as they are.
+    An index of shorter (Matryoshka) vectors takes full-length vectors, too, unless the request asks
+    for a length itself. Vectors are checked before they are cut, because cutting gives them unit
+    length.
 
     Args:
         vectors: (B, D) float32.
@@ -66,11 +69,21 @@ def cut_to_index(
         profile_dimension: length of the profile's full vectors.
 
     Returns:
-        (B, D) or (B, index_dimension) float32; cut vectors have unit length, except those that
-        are zero or not finite: these stay as they are, and the index refuses them.
+        For each row its vector (index_dimension,), float32, unit length; or an error if the vector
+        has another length, a value that is not finite, or no unit length.
     """
-    length = vectors.shape[1]
     asked = whole_number(parameters, contract.DIMENSIONS)
-    if asked is not None or not length == profile_dimension > index_dimension:
-        return vectors
-    return cut_rows(vectors, index_dimension)
+    is_cut = asked is None and vectors.shape[1] == profile_dimension > index_dimension
+
+    def checked(vector: Vector) -> Vector | LensembleError:
+        try:
+            check_vector(profile_dimension if is_cut else index_dimension, vector)
+            check_unit_length(vector)
+            if is_cut:
+                (vector,) = cut_rows(vector[None], index_dimension)
+                check_unit_length(vector)  # its first numbers may all have been zero
+        except InvalidInputError as error:
+            return error
+        return vector
+
+    return [checked(vector) for vector in vectors]

@@ -11,15 +11,16 @@ import numpy as np
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.index import IndexHit, Query
-from lensemble.index.checks import check_profile, check_vector
+from lensemble.index.checks import check_profile
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
 from lensemble.settings import Settings
-from lensemble.stages.parameters import cut_to_index
+from lensemble.stages.parameters import vectors_for_index
 from lensemble.stages.stage import Gauge, Stage
-from lensemble_contract import contract
+from lensemble_contract import contract, filters
 from lensemble_contract import parameters as request_parameters
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotReadyError
+from lensemble_contract.index_checks import check_id
 from lensemble_contract.items import Rows
 from lensemble_contract.parameters import Parameters
 
@@ -81,8 +82,9 @@ class SearchStage(Stage[Query, list[IndexHit]]):
         if profile_hash := request_parameters.text(parameters, contract.PROFILE):
             check_profile(self._profile.name, self._profile.hash, profile_hash)
         like = request_parameters.text(parameters, contract.LIKE)
-        condition = request_parameters.text(parameters, contract.FILTER)
-        exclude = request_parameters.names(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
+        # The filter's own limit counts bytes, and is checked when it is parsed.
+        condition = request_parameters.text(parameters, contract.FILTER, filters.MAX_BYTES)
+        exclude = request_parameters.ids(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
         min_score = request_parameters.number(parameters, contract.MIN_SCORE, -np.inf)
         vectors = rows[contract.EMBEDDING.name]
         if like:
@@ -91,17 +93,19 @@ class SearchStage(Stage[Query, list[IndexHit]]):
                     "there is also a vector; send either of them to `faiss`",
                     field=contract.LIKE,
                 )
+            check_id(like, contract.LIKE)
             return [Query(None, top_k, condition, exclude, min_score, like) for _ in vectors]
-        length = self._index.dimension
-        vectors = cut_to_index(
-            vectors,
-            parameters,
-            index_dimension=length,
-            profile_dimension=self._profile.dimension,
-        )
-        for vector in vectors:
-            check_vector(length, vector)
-        return [Query(vector, top_k, condition, exclude, min_score) for vector in vectors]
+        return [
+            vector
+            if isinstance(vector, LensembleError)
+            else Query(vector, top_k, condition, exclude, min_score)
+            for vector in vectors_for_index(
+                vectors,
+                parameters,
+                index_dimension=self._index.dimension,
+                profile_dimension=self._profile.dimension,
+            )
+        ]
 
     def run(self, rows: Sequence[Query]) -> Sequence[list[IndexHit] | LensembleError]:
         """See `Stage.run`."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lensemble.embedders.model_files import check_dimensions
 from lensemble.embedders.sentence_encoder import SentenceEncoder, SentenceInput, SentenceResult
@@ -12,8 +14,8 @@ from lensemble.settings import Settings
 from lensemble.stages.stage import Stage
 from lensemble.stages.vector_stage import embedder_info, prepare_process, vector_rows
 from lensemble_contract import contract
-from lensemble_contract.errors import LensembleError
-from lensemble_contract.items import Rows
+from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.items import Rows, decoded_text
 from lensemble_contract.parameters import Parameters, whole_number
 
 
@@ -32,10 +34,7 @@ class SentenceStage(Stage[SentenceInput, SentenceResult]):
         dimensions = whole_number(parameters, contract.DIMENSIONS)
         check_dimensions(dimensions, self._encoder.dimension, contract.HYBRID)
         columns = [rows[tensor.name] for tensor in self.model.inputs]
-        return [
-            SentenceInput(_text(text[0]), _text(description[0]), int(tokens[0]))
-            for text, description, tokens in zip(*columns, strict=True)
-        ]
+        return [_row(*row) for row in zip(*columns, strict=True)]
 
     def run(self, rows: Sequence[SentenceInput]) -> Sequence[SentenceResult | LensembleError]:
         """See `Stage.run`."""
@@ -49,5 +48,20 @@ class SentenceStage(Stage[SentenceInput, SentenceResult]):
         }
 
 
-def _text(value: bytes) -> str:
-    return bytes(value).decode("utf-8", "replace")
+def _row(
+    text: NDArray[Any], description: NDArray[Any], tokens: NDArray[Any]
+) -> SentenceInput | LensembleError:
+    """What is encoded of a row; an error if the earlier steps cannot have made it."""
+    try:
+        chat_tokens = int(tokens[0])
+        if chat_tokens < 0:
+            raise InvalidInputError(
+                f"{chat_tokens}; expected 0 or more", field=contract.CHAT_TOKENS.name
+            )
+        return SentenceInput(
+            decoded_text(text[0], contract.OWN_TEXT.name),
+            decoded_text(description[0], contract.DESCRIPTION.name),
+            chat_tokens,
+        )
+    except InvalidInputError as error:
+        return error

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.index.checks import check_profile
 from lensemble.index.maintenance.compactor import Compactor
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.maintenance.stats import stats_json
-from lensemble.index.storage.changes import Change, Delete, Upsert, checked_change
+from lensemble.index.storage.changes import Change, Delete, checked_change
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
-from lensemble.stages.parameters import cut_to_index
+from lensemble.stages.parameters import vectors_for_index
 from lensemble.stages.stage import Stage
+from lensemble.stages.store_rows import (
+    NOTHING_CARRIED,
+    ReadOperation,
+    StoreResult,
+    StoreRow,
+    read_carried,
+    read_id,
+    read_upsert,
+    result_rows,
+)
 from lensemble_contract import contract
 from lensemble_contract import parameters as request_parameters
 from lensemble_contract.errors import (
@@ -29,43 +35,9 @@ from lensemble_contract.errors import (
 )
 from lensemble_contract.items import Rows
 from lensemble_contract.parameters import Parameters
+from lensemble_contract.texts import quoted
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOperation:
-    """A row that reads the index.
-
-    Attributes:
-        operation: `get` or `stats`.
-        id: id of the item, for `get`.
-    """
-
-    operation: str
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreResult:
-    """The result of one row.
-
-    Attributes:
-        sequence: sequence number of the write, or of the item that was read; 0 if there is no such
-            item. With statistics, that of the last change.
-        document: JSON text: the item's document or the index's statistics; empty after a write.
-        digest: digest of the content from which the item was made.
-        embedding: the item's vector, (D,) float32; empty unless an item was read.
-    """
-
-    sequence: int
-    document: str = ""
-    digest: str = ""
-    embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-
-
-# One row of a request: a write or a read.
-StoreRow = Change | ReadOperation
 
 
 class StoreStage(Stage[StoreRow, StoreResult]):
@@ -93,33 +65,42 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         """See `Stage.read`."""
         if self._store is None:
             raise NotReadyError("no index is loaded; start the server with one (--index)")
+        ids = [bytes(id_[0]) for id_ in rows[contract.ID.name]]
+        carried = read_carried(rows, len(ids))
         operation = request_parameters.text(parameters, contract.OPERATION) or contract.UPSERT
-        if operation not in contract.OPERATIONS:
+        # `ingest` must not answer without having stored the item.
+        operations = contract.OPERATIONS if carried is None else (contract.UPSERT,)
+        if operation not in operations:
             raise InvalidInputError(
-                f"{operation!r}; expected one of {', '.join(contract.OPERATIONS)}",
+                f"{quoted(operation)}; expected one of {', '.join(operations)}",
                 field=contract.OPERATION,
             )
-        ids = [bytes(id_[0]) for id_ in rows[contract.ID.name]]
+        requests = self._read_requests(operation, ids, rows, parameters)
+        return [
+            request if isinstance(request, LensembleError) else StoreRow(request, figures)
+            for request, figures in zip(
+                requests, carried or [NOTHING_CARRIED] * len(ids), strict=True
+            )
+        ]
+
+    def _read_requests(
+        self, operation: str, ids: Sequence[bytes], rows: Rows, parameters: Parameters
+    ) -> Sequence[Change | ReadOperation | LensembleError]:
         if operation == contract.STATS:
             return [ReadOperation(operation) for _ in ids]
         if operation in (contract.UPSERT, contract.DELETE) and not self._writes:
             raise ReadOnlyError(
                 "this server takes no writes; start it with --writes (LENSEMBLE_WRITES=on)"
             )
-        decoded = [_decoded(id_, contract.ID.name) for id_ in ids]
+        read_ids = [read_id(id_) for id_ in ids]
         if operation == contract.UPSERT:
-            return self._upserts(rows, decoded, parameters)
-        if operation == contract.DELETE:
-            deletes = [id_ if isinstance(id_, LensembleError) else Delete(id_) for id_ in decoded]
-            return self._checked(deletes)
-        return [
-            id_ if isinstance(id_, LensembleError) else ReadOperation(operation, id_)
-            for id_ in decoded
-        ]
+            return self._upserts(rows, read_ids, parameters)
+        make = Delete if operation == contract.DELETE else _get
+        return [id_ if isinstance(id_, LensembleError) else make(id_) for id_ in read_ids]
 
     def _upserts(
         self, rows: Rows, ids: Sequence[str | LensembleError], parameters: Parameters
-    ) -> Sequence[StoreRow | LensembleError]:
+    ) -> Sequence[Change | LensembleError]:
         assert self._store is not None
         if profile_hash := request_parameters.text(parameters, contract.PROFILE):
             check_profile(self._store.profile_name, self._store.profile_hash, profile_hash)
@@ -129,18 +110,19 @@ class StoreStage(Stage[StoreRow, StoreResult]):
                 f"{digest[:40]!r} for {len(ids)} items; send one item",
                 field=contract.DIGEST,
             )
-        vectors = cut_to_index(
+        vectors = vectors_for_index(
             rows[contract.EMBEDDING.name],
             parameters,
             index_dimension=self._store.dimension,
             profile_dimension=self._profile.dimension,
         )
         documents = [bytes(document[0]) for document in rows[contract.DOCUMENT.name]]
-        upserts = [
-            _upsert(id_, vector, _decoded(document, contract.DOCUMENT.name), digest)
-            for id_, vector, document in zip(ids, vectors, documents, strict=True)
-        ]
-        return self._checked(upserts)
+        return self._checked(
+            [
+                read_upsert(id_, vector, document, digest)
+                for id_, vector, document in zip(ids, vectors, documents, strict=True)
+            ]
+        )
 
     def _checked(self, changes: Sequence[Change | LensembleError]) -> list[Change | LensembleError]:
         """Checks changes before any is written; an invalid one becomes its error."""
@@ -164,14 +146,14 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         try:
             if self._store.is_replaced:
                 self._reopen()
-            changes = [row for row in rows if not isinstance(row, ReadOperation)]
+            changes = [row.request for row in rows if not isinstance(row.request, ReadOperation)]
             # If the new index has another dimension, the store checks the changes again.
             checked = self._store.dimension == checked_dimension
             written = iter(self._store.write(changes, checked=checked) if changes else [])
             return [
-                self._read_index(row)
-                if isinstance(row, ReadOperation)
-                else _write_result(next(written))
+                self._read_index(row.request)
+                if isinstance(row.request, ReadOperation)
+                else _write_result(next(written), row)
                 for row in rows
             ]
         except LensembleError as error:
@@ -180,16 +162,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
 
     def write(self, results: Sequence[StoreResult]) -> Rows:
         """See `Stage.write`."""
-        length = max(len(result.embedding) for result in results)
-        vectors = np.zeros((len(results), length), np.float32)
-        for n, result in enumerate(results):
-            vectors[n, : len(result.embedding)] = result.embedding
-        return {
-            contract.SEQUENCE.name: np.array([[result.sequence] for result in results], np.int64),
-            contract.STORED_DOCUMENT.name: _column([result.document for result in results]),
-            contract.STORED_DIGEST.name: _column([result.digest for result in results]),
-            contract.STORED_EMBEDDING.name: vectors,
-        }
+        return result_rows(results)
 
     def close(self) -> None:
         """See `Stage.close`."""
@@ -198,12 +171,12 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         if self._store is not None:
             self._store.close()
 
-    def _read_index(self, row: ReadOperation) -> StoreResult | LensembleError:
+    def _read_index(self, read: ReadOperation) -> StoreResult | LensembleError:
         assert self._store is not None
-        if row.operation == contract.STATS:
+        if read.operation == contract.STATS:
             return StoreResult(self._store.sequence, stats_json(self._store))
         try:
-            (item,) = self._store.get([row.id])
+            (item,) = self._store.get([read.id])
         except LensembleError as error:  # only this row fails
             return error
         if item is None:
@@ -226,30 +199,11 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         check_profile(self._store.profile_name, self._store.profile_hash, self._profile.hash)
 
 
-def _decoded(text: bytes, name: str) -> str | LensembleError:
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        return InvalidInputError(f"not valid UTF-8 at byte {error.start}", field=name)
+def _get(id_: str) -> ReadOperation:
+    return ReadOperation(contract.GET, id_)
 
 
-def _upsert(
-    id_: str | LensembleError,
-    vector: NDArray[np.float32],
-    document: str | LensembleError,
-    digest: str,
-) -> Upsert | LensembleError:
-    """The change, or the error of its id or document."""
-    if isinstance(id_, LensembleError):
-        return id_
-    if isinstance(document, LensembleError):
-        return document
-    return Upsert(id_, vector, document or "{}", digest)
-
-
-def _write_result(result: int | LensembleError) -> StoreResult | LensembleError:
-    return result if isinstance(result, LensembleError) else StoreResult(result)
-
-
-def _column(texts: Sequence[str]) -> NDArray[np.object_]:
-    return np.array([[text.encode()] for text in texts], np.object_)
+def _write_result(result: int | LensembleError, row: StoreRow) -> StoreResult | LensembleError:
+    if isinstance(result, LensembleError):
+        return result
+    return StoreResult(result, carried=row.carried)

@@ -63,6 +63,16 @@ def test_no_ensemble_gives_a_tensor_that_a_later_step_takes(name):
     assert not given & taken
 
 
+def test_every_output_of_ingest_comes_from_the_step_that_stores():
+    """Triton drops a step of which nobody asked an output, and `ingest` must never answer unstored.
+
+    The first output that an earlier step gave would be a way to be told 200 without a write.
+    """
+    *_, store = CONFIGS["ingest"].ensemble_scheduling.step
+    assert store.model_name == "store"
+    assert {tensor.name for tensor in contract.INGEST.outputs} <= set(store.output_map.values())
+
+
 def _inputs(step):
     return {tensor.name for tensor in contract.ALL_MODELS[step].inputs}
 
@@ -112,13 +122,19 @@ def test_ensemble_maps_resolve(name):
         inputs = {tensor.name: tensor for tensor in stage.inputs}
         outputs = {tensor.name: tensor for tensor in stage.outputs}
         assert dict(step.input_map) == {name: name for name in inputs}
-        # Outputs that nobody uses are left out: `ingest` returns only the sequence number.
+        # Outputs that nobody uses are left out.
         mapped = dict(step.output_map)
-        assert mapped and mapped.items() <= {name: name for name in outputs}.items()
-        outputs = {name: outputs[name] for name in mapped}
-        assert all(known[tensor] == inputs[tensor] for tensor in inputs)
-        known |= outputs
+        assert mapped
+        assert all(mapped[name] in (name, f"carried_{name}") for name in mapped)
+        assert all(_fits(known[tensor], inputs[tensor]) for tensor in inputs)
+        known |= {mapped[name]: outputs[name] for name in mapped}
     assert all(known[tensor.name] == tensor for tensor in model.outputs)
+
+
+def _fits(given, taken):
+    """Whether a step may take a tensor that is given; a length of -1 is any length."""
+    lengths = zip(given.dims, taken.dims, strict=True)
+    return given.dtype == taken.dtype and all(have == want or want == -1 for have, want in lengths)
 
 
 @pytest.mark.parametrize("name", contract.ALL_MODELS)

@@ -15,7 +15,8 @@ from lensemble.operations.supervisor import FAILED_START
 from lensemble.scheduling.lanes import LANES
 from lensemble_client import Client
 from lensemble_contract import contract
-from lensemble_contract.index_checks import MAX_DOCUMENT_BYTES, MAX_ID_BYTES
+from lensemble_contract.documents import MAX_DOCUMENT_BYTES
+from lensemble_contract.index_checks import MAX_ID_BYTES
 from tests.paths import ROOT
 
 TRACKED = subprocess.run(

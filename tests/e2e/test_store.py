@@ -1,6 +1,8 @@
 """Writing to the real server and reading back, over gRPC and over HTTP."""
 
+import functools
 import json
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -207,24 +209,94 @@ def writable_index(server):
     return server._settings.index
 
 
-def test_raw_kserve_ingest(writable):
+def kserve_ingest(server, id_, outputs=(), parameters=None):
+    """Sends an item as a caller without this package; returns the outputs by their names.
+
+    Raises:
+        urllib.error.HTTPError: The server refused it.
+    """
     body = {
         "inputs": [
             {"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["a red car"]},
-            {"name": "id", "datatype": "BYTES", "shape": [1, 1], "data": ["raw"]},
+            {"name": "id", "datatype": "BYTES", "shape": [1, 1], "data": [id_]},
             {"name": "document", "datatype": "BYTES", "shape": [1, 1], "data": ['{"n": 1}']},
-        ]
+        ],
+        "outputs": [{"name": name} for name in outputs],
+        "parameters": parameters or {},
     }
     request = urllib.request.Request(
-        f"{writable.http_url}/v2/models/ingest/infer", json.dumps(body).encode()
+        f"{server.http_url}/v2/models/ingest/infer", json.dumps(body).encode()
     )
     with urllib.request.urlopen(request) as answer:
-        outputs = json.load(answer)["outputs"]
-    (output,) = [tensor for tensor in outputs if tensor["name"] == contract.SEQUENCE.name]
-    assert (output["name"], output["datatype"]) == (contract.SEQUENCE.name, "INT64")
+        return {tensor["name"]: tensor for tensor in json.load(answer)["outputs"]}
+
+
+def test_raw_kserve_ingest(writable):
+    outputs = kserve_ingest(writable, "raw")
+    assert set(outputs) == {tensor.name for tensor in contract.INGEST.outputs}
+    assert outputs["sequence"]["datatype"] == "INT64"
+    assert outputs["tokens"]["data"][0] > 3
+    assert outputs["encode_ms"]["data"][0] > 0 and outputs["preprocess_ms"]["data"][0] > 0
     with Client(writable.grpc_url) as client:
-        assert client.get("raw").sequence == output["data"][0]
+        assert client.get("raw").sequence == outputs["sequence"]["data"][0]
         client.delete(["raw"])
+
+
+@pytest.mark.parametrize("output", [tensor.name for tensor in contract.INGEST.outputs])
+def test_answer_of_ingest_means_that_the_item_is_stored_whatever_was_asked_for(writable, output):
+    """Triton drops a step of which nobody asked an output."""
+    assert set(kserve_ingest(writable, f"for {output}", [output])) == {output}
+    with Client(writable.grpc_url) as client:
+        assert client.get(f"for {output}").document == {"n": 1}
+        client.delete([f"for {output}"])
+
+
+@pytest.mark.parametrize("operation", ["get", "delete", "stats"])
+def test_ingest_with_another_operation_is_refused(writable, operation):
+    """Parameters reach every step, and an answer would look like that of a write."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        kserve_ingest(writable, "other", parameters={"operation": operation})
+    with refused.value as answer:
+        assert answer.code == 400
+        assert "expected one of upsert" in json.load(answer)["error"]
+
+
+HARD_DOCUMENTS = {
+    "deep": functools.reduce(lambda inner, _: {"a": inner}, range(50), 1),
+    "numbers": {"n": [2**63 - 1, -(2**63), 2**53 + 1, 1, 1.0, True, 1e16, -0.0, 5e-324]},
+    "texts": {"": {"é😀\n\x7f": ["\u2028", "\\u0000", '"', "\x01"]}},
+    "large": {"a": "x" * (65_536 - 8)},
+}
+
+
+@pytest.mark.parametrize("name", HARD_DOCUMENTS)
+def test_hard_documents_come_back_unchanged(writer, name):
+    document = HARD_DOCUMENTS[name]
+    writer.ingest(name, "a text", document=document)
+    (hit,) = writer.search("a text", top_k=1)
+    for returned in (writer.get(name).document, hit.document):
+        assert json.dumps(returned) == json.dumps(document)
+    writer.delete([name])
+
+
+@pytest.mark.parametrize(
+    ("ask", "field"),
+    [
+        (lambda client: client.ingest("a", "x", document={"n": 2**63}), "document"),
+        (lambda client: client.ingest("a\0", "x"), "id"),
+        (lambda client: client.search("x", top_k=2**63), "top_k"),
+        (lambda client: client.embed("x", dimensions=2**63), "dimensions"),
+        (lambda client: client.search("x", exclude=["\ud800"]), "exclude[0]"),
+        (lambda client: client.search("x", filter={"tenant": "acme\0x"}), "filter"),
+        (lambda client: client.more_like("acme\0x"), "like"),
+        (lambda client: client.search_vector(unit(1, 1)[0] * 1000), "embedding"),
+        (lambda client: client.search_vector(unit(1, 1)[0] * 0), "embedding"),
+    ],
+)
+def test_values_that_could_not_come_back_are_refused_by_their_field(writer, ask, field):
+    with pytest.raises(InvalidInputError) as caught:
+        ask(writer)
+    assert caught.value.field == field
 
 
 def test_commands_with_a_corpus_of_photographs(writable, tmp_path, capsys):

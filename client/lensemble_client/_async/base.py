@@ -22,6 +22,7 @@ from lensemble_client.connection import (
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     certificates,
+    check_timeout,
     split_url,
 )
 from lensemble_client.retry import Retry, Tries
@@ -50,8 +51,8 @@ class AsyncBaseClient:
         tls: Path | str | None = None,
         transport: AsyncTransport | None = None,
     ) -> None:
+        self._timeout_s, self._retry = check_timeout(timeout_s), retry
         self._transport = transport or _transport(url, tls)
-        self._timeout_s, self._retry = timeout_s, retry
 
     async def __aenter__(self) -> Self:
         return self
@@ -178,7 +179,7 @@ class AsyncBaseClient:
         ]
 
     def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else check_timeout(timeout_s)
 
 
 def _transport(url: str, tls: Path | str | None) -> AsyncTransport:

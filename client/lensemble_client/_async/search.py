@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lensemble_client import calls
@@ -23,7 +23,7 @@ class AsyncSearchCalls(AsyncBaseClient):
     async def embed(
         self,
         text: str | None = None,
-        image: Picture | Sequence[Picture] | None = None,
+        image: Picture | Sequence[Picture] | Iterator[Picture] | None = None,
         *,
         instruction: str | None = None,
         dimensions: int | None = None,
@@ -34,7 +34,8 @@ class AsyncSearchCalls(AsyncBaseClient):
 
         Args:
             text: Text of the item.
-            image: Encoded bytes, a path, or a Pillow image; or several of them.
+            image: A picture or several: encoded bytes, a path, an open file, a data URL, a Pillow
+                image, or an array (H, W, 3) of uint8.
             instruction: Replaces the profile's instruction.
             dimensions: Matryoshka length of the vector; None takes the profile's full length.
             embedder: Name of the embedder, a key of `contract.EMBEDDERS`; the server must have been
@@ -134,11 +135,11 @@ class AsyncSearchCalls(AsyncBaseClient):
     async def search(
         self,
         text: str | None = None,
-        image: Picture | Sequence[Picture] | None = None,
+        image: Picture | Sequence[Picture] | Iterator[Picture] | None = None,
         *,
         top_k: int = contract.DEFAULT_TOP_K,
         filter: Mapping[str, Any] | None = None,
-        exclude: Sequence[str] = (),
+        exclude: Iterable[str] = (),
         min_score: float | None = None,
         instruction: str | None = None,
         dimensions: int | None = None,
@@ -148,10 +149,11 @@ class AsyncSearchCalls(AsyncBaseClient):
 
         Args:
             text: Text of the query.
-            image: Encoded bytes, a path, or a Pillow image; or several of them.
+            image: A picture or several: encoded bytes, a path, an open file, a data URL, a Pillow
+                image, or an array (H, W, 3) of uint8.
             top_k: Largest number of hits, 1 to `contract.MAX_TOP_K`.
             filter: Condition on documents, such as `{"year": {"$gte": 2015}}` (docs/index.md).
-            exclude: Ids of items that must not be among the hits.
+            exclude: Ids of items that must not be among the hits; any collection of strings.
             min_score: Smallest score of a hit; None sets no limit.
             instruction: Replaces the profile's instruction.
             dimensions: Length that the index's vectors must have; if they have another, the search
@@ -175,7 +177,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         *,
         top_k: int = contract.DEFAULT_TOP_K,
         filter: Mapping[str, Any] | None = None,
-        exclude: Sequence[str] = (),
+        exclude: Iterable[str] = (),
         min_score: float | None = None,
         dimensions: int | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
@@ -218,7 +220,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         *,
         top_k: int = contract.DEFAULT_TOP_K,
         filter: Mapping[str, Any] | None = None,
-        exclude: Sequence[str] = (),
+        exclude: Iterable[str] = (),
         min_score: float | None = None,
         profile: str | None = None,
         timeout_s: float | None = None,
@@ -251,7 +253,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         *,
         top_k: int = contract.DEFAULT_TOP_K,
         filter: Mapping[str, Any] | None = None,
-        exclude: Sequence[str] = (),
+        exclude: Iterable[str] = (),
         min_score: float | None = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lensemble_client._async.base import AsyncBaseClient
 from lensemble_client.concurrency.tasks import map_batches
 from lensemble_client.connection import DEFAULT_CONCURRENCY
 from lensemble_client.results import Stored
-from lensemble_contract.errors import LensembleError, NotFoundError
+from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError
 from lensemble_contract.items import Item, Picture, Record
 
 
@@ -24,7 +24,7 @@ class AsyncStoreCalls(AsyncBaseClient):
         self,
         id: str,
         text: str | None = None,
-        image: Picture | Sequence[Picture] | None = None,
+        image: Picture | Sequence[Picture] | Iterator[Picture] | None = None,
         *,
         document: Mapping[str, Any] | None = None,
         instruction: str | None = None,
@@ -38,8 +38,9 @@ class AsyncStoreCalls(AsyncBaseClient):
         Args:
             id: 1 to 512 bytes of UTF-8.
             text: Text of the item.
-            image: Encoded bytes, a path, or a Pillow image; or several of them.
-            document: JSON object that comes with hits and that filters read.
+            image: As in `embed`.
+            document: JSON object that comes with hits and that filters read; at most 64 KiB
+                (`lensemble_contract.documents`).
             instruction: Replaces the profile's instruction.
             timeout_s: Seconds for this call.
 
@@ -50,7 +51,8 @@ class AsyncStoreCalls(AsyncBaseClient):
             ReadOnlyError: The server accepts no writes.
             LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
-        record = Record(id, Item.of(text, image, instruction), document or {})
+        item = Item.of(text, image, instruction)
+        record = Record(id, item, {} if document is None else document)
         (sequence,) = await self.run(calls.ingest(record), timeout_s)
         return sequence
 
@@ -81,8 +83,13 @@ class AsyncStoreCalls(AsyncBaseClient):
         """
 
         async def ingest_one(batch: list[tuple[int, Record]]) -> list[int | LensembleError]:
-            ((_, record),) = batch
+            ((n, record),) = batch
             try:
+                if not isinstance(record, Record):
+                    raise InvalidInputError(
+                        f"it is of type {type(record).__name__}; expected a Record",
+                        field=f"records[{n}]",
+                    )
                 if resume:
                     stored = await self.run(calls.get(record.id), timeout_s)
                     if sequence := calls.sequence_if_unchanged(stored, record):
@@ -102,9 +109,9 @@ class AsyncStoreCalls(AsyncBaseClient):
 
     async def upsert(
         self,
-        ids: Sequence[str],
-        vectors: NDArray[np.float32],
-        documents: Sequence[Mapping[str, Any]] | None = None,
+        ids: Iterable[str],
+        vectors: NDArray[np.float32] | Sequence[Sequence[float]],
+        documents: Iterable[Mapping[str, Any]] | None = None,
         *,
         profile: str,
         timeout_s: float | None = None,
@@ -135,11 +142,12 @@ class AsyncStoreCalls(AsyncBaseClient):
         requests = calls.upsert(ids, vectors, documents, profile)
         return [sequence for call in requests for sequence in await self.run(call, timeout_s)]
 
-    async def delete(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[int]:
+    async def delete(self, ids: Iterable[str], *, timeout_s: float | None = None) -> list[int]:
         """Removes items. When the call returns, no search finds them.
 
         Args:
-            ids: Ids of the items; an id that is not stored is not an error.
+            ids: Ids of the items; an id that is not stored is not an error. A single id needs a
+                list, too.
             timeout_s: Seconds for each batch of items, with all its retries.
 
         Returns:

@@ -23,6 +23,7 @@ from lensemble_client.connection import (
     DEFAULT_TIMEOUT_S,
     DEFAULT_URL,
     certificates,
+    check_timeout,
     split_url,
 )
 from lensemble_client.retry import Retry, Tries
@@ -51,8 +52,8 @@ class BaseClient:
         tls: Path | str | None = None,
         transport: Transport | None = None,
     ) -> None:
+        self._timeout_s, self._retry = check_timeout(timeout_s), retry
         self._transport = transport or _transport(url, tls)
-        self._timeout_s, self._retry = timeout_s, retry
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +176,7 @@ class BaseClient:
         ]
 
     def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else timeout_s
+        return self._timeout_s if timeout_s is None else check_timeout(timeout_s)
 
 
 def _transport(url: str, tls: Path | str | None) -> Transport:

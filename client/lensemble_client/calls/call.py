@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from lensemble_client.results import Measured
 from lensemble_client.transports.wire import Parameters
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import check_parameter
 
 T = TypeVar("T")
 
@@ -66,17 +69,28 @@ def measured(call: Call[list[T]]) -> Call[list[Measured[T]]]:
 
 
 def without_none(**values: str | int | None) -> Parameters:
-    """Returns the request parameters whose value is not None."""
-    return {name: value for name, value in values.items() if value is not None}
+    """Returns the request parameters whose value is not None.
+
+    Raises:
+        InvalidInputError: No protocol can carry a parameter as it is (`check_parameter`).
+    """
+    parameters: dict[str, str | int | bool] = {}
+    for name, value in values.items():
+        if value is not None:
+            parameters[name] = int(value) if isinstance(value, np.integer) else value
+            check_parameter(name, parameters[name])
+    return parameters
 
 
 def json_text(value: object, field: str) -> str:
-    """Returns a value as JSON text.
+    """Returns a value as compact JSON text, in which letters are not escaped.
 
     Raises:
         InvalidInputError: The value cannot be written as JSON; the error names `field`.
     """
     try:
-        return json.dumps(value, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"cannot be written as JSON: {error}", field=field) from error
+    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from lensemble_client.results import Embedding, Hit
 from lensemble_client.transports.wire import Parameters
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.index_checks import check_id, check_ids
 from lensemble_contract.items import Item, Rows, to_rows
+from lensemble_contract.texts import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +26,34 @@ class SearchOptions:
     Attributes:
         top_k: Largest number of hits, 1 to `contract.MAX_TOP_K`.
         filter: Condition on documents, such as `{"year": {"$gte": 2015}}` (docs/index.md).
-        exclude: Ids of items that must not be among the hits.
+        exclude: Ids of items that must not be among the hits; any collection of strings, which is
+            kept as a tuple.
         min_score: Smallest score of a hit; None sets no limit.
+
+    Raises:
+        InvalidInputError: `exclude` is a single string, or an id in it is not valid.
     """
 
     top_k: int = contract.DEFAULT_TOP_K
     filter: Mapping[str, Any] | None = None
-    exclude: Sequence[str] = ()
+    exclude: Iterable[str] = ()
     min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        # Several requests may have these options, and a generator can be read only once.
+        object.__setattr__(self, "exclude", tuple(check_ids(self.exclude, contract.EXCLUDE)))
 
     def parameters(self, **others: str | int | None) -> Parameters:
         """Returns these options, and others that are not None, as request parameters.
 
         Raises:
-            InvalidInputError: The filter or the ids cannot be written as JSON.
+            InvalidInputError: The filter cannot be written as JSON, or a number is none.
         """
         return without_none(
             top_k=self.top_k,
             filter=json_text(self.filter, contract.FILTER) if self.filter else None,
-            exclude=json_text(list(self.exclude), contract.EXCLUDE) if self.exclude else None,
-            min_score=None if self.min_score is None else repr(float(self.min_score)),
+            exclude=json_text(self.exclude, contract.EXCLUDE) if self.exclude else None,
+            min_score=None if self.min_score is None else _score_text(self.min_score),
             **others,
         )
 
@@ -93,7 +103,8 @@ def search(
         dimensions: Length that the index's vectors must have; None accepts any length.
 
     Raises:
-        InvalidInputError: An item is empty, or the filter or the ids cannot be written as JSON.
+        InvalidInputError: An item is empty, the filter cannot be written as JSON, or an id is not
+            valid.
     """
     parameters = options.parameters(dimensions=dimensions)
     return Call(_returning_hits(contract.SEARCH), to_rows(items), parameters, _hits)
@@ -105,9 +116,10 @@ def search_vector(
     """Searches for the neighbours of a vector (D,); the result is one list of hits, nearest first.
 
     Raises:
-        InvalidInputError: The filter or the ids cannot be written as JSON.
+        InvalidInputError: The vector is not a list of numbers, the filter cannot be written as
+            JSON, or an id is not valid.
     """
-    rows = {contract.EMBEDDING.name: np.array([vector], np.float32)}
+    rows = {contract.EMBEDDING.name: _numbers(vector)[None]}
     parameters = options.parameters(profile=profile)
     return Call(_returning_hits(contract.FAISS), rows, parameters, _hits)
 
@@ -116,15 +128,38 @@ def more_like(id_: str, options: SearchOptions) -> Call[list[list[Hit]]]:
     """Searches for the neighbours of a stored item; the result is one list of hits, nearest first.
 
     Raises:
-        InvalidInputError: The id is empty, or the filter or the ids cannot be written as JSON.
+        InvalidInputError: An id is not valid, or the filter cannot be written as JSON.
     """
-    if not id_:  # on the wire, an empty id means a search with a vector
-        raise InvalidInputError(
-            "the id is empty; expected the id of a stored item", field=contract.LIKE
-        )
+    check_id(id_, contract.LIKE)  # on the wire, an empty id means a search with a vector
     rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
     parameters = options.parameters(like=id_)
     return Call(_returning_hits(contract.FAISS), rows, parameters, _hits)
+
+
+def _numbers(vector: Sequence[float] | Embedding) -> Embedding:
+    """The vector as an array (D,), float32."""
+    try:
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+            array = np.asarray(vector, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{quoted(vector)}; expected a list of numbers ({error})", field=contract.EMBEDDING.name
+        ) from error
+    if array.ndim != 1:
+        raise InvalidInputError(
+            f"an array of shape {array.shape}; expected one vector, of shape (D,)",
+            field=contract.EMBEDDING.name,
+        )
+    return array
+
+
+def _score_text(score: float) -> str:
+    try:
+        return repr(float(score))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(
+            f"{quoted(score)}; expected a number", field=contract.MIN_SCORE
+        ) from error
 
 
 def _returning_hits(model: contract.Model) -> contract.Model:

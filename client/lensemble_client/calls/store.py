@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble_client.calls.call import Call, json_text
+from lensemble_client.calls.call import Call
 from lensemble_client.results import Stored
 from lensemble_contract import contract
+from lensemble_contract.documents import document_text
 from lensemble_contract.errors import InvalidInputError
-from lensemble_contract.items import Record, Rows, to_rows
+from lensemble_contract.index_checks import check_id, check_ids
+from lensemble_contract.items import Record, Rows, blank_rows, to_rows
 
 _WRITE = contract.STORE.with_outputs(contract.SEQUENCE)
 _READ = contract.STORE.with_outputs(
@@ -28,17 +30,18 @@ def ingest(record: Record) -> Call[list[int]]:
     """Embeds and stores a record; the result is the sequence number of the write, in a list.
 
     Raises:
-        InvalidInputError: The item is empty, or the id or document cannot be encoded.
+        InvalidInputError: The item is empty, or the id or the document is not valid.
     """
+    check_id(record.id)
     rows = {**to_rows([record.item]), **_id_rows([record.id], [record.document])}
     model = contract.INGEST.with_outputs(contract.SEQUENCE)
     return Call(model, rows, {contract.DIGEST: record.digest()}, _sequences, writes=True)
 
 
 def upsert(
-    ids: Sequence[str],
-    vectors: NDArray[np.float32],
-    documents: Sequence[Mapping[str, Any]] | None,
+    ids: Iterable[str],
+    vectors: NDArray[np.float32] | Sequence[Sequence[float]],
+    documents: Iterable[Mapping[str, Any]] | None,
     profile: str,
 ) -> list[Call[list[int]]]:
     """Stores vectors (N, D) float32, at most `contract.MAX_BATCH_SIZE` of them in one call.
@@ -46,19 +49,21 @@ def upsert(
     The result of each call is the list of its sequence numbers.
 
     Raises:
-        InvalidInputError: The lengths differ, or an id or a document cannot be encoded.
+        InvalidInputError: The lengths differ, the vectors are not an array of numbers, or an id or
+            a document is not valid.
     """
-    documents = [{}] * len(ids) if documents is None else documents
-    if not len(ids) == len(vectors) == len(documents):
+    ids, array = check_ids(ids), _matrix(vectors)
+    documents = [{}] * len(ids) if documents is None else [*documents]
+    if not len(ids) == len(array) == len(documents):
         raise InvalidInputError(
-            f"{len(ids)} ids, {len(vectors)} vectors, {len(documents)} documents; expected "
+            f"{len(ids)} ids, {len(array)} vectors, {len(documents)} documents; expected "
             "the same number",
             field="vectors",
         )
     return [
         Call(
             _WRITE,
-            _store_rows(ids[part], vectors[part], documents[part]),
+            _store_rows(ids[part], array[part], documents[part]),
             {contract.PROFILE: profile},
             _sequences,
             writes=True,
@@ -67,15 +72,16 @@ def upsert(
     ]
 
 
-def delete(ids: Sequence[str]) -> list[Call[list[int]]]:
+def delete(ids: Iterable[str]) -> list[Call[list[int]]]:
     """Removes items, at most `contract.MAX_BATCH_SIZE` of them in one call.
 
     The result of each call is the list of its sequence numbers, with 0 for an id that was not
     stored.
 
     Raises:
-        InvalidInputError: An id is not valid Unicode.
+        InvalidInputError: `ids` is a single string, or an id is not valid.
     """
+    ids = check_ids(ids)
     parameters = {contract.OPERATION: contract.DELETE}
     return [
         Call(_WRITE, _store_rows(ids[part]), parameters, _sequences, writes=True)
@@ -87,8 +93,9 @@ def get(id_: str) -> Call[Stored | None]:
     """Reads the item that is stored under an id; the result is None if there is none.
 
     Raises:
-        InvalidInputError: The id is not valid Unicode.
+        InvalidInputError: The id is not valid.
     """
+    check_id(id_)
 
     def read(rows: Rows) -> Stored | None:
         (sequence,) = _sequences(rows)
@@ -132,18 +139,28 @@ def _sequences(rows: Rows) -> list[int]:
 
 def _id_rows(ids: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> Rows:
     """Returns `id` and `document`, object arrays (B, 1) of bytes."""
-    texts = [json_text(document, contract.DOCUMENT.name) for document in documents]
+    texts = [document_text(document) for document in documents]
     return {
-        contract.ID.name: np.array([[_encoded(id_)] for id_ in ids], np.object_),
+        contract.ID.name: np.array([[id_.encode()] for id_ in ids], np.object_),
         contract.DOCUMENT.name: np.array([[text.encode()] for text in texts], np.object_),
     }
 
 
-def _encoded(id_: str) -> bytes:
+def _matrix(vectors: NDArray[np.float32] | Sequence[Sequence[float]]) -> NDArray[np.float32]:
+    """The vectors as an array (N, D), float32."""
     try:
-        return id_.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"{id_!r} is not valid Unicode", field="id") from error
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+            array = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"they are not an array of numbers ({error}); expected shape (N, D)", field="vectors"
+        ) from error
+    if array.ndim != 2 and array.size:
+        raise InvalidInputError(
+            f"an array of shape {array.shape}; expected (N, D), one row for each id",
+            field="vectors",
+        )
+    return array
 
 
 def _store_rows(
@@ -154,5 +171,12 @@ def _store_rows(
     """Returns the inputs of `store`; without vectors, `embedding` has length 0."""
     rows = _id_rows(ids, [{}] * len(ids) if documents is None else documents)
     empty = np.empty((len(ids), 0), np.float32)
-    rows[contract.EMBEDDING.name] = empty if vectors is None else np.asarray(vectors, np.float32)
+    rows[contract.EMBEDDING.name] = empty if vectors is None else vectors
+    # Only `ingest` has figures of earlier steps.
+    rows |= {
+        tensor.name: np.repeat(none, len(ids), axis=0)
+        for tensor, none in zip(
+            contract.CARRIED, blank_rows(contract.CARRIED).values(), strict=True
+        )
+    }
     return rows

@@ -10,13 +10,13 @@ import numpy as np
 
 from lensemble_client.results import Embedding, Hit, Stored
 from lensemble_client.testing.filters import matches
+from lensemble_contract.documents import normalized_document
 from lensemble_contract.filters import Condition
 from lensemble_contract.index_checks import (
     check_digest,
     check_id,
     check_unit_length,
     check_vector,
-    normalized_document,
 )
 
 
@@ -99,9 +99,11 @@ class FakeIndex:
         """Returns the nearest items to a vector (D,), nearest first.
 
         Raises:
-            InvalidInputError: The vector has another length, or a value that is not finite.
+            InvalidInputError: The vector has another dimension, a value that is not finite, or not
+                unit length.
         """
         check_vector(self._dimension, vector)
+        check_unit_length(vector)
         hits = [
             Hit(item.id, float(item.embedding @ vector), item.document)
             for item in self.items.values()

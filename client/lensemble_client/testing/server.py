@@ -22,9 +22,10 @@ from lensemble_contract.errors import (
     NotReadyError,
     ReadOnlyError,
 )
-from lensemble_contract.filters import parse_filter
+from lensemble_contract.filters import MAX_BYTES, parse_filter
+from lensemble_contract.index_checks import check_id
 from lensemble_contract.items import Item, Rows, blank_rows, from_rows
-from lensemble_contract.parameters import names, number, text, whole_number
+from lensemble_contract.parameters import ids, number, text, whole_number
 
 _TIME_MS = 1.0
 
@@ -150,10 +151,11 @@ class FakeServer:
             )
         self._check_profile(parameters)
         like = text(parameters, contract.LIKE)
-        condition = text(parameters, contract.FILTER)
-        exclude = names(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
+        condition = text(parameters, contract.FILTER, MAX_BYTES)
+        exclude = ids(parameters, contract.EXCLUDE, contract.MAX_EXCLUDED)
         min_score = number(parameters, contract.MIN_SCORE, -np.inf)
         if like:
+            check_id(like, contract.LIKE)
             if like not in self.index.items:
                 raise NotFoundError(f"no item {like!r} in the index", field=contract.LIKE)
             vectors, exclude = self.index.items[like].embedding[None], (*exclude, like)
@@ -162,11 +164,11 @@ class FakeServer:
 
     def _store(self, rows: Rows, vectors: Embedding, parameters: Parameters) -> Rows:
         operation = parameters.get(contract.OPERATION, contract.UPSERT)
-        ids = [id_.decode() for id_ in rows[contract.ID.name][:, 0]]
+        item_ids = [id_.decode() for id_ in rows[contract.ID.name][:, 0]]
         if operation == contract.STATS:
-            return stored_rows([(0, None, json.dumps(self._stats()))] * len(ids))
+            return stored_rows([(0, None, json.dumps(self._stats()))] * len(item_ids))
         if operation == contract.GET:
-            found = [self.index.items.get(id_) for id_ in ids]
+            found = [self.index.items.get(check_id(id_)) for id_ in item_ids]
             return stored_rows(
                 [
                     (item.sequence, item, json.dumps(item.document)) if item else (0, None, "")
@@ -176,14 +178,14 @@ class FakeServer:
         if not self._writes:
             raise ReadOnlyError("this server takes no writes")
         if operation == contract.DELETE:
-            return stored_rows([(sequence, None, "") for sequence in self.index.delete(ids)])
+            return stored_rows([(sequence, None, "") for sequence in self.index.delete(item_ids)])
         self._check_profile(parameters)
         digest = text(parameters, contract.DIGEST)
         documents = rows[contract.DOCUMENT.name][:, 0]
         sequences = self.index.upsert(
             [
                 FakeUpsert(id_, vector, document.decode(), digest)
-                for id_, vector, document in zip(ids, vectors, documents, strict=True)
+                for id_, vector, document in zip(item_ids, vectors, documents, strict=True)
             ]
         )
         return stored_rows([(sequence, None, "") for sequence in sequences])

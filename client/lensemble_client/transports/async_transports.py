@@ -13,10 +13,12 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from lensemble_client import request_headers
+from lensemble_client.transports.ownership import LoopOwner
 from lensemble_client.transports.wire import (
     GRPC_CHANNEL,
     Parameters,
     answer_rows,
+    limited,
     message_of,
     request_inputs,
     request_outputs,
@@ -65,21 +67,24 @@ class AsyncGrpcTransport:
         self._triton, self._address = triton, address
         self._options: Any = {} if tls is None else tls.grpc_options()
         self._opened: Any = None
+        self._owner = LoopOwner()
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
+        client = self._client()
         tensors = request_inputs(self._triton, model, rows)
+        all_parameters = with_timeout(parameters, timeout_s)
         try:
-            result = await self._client().infer(
+            result = await client.infer(
                 model.name,
                 tensors,
                 outputs=request_outputs(self._triton, model),
                 request_id=request_headers.request_id.get(),
                 headers=request_headers.headers(),
-                parameters=with_timeout(parameters, timeout_s),
-                client_timeout=timeout_s,
+                parameters=all_parameters,
+                client_timeout=limited(timeout_s),
             )
         except Exception as error:
             raise translate_error(error, timeout_s) from error
@@ -87,25 +92,28 @@ class AsyncGrpcTransport:
 
     async def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
+        client = self._client()
         try:
-            return bool(await self._client().is_model_ready(model, client_timeout=timeout_s))
+            return bool(await client.is_model_ready(model, client_timeout=limited(timeout_s)))
         except Exception as error:
             raise translate_error(error, timeout_s) from error
 
     async def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
+        client = self._client()
         try:
-            metadata = await self._client().get_server_metadata(client_timeout=timeout_s)
+            metadata = await client.get_server_metadata(client_timeout=limited(timeout_s))
         except Exception as error:
             raise translate_error(error, timeout_s) from error
         return f"{metadata.name} {metadata.version}"
 
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
-        if self._opened is not None:
+        if self._owner.close() and self._opened is not None:
             await self._opened.close()
 
     def _client(self) -> Any:
+        self._owner.check()
         if self._opened is None:  # made here because it belongs to the running event loop
             self._opened = self._triton.InferenceServerClient(
                 self._address, channel_args=[*GRPC_CHANNEL], **self._options
@@ -135,6 +143,7 @@ class AsyncHttpTransport:
         self._url = f"http{'' if tls is None else 's'}://{address}/v2"
         self._context: Any = True if tls is None else tls.client_context()
         self._session: Any = None
+        self._owner = LoopOwner()
 
     async def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
@@ -179,7 +188,7 @@ class AsyncHttpTransport:
 
     async def close(self) -> None:
         """See `AsyncTransport.close`."""
-        if self._session is not None:
+        if self._owner.close() and self._session is not None:
             await self._session.close()
 
     async def _call(
@@ -195,6 +204,7 @@ class AsyncHttpTransport:
         The timeout is for the whole request. aiohttp's timeouts for single reads and writes would
         not end a request whose answer comes slowly in small pieces.
         """
+        self._owner.check()
         if self._session is None:  # made here because it belongs to the running event loop
             self._session = self._aiohttp.ClientSession(
                 # Connections are not limited, because callers limit their calls themselves.
@@ -203,7 +213,7 @@ class AsyncHttpTransport:
             )
         try:
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(limited(timeout_s)),
                 self._session.request(
                     method,
                     f"{self._url}/{path}".rstrip("/"),

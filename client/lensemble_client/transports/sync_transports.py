@@ -8,28 +8,33 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from lensemble_client import request_headers
 from lensemble_client.transports.async_transports import AsyncHttpTransport
+from lensemble_client.transports.ownership import PerProcess, closed_error
 from lensemble_client.transports.wire import (
     GRPC_CHANNEL,
     Parameters,
     answer_rows,
+    limited,
     request_inputs,
     request_outputs,
     translate_error,
     with_timeout,
 )
 from lensemble_contract import contract
-from lensemble_contract.errors import NotReadyError
 from lensemble_contract.items import Rows
 from lensemble_contract.tls import Tls
 
 __all__ = ["GrpcTransport", "HttpTransport", "Transport"]
 
 _T = TypeVar("_T")
+
+# Channels of a process share their connections to one address. In a forked process, those are the
+# parent's.
+_FORKED = (("grpc.use_local_subchannel_pool", 1),)
 
 
 class Transport(Protocol):
@@ -84,24 +89,28 @@ class GrpcTransport:
 
         self._triton = triton
         options: Any = {} if tls is None else tls.grpc_options()
-        self._client = triton.InferenceServerClient(
-            address, channel_args=[*GRPC_CHANNEL], **options
+        self._client: PerProcess[Any] = PerProcess(
+            lambda forked: triton.InferenceServerClient(
+                address, channel_args=[*GRPC_CHANNEL, *(_FORKED if forked else ())], **options
+            )
         )
 
     def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
+        client = self._client.get()
         tensors = request_inputs(self._triton, model, rows)
+        all_parameters = with_timeout(parameters, timeout_s)
         try:
-            result = self._client.infer(
+            result = client.infer(
                 model.name,
                 tensors,
                 outputs=request_outputs(self._triton, model),
                 request_id=request_headers.request_id.get(),
                 headers=request_headers.headers(),
-                parameters=with_timeout(parameters, timeout_s),
-                client_timeout=timeout_s,
+                parameters=all_parameters,
+                client_timeout=limited(timeout_s),
             )
         except Exception as error:
             raise translate_error(error, timeout_s) from error
@@ -109,29 +118,32 @@ class GrpcTransport:
 
     def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
+        client = self._client.get()
         try:
-            return bool(self._client.is_model_ready(model, client_timeout=timeout_s))
+            return bool(client.is_model_ready(model, client_timeout=limited(timeout_s)))
         except Exception as error:
             raise translate_error(error, timeout_s) from error
 
     def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
+        client = self._client.get()
         try:
-            metadata = self._client.get_server_metadata(client_timeout=timeout_s)
+            metadata = client.get_server_metadata(client_timeout=limited(timeout_s))
         except Exception as error:
             raise translate_error(error, timeout_s) from error
         return f"{metadata.name} {metadata.version}"
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self._client.close()
+        if (client := self._client.close()) is not None:
+            client.close()
 
 
 class HttpTransport:
     """The KServe v2 protocol over HTTP, with tensors in binary.
 
-    All callers share one event loop in a background thread. So there are never more connections
-    than running requests, however many threads have used the transport before.
+    All callers of a process share one event loop in a background thread. So there are never more
+    connections than running requests, however many threads have used the transport before.
 
     Args:
         address: `host:port`, without scheme.
@@ -142,32 +154,58 @@ class HttpTransport:
     """
 
     def __init__(self, address: str, tls: Tls | None = None) -> None:
-        self._transport = AsyncHttpTransport(address, tls)
-        self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
-        thread.start()
-        # The finalizer also stops the thread if the transport is garbage-collected without `close`.
-        self._finalizer = weakref.finalize(self, _close, self._transport, self._loop, thread)
+        self._background = PerProcess(
+            lambda _: _BackgroundLoop(AsyncHttpTransport(address, tls)), _BackgroundLoop.abandon
+        )
 
     def infer(
         self, model: contract.Model, rows: Rows, parameters: Parameters, timeout_s: float
     ) -> Rows:
         """See `Transport.infer`."""
-        return self._await(self._transport.infer(model, rows, parameters, timeout_s))
+        return self._await(lambda http: http.infer(model, rows, parameters, timeout_s))
 
     def ready(self, model: str, timeout_s: float) -> bool:
         """See `Transport.ready`."""
-        return self._await(self._transport.ready(model, timeout_s))
+        return self._await(lambda http: http.ready(model, timeout_s))
 
     def version(self, timeout_s: float) -> str:
         """See `Transport.version`."""
-        return self._await(self._transport.version(timeout_s))
+        return self._await(lambda http: http.version(timeout_s))
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self._finalizer()
+        if (background := self._background.close()) is not None:
+            background.close()
 
-    def _await(self, coroutine: Coroutine[None, None, _T]) -> _T:
+    def _await(self, call: Callable[[AsyncHttpTransport], Coroutine[None, None, _T]]) -> _T:
+        """Runs a call on the event loop and waits for its result.
+
+        Raises:
+            NotReadyError: The transport was closed.
+        """
+        background = self._background.get()
+        return background.wait_for(call(background.transport))
+
+
+class _BackgroundLoop:
+    """A transport with an event loop of its own, which runs in a thread.
+
+    Args:
+        transport: Transport of this process.
+
+    Attributes:
+        transport: The transport.
+    """
+
+    def __init__(self, transport: AsyncHttpTransport) -> None:
+        self.transport = transport
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_run, args=(self._loop,), daemon=True)
+        thread.start()
+        # The finalizer also stops the thread if the client is garbage-collected without `close`.
+        self._finalizer = weakref.finalize(self, _close, transport, self._loop, thread)
+
+    def wait_for(self, coroutine: Coroutine[None, None, _T]) -> _T:
         """Runs a coroutine on the event loop and waits for its result.
 
         Raises:
@@ -175,14 +213,22 @@ class HttpTransport:
         """
         if not self._finalizer.alive:
             coroutine.close()
-            raise NotReadyError("the connection was closed")
+            raise closed_error()
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except asyncio.CancelledError as error:
-            raise NotReadyError("the connection was closed") from error
+            raise closed_error() from error
         finally:
             future.cancel()  # does something only if the caller was interrupted
+
+    def close(self) -> None:
+        """Ends the loop and its thread."""
+        self._finalizer()
+
+    def abandon(self) -> None:
+        """Leaves the loop of the parent process alone, in a process that was forked."""
+        self._finalizer.detach()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

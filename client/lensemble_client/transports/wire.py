@@ -21,6 +21,7 @@ from lensemble_contract.errors import (
     from_wire,
 )
 from lensemble_contract.items import Rows
+from lensemble_contract.parameters import check_parameter
 
 # Name of a request parameter -> its value.
 Parameters: TypeAlias = Mapping[str, str | int | bool]
@@ -34,7 +35,7 @@ GRPC_CHANNEL = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
-# A timeout of this length or more, such as infinity, is not sent to the server.
+# A timeout of this length or more, such as infinity, is none: eleven days.
 _MAX_TIMEOUT_S = 1e6
 
 
@@ -44,10 +45,23 @@ def with_timeout(parameters: Parameters, timeout_s: float) -> dict[str, str | in
     Args:
         parameters: Request parameters of the call.
         timeout_s: Seconds for which the caller waits.
+
+    Raises:
+        InvalidInputError: No protocol can carry a parameter as it is (`check_parameter`).
     """
-    if not timeout_s < _MAX_TIMEOUT_S:
+    for name, value in parameters.items():
+        check_parameter(name, value)
+    if limited(timeout_s) is None:
         return dict(parameters)
     return {contract.TIMEOUT_MS: max(1, round(timeout_s * 1000)), **parameters}
+
+
+def limited(timeout_s: float) -> float | None:
+    """Returns a timeout in seconds, or None if it is so long that it is none.
+
+    gRPC fails at once with a longer one, such as infinity.
+    """
+    return timeout_s if timeout_s < _MAX_TIMEOUT_S else None
 
 
 def request_inputs(triton: Any, model: contract.Model, rows: Rows) -> list[Any]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lensemble_contract.documents import normalized_document
 from lensemble_contract.index_checks import (
     check_digest,
     check_id,
     check_unit_length,
     check_vector,
-    normalized_document,
 )
 
 

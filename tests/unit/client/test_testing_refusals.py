@@ -1,54 +1,17 @@
 """The fake server and the real stages, asked the same: they accept, refuse and number alike."""
 
+import functools
+import uuid
+
 import numpy as np
 import pytest
 
-from lensemble.profile import Profile
-from lensemble.settings import Settings
-from lensemble.stages.search import SearchStage
-from lensemble.stages.store import StoreStage
-from lensemble.vectors import cut_rows
 from lensemble_client import Client, InvalidInputError, LensembleError
-from lensemble_client.testing import FakeServer, fake_client, vector_of
+from lensemble_client.testing import FakeServer, fake_client
 from lensemble_contract import contract
-from lensemble_contract.items import from_rows
-from lensemble_contract.parameters import whole_number
-from tests.paths import CHECKPOINT
+from tests.stages_transport import LENGTH, PROFILE, StagesTransport
 
-PROFILE = Profile.load(CHECKPOINT)
-LENGTH = PROFILE.dimension
 UNIT = np.eye(2, LENGTH, dtype=np.float32)
-
-
-def raise_first_error(rows):
-    for row in rows:
-        if isinstance(row, LensembleError):
-            raise row
-    return list(rows)
-
-
-class StagesTransport:
-    """A transport to the real stages of the index; the vectors of items are those of the fake."""
-
-    def __init__(self, folder):
-        settings = Settings(checkpoint=CHECKPOINT, index=folder, writes="on", compact_rows=0)
-        self.store, self.search = StoreStage(settings, "cpu"), SearchStage(settings, "cpu")
-
-    def infer(self, model, rows, parameters, timeout_s):
-        if contract.TEXT.name in rows:
-            vectors = np.stack([vector_of(item, LENGTH) for item in from_rows(rows)])
-            length = PROFILE.check_dimensions(whole_number(parameters, contract.DIMENSIONS))
-            rows = {**rows, contract.EMBEDDING.name: cut_rows(vectors, length)}
-        if model.name == contract.EMBED.name:
-            return rows
-        stores = model.name in (contract.STORE.name, contract.INGEST.name)
-        stage = self.store if stores else self.search
-        read = raise_first_error(stage.read(rows, parameters))
-        return stage.write(raise_first_error(stage.run(read)))
-
-    def close(self):
-        self.store.close()
-        self.search.close()
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +79,7 @@ REFUSED = {
     "top_k text": ("top_k", lambda client: client.search("x", top_k="many")),
     "top_k 0": ("top_k", lambda client: client.search("x", top_k=0)),
     "top_k 1001": ("top_k", lambda client: client.search("x", top_k=1001)),
-    "exclude number": ("exclude", lambda client: client.search("x", exclude=["1", 2])),
+    "exclude number": ("exclude[1]", lambda client: client.search("x", exclude=["1", 2])),
     "exclude 1001": ("exclude", lambda client: client.search("x", exclude=["1"] * 1001)),
     "min_score nan": ("min_score", lambda client: client.search("x", min_score=np.nan)),
     "min_score inf": ("min_score", lambda client: client.search("x", min_score=np.inf)),
@@ -131,15 +94,50 @@ REFUSED = {
     "dimensions 0": ("dimensions", lambda client: client.embed("x", dimensions=0)),
     "search dimensions": ("dimensions", lambda client: client.search("x", dimensions=1.5)),
     "search cut": ("embedding", lambda client: client.search("x", dimensions=128)),
-    "delete id": ("id", lambda client: client.delete(["0", ""])),
+    "delete id": ("ids[1]", lambda client: client.delete(["0", ""])),
     "document size": ("document", lambda client: client.ingest("n", "x", document=LARGE)),
     "document text": ("document", lambda client: client.ingest("n", "x", document=SURROGATE)),
     "document list": ("document", lambda client: client.ingest("n", "x", document=[1])),
+    "document deep": ("document", lambda client: client.ingest("n", "x", document=DEEP)),
+    "document integer": ("document", lambda client: client.ingest("n", "x", document={"n": 2**63})),
+    "document nul": ("document", lambda client: client.ingest("n", "x", document={"t": "a\0x"})),
+    "document name": ("document", lambda client: client.ingest("n", "x", document={1: "x"})),
     "id": ("id", lambda client: client.ingest("n" * 513, "x")),
+    "id nul": ("id", lambda client: client.ingest("n\0", "x")),
+    "id integer": ("id", lambda client: client.ingest(12, "x")),
+    "ids text": ("ids", lambda client: client.delete("12")),
+    "ids integer": ("ids", lambda client: client.delete(12)),
+    "ids integers": ("ids[1]", lambda client: client.delete(["0", 1])),
+    "ids uuid": ("ids[0]", lambda client: client.delete([uuid.UUID(int=1)])),
+    "upsert ids text": ("ids", lambda client: upsert(client, "a", UNIT[:1])),
+    "upsert id integer": ("ids[0]", lambda client: upsert(client, [12], UNIT[:1])),
+    "upsert one vector": ("vectors", lambda client: upsert(client, ["a"], UNIT[0])),
+    "upsert numbers": ("ids", lambda client: upsert(client, 5, UNIT)),
+    "get integer": ("id", lambda client: [client.get(12)]),
+    "get nul": ("id", lambda client: [client.get("1\0")]),
+    "exclude text": ("exclude", lambda client: client.search("x", exclude="12")),
+    "exclude surrogate": ("exclude[0]", lambda client: client.search("x", exclude=["\ud800"])),
+    "exclude nul": ("exclude[0]", lambda client: client.search("x", exclude=["1\0"])),
+    "like nul": ("like", lambda client: client.more_like("1\0x")),
+    "like surrogate": ("like", lambda client: client.more_like("\ud800")),
+    "filter nul": ("filter", lambda client: client.search("x", filter={"a": "1\0"})),
+    "filter nul in": ("filter", lambda client: client.search("x", filter={"a": {"$in": ["\0"]}})),
+    "profile nul": ("profile", lambda client: client.search_vector(UNIT[0], profile="a\0")),
+    "top_k 2^63": ("top_k", lambda client: client.search("x", top_k=2**63)),
+    "dimensions 2^63": ("dimensions", lambda client: client.embed("x", dimensions=2**63)),
+    "min_score text": ("min_score", lambda client: client.search("x", min_score="much")),
+    "query long": ("embedding", lambda client: client.search_vector(UNIT[0] * 1000)),
+    "query zero": ("embedding", lambda client: client.search_vector(UNIT[0] * 0)),
+    "query huge": ("embedding", lambda client: client.search_vector([1e300] * LENGTH)),
+    "query text": ("embedding", lambda client: client.search_vector("abc")),
+    "query matrix": ("embedding", lambda client: client.search_vector(UNIT)),
+    "text integer": ("text", lambda client: client.embed(12)),
+    "text data URL": ("text", lambda client: client.embed("data:image/png;base64,iVBORw0KGgo=")),
     "vector nan": ("embedding", lambda client: upsert(client, ["m", "n"], [UNIT[0], NAN])),
     "vector length": ("embedding", lambda client: upsert(client, ["m", "n"], UNIT * [[1], [2]])),
 }  # fmt: skip
 LARGE = {"text": "x" * 70_000}
+DEEP = {"a": functools.reduce(lambda inner, _: [inner], range(50), 1)}
 SURROGATE = {"text": "\ud800"}
 
 
@@ -164,7 +162,8 @@ def test_bad_requests_are_refused_by_both(clients, name):
         lambda client: client.search_vector(UNIT[0], profile=""),
         lambda client: client.search("x", top_k="2"),
         lambda client: client.search("x", min_score=-np.inf, exclude=["1"]),
-        lambda client: client.search("x", exclude="1x"),
+        lambda client: client.search("x", exclude={"1"}),
+        lambda client: client.search("x", exclude=(id_ for id_ in ["2"])),
         lambda client: client.more_like("1"),
     ],
 )

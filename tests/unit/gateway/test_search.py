@@ -99,5 +99,5 @@ def test_refusal_names_the_field(body, field):
 
 def test_empty_id_is_named_as_the_reason():
     response, _ = search(like="")
-    message = "like: the id is empty; expected the id of a stored item"
+    message = "like: the id is empty; expected 1 to 512 bytes of UTF-8"
     assert response.json()["error"]["message"] == message

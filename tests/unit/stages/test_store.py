@@ -11,7 +11,8 @@ from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble.settings import Settings
 from lensemble.stages.search import SearchStage
-from lensemble.stages.store import ReadOperation, StoreStage
+from lensemble.stages.store import StoreStage
+from lensemble.stages.store_rows import ReadOperation, StoreRow
 from lensemble_client import InvalidInputError, NotReadyError, ReadOnlyError
 from lensemble_contract.errors import StorageError
 from tests.paths import CHECKPOINT
@@ -91,6 +92,75 @@ def test_upsert_with_the_same_digest_changes_nothing(stages, vectors):
         store.read(rows("ab", vectors[:2]), {"digest": "x"})
 
 
+def carried(tokens, preprocess_ms, encode_ms):
+    """What a request has that comes from `ingest`: figures of the steps before."""
+    return {
+        "carried_tokens": np.array(tokens, np.int32)[:, None],
+        "carried_preprocess_ms": np.array(preprocess_ms, np.float32)[:, None],
+        "carried_encode_ms": np.array(encode_ms, np.float32)[:, None],
+    }
+
+
+def test_figures_of_earlier_steps_go_through_the_store(stages, vectors):
+    store, _ = stages
+    request_rows = rows("ab", vectors[:2]) | carried([7, 9], [1.5, 1.5], [2.5, 2.5])
+    written = run(store, request_rows)
+    assert written["sequence"].tolist() == [[1], [2]]
+    assert written["tokens"].tolist() == [[7], [9]]
+    assert written["preprocess_ms"].tolist() == [[1.5], [1.5]]
+    assert written["encode_ms"].tolist() == [[2.5], [2.5]]
+    direct = run(store, rows("c", vectors[2:3]))
+    assert (direct["tokens"].dtype, direct["tokens"].tolist()) == (np.int32, [[0]])
+    assert (direct["encode_ms"].dtype, direct["encode_ms"].tolist()) == (np.float32, [[0]])
+
+
+@pytest.mark.parametrize("operation", ["get", "delete", "stats"])
+def test_ingest_does_nothing_but_store(stages, vectors, operation):
+    """Parameters reach every step of an ensemble, and the caller would be told 200."""
+    store, _ = stages
+    request_rows = rows("a", vectors[:1]) | carried([7], [1], [1])
+    with pytest.raises(
+        InvalidInputError, match=f"operation: '{operation}'; expected one of upsert"
+    ):
+        store.read(request_rows, {"operation": operation})
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [(1000, "length 1000; expected 1"), (0, "length 0; expected 1"), (1e30, "length 1e.30")],
+)
+@pytest.mark.parametrize("length", [192, 64])
+def test_vector_without_unit_length_is_refused_in_searches_and_writes(
+    settings, checkpoint, vectors, length, factor, message
+):
+    """Also if it is to be cut, which would give it unit length."""
+    write_index(
+        settings.index, Profile.load(checkpoint), cut(vectors[:2], length), ["a", "b"], ["{}"] * 2
+    )
+    store, search = StoreStage(settings, "cpu"), SearchStage(settings, "cpu")
+    scaled = vectors[:1] * np.float32(factor)
+    for read in (
+        search.read({"embedding": scaled}, {}),
+        search.read({"embedding": cut(vectors[:1], length) * np.float32(factor)}, {}),
+        store.read(rows("c", scaled), {}),
+    ):
+        (refused,) = read
+        assert isinstance(refused, InvalidInputError)
+        with pytest.raises(InvalidInputError, match=f"embedding: the vector has {message}"):
+            raise refused
+    store.close()
+    search.close()
+
+
+def test_vector_that_is_zero_after_the_cut_is_refused(settings, checkpoint, vectors):
+    write_index(settings.index, Profile.load(checkpoint), cut(vectors[:2]), ["a", "b"], ["{}"] * 2)
+    search = SearchStage(settings, "cpu")
+    last = np.eye(1, 192, 191, dtype=np.float32)
+    (refused,) = search.read({"embedding": last}, {})
+    assert "length 0; expected 1" in str(refused)
+    search.close()
+
+
 @pytest.mark.parametrize(
     ("request_rows", "parameters", "message"),
     [
@@ -127,10 +197,15 @@ def test_bad_rows_are_refused_before_anything_is_written(stages, vectors):
     [
         ({"filter": 3}, "filter: 3; expected a string"),
         ({"exclude": "[1]"}, "not a list of strings"),
+        ({"exclude": json.dumps(["\ud800"])}, r"exclude\[0\]: .*unpaired surrogate"),
+        ({"exclude": json.dumps([""])}, r"exclude\[0\]: the id is empty"),
+        ({"exclude": " " * 4_000_000}, "characters; expected at most"),
+        ({"profile": "x" * 2000}, "has 2000 characters; expected at most 1024"),
+        ({"top_k": 2**63}, "is not a whole number of at most 64 bits"),
         ({"exclude": "{"}, "expected the JSON text of a list"),
         ({"exclude": json.dumps(["x"] * 1001)}, "1001 strings; expected at most 1000"),
         ({"min_score": "high"}, "'high'; expected a finite number"),
-        ({"min_score": True}, "True; expected a finite number"),
+        ({"min_score": True}, "true; expected a finite number"),
         ({"like": "a"}, "there is also a vector"),
         ({"profile": "sha256:0"}, "cannot be compared"),
     ],
@@ -177,7 +252,7 @@ def test_writes_must_be_turned_on(settings, checkpoint, vectors):
     for operation in ("upsert", "delete"):
         with pytest.raises(ReadOnlyError, match="takes no writes; start it with --writes"):
             store.read(rows("a", vectors[:1]), {"operation": operation})
-    assert store.read(rows("a"), {"operation": "get"}) == [ReadOperation("get", "a")]
+    assert store.read(rows("a"), {"operation": "get"}) == [StoreRow(ReadOperation("get", "a"))]
     store.close()
     no_index = StoreStage(Settings(checkpoint=checkpoint), "cpu")
     with pytest.raises(NotReadyError, match="no index is loaded"):
@@ -203,7 +278,7 @@ def test_damaged_item_fails_only_the_calls_that_need_it(stages, settings, vector
     run(store, rows("ab", vectors[:2]))
     with Store.open(settings.index) as other:
         other._connection.execute("UPDATE items SET document = '{\"n\": 9}' WHERE id = 'a'")
-    damaged, whole = store.run([ReadOperation("get", "a"), ReadOperation("get", "b")])
+    damaged, whole = store.run([StoreRow(ReadOperation("get", id_)) for id_ in "ab"])
     assert isinstance(damaged, StorageError)
     assert whole.sequence == 2
     (refused,) = search.run(search.read({"embedding": vectors[:1]}, {}))
