@@ -35,6 +35,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev p
   && rm -rf /var/lib/apt/lists/* && install -d -o triton-server "${TRITON_CACHE_DIR}"
 WORKDIR /opt/lensemble
 COPY --from=source / ./
+# pip only warns about an extra that does not exist, and would build an image without FAISS.
+RUN case "${SEARCH}" in search|search-gpu) ;; \
+  *) echo "SEARCH: '${SEARCH}' is not search or search-gpu" >&2; exit 1;; esac
 # The image's Python backend is built for NumPy 1.
 RUN pip install --no-cache-dir ".[serve,export,hybrid,${SEARCH}]" 'numpy<2'
 

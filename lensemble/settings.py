@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -32,6 +32,14 @@ DESCRIBE_PROMPT = (
     "Describe what is shown in one or two plain sentences, for a search index: things, actions, "
     "colours, and any writing. Answer with the description alone."
 )
+
+# A pass with more tokens or patches than this gains nothing. While a GPU's engine loads, it fills a
+# whole pass, so a far larger one would fill the host's memory before the GPU refuses it.
+_MAX_BUDGET = 1_048_576
+# Each process takes seconds of CPU time and half a gigabyte or more while it starts.
+_MAX_PROCESSES = 256
+
+Budget = Annotated[int, Field(ge=0, le=_MAX_BUDGET)]
 
 # Variables with the same prefix that the gateway and the clients read.
 _OTHER_PROGRAMS = ("GATEWAY_", "URL", "TLS")
@@ -93,22 +101,22 @@ class Settings(SettingsBase):
             "`auto` uses those that give the vectors of an ordinary pass."
         ),
     )
-    batch_tokens: NonNegativeInt = Field(
+    batch_tokens: Budget = Field(
         default=0,
         description=(
             "Largest number of tokens in one micro-batch of the encoder, including the tokens of "
-            "pictures. 0 chooses by the device. On GPUs a budget that does not fit into the free "
-            "memory is halved until it does."
+            f"pictures, at most {_MAX_BUDGET}. 0 chooses by the device. On GPUs a budget that does "
+            "not fit into the free memory is halved until it does."
         ),
     )
-    batch_patches: NonNegativeInt = Field(
+    batch_patches: Budget = Field(
         default=0,
         description=(
             "Largest number of patches in one micro-batch of the encoder. 0 chooses by the device. "
-            "On GPUs it is halved like `LENSEMBLE_BATCH_TOKENS`."
+            "It has the limit of `LENSEMBLE_BATCH_TOKENS`, and is halved like it on GPUs."
         ),
     )
-    threads: NonNegativeInt = Field(
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0,
         description=(
             "Largest number of CPU threads of one encoder process; a small pass uses one thread "
@@ -116,7 +124,7 @@ class Settings(SettingsBase):
             "processes."
         ),
     )
-    encoder_instances: PositiveInt = Field(
+    encoder_instances: Annotated[int, Field(gt=0, le=_MAX_PROCESSES)] = Field(
         default=1,
         description=(
             "Number of encoder processes, each with its own copy of the model; on GPUs, per GPU. "
@@ -124,7 +132,7 @@ class Settings(SettingsBase):
             "waits longer."
         ),
     )
-    preprocess_instances: NonNegativeInt = Field(
+    preprocess_instances: Annotated[int, Field(ge=0, le=_MAX_PROCESSES)] = Field(
         default=0,
         description=(
             "Number of preprocessing processes. 0 takes one per available core, at least 2 and at "

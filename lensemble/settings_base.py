@@ -190,7 +190,7 @@ _REASONS = {
     "literal_error": "is not {type}",
     "greater_than": "is not more than {gt:g}",
     "greater_than_equal": "is not at least {ge:g}",
-    "less_than_equal": "is not at most {le:g}",
+    "less_than_equal": "is not at most {le:.15g}",
 }
 # Largest number of characters of a value that a message shows.
 _MAX_SHOWN = 40

@@ -30,15 +30,17 @@ def _doctor(args: argparse.Namespace) -> int:
         from lensemble.settings import Settings
     except ImportError as error:
         return report_missing_package("local-server", error)
+    machine_only = False
     try:
         settings = Settings.from_env(checkpoint=args.checkpoint, index=args.index)
     except InvalidInputError as error:
         # Without a checkpoint the machine itself can still be examined.
         if error.field != "LENSEMBLE_CHECKPOINT" or args.index is not None:
             raise
-        settings = None
+        settings = Settings.from_env(checkpoint=Path())  # finds what else is wrong
+        machine_only = True
     faults = 0
-    for finding in examine(settings, _PORTS):
+    for finding in examine(settings, _PORTS, machine_only=machine_only):
         faults += finding.level == FAULT
         print(f"{finding.level:8} {finding.subject:14} {finding.text}")
         if finding.remedy:

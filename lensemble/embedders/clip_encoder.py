@@ -28,6 +28,7 @@ from lensemble.encoder.micro_batches.halving import encode_with_halving
 from lensemble.encoder.micro_batches.split import split_by_padded_cost
 from lensemble.encoder.pooling import normalize
 from lensemble.encoder.precision import trusted_precision
+from lensemble.gpu import require_device
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
 from lensemble_contract import contract
@@ -53,7 +54,8 @@ class ClipEncoder:
         dimension: length D of a vector.
 
     Raises:
-        InvalidInputError: The checkpoint is not one of CLIP, or lacks weights.
+        InvalidInputError: The checkpoint is not one of CLIP, or lacks weights, or PyTorch cannot
+            compute on the device.
     """
 
     def __init__(self, settings: Settings, device: str) -> None:
@@ -62,6 +64,7 @@ class ClipEncoder:
         assert settings.clip is not None
         folder = find_model(settings.clip, CLIP_VARIABLE)
         read_clip_config(folder)
+        require_device(device)
         self.device = torch.device(device)
         self.dtype = trusted_precision(settings.dtype, self.device)
         model, loading = CLIPModel.from_pretrained(  # nosec B615

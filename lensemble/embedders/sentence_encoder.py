@@ -19,6 +19,7 @@ from lensemble.embedders import chat_input
 from lensemble.embedders.model_files import find_model, model_content_hash, profile_hash
 from lensemble.encoder.micro_batches.halving import encode_with_halving
 from lensemble.encoder.precision import trusted_precision
+from lensemble.gpu import require_device
 from lensemble.settings import Settings
 from lensemble.vectors import Vector
 from lensemble_contract import contract
@@ -72,6 +73,9 @@ class SentenceEncoder:
     Attributes:
         profile: hash of everything that changes a vector, chat model and prompt included.
         dimension: length D of a vector.
+
+    Raises:
+        InvalidInputError: There is no such model, or PyTorch cannot compute on the device.
     """
 
     def __init__(self, settings: Settings, device: str) -> None:
@@ -79,6 +83,7 @@ class SentenceEncoder:
 
         assert settings.sentence is not None
         folder = find_model(settings.sentence, SENTENCE_VARIABLE)
+        require_device(device)
         self.device = torch.device(device)
         self.dtype = trusted_precision(settings.dtype, self.device)
         self._model: Any = SentenceTransformer(

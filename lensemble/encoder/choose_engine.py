@@ -18,6 +18,7 @@ from lensemble.encoder.input_spec import InputSpec
 from lensemble.encoder.onnx.graph_files import ExportedGraphs
 from lensemble.encoder.precision import vectors_agree
 from lensemble.encoder.synthetic_items import synthetic_picture, synthetic_texts
+from lensemble.gpu import require_device
 from lensemble.preprocess.features import Features
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
@@ -42,11 +43,12 @@ def load_engine(checkpoint: Checkpoint, settings: Settings, device: str = "cpu")
         device: a torch device, such as `cpu` or `cuda:0`.
 
     Raises:
-        InvalidInputError: The graphs are damaged or belong to another checkpoint, or ONNX Runtime
-            is not installed.
+        InvalidInputError: PyTorch cannot compute on the device, the graphs are damaged or belong
+            to another checkpoint, or ONNX Runtime is not installed.
     """
     if settings.engine == "onnx":
         return _load_onnx(checkpoint, settings, device)
+    require_device(device)  # first, because large weights take a minute to read
     from lensemble.encoder.pytorch.load_torch_engine import load_torch_engine
 
     torch_engine = load_torch_engine(checkpoint, settings, device)

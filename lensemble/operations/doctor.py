@@ -7,13 +7,18 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lensemble.settings import Settings, unknown_variables
 from lensemble_contract.errors import LensembleError
+
+if TYPE_CHECKING:
+    import torch
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
 
@@ -42,18 +47,21 @@ class Finding:
     remedy: str = ""
 
 
-def examine(settings: Settings | None, ports: Sequence[int]) -> Iterator[Finding]:
+def examine(
+    settings: Settings, ports: Sequence[int], *, machine_only: bool = False
+) -> Iterator[Finding]:
     """Runs all checks, the quick ones first.
 
     Args:
-        settings: the server's settings; None checks the machine only.
+        settings: the server's settings.
         ports: TCP ports on loopback that the server would use.
+        machine_only: leaves out checkpoint, graphs and index.
     """
     checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _packages, _faiss, _tritonserver, _device, lambda: _gpu_kernels(settings),
-        _shared_memory, lambda: _ports(ports), _variables,
+        _python, _packages, _faiss, _tritonserver, lambda: _device(settings),
+        lambda: _gpu_kernels(settings), _shared_memory, lambda: _ports(ports), _variables,
     ]  # fmt: skip
-    if settings is not None:
+    if not machine_only:
         checks += [
             lambda: _checkpoint(settings), lambda: _engine(settings), lambda: _index(settings)
         ]  # fmt: skip
@@ -123,31 +131,82 @@ def _tritonserver() -> Iterator[Finding]:
         yield Finding(OK, "tritonserver", str(installation.binary))
 
 
-def _device() -> Iterator[Finding]:
+def _device(settings: Settings) -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0))
+    if settings.device == "cpu":
+        yield Finding(OK, "cpu", f"{cores} cores; LENSEMBLE_DEVICE=cpu uses no GPU")
+        return
     import torch
 
-    if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        text = f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
-        yield Finding(OK, "gpu", text)
+    from lensemble.gpu import find_gpus, gpu_fault, visible_devices
+
+    count = find_gpus()
+    for number in range(count):
+        yield _gpu(torch.device("cuda", number), "gpu" if count == 1 else f"gpu {number}")
+    if count:
+        yield from _compute_mode()
         return
-    cores = len(os.sched_getaffinity(0))
-    if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
+    hidden, wanted = visible_devices(), settings.device == "cuda"
+    if wanted or shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
+        hint = f"{hidden}: name GPUs that `nvidia-smi -L` lists, or unset it; " if hidden else ""
+        cuda = torch.version.cuda
+        build = (
+            f"install a driver for CUDA {cuda} or newer, for which this PyTorch is built"
+            if cuda
+            else "install a PyTorch for CUDA, because this one is for CPUs"
+        )
+        asked = "LENSEMBLE_DEVICE=cuda, but" if wanted else "this machine has a GPU, but"
+        yield Finding(
+            FAULT if wanted else WARNING,
+            "gpu",
+            f"{asked} PyTorch cannot use one: {gpu_fault(torch.device('cuda'))}",
+            f"{hint}start containers with --gpus all; {build}; LENSEMBLE_DEVICE=cpu serves without "
+            "a GPU",
+        )
+    if not wanted:
+        yield Finding(OK, "cpu", f"{cores} cores, no GPU: enough for small models and for trials")
+
+
+def _gpu(device: torch.device, subject: str) -> Finding:
+    import torch
+
+    from lensemble.gpu import gpu_fault
+
+    if fault := gpu_fault(device):
+        return Finding(
+            FAULT,
+            subject,
+            f"PyTorch cannot compute there: {fault}",
+            "`nvidia-smi` shows who uses it and whether it is in order; choose others with "
+            "CUDA_VISIBLE_DEVICES, or set LENSEMBLE_DEVICE=cpu",
+        )
+    free, total = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    return Finding(OK, subject, f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+
+
+def _compute_mode() -> Iterator[Finding]:
+    """Tritonserver, each encoder and each searcher are processes of their own on a GPU."""
+    command = ["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return
+    modes = {line.strip() for line in answer.stdout.splitlines()}
+    if exclusive := sorted(mode for mode in modes if mode.startswith("Exclusive")):
         yield Finding(
             WARNING,
-            "gpu",
-            "this machine has a GPU, but PyTorch does not find it",
-            "python -c 'import torch; torch.zeros(1).cuda()' shows the reason; start a container "
-            "with --gpus all",
+            "compute mode",
+            f"a GPU is in mode {exclusive[0]}, which lets one process use it; a server has several",
+            "run `nvidia-smi -c DEFAULT` as root, or NVIDIA's MPS",
         )
-    yield Finding(OK, "cpu", f"{cores} cores, no GPU: enough for small models and for trials")
 
 
-def _gpu_kernels(settings: Settings | None) -> Iterator[Finding]:
+def _gpu_kernels(settings: Settings) -> Iterator[Finding]:
     """What the compiler of the GPU kernels needs; without it, PyTorch computes everything."""
-    import torch
+    from lensemble.gpu import find_gpus
 
-    if not torch.cuda.is_available() or (settings is not None and settings.gpu_kernels == "off"):
+    if settings.device == "cpu" or settings.gpu_kernels == "off" or not find_gpus():
         return
     from lensemble.encoder.pytorch.kernels.requirements import cache_folder, missing_requirements
 

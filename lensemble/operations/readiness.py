@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import subprocess
 import time
@@ -20,6 +21,12 @@ _HTTP_TIMEOUT_S = 2
 # Seconds that processes get to write their stacks into the log.
 _STACKS_S = 0.5
 _TAIL_LINES = 30
+# Triton writes line breaks in an error as `\n`; the stack comes after `At:`.
+_LOAD_FAILURE = re.compile(
+    r"failed to load '(?P<model>\w+)' version \d+: (Internal: |Invalid argument: )?"
+    r"(?P<error>.+?)(\\n\\nAt:|\"?$)",
+    re.MULTILINE,
+)
 # Part of Triton's message about a port that is taken.
 _PORT_IN_USE = "already in use"
 
@@ -65,7 +72,10 @@ def wait_until_ready(
         if (status := running.poll()) is not None:
             tail = log_tail(log_file)
             kind = PortTakenError if _PORT_IN_USE in tail else InternalError
-            raise kind(f"tritonserver ended with status {status} before it was ready:\n{tail}")
+            text = f"tritonserver ended with status {status} before it was ready"
+            causes = "\n".join(_load_failures(log_file))
+            # First, and also last: the log in between is longer than a screen.
+            raise kind(f"{text}: {causes}\n{tail}\n{causes}" if causes else f"{text}:\n{tail}")
         if time.monotonic() > deadline:
             raise DeadlineExceededError(
                 f"tritonserver was not ready within {timeout_s:g} s; still waiting for "
@@ -83,6 +93,22 @@ def log_tail(log_file: Path) -> str:
         return "(no log)"
     errors = [line for line in lines[:-_TAIL_LINES] if line.startswith("E")]
     return "\n".join([*errors, *lines[-_TAIL_LINES:]])
+
+
+def _load_failures(log_file: Path) -> list[str]:
+    """For each model that failed to load, its name and the error, without the stack.
+
+    Triton repeats the error and its stack for the model and for every ensemble that needs it.
+    """
+    try:
+        text = log_file.read_text(errors="replace")
+    except OSError:
+        return []
+    return [
+        f"{match['model']}: {match['error'].strip()}"
+        for match in _LOAD_FAILURE.finditer(text)
+        if "ensemble '" not in match["error"]
+    ]
 
 
 def _is_ready(http_url: str, model: str) -> bool:

@@ -1,6 +1,7 @@
 """What the extras of pyproject.toml install together."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -9,6 +10,7 @@ from packaging.requirements import Requirement
 from tests.paths import ROOT
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+BAD_CHOICES = ("faiss-gpu", "gpu", "search,search-gpu", "")
 CHOICES = {"search": "faiss-cpu", "search-gpu": "faiss-gpu"}
 # These serve or search, so they need one FAISS.
 WITH_FAISS = {"search", "search-gpu", "local-server", "train", "dev"}
@@ -47,6 +49,25 @@ def test_extras_that_the_image_installs_leave_the_choice_open():
     assert extras.count("${SEARCH}") == 1
     others = [extra for extra in extras if extra != "${SEARCH}"]
     assert not {name for extra in others for name in packages(extra)} & set(CHOICES.values())
+
+
+@pytest.mark.parametrize(
+    ("search", "works"),
+    [*((extra, True) for extra in CHOICES), *((bad, False) for bad in BAD_CHOICES)],
+)
+def test_image_is_not_built_with_another_choice_of_faiss(search, works):
+    """pip only warns about unknown extras: the image would have no FAISS, or two."""
+    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
+    checks = [line for line in dockerfile.splitlines() if line.startswith("RUN case")]
+    assert checks and dockerfile.index(checks[0]) < dockerfile.index(",${SEARCH}]")
+    completed = subprocess.run(
+        ["sh", "-c", checks[0].removeprefix("RUN ")],
+        env={"SEARCH": search},
+        capture_output=True,
+        text=True,
+    )
+    assert (completed.returncode == 0) == works
+    assert works or f"'{search}' is not search or search-gpu" in completed.stderr
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/corpus.md"])

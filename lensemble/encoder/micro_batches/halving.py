@@ -6,6 +6,7 @@ tried again, until only the items that caused the failure have an error.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -55,7 +56,9 @@ def encode_with_halving(
         logger.warning("%d items failed together, halving: %s", len(items), str(error))
     # This stands outside of the `except` block, where the exception's traceback would keep the
     # tensors of the failed pass in memory.
-    torch.cuda.empty_cache()  # does nothing if CUDA is not in use
+    # It does nothing if CUDA is not in use; after a failure of the driver, every call fails.
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
     half = len(items) // 2
     return [
         result

@@ -54,12 +54,41 @@ def test_only_the_items_at_fault_have_an_error():
     assert batches[:3] == [[1, 2, 3, 4, 5, 6], [1, 2, 3], [1]]
 
 
+def test_failed_pass_is_halved_though_the_driver_fails_for_good(monkeypatch):
+    """After an illegal access every call of CUDA fails, the one that frees memory, too."""
+
+    def fail():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def encode(numbers):
+        if 2 in numbers:
+            fail()
+        return np.array([[number] for number in numbers], np.float32)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", fail)
+    first, second = encode_with_halving([1, 2], encode)
+    assert float(first[0]) == 1
+    assert isinstance(second, InternalError)
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA driver error: out of memory"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (
+            RuntimeError(
+                "Error in virtual void* faiss::gpu::StandardGpuResourcesImpl::allocMemory(const "
+                "faiss::gpu::AllocRequest&) at faiss/gpu/StandardGpuResources.cpp:452: Error: "
+                "'err == cudaSuccess' failed: StandardGpuResources: alloc fail type FlatData dev "
+                "2 space Device stream 0 size 2764800000 bytes (cudaMalloc error out of memory [2])"
+            ),
+            True,
+        ),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     ],

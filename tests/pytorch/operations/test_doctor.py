@@ -5,7 +5,9 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 
+from lensemble import gpu
 from lensemble.checkpoint import Checkpoint, sha256_of
 from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
 from lensemble.operations import doctor
@@ -15,7 +17,10 @@ from lensemble_cli.main import main
 
 
 def findings_by_subject(settings=None, ports=()):
-    return {finding.subject: finding for finding in examine(settings, ports)}
+    """The findings; those of the machine only without settings."""
+    given = settings or Settings(checkpoint=Path())
+    found = examine(given, ports, machine_only=settings is None)
+    return {finding.subject: finding for finding in found}
 
 
 def test_this_machine_can_serve(checkpoint, index_folder):
@@ -144,15 +149,14 @@ def test_graphs_are_checked(checkpoint, tmp_path, monkeypatch):
 
 
 def test_what_gpu_kernels_need_is_checked_where_there_is_a_gpu(checkpoint, monkeypatch, tmp_path):
-    import torch
-
     from lensemble.encoder.pytorch.kernels import requirements
     from lensemble.encoder.pytorch.kernels.requirements import MissingRequirement
 
     assert "gpu kernels" not in findings_by_subject()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70 * 10**9, 80 * 10**9))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(gpu, "find_gpus", lambda: 1)
+    monkeypatch.setattr(gpu, "gpu_fault", lambda device: "")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(requirements, "missing_requirements", lambda: iter(()))
     finding = findings_by_subject()["gpu kernels"]
@@ -162,5 +166,64 @@ def test_what_gpu_kernels_need_is_checked_where_there_is_a_gpu(checkpoint, monke
     finding = findings_by_subject(Settings(checkpoint=checkpoint))["gpu kernels"]
     assert (finding.level, finding.remedy) == (WARNING, "apt install gcc")
     assert finding.text.startswith("no C compiler, so the encoder runs without GPU kernels")
-    off = Settings(checkpoint=checkpoint, gpu_kernels="off")
-    assert "gpu kernels" not in findings_by_subject(off)
+    for changes in ({"gpu_kernels": "off"}, {"device": "cpu"}):
+        assert "gpu kernels" not in findings_by_subject(Settings(checkpoint=checkpoint, **changes))
+
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+
+
+@NO_GPU
+def test_gpu_that_was_asked_for_and_is_missing_is_a_fault(monkeypatch, capsys):
+    monkeypatch.delenv("LENSEMBLE_CHECKPOINT", raising=False)
+    monkeypatch.setenv("LENSEMBLE_DEVICE", "cuda")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert main(["doctor"]) == 1
+    fault, remedy = (text for text in capsys.readouterr().out.split("\n") if "gpu" in text)
+    assert fault.startswith("fault    gpu            LENSEMBLE_DEVICE=cuda, but PyTorch cannot use")
+    assert gpu.gpu_fault(torch.device("cuda")) in fault
+    assert "CUDA_VISIBLE_DEVICES is '7': name GPUs that `nvidia-smi -L` lists" in remedy
+
+
+@NO_GPU
+def test_cause_is_shown_if_pytorch_finds_no_gpu_where_the_driver_does(checkpoint, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(gpu, "gpu_fault", lambda device: "The NVIDIA driver is too old")
+    found = findings_by_subject(Settings(checkpoint=checkpoint))
+    assert found["gpu"].level == WARNING
+    assert found["gpu"].text.endswith("PyTorch cannot use one: The NVIDIA driver is too old")
+    assert f"CUDA {torch.version.cuda}" in found["gpu"].remedy
+    assert "gpu" not in findings_by_subject(Settings(checkpoint=checkpoint, device="cpu"))
+
+
+def test_each_gpu_is_tried_and_one_that_fails_is_a_fault(monkeypatch):
+    """PyTorch lists cards that it cannot use: too old, or taken by another process."""
+
+    def fault(device):
+        return "no kernel image is available for execution" if device.index else ""
+
+    monkeypatch.setattr(gpu, "find_gpus", lambda: 2)
+    monkeypatch.setattr(gpu, "gpu_fault", fault)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    found = findings_by_subject()
+    assert (found["gpu 0"].level, found["gpu 0"].text) == (OK, "a card, 70.0 of 80.0 GB free")
+    assert found["gpu 1"].level == FAULT and "no kernel image" in found["gpu 1"].text
+
+
+@pytest.mark.parametrize(
+    ("modes", "level"), [("Default\nDefault\n", None), ("Default\nExclusive_Process\n", WARNING)]
+)
+def test_mode_that_lets_one_process_use_a_gpu_is_found(monkeypatch, tmp_path, modes, level):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '{modes}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert [finding.level for finding in doctor._compute_mode()] == ([level] if level else [])
+
+
+def test_missing_checkpoint_hides_no_other_bad_setting(monkeypatch, capsys):
+    monkeypatch.delenv("LENSEMBLE_CHECKPOINT", raising=False)
+    monkeypatch.setenv("LENSEMBLE_DEVICE", "cuda:0")
+    assert main(["doctor"]) == 1
+    assert "LENSEMBLE_DEVICE: 'cuda:0' is not auto, cpu or cuda" in capsys.readouterr().err
