@@ -9,7 +9,7 @@ modules, in this order:
     inputs/         JSON -> items; data URLs and pictures on other hosts -> bytes
     backends        items -> calls of Triton -> results in the order of the items
     served_models   which embedders Triton serves, read from its metrics
-    chat_server     requests to the chat server, for chat and RAG
+    chat_server     requests to the chat server, for chat and RAG; `event_stream` checks its streams
     disconnects     cancels the work for a caller who has closed the connection
     responses       JSON bodies of successful responses
     errors          errors as JSON bodies; `error_handlers` chooses their HTTP status

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from lensemble.gateway.access.connections import limited_connections
 from lensemble.gateway.app import Gateway
 from lensemble.gateway.observability.request_stats import access_log
 from lensemble.gateway.settings import GatewaySettings
@@ -40,6 +41,7 @@ def main() -> int:
         return 1
     uvicorn.run(
         app,
+        http=limited_connections(settings),
         host=settings.host,
         port=settings.port,
         log_level="warning",

@@ -10,15 +10,18 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 import lensemble
-from lensemble.gateway.access.guard import Guard
+from lensemble.gateway.access.body_limits import BodyLimits
+from lensemble.gateway.access.guard import OPEN_PATHS, Guard
 from lensemble.gateway.backends import Backends
 from lensemble.gateway.error_handlers import add_error_handlers
 from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.remote_pictures import PictureFetcher
 from lensemble.gateway.observability.metrics import Metrics
 from lensemble.gateway.observability.tracing import Tracer
 from lensemble.gateway.responses import ErrorResponse
-from lensemble.gateway.routes import chat, embeddings, items, rag, search, status
+from lensemble.gateway.routes import chat, docs, embeddings, items, rag, search, status
+from lensemble.gateway.routes.openapi import add_security
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient
 from lensemble_contract.errors import InvalidInputError
@@ -54,8 +57,9 @@ class Gateway:
             settings.remote_hosts, settings.remote_bytes, settings.remote_s
         )
         self._metrics, self._tracer = Metrics(), Tracer(settings)
+        self._limits = BodyLimits(settings, self._metrics)
         self.api = self._build_api(settings)
-        self._guard = Guard(self.api, settings, self._metrics, self._tracer)
+        self._guard = Guard(self.api, settings, self._metrics, self._tracer, self._limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one HTTP request, or one connection of another type that ASGI defines."""
@@ -68,14 +72,20 @@ class Gateway:
             description="Qwen3-VL multimodal embeddings and search, in OpenAI's shape.",
             lifespan=self._lifespan,
             responses=_ERROR_RESPONSES,
+            docs_url=None,  # `routes.docs` has a page that loads nothing from other hosts
+            redoc_url=None,
+            redirect_slashes=False,
         )
         item_reader = ItemReader(self._picture_fetcher, settings.items)
-        api.include_router(embeddings.router(self._backends, item_reader))
-        api.include_router(search.router(self._backends, item_reader))
-        api.include_router(items.router(self._backends, item_reader, settings.items))
-        api.include_router(chat.router(self._backends))
-        api.include_router(rag.router(self._backends, item_reader, settings))
-        api.include_router(status.router(self._backends, self._metrics))
+        body_reader = BodyReader(settings.items)
+        api.include_router(embeddings.router(self._backends, item_reader, body_reader))
+        api.include_router(search.router(self._backends, item_reader, body_reader))
+        api.include_router(items.router(self._backends, item_reader, body_reader))
+        api.include_router(chat.router(self._backends, body_reader))
+        api.include_router(rag.router(self._backends, item_reader, body_reader, settings))
+        api.include_router(status.router(self._backends, self._metrics, self._limits))
+        api.include_router(docs.router())
+        add_security(api, OPEN_PATHS, required=settings.keys is not None)
         add_error_handlers(api)
         return api
 

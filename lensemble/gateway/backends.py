@@ -14,7 +14,7 @@ from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import AsyncClient, calls
 from lensemble_client.calls import Call
 from lensemble_client.results import Measured
-from lensemble_contract.errors import LensembleError
+from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item, Record
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class Backends:
         items: Sequence[Item | LensembleError],
         make_call: Callable[[list[Item]], Call[list[T]]],
         stats: RequestStats,
+        *,
+        partial: bool = True,
     ) -> list[Measured[T] | LensembleError]:
         """Sends items to Triton in batches: to embed them, or to search for them.
 
@@ -64,16 +66,21 @@ class Backends:
             items: items, and an error in the place of each item that could not be read.
             make_call: makes the call for a batch of items; the call returns one result for each.
             stats: statistics of the request, which are updated.
+            partial: whether the results of the other items are wanted if an item fails.
 
         Returns:
             One result or error for each item, in the same order. The field of an error starts with
             its item's place, such as `input[2]`.
 
         Raises:
-            LensembleError: All items failed; this is the error of the first one.
+            LensembleError: All items failed, or one failed and `partial` is false; this is the
+                error of the first one that failed.
         """
         valid_items = [item for item in items if isinstance(item, Item)]
         stats.items += len(items)
+        if not partial and len(valid_items) < len(items):
+            stats.errors += len(items) - len(valid_items)
+            _require_all(items)  # before any work is done
         stats.pictures += sum(len(item.images) for item in valid_items)
         triton_results = await self.triton.run_many(
             valid_items,
@@ -89,6 +96,8 @@ class Backends:
         stats.add_results(results)
         if len(results) == 1 and isinstance(results[0], LensembleError):
             raise results[0]  # a single item needs no `input[0]` in the field of its error
+        if not partial:
+            _require_all(results)
         return _located(results, "input")
 
     async def store(
@@ -133,6 +142,24 @@ class Backends:
         results = [task.result() for task in writes]
         stats.add_results(results)
         return _located(results, "items")
+
+
+def _require_all(results: Sequence[object]) -> None:
+    """Refuses a request of which an item has failed.
+
+    Raises:
+        LensembleError: The error of the first item whose input is wrong; without one, the first
+            error. It names the item, and says how to get the results of the others.
+    """
+    errors = {n: each for n, each in enumerate(results) if isinstance(each, LensembleError)}
+    if not errors:
+        return
+    wrong = [n for n, error in errors.items() if isinstance(error, InvalidInputError)]
+    n = next(iter(wrong or errors))
+    if len(results) == 1:
+        raise errors[n]
+    hint = '; leave the item out, or send `"partial": true` for the vectors of the others'
+    raise with_location(errors[n], f"input[{n}]", hint)
 
 
 def _located(

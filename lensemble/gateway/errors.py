@@ -22,9 +22,11 @@ RETRY_S = 1
 # Tags of the unions in `inputs.request_schemas`. pydantic puts them into the location of an error,
 # where they mean nothing to a caller. Some tags are also names of fields: the last part of a
 # location is always a field.
-_ITEM_FORM_TAGS = {"text", "parts", "part", "content", "item"}
+_ITEM_FORM_TAGS = {"text", "content"}
+# Types of pydantic's errors, the most important first.
+_IMPORTANCE = {"extra_forbidden": 0, "missing": 1}
 # Parts of a location that are never names of fields.
-_NOT_FIELDS = ("body", "query", "path", "one", "many", "tokens")
+_NOT_FIELDS = ("body", "query", "path", "one", "many", "tokens", "parts", "part", "item")
 
 
 class RefusedError(LensembleError):
@@ -72,10 +74,16 @@ def retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
-def with_location(error: LensembleError, location: str) -> LensembleError:
-    """A copy of the error whose field starts with a location, such as `input[2]`."""
+def with_location(error: LensembleError, location: str, hint: str = "") -> LensembleError:
+    """A copy of the error whose field starts with a location, such as `input[2]`.
+
+    Args:
+        error: the error.
+        location: place of the item.
+        hint: text that is added to the message.
+    """
     field = f"{location}.{error.field}" if error.field else location
-    copy = type(error)(error.message, field=field, reason=error.reason)
+    copy = type(error)(error.message + hint, field=field, reason=error.reason)
     copy.__cause__ = error
     return copy
 
@@ -86,8 +94,9 @@ def from_validation_errors(errors: Sequence[Mapping[str, Any]]) -> InvalidInputE
     Args:
         errors: `errors()` of pydantic's `ValidationError` or FastAPI's `RequestValidationError`.
     """
-    # An unknown or missing field comes first: it is often the cause of the other errors.
-    error = min(errors, key=lambda entry: entry["type"] not in ("extra_forbidden", "missing"))
+    # An unknown or missing field comes first: it is often the cause of the other errors. A misspelt
+    # field is also missing.
+    error = min(errors, key=lambda entry: _IMPORTANCE.get(entry["type"], len(_IMPORTANCE)))
     if error["type"] == "value_error":  # raised by our own validators, with a complete message
         message = str(error["msg"]).removeprefix("Value error, ")
         return InvalidInputError(message, field=_field_path(error["loc"]))
@@ -104,9 +113,11 @@ def _message(error: Mapping[str, Any]) -> str:
         return "it is missing"
     if error["type"] == "model_attributes_type" and error["loc"] == ("body",):
         return "the body is not a JSON object; send one, with `Content-Type: application/json`"
-    message = str(error["msg"])
-    if isinstance(error.get("input"), str | int | float | bool | None):
-        message += f", not {str(error.get('input'))[:60]!r}"
+    message, value = str(error["msg"]), error.get("input")
+    if isinstance(value, str):
+        message += f", not {value[:60]!r}"
+    elif isinstance(value, int | float | bool | None):
+        message += f", not {str(value)[:60]!r}"
     return message
 
 

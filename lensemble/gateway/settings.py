@@ -97,6 +97,27 @@ class GatewaySettings(SettingsBase):
             "beyond it get status 429."
         ),
     )
+    key_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.75,
+        description=(
+            "Largest share of `LENSEMBLE_GATEWAY_IN_FLIGHT` and `LENSEMBLE_GATEWAY_HELD_BYTES` "
+            "that requests with the same key may take; 1 sets no limit."
+        ),
+    )
+    head_s: PositiveFloat = Field(
+        default=10.0,
+        description=(
+            "Time in seconds within which a caller must send the head of a request; then the "
+            "connection is closed."
+        ),
+    )
+    connections: PositiveInt = Field(
+        default=512,
+        description=(
+            "Largest number of connections without a request in progress. If there are more, those "
+            "that have waited longest are closed."
+        ),
+    )
     body_s: PositiveFloat = Field(
         default=30.0,
         description="Time in seconds within which a caller must send the body.",
@@ -146,6 +167,14 @@ class GatewaySettings(SettingsBase):
         description=(
             "Longest time in seconds without data from the chat server before a request fails."
         ),
+    )
+    chat_total_s: PositiveFloat = Field(
+        default=600.0,
+        description="Time limit in seconds of one answer of the chat server, streams included.",
+    )
+    chat_bytes: PositiveInt = Field(
+        default=16 * 1024 * 1024,
+        description="Largest size in bytes of one answer of the chat server, streams included.",
     )
     pictures: Path | None = Field(
         default=None,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lensemble.gateway.access.body_limits import BodyLimits
 from lensemble.gateway.access.caller_checks import CallerChecks
+from lensemble.gateway.access.paths import normalize_path
 from lensemble.gateway.errors import error_headers, error_object
 from lensemble.gateway.observability.metrics import Metrics
 from lensemble.gateway.observability.request_stats import RequestStats
@@ -30,7 +32,7 @@ from lensemble_contract.errors import CancelledError, InternalError, LensembleEr
 logger = logging.getLogger(__name__)
 
 # Paths that need no key and have no limits.
-OPEN_PATHS = ("/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json")
+OPEN_PATHS = ("/health", "/docs", "/openapi.json")
 
 # A request id that a caller sends is used only if it cannot forge a line of the log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -44,18 +46,24 @@ class Guard:
         settings: settings of the gateway.
         metrics: the gateway's metrics.
         tracer: makes the OpenTelemetry spans.
+        limits: limits on open requests.
 
     Raises:
         InvalidInputError: The file of keys is unusable.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: GatewaySettings, metrics: Metrics, tracer: Tracer
+        self,
+        app: ASGIApp,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        tracer: Tracer,
+        limits: BodyLimits,
     ) -> None:
         self._app, self._metrics, self._tracer = app, metrics, tracer
         self._access_log = settings.access_log
         self._checks = CallerChecks(settings)
-        self._limits = BodyLimits(settings, metrics)
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one HTTP request, or one connection of another type that ASGI defines."""
@@ -100,18 +108,19 @@ class Guard:
     async def _serve(
         self, scope: Scope, headers: Headers, receive: Receive, send: Send, stats: RequestStats
     ) -> None:
-        if scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
+        in_flight: AbstractContextManager[None] = nullcontext()
         try:
-            self._checks.check(scope, headers, stats)
-            in_flight = self._limits.admit(headers, stats)
+            normalize_path(scope)
+            if scope["path"] not in OPEN_PATHS:
+                self._checks.check(scope, headers, stats)
+                in_flight = self._limits.admit(headers, stats)
+                receive = self._limits.limit_body(receive, stats)
         except LensembleError as error:
             self._metrics.count_refusal(error.code)
             await _send_error(error, scope, send)
             return
         with in_flight:
-            await self._app(scope, self._limits.limit_body(receive, stats), send)
+            await self._app(scope, receive, send)
 
 
 def _route_of(scope: Scope) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from lensemble.gateway.errors import with_location
+from lensemble.gateway.inputs.json_bodies import run_off_loop
 from lensemble.gateway.inputs.request_schemas import (
     ContentInput,
     FieldsInput,
@@ -17,7 +18,7 @@ from lensemble.gateway.inputs.request_schemas import (
     TextPart,
 )
 from lensemble_contract import contract
-from lensemble_contract.data_urls import decode_data_url, is_data_url
+from lensemble_contract.data_urls import check_no_data_url, decode_data_url, is_data_url
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 
@@ -154,6 +155,7 @@ class ItemReader:
         if item.text is None and not images:
             raise InvalidInputError("the item is empty; give a text, a picture, or both")
         _check_unicode(item.text, "text")
+        check_no_data_url(item.text or "", "text")
         _check_unicode(item.instruction, "instruction")
         return item
 
@@ -164,7 +166,7 @@ class ItemReader:
             LensembleError: The picture is malformed or too large, or may not be fetched.
         """
         if is_data_url(url):
-            return decode_data_url(url, field)
+            return await run_off_loop(len(url), decode_data_url, url, field)
         try:
             return await self._fetch_picture(url)
         except LensembleError as error:

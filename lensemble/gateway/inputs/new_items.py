@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from fastapi import Request
-from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from lensemble.gateway.errors import from_validation_errors
+from lensemble.gateway.inputs.forms import is_form, read_form, utf8_text
 from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.json_bodies import BodyReader, ValueCounter, pieces_of
+from lensemble.gateway.inputs.json_parser import parse_json
 from lensemble.gateway.inputs.request_schemas import ItemsRequest, NewItem
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item, Record
 
 _FORM_FIELDS = ("id", "text", "instruction", "document", "image")
-_FORM_SCHEMA = {
+# JSON schema of the form, for OpenAPI.
+FORM_SCHEMA = {
     "type": "object",
     "required": ["id"],
     "properties": {
@@ -31,14 +32,14 @@ _FORM_SCHEMA = {
 
 
 async def read_new_items(
-    request: Request, item_reader: ItemReader, max_items: int
+    request: Request, item_reader: ItemReader, body_reader: BodyReader
 ) -> list[tuple[str, Record | LensembleError]]:
     """The items to store.
 
     Args:
         request: the request.
         item_reader: makes items from JSON.
-        max_items: largest number of items in one request.
+        body_reader: reads JSON bodies.
 
     Returns:
         The id of each item with the item, or with an error in its place.
@@ -47,43 +48,10 @@ async def read_new_items(
         InvalidInputError: The body is neither JSON of the expected shape nor a valid form, or it
             has too many items.
     """
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if is_form(request):
         return [await _read_form(request)]
-    try:
-        body = ItemsRequest.model_validate(orjson.loads(await request.body()))
-    except orjson.JSONDecodeError as error:
-        raise InvalidInputError(f"the body is not JSON: {error}") from error
-    except ValidationError as error:
-        raise from_validation_errors(error.errors(include_url=False)) from error
-    check_count(len(body.items), max_items, "items")
+    body = await body_reader.read(request, ItemsRequest, any_type=True)
     return [(item.id, await _read_json_item(item, item_reader)) for item in body.items]
-
-
-def check_count(count: int, max_count: int, field: str) -> None:
-    """Refuses a list that is too long.
-
-    Raises:
-        InvalidInputError: There are more than `max_count`.
-    """
-    if count > max_count:
-        raise InvalidInputError(
-            f"{count} {field} in one request; at most {max_count}; send several requests",
-            field=field,
-        )
-
-
-def openapi_body() -> dict[str, Any]:
-    """The OpenAPI description of the body. FastAPI cannot derive it: the route reads the body."""
-    json_schema = _without_references(ItemsRequest.model_json_schema())
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": json_schema},
-                "multipart/form-data": {"schema": _FORM_SCHEMA},
-            },
-        }
-    }
 
 
 async def _read_json_item(new_item: NewItem, item_reader: ItemReader) -> Record | LensembleError:
@@ -100,20 +68,25 @@ async def _read_form(request: Request) -> tuple[str, Record]:
     Raises:
         InvalidInputError: A field is unknown, repeated, or malformed.
     """
-    async with request.form(
+    form = await read_form(
+        request,
         max_files=contract.MAX_IMAGES_PER_ITEM,
         max_fields=len(_FORM_FIELDS),
         max_part_size=contract.MAX_TEXT_BYTES,
-    ) as form:
+    )
+    try:
         for name in form:
             if name not in _FORM_FIELDS:
                 raise InvalidInputError(
-                    f"there is no such field here; expected {', '.join(_FORM_FIELDS)}", field=name
+                    f"there is no such field here; expected {', '.join(_FORM_FIELDS)}",
+                    field=ascii(name)[1:-1],
                 )
         images = [await _read_file(file, n) for n, file in enumerate(form.getlist("image"))]
         id_, text = _text_field(form, "id"), _text_field(form, "text")
         instruction = _text_field(form, "instruction")
         document = _parse_document(_text_field(form, "document") or "{}")
+    finally:
+        await form.close()
     if id_ is None:
         raise InvalidInputError("it is missing", field="id")
     return id_, Record(id_, Item.of(text, images or None, instruction), document)
@@ -134,31 +107,19 @@ def _text_field(form: FormData, name: str) -> str | None:
     values = form.getlist(name)
     if len(values) > 1 or any(not isinstance(value, str) for value in values):
         raise InvalidInputError("expected one text", field=name)
-    return str(values[0]) if values else None
+    return utf8_text(str(values[0]), name) if values else None
 
 
 def _parse_document(text: str) -> dict[str, Any]:
+    content, counter = text.encode(), ValueCounter()
     try:
-        document = orjson.loads(text)
+        for piece in pieces_of(content):
+            counter.feed(piece)
+        document = parse_json(content, counter.long_integer)
         if not isinstance(document, dict):
-            raise ValueError("not a JSON object")
-    except ValueError as error:
+            raise InvalidInputError("not a JSON object")
+    except InvalidInputError as error:
         raise InvalidInputError(
-            f"{text[:60]!r}; expected a JSON object ({error})", field="document"
+            f"{text[:60]!r}; expected a JSON object ({error.message})", field="document"
         ) from error
     return document
-
-
-def _without_references(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with its definitions inlined: `$ref` would not resolve inside OpenAPI."""
-    definitions = schema.pop("$defs", {})
-
-    def inline(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "$ref" in value:
-                return inline(definitions[value["$ref"].rpartition("/")[2]])
-            return {key: inline(part) for key, part in value.items() if key != "discriminator"}
-        return [inline(part) for part in value] if isinstance(value, list) else value
-
-    inlined: dict[str, Any] = inline(schema)
-    return inlined

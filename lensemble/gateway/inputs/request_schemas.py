@@ -1,19 +1,52 @@
-"""Schemas of request bodies: OpenAI's shapes, extended by pictures, search and stored items."""
+"""Schemas of request bodies: OpenAI's shapes, extended by pictures, search and stored items.
+
+Checking ends at the first fault of a list or an object, because each fault costs as much time as
+checking a hundred values.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from lensemble_client.quantization import OutputDtype
 from lensemble_contract import contract
 
+# Content parts of one item.
+MAX_PARTS = 1024
+
 
 class StrictModel(BaseModel):
-    """Refuses unknown fields, so that a misspelt one is not silently ignored."""
+    """Refuses unknown fields, so that a misspelt one is not silently ignored.
+
+    A field that is null counts as left out: clients in some languages send null for every option
+    that their caller has not set.
+    """
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_needed(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        kept = {}
+        for name, entry in value.items():
+            if name not in cls.model_fields:
+                kept[name] = entry
+                break  # one unknown field is enough to refuse the object
+            if entry is not None:
+                kept[name] = entry
+        return kept
 
 
 class TextPart(StrictModel):
@@ -40,20 +73,22 @@ class ImagePart(StrictModel):
 
 
 Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Parts: TypeAlias = Annotated[list[Part], Field(max_length=MAX_PARTS, fail_fast=True)]
+Strings: TypeAlias = Annotated[list[str], Field(fail_fast=True)]
 
 
 class FieldsInput(StrictModel):
     """One item as an object with a text, pictures, or both."""
 
     text: str | None = None
-    image: str | list[str] | None = Field(None, description="URL of a picture, or several")
+    image: str | Strings | None = Field(None, description="URL of a picture, or several")
     instruction: str | None = Field(None, description="replaces the request's instruction")
 
 
 class ContentInput(StrictModel):
     """One item in content parts. Pictures come before texts; texts are joined by newlines."""
 
-    content: str | list[Part]
+    content: str | Parts
     instruction: str | None = Field(None, description="replaces the request's instruction")
 
 
@@ -79,7 +114,7 @@ def _item_form(value: Any) -> str:
 # One item: a string, an object with `text` and `image`, or content parts.
 ItemInput: TypeAlias = Annotated[
     Annotated[str, Tag("text")]
-    | Annotated[list[Part], Tag("parts")]
+    | Annotated[Parts, Tag("parts")]
     | Annotated[Part, Tag("part")]
     | Annotated[ContentInput, Tag("content")]
     | Annotated[FieldsInput, Tag("item")]
@@ -94,7 +129,8 @@ def _one_or_many(value: Any) -> str:
 
 # One item, or a list of items.
 Input: TypeAlias = Annotated[
-    Annotated[ItemInput, Tag("one")] | Annotated[list[ItemInput], Tag("many")],
+    Annotated[ItemInput, Tag("one")]
+    | Annotated[list[ItemInput], Field(fail_fast=True), Tag("many")],
     Discriminator(_one_or_many),
 ]
 
@@ -103,7 +139,10 @@ class Message(StrictModel):
     """One message of a conversation; the system's message is the item's instruction."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[Part]
+    content: str | Parts
+
+
+_PARTIAL = "whether the other items have their vectors if one fails; else the request fails"
 
 
 class EmbeddingsRequest(StrictModel):
@@ -111,7 +150,9 @@ class EmbeddingsRequest(StrictModel):
 
     model: str | None = Field(None, description="one that `GET /v1/models` lists")
     input: Input | None = Field(None, description="one item, or a list of items")
-    messages: list[Message] | None = Field(None, description="one item, instead of `input`")
+    messages: Annotated[list[Message], Field(fail_fast=True)] | None = Field(
+        None, description="one item, instead of `input`"
+    )
     instruction: str | None = Field(None, description="replaces the profile's instruction")
     dimensions: int | None = Field(None, description="Matryoshka length of the vectors")
     encoding_format: Literal["float", "base64"] = Field(
@@ -121,6 +162,7 @@ class EmbeddingsRequest(StrictModel):
         "float",
         description="int8 scales components to -127 to 127; ubinary packs eight into a byte",
     )
+    partial: bool = Field(False, description=_PARTIAL)
     user: str | None = Field(None, description="has no effect")
     # vLLM's clients use these to ask for the prompt that the profile prescribes anyway.
     continue_final_message: bool | None = Field(None, description="has no effect")
@@ -132,8 +174,9 @@ class Qwen3Request(StrictModel):
     """`POST /qwen3/embeddings`."""
 
     model: str | None = Field(None, description="is returned as it was sent")
-    input: str | list[str] | None = None
+    input: str | Strings | None = None
     image_url: str | None = Field(None, description="a picture that goes with `input`")
+    partial: bool = Field(False, description=_PARTIAL)
 
 
 class SearchFields(StrictModel):
@@ -141,7 +184,7 @@ class SearchFields(StrictModel):
 
     top_k: int = Field(contract.DEFAULT_TOP_K, description=f"1 to {contract.MAX_TOP_K}")
     filter: dict[str, Any] | None = Field(None, description="conditions on documents")
-    exclude: list[str] = Field([], description="ids to leave out of the hits")
+    exclude: Strings = Field([], description="ids to leave out of the hits")
     min_score: float | None = None
     instruction: str | None = Field(None, description="replaces the profile's instruction")
 
@@ -150,7 +193,9 @@ class SearchRequest(SearchFields):
     """`POST /v1/search`; takes exactly one of `input`, `vector` and `like`."""
 
     input: Input | None = Field(None, description="one item, or a list of items")
-    vector: list[float] | None = Field(None, description="a vector of unit length")
+    vector: Annotated[list[float], Field(fail_fast=True)] | None = Field(
+        None, description="a vector of unit length"
+    )
     profile: str | None = Field(
         None, description="hash of the profile that `vector` was made with; checked"
     )
@@ -163,8 +208,8 @@ class NewItem(StrictModel):
 
     id: str
     text: str | None = None
-    image: str | list[str] | None = Field(None, description="URL of a picture, or several")
-    content: str | list[Part] | None = Field(None, description="instead of text and image")
+    image: str | Strings | None = Field(None, description="URL of a picture, or several")
+    content: str | Parts | None = Field(None, description="instead of text and image")
     instruction: str | None = None
     document: dict[str, Any] = Field(
         {}, description="JSON object that hits contain and filters test"
@@ -174,13 +219,13 @@ class NewItem(StrictModel):
 class ItemsRequest(StrictModel):
     """`POST /v1/items`."""
 
-    items: list[NewItem] = Field(min_length=1)
+    items: Annotated[list[NewItem], Field(fail_fast=True)] = Field(min_length=1)
 
 
 class IdsRequest(StrictModel):
     """`POST /v1/items/delete`."""
 
-    ids: list[str] = Field(min_length=1)
+    ids: Strings = Field(min_length=1)
 
 
 class RagRequest(SearchFields):

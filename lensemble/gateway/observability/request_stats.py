@@ -103,7 +103,7 @@ class RequestStats:
 
         Args:
             method: HTTP method.
-            route: path of the route with its placeholders, such as `/v1/items/{id:path}`.
+            route: path of the route with its placeholders, such as `/v1/items/{id:text}`.
             status: HTTP status.
         """
         entry = {

@@ -14,6 +14,7 @@ from lensemble.gateway.backends import Backends
 from lensemble.gateway.disconnects import cancel_on_disconnect
 from lensemble.gateway.errors import error_object
 from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.request_schemas import (
     EmbeddingsRequest,
     FieldsInput,
@@ -22,6 +23,7 @@ from lensemble.gateway.inputs.request_schemas import (
 )
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import EmbeddingsResponse, json_response, token_usage
+from lensemble.gateway.routes.openapi import body_of
 from lensemble_client import calls
 from lensemble_client.quantization import quantize
 from lensemble_client.results import Embedding, Measured
@@ -30,7 +32,7 @@ from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item
 
 
-def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
+def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["embeddings"])
 
@@ -39,25 +41,32 @@ def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
         items: list[Item | LensembleError],
         dimensions: int | None,
         embedder: str,
+        partial: bool,
     ) -> list[Measured[Embedding] | LensembleError]:
         work = backends.run(
             items,
             lambda batch: calls.embed(batch, dimensions, embedder),
             RequestStats.of(request),
+            partial=partial,
         )
         return await cancel_on_disconnect(request, work)
 
-    @routes.post("/v1/embeddings", response_model=EmbeddingsResponse)
-    async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
+    @routes.post(
+        "/v1/embeddings",
+        response_model=EmbeddingsResponse,
+        openapi_extra=body_of(EmbeddingsRequest),
+    )
+    async def embeddings(request: Request) -> Response:
         """Embeds texts, pictures, or both together, in OpenAI's shape.
 
-        An item that fails has `"embedding": null` and its `error`. If all items fail, the response
-        is the error of the first one.
+        If an item fails, the response is its error. With `"partial": true`, the item has
+        `"embedding": null` and its `error`, unless all items fail.
         """
+        body = await body_reader.read(request, EmbeddingsRequest)
         embedder = await backends.served_models.resolve(body.model)
         with RequestStats.of(request).timed("read"):
             items = await cancel_on_disconnect(request, _read_items(body, item_reader))
-        results = await embed(request, items, body.dimensions, embedder)
+        results = await embed(request, items, body.dimensions, embedder, body.partial)
 
         def convert(vector: NDArray[np.float32]) -> Any:
             quantized = quantize(vector, body.output_dtype)
@@ -65,14 +74,17 @@ def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
 
         return _response(results, convert, body.model or embedder)
 
-    @routes.post("/qwen3/embeddings", response_model=EmbeddingsResponse)
-    async def qwen3_embeddings(body: Qwen3Request, request: Request) -> Response:
+    @routes.post(
+        "/qwen3/embeddings", response_model=EmbeddingsResponse, openapi_extra=body_of(Qwen3Request)
+    )
+    async def qwen3_embeddings(request: Request) -> Response:
         """Embeds a text, a picture, a text with a picture (`image_url`), or a list of texts."""
+        body = await body_reader.read(request, Qwen3Request)
         with RequestStats.of(request).timed("read"):
             items = await cancel_on_disconnect(
                 request, item_reader.read_many(_qwen3_inputs(body), None)
             )
-        results = await embed(request, items, None, contract.NATIVE)
+        results = await embed(request, items, None, contract.NATIVE, body.partial)
         return _response(results, lambda vector: vector, body.model or contract.NATIVE)
 
     return routes

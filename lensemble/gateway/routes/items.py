@@ -10,8 +10,9 @@ from lensemble.gateway.backends import Backends
 from lensemble.gateway.disconnects import cancel_on_disconnect
 from lensemble.gateway.errors import error_object
 from lensemble.gateway.inputs.item_reader import ItemReader
-from lensemble.gateway.inputs.new_items import check_count, openapi_body, read_new_items
-from lensemble.gateway.inputs.request_schemas import IdsRequest
+from lensemble.gateway.inputs.json_bodies import BodyReader
+from lensemble.gateway.inputs.new_items import FORM_SCHEMA, read_new_items
+from lensemble.gateway.inputs.request_schemas import IdsRequest, ItemsRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import (
     DeletedResponse,
@@ -20,15 +21,18 @@ from lensemble.gateway.responses import (
     json_response,
     token_usage,
 )
+from lensemble.gateway.routes.openapi import body_of
 from lensemble_client.results import Measured
 from lensemble_contract.errors import LensembleError, NotFoundError
 
 
-def router(backends: Backends, item_reader: ItemReader, max_items: int) -> APIRouter:
+def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["items"])
 
-    @routes.post("/v1/items", response_model=WritesResponse, openapi_extra=openapi_body())
+    @routes.post(
+        "/v1/items", response_model=WritesResponse, openapi_extra=body_of(ItemsRequest, FORM_SCHEMA)
+    )
     async def store_items(request: Request) -> Response:
         """Embeds items and stores them under their ids; an item of the same id is replaced.
 
@@ -41,7 +45,7 @@ def router(backends: Backends, item_reader: ItemReader, max_items: int) -> APIRo
             # Read the whole body first: `cancel_on_disconnect` would consume parts of it.
             await request.body()
             records = await cancel_on_disconnect(
-                request, read_new_items(request, item_reader, max_items)
+                request, read_new_items(request, item_reader, body_reader)
             )
         results = await cancel_on_disconnect(request, backends.store(records, stats))
         entries = [
@@ -50,10 +54,12 @@ def router(backends: Backends, item_reader: ItemReader, max_items: int) -> APIRo
         ]
         return json_response({"object": "list", "data": entries, "usage": token_usage(results)})
 
-    @routes.post("/v1/items/delete", response_model=WritesResponse)
-    async def delete_items(body: IdsRequest, request: Request) -> Response:
+    @routes.post(
+        "/v1/items/delete", response_model=WritesResponse, openapi_extra=body_of(IdsRequest)
+    )
+    async def delete_items(request: Request) -> Response:
         """Removes items; an item that is not stored has the sequence number 0."""
-        check_count(len(body.ids), max_items, "ids")
+        body = await body_reader.read(request, IdsRequest)
         RequestStats.of(request).items += len(body.ids)
         sequences = await cancel_on_disconnect(request, backends.triton.delete(body.ids))
         entries = [
@@ -62,7 +68,7 @@ def router(backends: Backends, item_reader: ItemReader, max_items: int) -> APIRo
         ]
         return json_response({"object": "list", "data": entries, "usage": token_usage([])})
 
-    @routes.get("/v1/items/{id:path}", response_model=ItemResponse)
+    @routes.get("/v1/items/{id:text}", response_model=ItemResponse)
     async def get_item(id: str, request: Request, embedding: bool = False) -> Response:
         """Reads one stored item, and its vector if `embedding` is true."""
         RequestStats.of(request).items += 1
@@ -75,7 +81,7 @@ def router(backends: Backends, item_reader: ItemReader, max_items: int) -> APIRo
         }
         return json_response({**content, "embedding": stored.embedding} if embedding else content)
 
-    @routes.delete("/v1/items/{id:path}", response_model=DeletedResponse)
+    @routes.delete("/v1/items/{id:text}", response_model=DeletedResponse)
     async def delete_item(id: str, request: Request) -> Response:
         """Removes one item."""
         RequestStats.of(request).items += 1

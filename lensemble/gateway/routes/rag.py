@@ -12,9 +12,11 @@ from fastapi import APIRouter, Request, Response
 from lensemble.gateway.backends import Backends
 from lensemble.gateway.disconnects import cancel_on_disconnect
 from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.request_schemas import RagRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import json_response
+from lensemble.gateway.routes.openapi import body_of
 from lensemble.gateway.routes.rag_sources import RagSource, picture_part, read_picture
 from lensemble.gateway.routes.search import search_options
 from lensemble.gateway.settings import GatewaySettings
@@ -31,7 +33,12 @@ SYSTEM_MESSAGE = (
 )
 
 
-def router(backends: Backends, item_reader: ItemReader, settings: GatewaySettings) -> APIRouter:
+def router(
+    backends: Backends,
+    item_reader: ItemReader,
+    body_reader: BodyReader,
+    settings: GatewaySettings,
+) -> APIRouter:
     """The route of this module."""
     routes = APIRouter(tags=["chat"])
 
@@ -50,13 +57,14 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
             for n, hit in enumerate(result.result, start=1)
         ]
 
-    @routes.post("/v1/rag")
-    async def rag(body: RagRequest, request: Request) -> Response:
+    @routes.post("/v1/rag", openapi_extra=body_of(RagRequest))
+    async def rag(request: Request) -> Response:
         """Finds sources for a question, and asks the chat server to answer from them.
 
         The response is the chat server's with one more field, `sources`. In a stream, the first
         event contains the sources.
         """
+        body = await body_reader.read(request, RagRequest)
         stats = RequestStats.of(request)
         with stats.timed("read"):
             question = await cancel_on_disconnect(
@@ -71,11 +79,11 @@ def router(backends: Backends, item_reader: ItemReader, settings: GatewaySetting
                 return await cancel_on_disconnect(
                     request, backends.chat_server.forward(chat_request, event)
                 )
-            status, completion, content_type = await cancel_on_disconnect(
+            status, completion = await cancel_on_disconnect(
                 request, backends.chat_server.complete(chat_request)
             )
         if status != HTTPStatus.OK:
-            return Response(completion, status, media_type=content_type)
+            return Response(completion, status, media_type="application/json")
         return json_response({**orjson.loads(completion), "sources": source_objects})
 
     return routes

@@ -10,9 +10,11 @@ from lensemble.gateway.backends import Backends
 from lensemble.gateway.disconnects import cancel_on_disconnect
 from lensemble.gateway.errors import error_object
 from lensemble.gateway.inputs.item_reader import ItemReader
+from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.request_schemas import SearchFields, SearchRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import SearchResponse, json_response, token_usage
+from lensemble.gateway.routes.openapi import body_of
 from lensemble_client import calls
 from lensemble_client.calls import Call
 from lensemble_client.results import Hit, Measured
@@ -20,17 +22,18 @@ from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
 
 
-def router(backends: Backends, item_reader: ItemReader) -> APIRouter:
+def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader) -> APIRouter:
     """The route of this module."""
     routes = APIRouter(tags=["search"])
 
-    @routes.post("/v1/search", response_model=SearchResponse)
-    async def search(body: SearchRequest, request: Request) -> Response:
+    @routes.post("/v1/search", response_model=SearchResponse, openapi_extra=body_of(SearchRequest))
+    async def search(request: Request) -> Response:
         """Finds the stored items nearest to items, to a vector, or to a stored item.
 
         An item that fails has `"hits": null` and its `error`. If all items fail, the response is
         the error of the first one.
         """
+        body = await body_reader.read(request, SearchRequest)
         if sum(query is not None for query in (body.input, body.vector, body.like)) != 1:
             raise InvalidInputError(
                 "expected exactly one of `input`, `vector` and `like`", field="input"

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from lensemble.gateway.access.body_limits import BodyLimits
 from lensemble.gateway.backends import Backends
 from lensemble.gateway.observability.metrics import Metrics
 from lensemble.gateway.responses import HealthResponse, ModelsResponse
@@ -15,14 +16,14 @@ from lensemble.gateway.served_models import ServedModel
 from lensemble_contract import contract
 
 
-def router(backends: Backends, metrics: Metrics) -> APIRouter:
+def router(backends: Backends, metrics: Metrics, limits: BodyLimits) -> APIRouter:
     """The routes of this module."""
     routes = APIRouter(tags=["service"])
 
     @routes.get("/health", response_model=HealthResponse)
     async def health() -> Response:
         """Whether requests can be served now, and on which device."""
-        ready = await backends.served_models.ready()
+        ready = not limits.is_stuck and await backends.served_models.ready()
         labels_of = {model.name: model.labels for model in await backends.served_models.current()}
         labels = labels_of.get(contract.NATIVE, {}) if ready else {}
         content = {

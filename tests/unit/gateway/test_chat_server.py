@@ -24,7 +24,12 @@ class EchoHandler(BaseHTTPRequestHandler):
             self.closing.wait()
             return
         status = {"locked": 401, "broken": 500, "picky": 422}.get(request["model"], 200)
-        echo = {"request": request, "key": self.headers.get("Authorization"), "path": self.path}
+        echo = {
+            "choices": [],
+            "request": request,
+            "key": self.headers.get("Authorization"),
+            "path": self.path,
+        }
         body = json.dumps(echo).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -108,9 +108,8 @@ def test_dimensions_reach_the_model():
 
 
 def test_items_that_fail_keep_their_place():
-    response = post(
-        "/v1/embeddings", {"input": ["a", "bad", {"text": ""}, {"image": "nope"}, "bc"]}
-    )
+    inputs = ["a", "bad", {"text": ""}, {"image": "nope"}, "bc"]
+    response = post("/v1/embeddings", {"input": inputs, "partial": True})
     assert response.status_code == 200
     data = response.json()["data"]
     assert [entry["embedding"] is None for entry in data] == [False, True, True, True, False]
@@ -118,6 +117,64 @@ def test_items_that_fail_keep_their_place():
     assert data[1]["error"]["param"] == "input[1].text"
     assert data[3]["error"]["param"] == "input[3].image[0]"
     assert response.json()["usage"]["total_tokens"] == 3
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/qwen3/embeddings"])
+def test_item_that_fails_among_others_fails_the_request(path):
+    """A null in the place of a vector makes clients of OpenAI crash, or store nulls."""
+    response = post(path, {"input": ["a", "bad", "bc"]})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == "input[1].text"
+    assert error["message"].startswith("input[1].text: it is bad; ")
+    assert '"partial": true' in error["message"]
+
+
+def test_request_with_an_unreadable_item_fails_before_any_work():
+    triton = FakeTriton()
+    response = post("/v1/embeddings", {"input": ["a", " ", ""]}, triton)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "input[2]"
+    assert not triton.calls
+
+
+def test_wrong_input_is_named_before_an_error_that_passes():
+    """A caller who only waits and tries again would fail again."""
+    triton = FakeTriton()
+    triton.errors = [OverloadedError("x")] * 3
+    inputs = [{"image": DATA_URL}, {"image": DATA_URL}, "bad", {"image": DATA_URL}]
+    response = post("/v1/embeddings", {"input": inputs}, triton)
+    assert response.json()["error"]["param"] == "input[2].text"
+
+
+def test_null_counts_as_left_out():
+    names = ("model", "messages", "instruction", "dimensions", "encoding_format", "output_dtype")
+    nulls = dict.fromkeys((*names, "partial", "user"))
+    response = post("/v1/embeddings", {"input": {"text": "four", "image": None}, **nulls})
+    assert response.status_code == 200, response.text
+    np.testing.assert_allclose(vectors(response)[0], vector_of(Item("four")), rtol=1e-6)
+    assert post("/v1/embeddings", {"input": None}).json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("text", [DATA_URL, f" {DATA_URL}", DATA_URL.replace("data", "DATA")])
+@pytest.mark.parametrize(
+    ("path", "field"), [("/v1/embeddings", "text"), ("/qwen3/embeddings", "text")]
+)
+def test_data_url_as_a_text_is_refused(path, field, text):
+    """Its letters would be embedded. Both are possible in `input`, so the caller must say which."""
+    triton = FakeTriton()
+    response = post(path, {"input": text}, triton)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
+    assert "`image_url`" in response.json()["error"]["message"]
+    several = post(path, {"input": ["a", text]}, triton)
+    assert several.json()["error"]["param"] == "input[1].text"
+    assert not triton.calls
+
+
+def test_text_about_data_urls_is_embedded():
+    for text in ("data: see table 3", "data:image/png;base64,... is a data URL"):
+        assert post("/v1/embeddings", {"input": text}).status_code == 200
 
 
 def test_overload_is_retried_longer_for_several_items_than_for_one():
@@ -131,7 +188,7 @@ def test_overload_is_retried_longer_for_several_items_than_for_one():
 
 
 def test_error_of_the_first_item_is_the_response_if_all_fail():
-    response = post("/v1/embeddings", {"input": ["bad", ""]})
+    response = post("/v1/embeddings", {"input": ["bad", ""], "partial": True})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "input[0].text"
     assert post("/v1/embeddings", {"input": "bad"}).json()["error"]["param"] == "text"

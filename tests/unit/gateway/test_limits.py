@@ -59,6 +59,7 @@ def test_body_that_is_too_large_is_refused_with_or_without_its_length():
 
     async def send():
         async with gateway(body_bytes=1000) as http:
+            http.headers["Content-Type"] = "application/json"
             for body in (b"x" * 1001, without_length()):
                 response = await http.post("/v1/embeddings", content=body)
                 assert response.status_code == 413

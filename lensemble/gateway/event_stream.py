@@ -1,0 +1,64 @@
+"""Checks a stream of server-sent events from a chat server, event by event."""
+
+from __future__ import annotations
+
+import orjson
+
+# What a line of a server-sent event begins with (HTML standard, server-sent events).
+_FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
+_DONE = b"[DONE]"
+
+
+class EventStreamCheck:
+    """Holds back each event until it is complete and known to be JSON.
+
+    Args:
+        max_bytes: largest size of the stream.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._size = max_bytes, 0
+        self._line = bytearray()  # the line that is not complete yet
+        self._event: list[bytes] = []  # complete lines of the event that is not complete yet
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The events that are complete with the next bytes of the stream, unchanged.
+
+        Raises:
+            ValueError: The stream is too large, or an event is no JSON object.
+        """
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            raise ValueError(f"more than {self._max_bytes} bytes")
+        self._line += chunk
+        *lines, rest = bytes(self._line).split(b"\n") if b"\n" in chunk else [self._line]
+        self._line = bytearray(rest)
+        events = []
+        for line in lines:
+            self._event.append(bytes(line) + b"\n")
+            if not line.strip(b"\r"):
+                _check_event(self._event)
+                events += self._event
+                self._event = []
+        return b"".join(events)
+
+
+def _check_event(lines: list[bytes]) -> None:
+    """Refuses an event whose data is not a JSON object.
+
+    Raises:
+        ValueError: A line is no field of an event, or the data is not a JSON object.
+    """
+    lines = [line.rstrip(b"\r\n") for line in lines]
+    for line in lines:
+        if line and not line.startswith(_FIELDS):
+            raise ValueError("a line that is no server-sent event")
+    data = b"\n".join(line.removeprefix(b"data:") for line in lines if line.startswith(b"data:"))
+    if not data.strip() or data.strip() == _DONE:
+        return
+    try:
+        is_object = isinstance(orjson.loads(data), dict)
+    except orjson.JSONDecodeError:
+        is_object = False
+    if not is_object:
+        raise ValueError("an event that is no JSON object")
