@@ -209,8 +209,8 @@ class ChatServer:
                 if not chunk:
                     break
                 try:
-                    if events := check.feed(chunk):
-                        yield events
+                    for event in check.feed(chunk):
+                        yield event
                 except ValueError as error:
                     raise chat_server_failed(f"sent {error}") from error
         except LensembleError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import orjson
 
 # What a line of a server-sent event begins with (HTML standard, server-sent events).
@@ -17,30 +19,33 @@ class EventStreamCheck:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes, self._size = max_bytes, 0
+        self._left_bytes, self._max_bytes = max_bytes, max_bytes
         self._line = bytearray()  # the line that is not complete yet
         self._event: list[bytes] = []  # complete lines of the event that is not complete yet
 
-    def feed(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The events that are complete with the next bytes of the stream, unchanged.
 
         Raises:
-            ValueError: The stream is too large, or an event is no JSON object.
+            ValueError: The stream is too large, or the next event is no JSON object.
         """
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
-            raise ValueError(f"more than {self._max_bytes} bytes")
         self._line += chunk
-        *lines, rest = bytes(self._line).split(b"\n") if b"\n" in chunk else [self._line]
-        self._line = bytearray(rest)
-        events = []
+        lines = [self._line] if b"\n" not in chunk else self._line.split(b"\n")
+        self._line = lines.pop()
         for line in lines:
+            self._count(len(line) + 1)
             self._event.append(bytes(line) + b"\n")
             if not line.strip(b"\r"):
                 _check_event(self._event)
-                events += self._event
+                yield b"".join(self._event)
                 self._event = []
-        return b"".join(events)
+        if len(self._line) > self._left_bytes:
+            self._count(len(self._line))
+
+    def _count(self, size: int) -> None:
+        self._left_bytes -= size
+        if self._left_bytes < 0:
+            raise ValueError(f"more than {self._max_bytes} bytes")
 
 
 def _check_event(lines: list[bytes]) -> None:

@@ -158,8 +158,8 @@ class BodyLimits:
             self._metrics.count_refusal("overloaded")
             raise HTTPException(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"the bodies of all requests in flight with the key {stats.key!r} together have more "
-                f"than {self._max_held_bytes_of} bytes; try again later",
+                f"the bodies of all requests in flight with the key {stats.key!r} together have "
+                f"more than {self._max_held_bytes_of} bytes; try again later",
                 retry_after(RETRY_S),
             )
 

@@ -39,6 +39,7 @@ class LimitedConnection(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
+        self._in_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -61,8 +62,14 @@ class LimitedConnection(HttpToolsProtocol):
         if self in self.idle and self._deadline is None:
             self._start_deadline()  # a head has begun, and is not complete
 
+    def on_message_begin(self) -> None:
+        """Called by the parser at the start of a head."""
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Called by the parser at the end of a head."""
+        self._in_head = False
         self._become_busy()
         super().on_headers_complete()
 
@@ -72,7 +79,7 @@ class LimitedConnection(HttpToolsProtocol):
         # If requests were sent ahead, `cycle` is the last one of them.
         if self.cycle.response_complete and not self.transport.is_closing():
             self._become_idle()
-            if self.cycle.more_body:
+            if self.cycle.more_body or self._in_head:
                 self._start_deadline()
 
     def _become_idle(self) -> None:

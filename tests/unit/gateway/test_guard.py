@@ -1,12 +1,16 @@
 """Request ids, the access log, disconnects, and failures of the gateway itself."""
 
 import asyncio
+import base64
+import hashlib
 import json
 import logging
 
 from lensemble.gateway.access import keys
 from tests.gateway import FakeTriton, gateway
 from tests.waiting import DEADLINE_S
+
+POLICY = "content-security-policy"
 
 
 def test_request_id_is_kept_unless_it_could_forge_a_line_of_the_log():
@@ -47,6 +51,75 @@ def test_access_log_has_counts_and_no_content_of_the_request(caplog, tmp_path):
     assert (first["items"], first["errors"], first["tokens"]) == (2, 1, 6)
     assert second["route"] == "/v1/items/{id:text}"
     assert not any("SECRET" in line or key in line for line in lines)
+
+
+def test_slash_at_the_end_of_a_path_is_ignored_and_not_redirected():
+    """A redirect would lead to http, and the key would be sent without encryption."""
+
+    async def send():
+        triton = FakeTriton()
+        triton.stored = {"a/": {"n": 1}}
+        async with gateway(triton) as http:
+            embedded = await http.post("/v1/embeddings/", json={"input": "a"})
+            assert embedded.status_code == 200
+            assert (await http.get("/health/")).status_code == 200
+            stored = await http.post("/v1/items/", json={"items": [{"id": "b", "text": "b"}]})
+            assert stored.status_code == 200
+            deleted = await http.post("/v1/items/delete/", json={"ids": ["b"]})
+            assert deleted.status_code == 200
+            assert (await http.get("/v1/items/a/")).json()["id"] == "a/"
+            assert (await http.get("/v1/none/")).status_code == 404
+
+    asyncio.run(send())
+
+
+def test_slash_at_the_end_changes_no_scope(tmp_path):
+    key = keys.add(tmp_path / "keys.json", "me", "read")
+
+    async def send():
+        async with gateway(keys=tmp_path / "keys.json") as http:
+            http.headers["Authorization"] = f"Bearer {key}"
+            for path in ("/v1/items", "/v1/items/", "/v1/items/delete/", "/v1/items/delete%0A"):
+                response = await http.post(path, json={})
+                assert response.status_code in (403, 404), path
+            assert (await http.delete("/v1/items/a%0A")).status_code == 403
+
+    asyncio.run(send())
+
+
+def test_docs_page_loads_nothing_from_other_hosts():
+    async def send():
+        async with gateway() as http:
+            page = await http.get("/docs")
+            assert page.status_code == 200
+            assert "https://" not in page.text
+            assert "http://" not in page.text
+            assert "default-src 'none'; connect-src 'self';" in page.headers[POLICY]
+            # The policy allows exactly this script and this style.
+            for tag in ("script", "style"):
+                text = page.text.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
+                digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+                assert f"'sha256-{digest}'" in page.headers[POLICY]
+
+    asyncio.run(send())
+
+
+def test_openapi_says_which_routes_need_a_key(tmp_path):
+    keys.add(tmp_path / "keys.json", "me", "read")
+
+    async def send(**settings):
+        async with gateway(**settings) as http:
+            return (await http.get("/openapi.json")).json()
+
+    with_keys, without = asyncio.run(send(keys=tmp_path / "keys.json")), asyncio.run(send())
+    (scheme,) = with_keys["components"]["securitySchemes"]
+    assert with_keys["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+    for path, operations in with_keys["paths"].items():
+        for method, operation in operations.items():
+            expected = None if path == "/health" else [{scheme: []}]
+            assert operation.get("security") == expected, path
+            optional = without["paths"][path][method].get("security")
+            assert optional == (expected and [*expected, {}]), path
 
 
 def test_work_is_cancelled_when_the_caller_disconnects():

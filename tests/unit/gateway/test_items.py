@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import urllib.parse
 
 import pytest
 
@@ -100,6 +101,80 @@ def test_form_with_files():
     assert response["data"] == [{"object": "item", "index": 0, "id": "a/b", "sequence": 1}]
     assert response["usage"]["total_tokens"] == 21
     assert triton.stored == {"a/b": {"n": 1}}
+
+
+IDS = ["x", "x\n", "\n", "a\nb", "a/b/", "a b%20c", "ñ\u2028", "?#", "\ufffd"]
+
+
+def test_every_id_is_read_and_removed_by_its_path():
+    async def send():
+        triton = FakeTriton()
+        triton.stored = {id_: {"n": n} for n, id_ in enumerate(IDS)}
+        async with gateway(triton) as http:
+            for n, id_ in enumerate(IDS):
+                path = f"/v1/items/{urllib.parse.quote(id_, safe='')}"
+                assert (await http.get(path)).json()["document"] == {"n": n}
+                assert (await http.delete(path)).json()["id"] == id_
+                assert list(triton.stored) == IDS[n + 1 :]
+
+    asyncio.run(send())
+
+
+@pytest.mark.parametrize("path", ["/v1/items/%FF", "/v1/items/a%ED%A0%80"])
+def test_path_that_is_not_utf8_is_refused(path):
+    """uvicorn reads it as U+FFFD, which may be the id of another item."""
+
+    async def send():
+        triton = FakeTriton()
+        triton.stored = {"\ufffd": {}}
+        async with gateway(triton) as http:
+            response = await http.delete(path)
+            assert response.status_code == 400
+            assert "UTF-8" in response.json()["error"]["message"]
+            assert triton.stored
+
+    asyncio.run(send())
+
+
+def raw_form(boundary, **fields):
+    """The body of a form with these bytes."""
+    parts = [
+        b"--%s\r\nContent-Disposition: form-data; name=%s\r\n\r\n%s\r\n"
+        % (boundary, name.encode(), content)
+        for name, content in fields.items()
+    ]
+    return b"".join(parts) + b"--%s--\r\n" % boundary
+
+
+@pytest.mark.parametrize("field", ["id", "text", "instruction", "document"])
+def test_form_field_that_is_not_utf8_is_refused(field):
+    """Read as Latin-1, the item would be stored as another text, or under another id."""
+    fields = {"id": b"a", "text": b"b", field: b'{"\xff": 1}'}
+    triton = FakeTriton()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    response = post_items(triton, content=raw_form(b"x", **fields), headers=headers)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
+    assert "UTF-8" in response.json()["error"]["message"]
+    assert not triton.stored
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "Multipart/Form-Data; boundary=x y",
+        'MULTIPART/FORM-DATA; Boundary="x y"; charset=latin-1',
+        'multipart/form-data;boundary="x y"',
+    ],
+)
+def test_content_type_of_a_form_in_any_spelling(content_type):
+    triton = FakeTriton()
+    headers = {"Content-Type": content_type}
+    content = raw_form(b"x y", id="ñ\n".encode(), text="é".encode())
+    response = post_items(triton, content=content, headers=headers)
+    assert response.status_code == 200, response.text
+    assert triton.stored == {"ñ\n": {}}
+    assert triton.items == [Item("é")]
 
 
 @pytest.mark.parametrize(
