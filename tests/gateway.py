@@ -125,6 +125,15 @@ class FakeTriton:
         if parameters["operation"] == "delete":
             removed = [[int(self.stored.pop(id_, None) is not None)] for id_ in ids]
             return {"sequence": np.array(removed)}
+        if parameters["operation"] in ("patch", "set_document"):
+            known = [int(id_ in self.stored) for id_ in ids]
+            if known[0]:
+                changes = json.loads(rows["document"][0, 0])
+                merged = self.stored[ids[0]] if parameters["operation"] == "patch" else {}
+                self.stored[ids[0]] = {**merged, **changes}
+            return {"sequence": np.array([known])}
+        if parameters["operation"] in ("list", "count"):
+            return {"stored_document": np.array([[self._listed(ids[0], parameters)]], np.object_)}
         document = self.stored.get(ids[0], {})
         return {
             "sequence": np.array([[int(ids[0] in self.stored)]]),
@@ -132,6 +141,17 @@ class FakeTriton:
             "stored_digest": np.array([[b""]], np.object_),
             "stored_embedding": np.array([[0.0, 1.0]], np.float32),
         }
+
+    def _listed(self, after: str, parameters: Any) -> bytes:
+        """A page of the stored items, or their number; every filter matches every item."""
+        found = sorted(id_ for id_ in self.stored if id_ > after)
+        if parameters["operation"] == "count":
+            return json.dumps({"count": len(found)}).encode()
+        shown = found[: parameters["limit"]]
+        items = [
+            {"id": id_, "sequence": 1, "digest": "", "document": self.stored[id_]} for id_ in shown
+        ]
+        return json.dumps({"items": items, "next": shown[-1] if found != shown else None}).encode()
 
     async def ready(self, model: str, timeout_s: float) -> bool:
         return self.error is None

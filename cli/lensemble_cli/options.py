@@ -63,13 +63,26 @@ def parse_filter(text: str | None) -> dict[str, Any] | None:
     Raises:
         InvalidInputError: The text is not a JSON object.
     """
+    return parse_object(text, "filter") if text else None
+
+
+def parse_object(text: str, field: str) -> dict[str, Any]:
+    """Parses a JSON object that was given as text.
+
+    Args:
+        text: The text.
+        field: Name of the argument, for errors.
+
+    Raises:
+        InvalidInputError: The text is not a JSON object.
+    """
     try:
-        condition = json.loads(text) if text else None
-    except ValueError as error:
-        raise InvalidInputError(f"{text!r} is not JSON: {error}", field="filter") from error
-    if not isinstance(condition, dict | None):
-        raise InvalidInputError(f"{text!r}; expected a JSON object", field="filter")
-    return condition
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{text[:60]!r} is not JSON: {error}", field=field) from error
+    if not isinstance(parsed, dict):
+        raise InvalidInputError(f"{text[:60]!r}; expected a JSON object", field=field)
+    return parsed
 
 
 def print_hits(hits: Iterable[tuple[str, float, Mapping[str, Any]]], *, as_json: bool) -> None:

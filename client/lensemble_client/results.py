@@ -51,6 +51,36 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedItem:
+    """One stored item in a list, without its vector.
+
+    Attributes:
+        id: The id under which the caller stored the item.
+        document: The JSON document stored with the item.
+        sequence: Sequence number of the write that stored the item.
+        digest: As in `Stored`.
+    """
+
+    id: str
+    document: dict[str, Any]
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage:
+    """A part of a list of items, in the order of their ids as UTF-8.
+
+    Attributes:
+        items: The items.
+        next: What `after` is in the call for the items behind these; None if there are none.
+    """
+
+    items: list[ListedItem]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Measured(Generic[T]):
     """The result for one item, and what it cost.
 

@@ -40,6 +40,10 @@ DEFAULT_TOP_K = 10
 MAX_TOP_K = 1000
 MAX_EXCLUDED = 1000
 
+# Items in one answer to `list`.
+DEFAULT_LIST_LIMIT = 100
+MAX_LIST_LIMIT = 1000
+
 # Padding in `ids` where a row of a request has fewer hits than another row. The score of such an
 # entry is -1, and its document is `{}`.
 NO_ID = b""
@@ -168,8 +172,11 @@ PROFILE = "profile"
 # Text, for `store`: one of `OPERATIONS`; upsert if absent.
 OPERATION = "operation"
 # Text: digest of the item to upsert (`Record.digest`). Only a request with one row may have it. If
-# the store already has the item with the same digest and document, nothing is written.
+# the store already has the item with the same digest and document, nothing is written. With
+# `set_document`, the digest that the item has from now on.
 DIGEST = "digest"
+# int, for `list`: largest number of items; `DEFAULT_LIST_LIMIT` if absent.
+LIMIT = "limit"
 # Number, or text with a number: milliseconds for which the caller waits for the answer, from the
 # moment at which the first model begins with the request. Without it, the request has no deadline.
 TIMEOUT_MS = "timeout_ms"
@@ -185,8 +192,22 @@ PING = "ping"
 # get     returns sequence number, document, digest and vector of `id`; 0 and empty values if there
 #         is no such item
 # stats   returns the description of the index as JSON in `stored_document`; `id` is ignored
+# list    returns items that match `filter`, in the order of their ids, from the first id after `id`
+#         on: in `stored_document` the JSON object {"items": [{"id", "sequence", "digest",
+#         "document"}, ...], "next": ID}. `next` is the `id` of the request for the items after
+#         these, and null if there are none. There may be fewer items than `limit`, even none,
+#         although more follow: one answer looks at a limited number of items and bytes.
+# count   returns the number of items that match `filter`: {"count": N} in `stored_document`
+#
+# These change a document and keep the vector. Like `delete`, they return 0 if there is no item:
+#
+# patch          merges `document` into the stored one (RFC 7396: null removes a field)
+# set_document   replaces the stored document by `document`
 UPSERT, DELETE, GET, STATS = "upsert", "delete", "get", "stats"
-OPERATIONS = (UPSERT, DELETE, GET, STATS)
+LIST, COUNT, PATCH, SET_DOCUMENT = "list", "count", "patch", "set_document"
+OPERATIONS = (UPSERT, DELETE, GET, STATS, LIST, COUNT, PATCH, SET_DOCUMENT)
+# Those that change the index.
+WRITING_OPERATIONS = (UPSERT, DELETE, PATCH, SET_DOCUMENT)
 
 # Tensors and parameters that several models share.
 ITEM = (TEXT, IMAGE, INSTRUCTION)
@@ -195,7 +216,7 @@ HITS = (IDS, SCORES, DOCUMENTS)
 CARRIED = (CARRIED_TOKENS, CARRIED_PREPROCESS_MS, CARRIED_ENCODE_MS)
 SEARCH_PARAMETERS = (DIMENSIONS, TOP_K, FILTER, EXCLUDE, MIN_SCORE)
 
-PARAMETERS = (*SEARCH_PARAMETERS, LIKE, PROFILE, OPERATION, DIGEST, TIMEOUT_MS, PING)
+PARAMETERS = (*SEARCH_PARAMETERS, LIKE, PROFILE, OPERATION, DIGEST, LIMIT, TIMEOUT_MS, PING)
 
 PREPROCESS = Model(
     "preprocess", ITEM, (*FEATURES, DEADLINE, TOKENS, PREPROCESS_MS), time_output=PREPROCESS_MS
@@ -227,7 +248,7 @@ STORE = Model(
         ENCODE_MS,
         STORE_MS,
     ),
-    (DIMENSIONS, OPERATION, DIGEST, PROFILE),
+    (DIMENSIONS, OPERATION, DIGEST, PROFILE, FILTER, LIMIT),
     time_output=STORE_MS,
 )
 EMBED = Model(

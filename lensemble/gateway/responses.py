@@ -127,6 +127,24 @@ class ItemResponse(BaseModel):
     embedding: list[float] | None = None
 
 
+class ItemsResponse(BaseModel):
+    """Some of the stored items that match a filter, in the order of their ids."""
+
+    object: Literal["list"]
+    data: list[ItemResponse]
+    has_more: bool = Field(description="whether there are items behind these")
+    next: str | None = Field(description="`after` of the request for the items behind these")
+    count: int | None = Field(None, description="number of all items that match, if asked for")
+
+
+class PatchedResponse(BaseModel):
+    """The sequence number of a changed document."""
+
+    object: Literal["item"]
+    id: str
+    sequence: int
+
+
 class DeletedResponse(BaseModel):
     """A removed item."""
 

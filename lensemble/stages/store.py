@@ -9,18 +9,19 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.index.checks import check_profile
 from lensemble.index.maintenance.compactor import Compactor
 from lensemble.index.maintenance.create import ensure_index
-from lensemble.index.maintenance.stats import stats_json
 from lensemble.index.storage.changes import Change, Delete, checked_change
 from lensemble.index.storage.store import Store
 from lensemble.settings import Settings
 from lensemble.stages.parameters import vectors_for_index
 from lensemble.stages.stage import Stage
+from lensemble.stages.store_reads import read_index, read_operation
 from lensemble.stages.store_rows import (
     NOTHING_CARRIED,
     ReadOperation,
     StoreResult,
     StoreRow,
     read_carried,
+    read_document_change,
     read_id,
     read_upsert,
     result_rows,
@@ -86,17 +87,28 @@ class StoreStage(Stage[StoreRow, StoreResult]):
     def _read_requests(
         self, operation: str, ids: Sequence[bytes], rows: Rows, parameters: Parameters
     ) -> Sequence[Change | ReadOperation | LensembleError]:
-        if operation == contract.STATS:
-            return [ReadOperation(operation) for _ in ids]
-        if operation in (contract.UPSERT, contract.DELETE) and not self._writes:
+        if operation not in contract.WRITING_OPERATIONS:
+            return [read_operation(operation, id_, parameters) for id_ in ids]
+        if not self._writes:
             raise ReadOnlyError(
                 "this server takes no writes; start it with --writes (LENSEMBLE_WRITES=on)"
             )
         read_ids = [read_id(id_) for id_ in ids]
         if operation == contract.UPSERT:
             return self._upserts(rows, read_ids, parameters)
-        make = Delete if operation == contract.DELETE else _get
-        return [id_ if isinstance(id_, LensembleError) else make(id_) for id_ in read_ids]
+        if operation == contract.DELETE:
+            return [id_ if isinstance(id_, LensembleError) else Delete(id_) for id_ in read_ids]
+        digest = _digest_of_one(parameters, len(ids))
+        merge = operation == contract.PATCH
+        if digest and merge:
+            raise InvalidInputError("only `set_document` takes one", field=contract.DIGEST)
+        documents = [bytes(document[0]) for document in rows[contract.DOCUMENT.name]]
+        return self._checked(
+            [
+                read_document_change(id_, document, digest, merge=merge)
+                for id_, document in zip(read_ids, documents, strict=True)
+            ]
+        )
 
     def _upserts(
         self, rows: Rows, ids: Sequence[str | LensembleError], parameters: Parameters
@@ -104,12 +116,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         assert self._store is not None
         if profile_hash := request_parameters.text(parameters, contract.PROFILE):
             check_profile(self._store.profile_name, self._store.profile_hash, profile_hash)
-        digest = request_parameters.text(parameters, contract.DIGEST)
-        if digest and len(ids) > 1:
-            raise InvalidInputError(
-                f"{digest[:40]!r} for {len(ids)} items; send one item",
-                field=contract.DIGEST,
-            )
+        digest = _digest_of_one(parameters, len(ids))
         vectors = vectors_for_index(
             rows[contract.EMBEDDING.name],
             parameters,
@@ -151,7 +158,7 @@ class StoreStage(Stage[StoreRow, StoreResult]):
             checked = self._store.dimension == checked_dimension
             written = iter(self._store.write(changes, checked=checked) if changes else [])
             return [
-                self._read_index(row.request)
+                read_index(self._store, row.request)
                 if isinstance(row.request, ReadOperation)
                 else _write_result(next(written), row)
                 for row in rows
@@ -171,18 +178,6 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         if self._store is not None:
             self._store.close()
 
-    def _read_index(self, read: ReadOperation) -> StoreResult | LensembleError:
-        assert self._store is not None
-        if read.operation == contract.STATS:
-            return StoreResult(self._store.sequence, stats_json(self._store))
-        try:
-            (item,) = self._store.get([read.id])
-        except LensembleError as error:  # only this row fails
-            return error
-        if item is None:
-            return StoreResult(0)
-        return StoreResult(item.sequence, item.document, item.digest, item.vector)
-
     def _reopen(self) -> None:
         assert self._store is not None
         old, self._store = self._store, Store.open(self._store.folder)
@@ -199,8 +194,14 @@ class StoreStage(Stage[StoreRow, StoreResult]):
         check_profile(self._store.profile_name, self._store.profile_hash, self._profile.hash)
 
 
-def _get(id_: str) -> ReadOperation:
-    return ReadOperation(contract.GET, id_)
+def _digest_of_one(parameters: Parameters, count: int) -> str:
+    """The digest of a request, which may have one only if it has one row."""
+    digest = request_parameters.text(parameters, contract.DIGEST)
+    if digest and count > 1:
+        raise InvalidInputError(
+            f"{digest[:40]!r} for {count} items; send one item", field=contract.DIGEST
+        )
+    return digest
 
 
 def _write_result(result: int | LensembleError, row: StoreRow) -> StoreResult | LensembleError:

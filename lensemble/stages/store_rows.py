@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.storage.changes import Change, Upsert
+from lensemble.index.storage.changes import Change, DocumentChange, Upsert
+from lensemble.index.storage.filter import Filter
 from lensemble.vectors import Vector
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
@@ -22,12 +23,16 @@ class ReadOperation:
     """A row that reads the index.
 
     Attributes:
-        operation: `get` or `stats`.
-        id: id of the item, for `get`.
+        operation: `get`, `stats`, `list` or `count`.
+        id: id of the item, for `get`; for `list`, the id after which the page begins.
+        filter: filter on documents, for `list` and `count`.
+        limit: largest number of items, for `list`.
     """
 
     operation: str
     id: str = ""
+    filter: Filter | None = None
+    limit: int = contract.DEFAULT_LIST_LIMIT
 
 
 class CarriedFigures(NamedTuple):
@@ -65,8 +70,8 @@ class StoreResult:
 
     Attributes:
         sequence: sequence number of the write, or of the item that was read; 0 if there is no such
-            item. With statistics, that of the last change.
-        document: JSON text: the item's document or the index's statistics; empty after a write.
+            item. With other readings, that of the last change.
+        document: JSON text: the item's document, or what was read; empty after a write.
         digest: digest of the content from which the item was made.
         embedding: the item's vector, (D,) float32; empty unless an item was read.
         carried: figures of the steps before.
@@ -100,13 +105,27 @@ def read_upsert(
         return id_
     if isinstance(vector, LensembleError):
         return vector
+    text = _read_document(document)
+    return text if isinstance(text, LensembleError) else Upsert(id_, vector, text, digest)
+
+
+def read_document_change(
+    id_: str | LensembleError, document: bytes, digest: str, *, merge: bool
+) -> DocumentChange | LensembleError:
+    """The change of a row's document, or the error of its id or document."""
+    if isinstance(id_, LensembleError):
+        return id_
+    text = _read_document(document)
+    return text if isinstance(text, LensembleError) else DocumentChange(id_, text, merge, digest)
+
+
+def _read_document(document: bytes) -> str | LensembleError:
     try:
-        text = document.decode()
+        return document.decode() or "{}"
     except UnicodeDecodeError as error:
         return InvalidInputError(
             f"not valid UTF-8 at byte {error.start}", field=contract.DOCUMENT.name
         )
-    return Upsert(id_, vector, text or "{}", digest)
 
 
 def read_carried(rows: Rows, count: int) -> list[CarriedFigures] | None:

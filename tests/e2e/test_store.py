@@ -81,6 +81,27 @@ def test_ingested_items_are_found_at_once_by_every_searcher(writer):
         writer.get("cup")
 
 
+def test_items_are_listed_counted_and_their_documents_changed(writer, profile):
+    names = [f"l/{n:04}" for n in range(1200)]
+    documents = [{"set": "l", "n": n} for n in range(1200)]
+    writer.upsert(names, unit(5, 1200), documents, profile=profile)
+    listed = [item for item in writer.list_items({"set": "l"})]
+    assert [(item.id, item.document) for item in listed] == list(zip(names, documents, strict=True))
+    assert writer.count({"set": "l", "n": {"$gte": 1000}}) == 200
+    before = writer.get(names[7])
+    sequence = writer.patch(names[7], {"sold": True, "n": None})
+    after = writer.get(names[7])
+    assert (after.document, after.sequence) == ({"set": "l", "sold": True}, sequence)
+    np.testing.assert_array_equal(after.embedding, before.embedding)
+    for _ in range(4):  # the two searchers take turns
+        (hit,) = writer.search_vector(before.embedding, top_k=1, filter={"sold": True})
+        assert (hit.id, hit.document) == (names[7], {"set": "l", "sold": True})
+    with pytest.raises(NotFoundError):
+        writer.patch("never there", {})
+    writer.delete(names)
+    assert writer.count({"set": "l"}) == 0
+
+
 def test_filter_exclude_min_score_and_more_like(writer, profile):
     vectors = unit(1, 40)
     names = [f"f/{n}" for n in range(40)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from lensemble_client import calls
 from lensemble_client._async.base import AsyncBaseClient
 from lensemble_client.concurrency.tasks import map_batches
 from lensemble_client.connection import DEFAULT_CONCURRENCY
-from lensemble_client.results import Stored
+from lensemble_client.results import ListedItem, Stored
 from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError
 from lensemble_contract.items import Item, Picture, Record
 
@@ -175,6 +175,79 @@ class AsyncStoreCalls(AsyncBaseClient):
         if stored is None:
             raise NotFoundError(f"no item {id!r} in the index", field="id")
         return stored
+
+    async def patch(
+        self,
+        id: str,
+        document: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Changes the document of a stored item; its vector stays, and nothing is embedded.
+
+        When the call returns, the change is on disk and every search finds it.
+
+        Args:
+            id: Id of the item.
+            document: Object that is merged into the stored document as a JSON merge patch (RFC
+                7396): its fields replace those of the document, objects are merged, and null
+                removes a field.
+            replace: Whether the object replaces the whole document instead.
+            timeout_s: Seconds for this call.
+
+        Returns:
+            The sequence number of the change; the item's, if nothing changes.
+
+        Raises:
+            NotFoundError: There is no such item.
+            ReadOnlyError: The server accepts no writes.
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
+        """
+        call = calls.change_document(id, document, merge=not replace)
+        (sequence,) = await self.run(call, timeout_s)
+        if not sequence:
+            raise NotFoundError(f"no item {id!r} in the index", field="id")
+        return sequence
+
+    async def list_items(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[ListedItem]:
+        """Yields all stored items that match a filter, in the order of their ids as UTF-8.
+
+        Items are read in pages while the caller goes on. An item that is written or removed
+        meanwhile may be in the list or not, but no item is in it twice.
+
+        Args:
+            filter: Condition on documents, such as `{"year": {"$gte": 2015}}` (docs/index.md).
+            timeout_s: Seconds for each page, with all its retries.
+
+        Raises:
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
+        """
+        after: str | None = ""
+        while after is not None:
+            page = await self.run(calls.list_page(filter, after), timeout_s)
+            for item in page.items:
+                yield item
+            after = page.next
+
+    async def count(
+        self, filter: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> int:
+        """Counts the stored items that match a filter.
+
+        Args:
+            filter: As in `list_items`; None counts all items.
+            timeout_s: Seconds for this call.
+
+        Raises:
+            LensembleError: Any of the errors in `lensemble_contract.errors`.
+        """
+        return await self.run(calls.count(filter), timeout_s)
 
     async def stats(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Reads the description of the index: counts, sizes, profile, plan and snapshot.

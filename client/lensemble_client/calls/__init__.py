@@ -14,9 +14,12 @@ from lensemble_client.calls.search import (
     search_vector,
 )
 from lensemble_client.calls.store import (
+    change_document,
+    count,
     delete,
     get,
     ingest,
+    list_page,
     sequence_if_unchanged,
     stats,
     upsert,
@@ -25,12 +28,15 @@ from lensemble_client.calls.store import (
 __all__ = [
     "Call",
     "SearchOptions",
+    "change_document",
+    "count",
     "delete",
     "embed",
     "embedder_model",
     "get",
     "ingest",
     "json_text",
+    "list_page",
     "measured",
     "more_like",
     "ping",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble_client.calls.call import Call
-from lensemble_client.results import Stored
+from lensemble_client.calls.call import Call, json_text
+from lensemble_client.results import ItemPage, ListedItem, Stored
 from lensemble_contract import contract
 from lensemble_contract.documents import document_text
 from lensemble_contract.errors import InvalidInputError
@@ -24,10 +24,15 @@ _READ = contract.STORE.with_outputs(
     contract.STORED_DIGEST,
     contract.STORED_EMBEDDING,
 )
+_READ_DOCUMENT = contract.STORE.with_outputs(contract.STORED_DOCUMENT)
 
 
-def ingest(record: Record) -> Call[list[int]]:
+def ingest(record: Record, digest: str | None = None) -> Call[list[int]]:
     """Embeds and stores a record; the result is the sequence number of the write, in a list.
+
+    Args:
+        record: The record.
+        digest: Digest to store with the item; None takes that of the record.
 
     Raises:
         InvalidInputError: The item is empty, or the id or the document is not valid.
@@ -35,7 +40,8 @@ def ingest(record: Record) -> Call[list[int]]:
     check_id(record.id)
     rows = {**to_rows([record.item]), **_id_rows([record.id], [record.document])}
     model = contract.INGEST.with_outputs(contract.SEQUENCE)
-    return Call(model, rows, {contract.DIGEST: record.digest()}, _sequences, writes=True)
+    parameters = {contract.DIGEST: record.digest() if digest is None else digest}
+    return Call(model, rows, parameters, _sequences, writes=True)
 
 
 def upsert(
@@ -112,6 +118,68 @@ def get(id_: str) -> Call[Stored | None]:
     return Call(_READ, _store_rows([id_]), {contract.OPERATION: contract.GET}, read)
 
 
+def list_page(
+    filter: Mapping[str, Any] | None = None,
+    after: str = "",
+    limit: int = contract.MAX_LIST_LIMIT,
+) -> Call[ItemPage]:
+    """Reads items that match a filter, in the order of their ids, from the first id after `after`.
+
+    Raises:
+        InvalidInputError: The id is not valid, or the filter cannot be written as JSON.
+    """
+    if after:
+        check_id(after, "after")
+
+    def read(rows: Rows) -> ItemPage:
+        page = json.loads(rows[contract.STORED_DOCUMENT.name][0, 0])
+        items = [
+            ListedItem(item["id"], item["document"], item["sequence"], item["digest"])
+            for item in page["items"]
+        ]
+        return ItemPage(items, page["next"])
+
+    parameters = _filter_parameters(contract.LIST, filter) | {contract.LIMIT: limit}
+    return Call(_READ_DOCUMENT, _store_rows([after]), parameters, read)
+
+
+def count(filter: Mapping[str, Any] | None = None) -> Call[int]:
+    """Counts the items that match a filter.
+
+    Raises:
+        InvalidInputError: The filter cannot be written as JSON.
+    """
+
+    def read(rows: Rows) -> int:
+        return int(json.loads(rows[contract.STORED_DOCUMENT.name][0, 0])["count"])
+
+    return Call(_READ_DOCUMENT, _store_rows([""]), _filter_parameters(contract.COUNT, filter), read)
+
+
+def change_document(
+    id_: str, document: Mapping[str, Any], *, merge: bool, digest: str = ""
+) -> Call[list[int]]:
+    """Changes the document of an item, and keeps its vector.
+
+    The result is the sequence number of the change in a list, 0 if there is no such item.
+
+    Args:
+        id_: Id of the item.
+        document: Object that is merged into the stored one, or replaces it.
+        merge: Whether it is merged.
+        digest: Digest of the item from now on, if the document is replaced; empty to derive it.
+
+    Raises:
+        InvalidInputError: The id or the document is not valid.
+    """
+    check_id(id_)
+    parameters = {contract.OPERATION: contract.PATCH if merge else contract.SET_DOCUMENT}
+    if digest:
+        parameters[contract.DIGEST] = digest
+    rows = _store_rows([id_], documents=[document])
+    return Call(_WRITE, rows, parameters, _sequences, writes=True)
+
+
 def stats() -> Call[dict[str, Any]]:
     """Reads the description of the index; the result is a JSON object."""
 
@@ -125,6 +193,15 @@ def stats() -> Call[dict[str, Any]]:
 def sequence_if_unchanged(stored: Stored | None, record: Record) -> int:
     """Returns the sequence number of the stored item if it was made from this record, else 0."""
     return stored.sequence if stored is not None and stored.digest == record.digest() else 0
+
+
+def _filter_parameters(
+    operation: str, filter: Mapping[str, Any] | None
+) -> dict[str, str | int | bool]:
+    parameters: dict[str, str | int | bool] = {contract.OPERATION: operation}
+    if filter:
+        parameters[contract.FILTER] = json_text(filter, contract.FILTER)
+    return parameters
 
 
 def _slices(count: int) -> list[slice]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lensemble_client.results import Embedding, Hit, Stored
 from lensemble_client.testing.filters import matches
+from lensemble_contract.document_changes import digest_after_document_change, merge_patch
 from lensemble_contract.documents import normalized_document
 from lensemble_contract.filters import Condition
 from lensemble_contract.index_checks import (
@@ -94,6 +95,35 @@ class FakeIndex:
             return 0
         self.sequence += 1
         return self.sequence
+
+    def change(self, id_: str, document: str, merge: bool, digest: str) -> int:
+        """Changes an item's document; returns the sequence number, 0 if there is no such item.
+
+        Args:
+            id_: The caller's id.
+            document: JSON text of an object.
+            merge: Whether the object is merged into the stored one, or replaces it.
+            digest: Digest of the item from now on; empty to derive it from the stored one.
+
+        Raises:
+            InvalidInputError: The id or the document is not valid.
+        """
+        check_id(id_)
+        check_digest(digest)
+        changes = json.loads(normalized_document(document))
+        old = self.items.get(id_)
+        if old is None:
+            return 0
+        after = merge_patch(old.document, changes) if merge else changes
+        is_same = json.dumps(after) == json.dumps(old.document)
+        kept = old.digest if is_same else digest_after_document_change(old.digest)
+        text = normalized_document(json.dumps(after))
+        return self._write(FakeUpsert(id_, old.embedding, text, digest or kept))
+
+    def matching(self, condition: Condition) -> list[Stored]:
+        """Returns the items that meet a condition, in the order of their ids as UTF-8."""
+        found = [item for item in self.items.values() if matches(condition, item.document)]
+        return sorted(found, key=lambda item: item.id.encode())
 
     def search(self, vector: Embedding, conditions: SearchConditions) -> list[Hit]:
         """Returns the nearest items to a vector (D,), nearest first.

@@ -175,20 +175,44 @@ class FakeServer:
                     for item in found
                 ]
             )
+        if operation in (contract.LIST, contract.COUNT):
+            listed = [self._listed(operation, id_, parameters) for id_ in item_ids]
+            return stored_rows([(0, None, text_) for text_ in listed])
         if not self._writes:
             raise ReadOnlyError("this server takes no writes")
+        digest = text(parameters, contract.DIGEST)
+        documents = [document.decode() for document in rows[contract.DOCUMENT.name][:, 0]]
+        if operation in (contract.PATCH, contract.SET_DOCUMENT):
+            merge = operation == contract.PATCH
+            changes = zip(item_ids, documents, strict=True)
+            sequences = [self.index.change(*change, merge, digest) for change in changes]
+            return stored_rows([(sequence, None, "") for sequence in sequences])
         if operation == contract.DELETE:
             return stored_rows([(sequence, None, "") for sequence in self.index.delete(item_ids)])
         self._check_profile(parameters)
-        digest = text(parameters, contract.DIGEST)
-        documents = rows[contract.DOCUMENT.name][:, 0]
         sequences = self.index.upsert(
             [
-                FakeUpsert(id_, vector, document.decode(), digest)
+                FakeUpsert(id_, vector, document, digest)
                 for id_, vector, document in zip(item_ids, vectors, documents, strict=True)
             ]
         )
         return stored_rows([(sequence, None, "") for sequence in sequences])
+
+    def _listed(self, operation: str, after: str, parameters: Parameters) -> str:
+        condition = parse_filter(text(parameters, contract.FILTER, MAX_BYTES) or "{}")
+        limit = whole_number(parameters, contract.LIMIT)
+        limit = contract.DEFAULT_LIST_LIMIT if limit is None else limit
+        if not 1 <= limit <= contract.MAX_LIST_LIMIT:
+            raise InvalidInputError(
+                f"{limit}; expected 1 to {contract.MAX_LIST_LIMIT}", field=contract.LIMIT
+            )
+        found = self.index.matching(condition)
+        if operation == contract.COUNT:
+            return json.dumps({"count": len(found)})
+        found = [item for item in found if item.id.encode() > after.encode()]
+        names = ("id", "sequence", "digest", "document")
+        items = [{name: getattr(item, name) for name in names} for item in found[:limit]]
+        return json.dumps({"items": items, "next": items[-1]["id"] if len(found) > limit else None})
 
     def _check_profile(self, parameters: Parameters) -> None:
         profile = text(parameters, contract.PROFILE)

@@ -228,6 +228,15 @@ class IdsRequest(StrictModel):
     ids: Strings = Field(min_length=1)
 
 
+class PatchRequest(StrictModel):
+    """`PATCH /v1/items/{id}`."""
+
+    document: dict[str, Any] = Field(
+        description="object that is merged into the document; null removes a field"
+    )
+    replace: bool = Field(False, description="whether it replaces the document instead")
+
+
 class RagRequest(SearchFields):
     """`POST /v1/rag`."""
 

@@ -1,7 +1,8 @@
-"""`/v1/items` writes, reads and removes stored items; `/v1/index` describes the index."""
+"""`/v1/items` writes, lists, changes and removes items; `/v1/index` describes the index."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,18 +13,22 @@ from lensemble.gateway.errors import error_object
 from lensemble.gateway.inputs.item_reader import ItemReader
 from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.new_items import FORM_SCHEMA, read_new_items
-from lensemble.gateway.inputs.request_schemas import IdsRequest, ItemsRequest
+from lensemble.gateway.inputs.request_schemas import IdsRequest, ItemsRequest, PatchRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import (
     DeletedResponse,
     ItemResponse,
+    ItemsResponse,
+    PatchedResponse,
     WritesResponse,
     json_response,
     token_usage,
 )
 from lensemble.gateway.routes.openapi import body_of
+from lensemble_client import calls
 from lensemble_client.results import Measured
-from lensemble_contract.errors import LensembleError, NotFoundError
+from lensemble_contract import contract
+from lensemble_contract.errors import InvalidInputError, LensembleError, NotFoundError
 
 
 def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader) -> APIRouter:
@@ -68,6 +73,38 @@ def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader)
         ]
         return json_response({"object": "list", "data": entries, "usage": token_usage([])})
 
+    @routes.get("/v1/items", response_model=ItemsResponse)
+    async def list_items(
+        request: Request,
+        filter: str | None = None,
+        limit: int = contract.DEFAULT_LIST_LIMIT,
+        after: str = "",
+        count: bool = False,
+    ) -> Response:
+        """Lists stored items that match a filter, in the order of their ids."""
+        condition = _parse_filter(filter)
+        page = await cancel_on_disconnect(
+            request, backends.triton.run(calls.list_page(condition, after, limit))
+        )
+        RequestStats.of(request).items += len(page.items)
+        content: dict[str, Any] = {
+            "object": "list",
+            "data": [
+                {
+                    "object": "item",
+                    "id": item.id,
+                    "document": item.document,
+                    "sequence": item.sequence,
+                }
+                for item in page.items
+            ],
+            "has_more": page.next is not None,
+            "next": page.next,
+        }
+        if count:
+            content["count"] = await cancel_on_disconnect(request, backends.triton.count(condition))
+        return json_response(content)
+
     @routes.get("/v1/items/{id:text}", response_model=ItemResponse)
     async def get_item(id: str, request: Request, embedding: bool = False) -> Response:
         """Reads one stored item, and its vector if `embedding` is true."""
@@ -80,6 +117,18 @@ def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader)
             "sequence": stored.sequence,
         }
         return json_response({**content, "embedding": stored.embedding} if embedding else content)
+
+    @routes.patch(
+        "/v1/items/{id:text}", response_model=PatchedResponse, openapi_extra=body_of(PatchRequest)
+    )
+    async def patch_item(id: str, request: Request) -> Response:
+        """Changes the document of one item; its vector stays, and nothing is embedded."""
+        body = await body_reader.read(request, PatchRequest)
+        RequestStats.of(request).items += 1
+        sequence = await cancel_on_disconnect(
+            request, backends.triton.patch(id, body.document, replace=body.replace)
+        )
+        return json_response({"object": "item", "id": id, "sequence": sequence})
 
     @routes.delete("/v1/items/{id:text}", response_model=DeletedResponse)
     async def delete_item(id: str, request: Request) -> Response:
@@ -96,6 +145,21 @@ def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader)
         return json_response(await cancel_on_disconnect(request, backends.triton.stats()))
 
     return routes
+
+
+def _parse_filter(text: str | None) -> dict[str, Any] | None:
+    """The filter in a query string; the server checks what is in it."""
+    if not text:
+        return None
+    try:
+        condition = json.loads(text)
+        if not isinstance(condition, dict):
+            raise ValueError("not a JSON object")
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"{text[:60]!r}; expected a JSON object ({error})", field="filter"
+        ) from error
+    return condition
 
 
 def _write_entry(n: int, id_: str, result: Measured[int] | LensembleError) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble_contract.documents import normalized_document
+from lensemble_contract.document_changes import digest_after_document_change, merge_patch
+from lensemble_contract.documents import document_text, normalized_document
 from lensemble_contract.index_checks import (
     check_digest,
     check_id,
@@ -46,7 +48,25 @@ class Delete:
     id: str
 
 
-Change = Upsert | Delete
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
+    """A change of an item's document, which keeps its vector.
+
+    Attributes:
+        id: the caller's id; if there is no such item, nothing is written.
+        document: JSON text of an object.
+        merge: whether the object is merged into the stored one (RFC 7396: null removes a field),
+            or replaces it.
+        digest: digest of the item from now on; empty to derive it from the stored one.
+    """
+
+    id: str
+    document: str
+    merge: bool
+    digest: str = ""
+
+
+Change = Upsert | Delete | DocumentChange
 
 
 def checked_change(change: Change, dimension: int) -> Change:
@@ -62,8 +82,28 @@ def checked_change(change: Change, dimension: int) -> Change:
     check_id(change.id)
     if isinstance(change, Delete):
         return change
-    check_vector(dimension, change.vector)
-    check_unit_length(change.vector)
+    if isinstance(change, Upsert):
+        check_vector(dimension, change.vector)
+        check_unit_length(change.vector)
     check_digest(change.digest)
     document = normalized_document(change.document)
     return change if document == change.document else replace(change, document=document)
+
+
+def changed_item(change: DocumentChange, document: str, digest: str) -> tuple[str, str]:
+    """The document and the digest of an item after a change of its document.
+
+    Args:
+        change: checked change.
+        document: stored document, JSON text.
+        digest: stored digest.
+
+    Raises:
+        InvalidInputError: The merged document is not valid, for instance because it is too long.
+    """
+    after = change.document
+    if change.merge:
+        after = document_text(merge_patch(json.loads(document), json.loads(change.document)))
+    if change.digest:
+        return after, change.digest
+    return after, digest if after == document else digest_after_document_change(digest)

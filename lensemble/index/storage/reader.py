@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.index_plan import IndexPlan
+from lensemble.index.storage.list_items import StoreListing
 from lensemble.index.storage.read_results import StoreChanges, StoreContents, StoredItem
 from lensemble.index.storage.schema import item_checksum
-from lensemble.index.storage.store_file import StoreFile
 
 _READ_ROWS = 4096
 _ITEM_COLUMNS = "row, id, document, sequence, digest, vector, item_check, vector_check"
@@ -22,7 +22,7 @@ class TombstonesPurgedError(Exception):
     """The store no longer has all tombstones that the caller asked for."""
 
 
-class StoreReader(StoreFile):
+class StoreReader(StoreListing):
     """The reading half of a store; see `StoreFile` for arguments and errors."""
 
     def __len__(self) -> int:

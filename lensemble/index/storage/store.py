@@ -16,7 +16,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from lensemble.index.storage.changes import Change, Delete, Upsert, checked_change
+from lensemble.index.storage.changes import (
+    Change,
+    DocumentChange,
+    Upsert,
+    changed_item,
+    checked_change,
+)
 from lensemble.index.storage.filter import field_expression
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.reader import StoreReader
@@ -145,8 +151,12 @@ class Store(StoreReader):
                 if isinstance(change, LensembleError):
                     results.append(change)
                     continue
-                sequence, change_sequence = self._apply(change, sequence)
-                results.append(change_sequence)
+                try:
+                    sequence, change_sequence = self._apply(change, sequence)
+                except LensembleError as error:  # raised before it has written anything
+                    results.append(error)
+                else:
+                    results.append(change_sequence)
             self._update_state(state._replace(sequence=sequence))
         return results
 
@@ -254,6 +264,15 @@ class Store(StoreReader):
         except InvalidInputError as error:
             return error
 
+    def _with_new_document(self, change: DocumentChange, old: tuple[Any, ...]) -> Upsert:
+        """The stored item with the document of the change."""
+        row, document, digest, _, vector, item_check, vector_check = old
+        computed = item_checksum(change.id, document, digest), zlib.crc32(vector)
+        if computed != (item_check, vector_check):
+            raise self._row_damage(row)
+        document, digest = changed_item(change, document, digest)
+        return Upsert(change.id, np.frombuffer(vector, np.float32), document, digest)
+
     def _apply(self, change: Change, sequence: int) -> tuple[int, int]:
         """Applies a change.
 
@@ -264,7 +283,10 @@ class Store(StoreReader):
         Returns:
             The store's last sequence number once the change is applied, and the number to report
             for the change: its own, the stored item's if the upsert is skipped, or 0 if there is
-            nothing to delete.
+            there is no item to delete or to change.
+
+        Raises:
+            LensembleError: A document cannot be changed; nothing was written.
         """
         execute = self._connection.execute
         old = execute(
@@ -272,8 +294,10 @@ class Store(StoreReader):
             "FROM items JOIN vectors USING (row) WHERE id = ? AND removed IS NULL",
             (change.id,),
         ).fetchone()
-        if isinstance(change, Delete) and old is None:
+        if not isinstance(change, Upsert) and old is None:
             return sequence, 0
+        if isinstance(change, DocumentChange):
+            change = self._with_new_document(change, old)
         vector = b""
         if isinstance(change, Upsert):
             vector = np.ascontiguousarray(change.vector, np.float32).tobytes()

@@ -133,7 +133,20 @@ def test_options_of_the_gateway_require_the_gateway():
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "embed", "search", "eval", "ingest", "get", "delete", "compare", "doctor"),
+        *(
+            "up",
+            "embed",
+            "search",
+            "eval",
+            "ingest",
+            "get",
+            "list",
+            "count",
+            "patch",
+            "delete",
+            "compare",
+            "doctor",
+        ),
         *("status", "keys add", "corpus embed", "corpus index", "corpus query", "index build"),
         *("index compact", "index tune"),
     ],

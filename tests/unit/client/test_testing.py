@@ -181,6 +181,37 @@ def test_both_clients_may_share_a_server(client, server):
     assert server.embedded[-1] == Item("a green car")
 
 
+def test_items_are_listed_counted_and_changed(client):
+    assert [item.id for item in client.list_items()] == ["1", "2", "3"]
+    (listed,) = client.list_items({"year": {"$gt": 2015}})
+    assert (listed.id, listed.document, listed.digest) == ("3", {"year": 2020}, CARS[2].digest())
+    assert client.count() == 3
+    assert client.count({"year": {"$lt": 2015}}) == 1
+    assert client.patch("3", {"sold": True}) == 4
+    assert client.get("3").document == {"year": 2020, "sold": True}
+    with pytest.raises(NotFoundError, match="id: no item 'none'"):
+        client.patch("none", {})
+    # Whoever stores the original item again does not find it stored already.
+    assert client.ingest_many(CARS, concurrency=1) == [1, 2, 5]
+    assert client.get("3").document == {"year": 2020}
+
+
+def test_a_list_is_read_in_pages(server):
+    client = fake_client(server)
+    client.upsert(
+        [f"{n:04}" for n in range(2500)],
+        np.eye(1, 64, dtype=np.float32).repeat(2500, axis=0),
+        profile=server.profile,
+    )
+    assert [item.id for item in client.list_items()] == [f"{n:04}" for n in range(2500)]
+
+    async def ids():
+        async with fake_async_client(server) as other:
+            return [item.id async for item in other.list_items()], await other.count()
+
+    assert asyncio.run(ids()) == ([f"{n:04}" for n in range(2500)], 2500)
+
+
 def test_example_of_the_docs_runs():
     section = (ROOT / "docs/client.md").read_text().split("## Testing your own code")[1]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

@@ -6,9 +6,10 @@ import uuid
 import numpy as np
 import pytest
 
-from lensemble_client import Client, InvalidInputError, LensembleError
+from lensemble_client import Client, InvalidInputError, Item, LensembleError, Record, calls
 from lensemble_client.testing import FakeServer, fake_client
 from lensemble_contract import contract
+from lensemble_contract.document_changes import CONTENT_DIGEST
 from tests.stages_transport import LENGTH, PROFILE, StagesTransport
 
 UNIT = np.eye(2, LENGTH, dtype=np.float32)
@@ -170,6 +171,44 @@ def test_bad_requests_are_refused_by_both(clients, name):
 def test_unusual_requests_are_accepted_by_both(clients, ask):
     found = [outcome(client, ask) for client in clients]
     assert found[0] == found[1] and len(found[0]) > 1 and InvalidInputError not in found[0]
+
+
+@pytest.mark.parametrize("condition", [None, {}, {"year": {"$gt": 2010}}, {"none": 1}], ids=str)
+def test_items_are_listed_and_counted_alike(clients, condition):
+    lists = [list(client.list_items(condition)) for client in clients]
+    assert lists[0] == lists[1]
+    assert [client.count(condition) for client in clients] == [len(lists[0])] * 2
+    for limit in (1, 2, 3):
+        pages = [client.run(calls.list_page(condition, "0", limit)) for client in clients]
+        assert pages[0] == pages[1]
+
+
+def test_documents_are_changed_alike(clients):
+    for client in clients:
+        client.ingest("p", "x", document={"n": 1, "b": {"c": 1, "d": 2}})
+        client.run(calls.ingest(Record("q", Item("y")), f"{CONTENT_DIGEST}1"))
+    changes = [
+        lambda client: client.patch("p", {"b": {"c": None, "é": 3}, "n": None}),
+        lambda client: client.patch("p", {}),
+        lambda client: client.patch("p", {"only": 1}, replace=True),
+        lambda client: client.patch("p", {"only": None}, replace=True),
+        lambda client: client.patch("q", {"n": 1}),
+        lambda client: client.patch("unknown", {"n": 1}),
+        lambda client: client.patch("p", {"x": "y" * 70_000}),
+        lambda client: client.patch("", {}),
+        lambda client: client.run(
+            calls.change_document("q", {"n": 2}, merge=False, digest="d" * 128)
+        )[0],
+    ]
+    for change in changes:
+        outcomes = [
+            outcome(client, lambda client, change=change: [change(client)]) for client in clients
+        ]
+        assert outcomes[0] == outcomes[1]
+        lists = [list(client.list_items()) for client in clients]
+        assert lists[0] == lists[1]
+    for client in clients:
+        client.delete(["p", "q"])
 
 
 def test_writes_have_the_same_numbers(clients):

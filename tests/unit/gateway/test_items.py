@@ -58,6 +58,66 @@ def test_stored_item_is_read_and_removed():
     asyncio.run(send())
 
 
+def test_items_are_listed_in_pages_and_counted():
+    triton = FakeTriton()
+    triton.stored = {f"{n}/x": {"n": n} for n in range(5)}
+
+    async def send():
+        async with gateway(triton) as http:
+            first = (await http.get("/v1/items", params={"limit": 2, "count": True})).json()
+            assert first == {
+                "object": "list",
+                "data": [
+                    {"object": "item", "id": "0/x", "document": {"n": 0}, "sequence": 1},
+                    {"object": "item", "id": "1/x", "document": {"n": 1}, "sequence": 1},
+                ],
+                "has_more": True,
+                "next": "1/x",
+                "count": 5,
+            }
+            filter_ = json.dumps({"n": {"$gte": 0}})
+            query = {"limit": 9, "after": first["next"], "filter": filter_}
+            rest = (await http.get("/v1/items", params=query)).json()
+            assert [item["id"] for item in rest["data"]] == ["2/x", "3/x", "4/x"]
+            assert (rest["has_more"], rest["next"], "count" in rest) == (False, None, False)
+            assert json.loads(triton.parameters[-1]["filter"]) == {"n": {"$gte": 0}}
+            for query, field in (
+                ({"filter": "{"}, "filter"),
+                ({"filter": "[]"}, "filter"),
+                ({"limit": "x"}, "limit"),
+            ):
+                refused = await http.get("/v1/items", params=query)
+                assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+
+    asyncio.run(send())
+
+
+def test_document_is_changed_alone():
+    triton = FakeTriton()
+    triton.stored = {"a/b": {"n": 1, "sold": False}}
+
+    async def send():
+        async with gateway(triton) as http:
+            changed = await http.patch("/v1/items/a/b", json={"document": {"sold": True}})
+            assert changed.json() == {"object": "item", "id": "a/b", "sequence": 1}
+            assert triton.stored == {"a/b": {"n": 1, "sold": True}}
+            body = {"document": {"n": 2}, "replace": True}
+            assert (await http.patch("/v1/items/a/b", json=body)).status_code == 200
+            assert triton.stored == {"a/b": {"n": 2}}
+            missing = await http.patch("/v1/items/c", json={"document": {}})
+            assert (missing.status_code, missing.json()["error"]["param"]) == (404, "id")
+            for body, field in (
+                ({}, "document"),
+                ({"document": []}, "document"),
+                ({"document": {}, "text": "x"}, "text"),
+            ):
+                refused = await http.patch("/v1/items/a/b", json=body)
+                assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+            assert triton.items == [], "nothing is embedded"
+
+    asyncio.run(send())
+
+
 def test_the_last_of_several_items_with_one_id_is_stored():
     """Even if the first write is refused and tried again: the later ones must not overtake it."""
     triton = FakeTriton()

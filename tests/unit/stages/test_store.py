@@ -161,11 +161,47 @@ def test_vector_that_is_zero_after_the_cut_is_refused(settings, checkpoint, vect
     search.close()
 
 
+def read_json(stage, id_, **parameters):
+    return json.loads(run(stage, rows([id_]), **parameters)["stored_document"][0, 0])
+
+
+def test_items_are_listed_counted_and_their_documents_changed(stages, vectors):
+    store, search = stages
+    documents = [json.dumps({"n": n}) for n in range(3)]
+    run(store, rows("abc", vectors[:3], documents))
+    page = read_json(store, "", operation="list", limit=2)
+    assert [item["id"] for item in page["items"]] == ["a", "b"]
+    assert read_json(store, page["next"], operation="list") == {
+        "items": [{"id": "c", "sequence": 3, "digest": "", "document": {"n": 2}}],
+        "next": None,
+    }
+    condition = '{"n": {"$gt": 0}}'
+    assert read_json(store, "", operation="count", filter=condition) == {"count": 2}
+    assert len(read_json(store, "", operation="list", filter=condition)["items"]) == 2
+    changes = rows(["b", "nobody", ""], documents=['{"sold": true}', "{}", "{}"])
+    *valid, nameless = store.read(changes, {"operation": "patch"})
+    assert [result.sequence for result in store.run(valid)] == [4, 0]
+    assert nameless.field == "id"
+    hits = run(search, {"embedding": vectors[1:2]}, filter='{"sold": true}')
+    assert hits["ids"].tolist() == [[b"b"]]
+    assert hits["documents"].tolist() == [[b'{"n": 1, "sold": true}']]
+    setting = rows(["b"], documents=['{"n": 7}'])
+    assert run(store, setting, operation="set_document", digest="x")["sequence"] == [[5]]
+    read = run(store, rows(["b"]), operation="get")
+    assert (read["stored_document"], read["stored_digest"]) == ([[b'{"n": 7}']], [[b"x"]])
+    np.testing.assert_array_equal(read["stored_embedding"][0], vectors[1])
+
+
 @pytest.mark.parametrize(
     ("request_rows", "parameters", "message"),
     [
         (rows("a"), {"operation": "drop"}, "operation: 'drop'; expected one of upsert, delete"),
         (rows("a"), {"operation": 3}, "operation: 3; expected a string"),
+        (rows("a"), {"operation": "list", "limit": 0}, "limit: 0; expected 1 to 1000"),
+        (rows("a"), {"operation": "list", "limit": "x"}, "limit: 'x'"),
+        (rows("a"), {"operation": "count", "filter": "{"}, "filter: .* is not JSON"),
+        (rows("a"), {"operation": "patch", "digest": "x"}, "digest: only `set_document` takes one"),
+        (rows("ab"), {"operation": "set_document", "digest": "x"}, "digest: 'x' for 2 items"),
         (rows("a"), {"profile": "sha256:0"}, "profile: .*under sha256:0; they cannot be compared"),
     ],
 )
@@ -249,7 +285,7 @@ def test_writes_must_be_turned_on(settings, checkpoint, vectors):
         StoreStage(off, "cpu")
     StoreStage(settings, "cpu").close()
     store = StoreStage(off, "cpu")
-    for operation in ("upsert", "delete"):
+    for operation in ("upsert", "delete", "patch", "set_document"):
         with pytest.raises(ReadOnlyError, match="takes no writes; start it with --writes"):
             store.read(rows("a", vectors[:1]), {"operation": operation})
     assert store.read(rows("a"), {"operation": "get"}) == [StoreRow(ReadOperation("get", "a"))]
