@@ -24,6 +24,7 @@ import psutil
 
 from lensemble.scheduling.heartbeat import HeartbeatRecord, read_heartbeats
 from lensemble_client import Client, Retry, calls
+from lensemble_contract import contract
 from lensemble_contract.errors import DeadlineExceededError, LensembleError
 
 REASONS = ("died", "stopped", "hangs", "failing", "silent")
@@ -34,6 +35,11 @@ PING_S = 2.0
 # A model fails the check after this many failed pings in a row, or this many seconds of silence.
 _MAX_FAILED_PINGS = 2
 _MAX_SILENCE_S = 10.0
+# Without a model of these no query is answered.
+_QUERY_MODELS = contract.SEARCH.steps
+# A server whose model answers nobody for longer is not ready, even if the model is working. With
+# the time between two pings and that of a ping, this is known within 15 s.
+_MAX_UNANSWERED_S = 10.0
 # A process that uses at least this share of a core is working.
 _WORKING_CPU_SHARE = 0.1
 # A call that keeps using the CPU may last this many times its stage's patience.
@@ -87,12 +93,29 @@ class LivenessCheck:
         self._cpu_times = {pid: (now, _cpu_s(process)) for pid, process in self._processes.items()}
         # For each model: when it last answered a ping, or was in a call.
         self._active_at = dict.fromkeys(models, now)
+        # For the models of queries: when a ping was last answered or a call ended, and the calls in
+        # progress, as process ids and starts.
+        self._progress_at = {model: now for model in models if model in _QUERY_MODELS}
+        self._calls: dict[str, set[tuple[int, float]]] = {}
         self._failed_pings = dict.fromkeys(models, 0)
 
     def close(self) -> None:
         """Ends the threads that ping, and closes their connection."""
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
+
+    @property
+    def unanswered(self) -> str:
+        """Why nobody is answered now, in one line; empty if somebody is.
+
+        A model that works on one call for long has no fault, because a restart would not be better.
+        But callers and load balancers must know that they would wait.
+        """
+        now = self._clock()
+        for model, progress_at in self._progress_at.items():
+            if now - progress_at > _MAX_UNANSWERED_S:
+                return f"{model} has answered nobody for {_MAX_UNANSWERED_S:g} s; it is still busy"
+        return ""
 
     def check_processes(self) -> Fault | None:
         """Looks for processes that died, were stopped or hang; takes some milliseconds."""
@@ -113,6 +136,8 @@ class LivenessCheck:
         for model, error in errors.items():
             timed_out = isinstance(error, DeadlineExceededError)
             answered = error is None or calls.proves_alive(error)
+            if not timed_out and model in self._progress_at:
+                self._progress_at[model] = now
             if not timed_out or model in busy:
                 # `check_processes` finds a model that makes no progress in its call.
                 self._active_at[model] = now
@@ -134,7 +159,9 @@ class LivenessCheck:
 
     def _find_hanging(self) -> Fault | None:
         now = self._clock()
-        for record in read_heartbeats(self._heartbeats):
+        records = read_heartbeats(self._heartbeats)
+        self._note_ended_calls(records, now)
+        for record in records:
             process = self._processes.get(record.pid)
             if process is None or record.since is None:
                 continue
@@ -149,6 +176,13 @@ class LivenessCheck:
             if now - record.since > _WORKING_PATIENCE_FACTOR * record.patience_s:
                 return Fault("hangs", f"{record.model} does not end: {_call_text(now, record)}")
         return None
+
+    def _note_ended_calls(self, records: Sequence[HeartbeatRecord], now: float) -> None:
+        for model in self._progress_at:
+            calls_now = {(r.pid, r.since) for r in records if r.model == model and r.since}
+            if self._calls.get(model, set()) - calls_now:
+                self._progress_at[model] = now
+            self._calls[model] = calls_now
 
 
 def status_of(process: psutil.Process) -> str | None:

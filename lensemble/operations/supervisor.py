@@ -49,7 +49,7 @@ class SupervisorState:
     """The state of the supervised server.
 
     Attributes:
-        ready: whether the server serves and is not being stopped.
+        ready: whether the server answers callers and is not being stopped.
         reason: why it is not ready; empty if it is.
         since: `time.time()` of the last change.
         restarts: number of restarts for each reason (`liveness.REASONS` and `FAILED_START`).
@@ -155,10 +155,18 @@ class Supervisor:
             fault = check.check_processes()
             if fault is None and time.monotonic() >= next_ping:
                 fault = check.ping()
+                self._report_unanswered(check.unanswered)
                 next_ping = time.monotonic() + PING_EVERY_S
             if fault is not None:
                 return fault
         return None
+
+    def _report_unanswered(self, reason: str) -> None:
+        """Reports the server as not ready while it answers nobody, without a restart."""
+        if self._retired or self._stopping.is_set() or reason == self.state.reason:
+            return
+        logger.warning("%s", reason or "serving again")
+        self._set(ready=not reason, reason=reason)
 
     def _recover(self, fault: Fault) -> None:
         """Restarts the server, with a growing wait between starts that fail."""

@@ -166,6 +166,47 @@ def test_model_in_a_call_may_leave_pings_unanswered(start, clock):
         assert check.ping() is None
 
 
+@pytest.mark.parametrize("error", [None, InternalError("x"), DeadlineExceededError("late")])
+def test_model_that_answers_nobody_is_reported(start, clock, error):
+    """An error is an answer; a model that works on one call for long gives none."""
+    _, _, check = start("in a call")
+    check._client.close()
+    check._client = Answers(error)
+    for _ in range(2):
+        assert check.unanswered == ""
+        clock.advance(5)
+        check.check_processes()
+        check.ping()
+    assert check.unanswered == ""
+    clock.advance(0.1)
+    if isinstance(error, DeadlineExceededError):
+        assert check.unanswered.startswith("qwen3_vl has answered nobody for 10 s")
+        check._client = Answers(None)
+    check.ping()
+    assert check.unanswered == ""
+
+
+def test_model_whose_calls_end_answers_somebody(start, clock, folder):
+    """A ping may wait behind many callers who are answered."""
+    _, _, check = start("idle")
+    check._client.close()
+    check._client = Answers(DeadlineExceededError("late"))
+    writer = HeartbeatWriter(folder, "qwen3_vl", 1e6)
+    for _ in range(3):
+        clock.advance(6)
+        with writer.during_call():
+            check.check_processes()
+        check.check_processes()
+        check.ping()
+        assert check.unanswered == ""
+    with writer.during_call():
+        for _ in range(3):
+            clock.advance(6)
+            check.check_processes()
+            check.ping()
+        assert check.unanswered
+
+
 def test_heartbeats_are_read_back(folder):
     writer = HeartbeatWriter(folder, "clip-large", 2.5)
     (idle,) = read_heartbeats(folder)

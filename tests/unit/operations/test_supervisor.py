@@ -146,6 +146,25 @@ def test_stopping_the_server_is_not_a_fault(server, monkeypatch, caplog):
     assert caplog.records == []
 
 
+def test_server_that_answers_nobody_is_not_ready_and_is_not_restarted(server, monkeypatch):
+    reasons = ["", "x has answered nobody", ""]
+    monkeypatch.setattr(supervisor, "PING_EVERY_S", 0)
+    monkeypatch.setattr(
+        supervisor.LivenessCheck, "unanswered", property(lambda self: reasons[0]), raising=True
+    )
+    with Supervisor(server) as watching:
+        until(lambda: watching.state.ready)
+        since = watching.state.since
+        for _ in range(2):
+            reasons.pop(0)
+            until(lambda: watching.state.reason == reasons[0], "the reason")
+            assert watching.state.ready == (not reasons[0])
+        assert watching.state.since > since
+        watching.retire()
+        assert (watching.state.ready, watching.state.reason) == (False, "stopping")
+    assert server.restarts == 0
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [(OSError("no such folder"), "no such folder"), (AssertionError(), "AssertionError")],
