@@ -121,7 +121,7 @@ def test_callers_who_disconnect_leave_no_connection(watching):
     address = urlsplit(watching.server.http_url)
     body = (
         b'{"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["'
-        + b"word " * 3000
+        + b"word " * 300
         + b'"]}]}'
     )
 
