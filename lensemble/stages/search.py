@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 
 from lensemble.checkpoint import Checkpoint
 from lensemble.index import IndexHit, Query
@@ -63,7 +64,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             ensure_index(settings.index, profile)
         self._compact_rows = settings.compact_rows if settings.writes == "on" else 0
         # The encoder on the same GPU may not have loaded its weights yet.
-        reserved = settings.encoder_instances * _weights_bytes(settings.checkpoint)
+        reserved = settings.encoder_instances * _weights_bytes(settings)
         self._index = LiveIndex.open(settings.index, device, profile.hash, reserved)
         self._profile = profile
         logger.info("%d items from %s", len(self._index), settings.index)
@@ -155,6 +156,10 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             self._index.close()
 
 
-def _weights_bytes(checkpoint: Path) -> int:
-    """Size of a checkpoint's weights."""
-    return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+def _weights_bytes(settings: Settings) -> int:
+    """Size of an encoder's weights on a GPU, whatever their precision in the files is."""
+    count = 0
+    for path in settings.checkpoint.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as weights:
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+    return count * (4 if settings.dtype == "fp32" else 2)

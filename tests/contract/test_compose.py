@@ -35,6 +35,11 @@ def test_settings_of_the_service_can_be_read():
     assert {str(found.checkpoint), str(found.index), compiled_kernels()} == mounted
 
 
+def test_profile_with_a_gpu_does_not_serve_without_one():
+    assert Settings.from_env(TRITON["environment"]).device == "cuda"
+    assert Settings.from_env(ON_CPU["environment"]).device == "cpu"
+
+
 def test_versions_agree_and_are_new_enough():
     stated = re.search(r"ARG TRITON=(\d+\.\d+)", DOCKERFILE).group(1)
     assert TRITON["build"]["args"]["TRITON"] == stated

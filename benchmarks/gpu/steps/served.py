@@ -71,8 +71,8 @@ def start_server(step: Step, stack: ExitStack) -> TritonServer:
     settings = step.settings(preprocess_instances=step.instances)
     seconds = _DRY_START_S if step.dry else START_S
     try:
-        automatic = settings.with_changes(device="cpu" if step.dry else "auto")
-        return _entered(stack, TritonServer(automatic, start_timeout_s=seconds, start_tries=1))
+        # Not "auto": if Triton finds no GPU, that would start a server on the CPU.
+        return _entered(stack, TritonServer(settings, start_timeout_s=seconds, start_tries=1))
     except Exception as error:
         traceback.print_exc()
         step.add(start="as usual", failed=f"{type(error).__name__}: {error}"[:2000])

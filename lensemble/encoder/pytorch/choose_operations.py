@@ -119,6 +119,9 @@ def _is_faster(
             for used in seconds:
                 use_operations(tower, operations if used else None)
                 seconds[used].append(_seconds(run_pass, items))
+    except Exception as error:  # such as a GPU with little free memory, for which budgets shrink
+        logger.warning("%s tower: no GPU kernels: a timed pass fails: %s", name, error)
+        return False
     finally:
         use_operations(tower, None)
     # The minimum, because disturbances only slow a pass down; it leaves out the first passes, too.

@@ -36,10 +36,17 @@ def search(settings):
     return SearchStage(settings, "cpu")
 
 
-@pytest.mark.parametrize("encoders", [1, 2])
-def test_index_on_a_gpu_leaves_room_for_the_encoders_weights(monkeypatch, settings, encoders):
-    files = list(settings.checkpoint.glob("*.safetensors"))
-    weights = sum(path.stat().st_size for path in files)
+@pytest.mark.parametrize(
+    ("encoders", "dtype", "value_bytes"), [(1, "auto", 2), (2, "bf16", 2), (1, "fp32", 4)]
+)
+def test_index_on_a_gpu_leaves_room_for_the_encoders_weights(
+    monkeypatch, settings, encoders, dtype, value_bytes
+):
+    """In the encoder's precision, which need not be that of the files."""
+    from transformers import Qwen3VLModel
+
+    model = Qwen3VLModel.from_pretrained(settings.checkpoint)
+    weights = value_bytes * sum(each.numel() for each in model.parameters())
     assert weights > 1000
     asked = []
 
@@ -48,7 +55,8 @@ def test_index_on_a_gpu_leaves_room_for_the_encoders_weights(monkeypatch, settin
         return SimpleNamespace()
 
     monkeypatch.setattr(device_copy, "copy_to_device", copy)
-    stage = SearchStage(settings.with_changes(encoder_instances=encoders), "cuda:1")
+    changed = settings.with_changes(encoder_instances=encoders, dtype=dtype)
+    stage = SearchStage(changed, "cuda:1")
     assert asked == [("cuda:1", encoders * weights)]
     gauges = {gauge.name: gauge.value for gauge in stage.gauges()}
     assert gauges["lensemble_index_on_gpu"] == 1

@@ -119,6 +119,22 @@ def test_pass_that_fails_turns_the_kernels_off(engine, monkeypatch, caplog):
     assert "vision tower: no GPU kernels: a pass with them fails: no kernel image" in caplog.text
 
 
+def test_timed_pass_that_does_not_fit_into_memory_turns_the_kernels_off(
+    engine, monkeypatch, caplog
+):
+    """Budgets are made smaller only later, when the engine warms up."""
+
+    def seconds(run_pass, items):
+        if len(items[0].patches):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 1.0 if engine.model.language_model.layers[0].operations is None else 0.5
+
+    monkeypatch.setattr(choose_module, "_seconds", seconds)
+    text, vision = choose(engine, "auto")
+    assert text == PYTORCH and vision is None
+    assert "vision tower: no GPU kernels: a timed pass fails: CUDA out of memory" in caplog.text
+
+
 def test_engine_on_a_cpu_uses_no_kernels(pipeline):
     assert pipeline.encoder.model.language_model.layers[0].operations is None
     assert pipeline.encoder.model.visual.blocks[0].operations is None
