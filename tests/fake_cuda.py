@@ -3,7 +3,7 @@
 PyTorch's `FakeTensorMode` runs each operation on shapes alone. An operation whose result depends on
 data, such as `.item()`, `.tolist()`, `nonzero`, an index by a boolean mask, or a tensor in an `if`,
 would make the CPU wait for a real GPU; on fake tensors it raises an error. So does an operation on
-tensors of two devices.
+tensors of two devices. `Operations` refuses what fake tensors let pass.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from lensemble.settings import Settings
 from lensemble_export.random_checkpoint import make_config
 from tests.paths import CHECKPOINT
 
-CUDA = torch.device("cuda", 0)
+# The second GPU: a tensor that is made on "cuda", without a number, is on the first one.
+CUDA = torch.device("cuda", 1)
 
 # Ids of the published tokenizer.
 _IDS = {
@@ -44,6 +45,8 @@ _IDS = {
 class Operations(TorchDispatchMode):
     """Counts the operations that launch a kernel, and checks that all tensors are on the device.
 
+    It also refuses to write by a boolean mask, for which a GPU counts the mask's true values.
+
     Attributes:
         counts: operation -> how often it was called. Views, and questions about a tensor, launch
             nothing and are not counted.
@@ -56,6 +59,11 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if "index_put" in str(function) and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for index in args[1]
+        ):
+            raise AssertionError(f"{function} by a mask waits for the number of its true values")
         out = function(*args, **(kwargs or {}))
         for tensor in tree_leaves((args, kwargs, out)):
             if isinstance(tensor, torch.Tensor) and tensor.device != CUDA:

@@ -58,6 +58,26 @@ def break_result(engine, mode):
     norm.forward = lambda hidden: forward(hidden if hidden.isfinite().all() else -hidden)
 
 
+def break_written_mask(engine, mode):
+    """Writing by a mask waits for the number of its true values; fake tensors let it pass."""
+    norm = engine.model.language_model.norm
+    forward = norm.forward
+
+    def masked(hidden):
+        hidden = hidden.clone()
+        hidden[hidden[..., 0] > 0] = hidden.new_zeros(1, hidden.shape[-1])
+        return forward(hidden)
+
+    norm.forward = masked
+
+
+def break_number(engine, mode):
+    """The device "cuda" without a number is the first GPU, and the model is on the second."""
+    norm = engine.model.language_model.norm
+    forward = norm.forward
+    norm.forward = lambda hidden: forward(hidden + torch.ones(1, device="cuda"))
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -65,6 +85,8 @@ def break_result(engine, mode):
         (break_positions, "_local_scalar_dense|nonzero|is_nonzero|data-dependent"),
         (break_deepstack, "nonzero|index"),
         (break_result, "_local_scalar_dense|is_nonzero"),
+        (break_written_mask, "by a mask waits"),
+        (break_number, "cuda:0|two different devices"),
     ],
 )
 def test_faults_on_the_device_are_found(fault, message, monkeypatch):
