@@ -29,6 +29,8 @@ from lensemble_contract.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
+_CPU_PROVIDER = "CPUExecutionProvider"
+
 
 class OnnxEngine(Engine):
     """Encodes features with ONNX Runtime.
@@ -131,12 +133,21 @@ def open_session(path: Path, device: torch.device, threads: int) -> onnxruntime.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = choose_providers(device, path.parent, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no other base class
         raise InvalidInputError(
             f"ONNX Runtime cannot run {str(path)!r} on {device}: {str(error).splitlines()[0]}",
             field="onnx",
         ) from None
+    if device.type != "cpu" and session.get_providers() == [_CPU_PROVIDER]:
+        # ONNX Runtime only logs this, and goes on without the GPU.
+        raise InvalidInputError(
+            f"ONNX Runtime runs {path.name!r} on the CPU; expected {device}: a library of CUDA or "
+            "cuDNN does not load, and the log names it; install it, or set LENSEMBLE_ENGINE=torch "
+            "or LENSEMBLE_DEVICE=cpu",
+            field="LENSEMBLE_ENGINE",
+        )
+    return session
 
 
 def choose_providers(
@@ -153,7 +164,7 @@ def choose_providers(
     Raises:
         InvalidInputError: The device is a GPU, and no available provider supports it.
     """
-    cpu: list[tuple[str, dict[str, str]]] = [("CPUExecutionProvider", {})]
+    cpu: list[tuple[str, dict[str, str]]] = [(_CPU_PROVIDER, {})]
     if device.type == "cpu":
         return cpu
     number = str(device.index or 0)

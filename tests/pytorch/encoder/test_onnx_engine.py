@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lensemble.encoder.onnx.onnx_engine import choose_providers
+from lensemble.encoder.onnx import onnx_engine
+from lensemble.encoder.onnx.onnx_engine import choose_providers, open_session
 from lensemble.settings import Settings
 from lensemble_contract.errors import InvalidInputError
 
@@ -34,6 +35,35 @@ def test_cuda_without_tensorrt():
 def test_gpu_without_a_provider_is_refused():
     with pytest.raises(InvalidInputError, match=r"has CPUExec.*install onnxruntime-gpu"):
         choose_providers(torch.device("cuda:0"), FOLDER, [CPU])
+
+
+@pytest.mark.parametrize(
+    ("device", "used", "works"),
+    [
+        ("cuda:0", [CPU], False),
+        ("cuda:0", [CUDA, CPU], True),  # TensorRT is optional
+        ("cpu", [CPU], True),
+    ],
+)
+def test_session_that_falls_back_to_the_cpu_is_refused(monkeypatch, device, used, works):
+    """If a library of CUDA is missing, ONNX Runtime logs it and computes on the CPU."""
+
+    class Session:
+        def __init__(self, path, options, providers):
+            self.asked = [name for name, _ in providers]
+
+        def get_providers(self):
+            return used
+
+    runtime = onnx_engine.onnxruntime
+    monkeypatch.setattr(runtime, "InferenceSession", Session)
+    monkeypatch.setattr(runtime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    if works:
+        session = open_session(FOLDER / "text.onnx", torch.device(device), 1)
+        assert session.asked[-1] == CPU
+        return
+    with pytest.raises(InvalidInputError, match=r"'text.onnx' on the CPU; expected cuda:0: a lib"):
+        open_session(FOLDER / "text.onnx", torch.device(device), 1)
 
 
 def test_settings_of_the_engine():
