@@ -14,7 +14,7 @@ _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _SIXTEEN_BIT_MODES = ("I;16L", "I;16B", "I;16N")
 # Modes with transparency, which `convert("RGB")` would drop.
 _TRANSPARENT_MODES = ("La", "PA", "RGBa")
-_COLOUR_MODES = ("RGBX", "CMYK", "YCbCr", "HSV")
+_COLOUR_MODES = ("RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 def encode_image(image: Image.Image, field: str) -> bytes:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from lensemble.embedders.model_files import refuse_instruction
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
+from lensemble.scheduling.slots import Slots
 from lensemble_contract import contract
 from lensemble_contract.items import Item
 
@@ -31,23 +32,30 @@ class ChatInput(NamedTuple):
     jpegs: tuple[bytes, ...]
 
 
-def to_chat_input(item: Item) -> ChatInput:
+def to_chat_input(item: Item, slots: Slots | None = None) -> ChatInput:
     """Makes upright RGB JPEG files of an item's pictures, without metadata.
 
     Metadata is dropped because the chat server does not need to know, for example, where a picture
     was taken.
 
+    Args:
+        item: the item.
+        slots: limits how many large pictures are decoded at the same time.
+
     Raises:
         InvalidInputError: A picture cannot be read or exceeds a limit, or there is an instruction.
+        OverloadedError: A picture is large, and no slot is free.
     """
     refuse_instruction(item.instruction, contract.HYBRID)
-    jpegs = [_to_jpeg(image, f"{contract.IMAGE.name}[{n}]") for n, image in enumerate(item.images)]
+    jpegs = [
+        _to_jpeg(image, f"{contract.IMAGE.name}[{n}]", slots) for n, image in enumerate(item.images)
+    ]
     return ChatInput(item.text or "", tuple(jpegs))
 
 
-def _to_jpeg(image: bytes, field: str) -> bytes:
+def _to_jpeg(image: bytes, field: str, slots: Slots | None) -> bytes:
     picture = open_picture(image, field)
-    rgb = decode_rgb(picture, field, upright=True)
+    rgb = decode_rgb(picture, field, upright=True, slots=slots)
     rgb.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     rgb.save(buffer, "JPEG", quality=JPEG_QUALITY)

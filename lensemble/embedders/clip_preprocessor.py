@@ -12,6 +12,7 @@ from PIL import Image
 
 from lensemble.embedders.model_files import read_json, refuse_instruction
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
+from lensemble.scheduling.slots import Slots
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.items import Item
@@ -40,13 +41,16 @@ class ClipPreprocessor:
 
     Args:
         folder: folder of a CLIP checkpoint in Hugging Face's layout.
+        slots: limits how many large pictures are decoded at the same time.
 
     Raises:
         InvalidInputError: The checkpoint is not one of CLIP, or its parts do not fit together.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slots: Slots | None = None) -> None:
         from transformers import AutoTokenizer
+
+        self._slots = slots
 
         config = read_clip_config(folder)
         text, vision = config.get("text_config", {}), config.get("vision_config", {})
@@ -65,6 +69,7 @@ class ClipPreprocessor:
         Raises:
             InvalidInputError: A picture cannot be read or exceeds a limit, the text is too long,
                 or there is an instruction.
+            OverloadedError: A picture is large, and no slot is free.
         """
         refuse_instruction(item.instruction, contract.CLIP_EMBEDDER)
         ids = self._tokenize(item.text)
@@ -72,7 +77,7 @@ class ClipPreprocessor:
         for n, image in enumerate(item.images):
             field = f"{contract.IMAGE.name}[{n}]"
             picture = open_picture(image, field)
-            rgb = decode_rgb(picture, field, upright=True)
+            rgb = decode_rgb(picture, field, upright=True, slots=self._slots)
             pixels[n] = _resize_and_crop(self._processor, rgb)
         return ClipFeatures(ids, pixels, len(ids) + len(pixels) * self._tokens_per_picture)
 

@@ -31,12 +31,16 @@ from lensemble.preprocess.picture_files.picture_file import (
     unsupported,
 )
 from lensemble.preprocess.picture_files.read_picture_file import not_a_picture, read_picture_file
+from lensemble.scheduling.slots import Slots
 from lensemble_contract import contract
 from lensemble_contract.data_urls import decode_data_url, is_data_url
 from lensemble_contract.errors import InvalidInputError
 
 # Pixels times passes up to which a picture is decoded in this process. A child costs 10 ms or more.
 _MAX_PIXEL_PASSES_HERE = 16_000_000
+# Pixels, and pixels times passes, above which decoding takes so long that it needs a slot.
+_LARGE_PIXELS = 32_000_000
+_LARGE_PIXEL_PASSES = 320_000_000
 # CPU time and memory of a child: twice what the largest pictures need that are accepted.
 _CHILD_CPU_S = 6
 _CHILD_MEMORY_BYTES = 2 * 1024**3
@@ -45,7 +49,7 @@ _HEADER_BYTES = 4096
 
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 # Modes that `convert` turns into RGB without loss of meaning.
-_CONVERTIBLE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+_CONVERTIBLE_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB")
 # Values of EXIF tag 274, Orientation (EXIF 2.32) -> what makes the picture upright. A value says
 # on which side of the upright picture the first stored row lies, and on which side the first stored
 # column lies. 1 means that the stored picture is upright already.
@@ -82,9 +86,25 @@ class OpenedPicture:
         self.image.draft(None, (width, height))
 
     @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.image.width * self.image.height
+
+    @property
     def pixel_passes(self) -> int:
         """Pixels times passes of the decoder over them."""
-        return self.image.width * self.image.height * self.file.passes
+        return self.pixels * self.file.passes
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether decoding takes so little that no limit is needed."""
+        return self.file.is_bounded and self.pixel_passes <= _MAX_PIXEL_PASSES_HERE
+
+    @property
+    def is_large(self) -> bool:
+        """Whether decoding may take more than about half a second."""
+        is_large = self.pixels > _LARGE_PIXELS or self.pixel_passes > _LARGE_PIXEL_PASSES
+        return is_large or not self.file.is_bounded
 
 
 def open_picture(data: bytes, field: str = "image") -> OpenedPicture:
@@ -160,7 +180,11 @@ def _check_size(picture: OpenedPicture, field: str) -> None:
 
 
 def decode_rgb(
-    picture: OpenedPicture, field: str = "image", *, upright: bool = False
+    picture: OpenedPicture,
+    field: str = "image",
+    *,
+    upright: bool = False,
+    slots: Slots | None = None,
 ) -> Image.Image:
     """Decodes the first frame or page to 8-bit RGB. Transparent parts become white.
 
@@ -169,13 +193,23 @@ def decode_rgb(
         field: name of the picture in error messages.
         upright: whether to rotate or mirror the picture as its EXIF orientation says. This is only
             for models whose reference does so; Qwen3-VL-Embedding's does not.
+        slots: limits how many large pictures are decoded at the same time; None does not.
 
     Raises:
         InvalidInputError: The file is damaged, its colours cannot be decoded, or decoding took too
             much time or memory.
+        OverloadedError: It is a large picture, and no slot is free.
     """
-    if picture.file.is_bounded and picture.pixel_passes <= _MAX_PIXEL_PASSES_HERE:
+    if picture.is_ordinary:
         return _decode(picture, field, upright)
+    if slots is None or not picture.is_large:
+        return _decode_in_child(picture, field, upright)
+    with slots.taken("large pictures"):
+        return _decode_in_child(picture, field, upright)
+
+
+def _decode_in_child(picture: OpenedPicture, field: str, upright: bool) -> Image.Image:
+    """Decodes a picture in a child process, which is killed past its limits."""
 
     def fill(shared: mmap.mmap) -> None:
         try:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble.profile import ImageProfile
+from lensemble.scheduling.slots import Slots
 from lensemble_contract.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -47,13 +48,16 @@ class PlannedPicture:
         """Number of tokens that the picture takes in the prompt."""
         return self._height * self._width // self._profile.factor**2
 
-    def patches(self, *, scaled: bool = False) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
+    def patches(
+        self, *, scaled: bool = False, slots: Slots | None = None
+    ) -> tuple[NDArray[np.uint8], tuple[int, int, int]]:
         """Decodes the picture, resizes it, and cuts it into patch rows.
 
         Args:
             scaled: whether a JPEG that will be reduced to half its size or less is decoded at 1/2,
                 1/4 or 1/8 of its size, and then resized the rest of the way. That is much less
                 work, but the pixels differ slightly.
+            slots: limits how many large pictures are decoded at the same time.
 
         Returns:
             Patch rows (P, 768) uint8 in the order in which the model reads them (the 2x2 patches of
@@ -63,10 +67,11 @@ class PlannedPicture:
         Raises:
             InvalidInputError: The picture is damaged, its colours cannot be decoded, or decoding
                 takes too long.
+            OverloadedError: It is a large picture, and no slot is free.
         """
         if scaled:
             self._picture.draft(self._width, self._height)
-        rgb = decode_rgb(self._picture, self._field)
+        rgb = decode_rgb(self._picture, self._field, slots=slots)
         return cut_patches(resize(rgb, self._height, self._width), self._profile)
 
 

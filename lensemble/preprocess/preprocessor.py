@@ -8,6 +8,7 @@ from lensemble.checkpoint import TOKENIZER_FILE, Checkpoint
 from lensemble.preprocess.features import Features
 from lensemble.preprocess.patches import PlannedPicture
 from lensemble.preprocess.prompt import PromptBuilder
+from lensemble.scheduling.slots import Slots
 from lensemble_contract import contract
 from lensemble_contract.items import Item
 
@@ -22,10 +23,13 @@ class Preprocessor:
         checkpoint: the serving checkpoint.
         scaled: whether large JPEGs are decoded at a reduced size; see
             `PlannedPicture.patches`.
+        slots: limits how many large pictures are decoded at the same time.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, scaled: bool = False) -> None:
-        self._scaled = scaled
+    def __init__(
+        self, checkpoint: Checkpoint, *, scaled: bool = False, slots: Slots | None = None
+    ) -> None:
+        self._scaled, self._slots = scaled, slots
         self._image_profile = checkpoint.profile.image
         self._prompt = PromptBuilder(checkpoint.folder / TOKENIZER_FILE, checkpoint.profile)
 
@@ -35,6 +39,7 @@ class Preprocessor:
         Raises:
             InvalidInputError: A picture cannot be read or exceeds a limit, or the prompt is too
                 long.
+            OverloadedError: A picture is large, and no slot is free.
         """
         # Headers first: an item whose pictures exceed the prompt is refused before any is decoded.
         planned = [
@@ -42,7 +47,7 @@ class Preprocessor:
             for n, image in enumerate(item.images)
         ]
         ids = self._prompt.ids(item.text, [picture.tokens for picture in planned], item.instruction)
-        pictures = [picture.patches(scaled=self._scaled) for picture in planned]
+        pictures = [picture.patches(scaled=self._scaled, slots=self._slots) for picture in planned]
         patches = [rows for rows, _ in pictures]
         grids = [grid for _, grid in pictures]
         return Features(

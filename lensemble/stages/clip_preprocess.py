@@ -8,6 +8,7 @@ import numpy as np
 
 from lensemble.embedders.clip_preprocessor import CLIP_VARIABLE, ClipFeatures, ClipPreprocessor
 from lensemble.embedders.model_files import find_model
+from lensemble.scheduling.slots import Slots
 from lensemble.settings import Settings
 from lensemble.stages.stage import Stage, run_each
 from lensemble_contract import contract
@@ -25,7 +26,10 @@ class ClipPreprocessStage(Stage[Item, ClipFeatures]):
         import torch
 
         torch.set_num_threads(1)  # each instance uses one core
-        self._preprocess = ClipPreprocessor(find_model(settings.clip or "", CLIP_VARIABLE))
+        self._preprocess = ClipPreprocessor(
+            find_model(settings.clip or "", CLIP_VARIABLE),
+            Slots(settings.heartbeats, self.model.name),
+        )
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from lensemble.embedders.chat_input import ChatInput, to_chat_input
+from lensemble.scheduling.slots import Slots
 from lensemble.settings import Settings
 from lensemble.stages.stage import Stage, run_each
 from lensemble_contract import contract
@@ -21,7 +23,7 @@ class HybridPreprocessStage(Stage[Item, ChatInput]):
     model = contract.HYBRID_PREPROCESS
 
     def __init__(self, settings: Settings, device: str) -> None:
-        pass  # this stage has no model and depends on no setting
+        self._slots = Slots(settings.heartbeats, self.model.name)
 
     def read(self, rows: Rows, parameters: Parameters) -> Sequence[Item | LensembleError]:
         """See `Stage.read`."""
@@ -29,7 +31,7 @@ class HybridPreprocessStage(Stage[Item, ChatInput]):
 
     def run(self, rows: Sequence[Item]) -> Sequence[ChatInput | LensembleError]:
         """See `Stage.run`."""
-        return run_each(to_chat_input, rows)
+        return run_each(partial(to_chat_input, slots=self._slots), rows)
 
     def write(self, results: Sequence[ChatInput]) -> Rows:
         """See `Stage.write`. Rows with fewer pictures are padded with empty bytes."""

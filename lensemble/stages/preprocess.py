@@ -10,6 +10,7 @@ from lensemble.checkpoint import Checkpoint
 from lensemble.preprocess.features import Features, pad
 from lensemble.scheduling.admission import AdmissionControl
 from lensemble.scheduling.lanes import lane_of
+from lensemble.scheduling.slots import Slots
 from lensemble.settings import Settings
 from lensemble.stages.stage import Counter, Stage, run_each
 from lensemble_contract import contract
@@ -32,7 +33,9 @@ class PreprocessStage(Stage[Item, Features]):
 
         torch.set_num_threads(1)  # each instance uses one core
         self._preprocess = Preprocessor(
-            Checkpoint.open(settings.checkpoint), scaled=settings.jpeg == "scaled"
+            Checkpoint.open(settings.checkpoint),
+            scaled=settings.jpeg == "scaled",
+            slots=Slots(settings.heartbeats, self.model.name),
         )
         self._admission = AdmissionControl(settings.heartbeats, settings.max_wait_s)
 

@@ -9,9 +9,9 @@ from lensemble_contract.errors import InvalidInputError
 # Segments, chunks, blocks, strips or tiles of one file. Files that use the whole 20 MiB have fewer:
 # a GIF has blocks of 255 bytes (82,000 in 20 MiB), PNG writers make chunks of 4 KiB and more.
 MAX_PARTS = 100_000
-# Pixels times passes of the decoder over them. Progressive JPEGs have about 10 scans, so the
-# largest picture that is accepted (64 million pixels) may have twice as many.
-MAX_PIXEL_PASSES = 1_280_000_000
+# Pixels times passes of the decoder over them. Progressive JPEGs have about 10 scans; the largest
+# picture that is accepted (64 million pixels) may have 12.
+MAX_PIXEL_PASSES = 800_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class PictureFile:
         format: Pillow's name of the format.
         data: the file for the decoder.
         passes: how often the decoder goes over all pixels, such as the scans of a JPEG.
-        is_bounded: whether pixels, passes and bytes bound the decoder's work. The codecs that a
-            TIFF may contain are too many to say so.
+        is_bounded: whether pixels, passes and bytes bound the decoder's work and memory. For some
+            codecs inside TIFF they do not.
         orientation: EXIF orientation, 1 to 8, for those who apply it. 1 for TIFF: its decoder
             applies the orientation itself.
         grey_bits: bits of a grey sample, for pictures that Pillow decodes to 16-bit grey.

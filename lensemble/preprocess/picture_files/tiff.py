@@ -22,8 +22,10 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _COLOUR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 320, 322, 323, 324, 325
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 338, 339, 50706
-# Orientation, options of the CCITT codecs, predictor, JPEG tables, and what YCbCr means.
-_OTHER_TAGS = (274, 292, 293, 317, 347, 529, 530, 531, 532)
+_OLD_JPEG_STREAM = 513
+# Orientation, options of the CCITT codecs, predictor, JPEG tables, what old-style JPEG needs, and
+# what YCbCr means.
+_OTHER_TAGS = (274, 292, 293, 317, 347, 512, *range(513, 522), 529, 530, 531, 532)
 _KEPT = frozenset((
     _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIP_OFFSETS, _SAMPLES,
     _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR, _COLOUR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS,
@@ -31,12 +33,12 @@ _KEPT = frozenset((
 ))  # fmt: skip
 _SHORT = 3
 
-_NONE, _JPEG = 1, 7
-# CCITT, LZW, Deflate and PackBits: their work is bounded by the bytes and the pixels.
-_BOUNDED = (_NONE, 2, 3, 4, 5, 8, 32773, 32946)
+_NONE, _OLD_JPEG, _JPEG = 1, 6, 7
+# CCITT, LZW, Deflate, PackBits and JPEG: work and memory are bounded by bytes, pixels and scans.
+_BOUNDED = (_NONE, 2, 3, 4, 5, 8, 32773, 32946, _JPEG)
 # LZMA, Zstandard, WebP.
-_COMPRESSIONS = (*_BOUNDED, _JPEG, 34925, 50000, 50001)
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COMPRESSIONS = (*_BOUNDED, _OLD_JPEG, 34925, 50000, 50001)
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _NAMES = {
     0: "grey (white is zero)",
     1: "grey",
@@ -95,16 +97,19 @@ def read_tiff(data: bytes, field: str) -> PictureFile:
 
 def _check_layout(directory: TiffDirectory, field: str) -> tuple[tuple[int, ...], int]:
     """The bits of each sample, and what the samples mean; refuses what is not decoded right."""
-    samples = directory.number(_SAMPLES, 1)
+    is_old_jpeg = directory.number(_COMPRESSION, _NONE) == _OLD_JPEG
+    samples = directory.number(_SAMPLES, 3 if is_old_jpeg else 1)
     bits = directory.numbers(_BITS, (1,))[:samples]
     if len(bits) == 1 and samples <= 6:
         bits *= samples
-    photometric = directory.number(_PHOTOMETRIC, 0)
+    photometric = _YCBCR if is_old_jpeg else directory.number(_PHOTOMETRIC, 0)
     extra = directory.numbers(_EXTRA_SAMPLES)
     formats = set(directory.numbers(_SAMPLE_FORMAT, (_UNSIGNED,)))
     is_planar = directory.number(_PLANAR, 1) == 2 and samples > 1
     name = _NAMES.get(photometric, f"photometric {photometric}")
     described = f"a TIFF of {samples} x {bits[0] if bits else 0} bits, {name}"
+    if directory.number(_PLANAR, 1) not in (1, 2):
+        raise damaged("TIFF", "the planar configuration is neither 1 nor 2", field)
     if len(bits) != samples or len(set(bits)) != 1:
         raise unsupported(f"a TIFF whose samples have {bits} bits", field)
     if not formats <= {_UNSIGNED, _UNDEFINED}:
@@ -123,22 +128,37 @@ def _is_decodable(
     photometric: int, bits: int, samples: int, extra: tuple[int, ...], is_planar: bool
 ) -> bool:
     """Whether Pillow decodes such samples to the right colours (`tests/unit/preprocess`)."""
-    if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and samples == 1:
-        return bits in _GREY_BITS and not extra
-    if photometric == _BLACK_IS_ZERO:
-        return bits == 8 and samples == 2 and extra == (_ALPHA,) and not is_planar
+    if photometric in (_RGB, _CMYK):
+        return bits in (8, 16) and _is_decodable_colour(
+            samples - (4 if photometric == _CMYK else 3), photometric, bits, extra, is_planar
+        )
+    if samples == 1:
+        deepest = 8 if photometric == _PALETTE else 16
+        kinds = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
+        return photometric in kinds and bits in _GREY_BITS and bits <= deepest and not extra
+    if bits != 8:
+        return False
+    if photometric in (_YCBCR, _LAB):
+        return samples == 3 and not extra and not (is_planar and photometric == _LAB)
     if photometric == _PALETTE:
-        return bits <= 8 and samples == 1 and not extra
-    if photometric == _YCBCR:
-        return bits == 8 and samples == 3 and not extra
-    if bits not in (8, 16) or photometric not in (_RGB, _CMYK):
-        return False
-    colours = 4 if photometric == _CMYK else 3
-    if samples == colours:
+        return samples == 2 and extra in ((_UNSPECIFIED,), (_ALPHA,)) and not is_planar
+    decoded = (_UNSPECIFIED,) if is_planar else (_ALPHA,)
+    return photometric == _BLACK_IS_ZERO and samples == 2 and extra == decoded
+
+
+def _is_decodable_colour(
+    more: int, photometric: int, bits: int, extra: tuple[int, ...], is_planar: bool
+) -> bool:
+    """The same for RGB and CMYK, with `more` samples beside the colours."""
+    if more == 0:
         return not extra
-    if photometric == _CMYK or samples != 4 or (is_planar and extra != (_ALPHA,)):
+    if photometric == _RGB and more == 1:
+        return extra in ((), (_UNSPECIFIED,), (_PREMULTIPLIED,), (_ALPHA,))
+    if bits != 8 or len(extra) != more or not 1 <= more <= 3 or any(extra[1:]):
         return False
-    return extra in ((), (_UNSPECIFIED,), (_PREMULTIPLIED,), (_ALPHA,))
+    if photometric == _CMYK:
+        return more <= 2 and extra[0] == _UNSPECIFIED
+    return extra[0] == _UNSPECIFIED or (extra[0] in (_PREMULTIPLIED, _ALPHA) and not is_planar)
 
 
 def _check_segments(
@@ -164,6 +184,8 @@ def _check_segments(
         rows = directory.number(_ROWS_PER_STRIP, height) or height
         count = ceil(height / rows)
         offsets, sizes = directory.numbers(_STRIP_OFFSETS), directory.numbers(_STRIP_BYTES)
+    if compression == _OLD_JPEG and _OLD_JPEG_STREAM in directory.values:
+        return passes
     if len(offsets) < count * planes:
         raise damaged("TIFF", f"{len(offsets)} of {count * planes} strips or tiles", field)
     if compression == _NONE:

@@ -53,6 +53,16 @@ def where(transparent, colours):
     return np.where(transparent[:, :, None], 255, colours)
 
 
+def from_lab(lightness, a, b):
+    """A colour of CIELab under D50, in sRGB."""
+    y = (lightness / 2.55 + 16) / 116
+    xyz = np.array([y + a / 500, y, y - b / 200])
+    xyz = np.where(xyz > 6 / 29, xyz**3, 3 * (6 / 29) ** 2 * (xyz - 4 / 29))
+    to_srgb = [[3.1339, -1.6169, -0.4906], [-0.9788, 1.9161, 0.0335], [0.0719, -0.2290, 1.4052]]
+    linear = (np.array(to_srgb) @ (xyz * [0.9642, 1, 0.8249])).clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
 def png_cases():
     for depth in (1, 2, 4, 8, 16):
         values = samples(depth)
@@ -137,6 +147,18 @@ def tiff_cases():
     values = samples(8, GREY_ALPHA)
     data = tiff(values, extra=[2])
     yield "TIFF grey with alpha", data, on_white(grey(values), values[:, :, 1:])
+    yield "TIFF grey and one more, planes", tiff(values, extra=[0], planar=True), grey(values)
+    for count in (2, 3):
+        values = samples(8, RGB + count)
+        data = tiff(values, 8, 2, extra=[0] * count)
+        yield f"TIFF RGB and {count} more", data, values[:, :, :3]
+        data = tiff(values, 8, 2, extra=[2, *[0] * (count - 1)])
+        yield f"TIFF RGBA and {count - 1} more", data, on_white(values[:, :, :3], values[:, :, 3:4])
+    # L* from 0 to 255; a* and b* are signed.
+    lab = np.array([[[137, 0, 0], [255, 0, 0], [140, 256 - 30, 20], [128, 40, 256 - 20]]])
+    shown = np.array([[from_lab(137, 0, 0), from_lab(255, 0, 0), from_lab(140, -30, 20),
+                       from_lab(128, 40, -20)]])  # fmt: skip
+    yield "TIFF CIELab", tiff(lab, 8, 8), shown
 
 
 def grey_tiffs(order):
@@ -162,6 +184,13 @@ def palette_tiffs(order):
         tags = {320: (3, table.T.ravel().tolist())}
         data = tiff(indices, bits, 3, order=order, tags=tags)
         yield f"TIFF {order} palette {bits}", data, (palette >> 8)[indices[:, :, 0]]
+        if bits == 8:
+            alpha = samples(8, seed=3)
+            both, colours = np.dstack((indices, alpha)), (palette >> 8)[indices[:, :, 0]]
+            data = tiff(both, bits, 3, order=order, tags=tags, extra=[2])
+            yield f"TIFF {order} palette with alpha", data, on_white(colours, alpha)
+            data = tiff(both, bits, 3, order=order, tags=tags, extra=[0])
+            yield f"TIFF {order} palette and one more", data, colours
 
 
 def colour_tiffs(bits, layout, name):
@@ -171,15 +200,14 @@ def colour_tiffs(bits, layout, name):
     eight = to_8_bits(values, bits)
     blended = on_white(eight[:, :, :3], eight[:, :, 3:])
     yield name.format("RGBA"), tiff(values, bits, 2, extra=[2], **layout), blended
-    if not layout["planar"]:
-        data = tiff(values, bits, 2, extra=[0], **layout)
-        yield name.format("RGB and one more"), data, eight[:, :, :3]
-        values = values * values[:, :, 3:] // ((1 << bits) - 1)
-        values[:, :, 3] = samples(bits, RGBA)[:, :, 3]
-        eight = to_8_bits(values, bits)
-        on = eight[:, :, :3] + 255 - eight[:, :, 3:]
-        data = tiff(values, bits, 2, extra=[1], **layout)
-        yield name.format("RGBA, premultiplied"), data, on.clip(0, 255)
+    data = tiff(values, bits, 2, extra=[0], **layout)
+    yield name.format("RGB and one more"), data, eight[:, :, :3]
+    values = values * values[:, :, 3:] // ((1 << bits) - 1)
+    values[:, :, 3] = samples(bits, RGBA)[:, :, 3]
+    eight = to_8_bits(values, bits)
+    on = eight[:, :, :3] + 255 - eight[:, :, 3:]
+    data = tiff(values, bits, 2, extra=[1], **layout)
+    yield name.format("RGBA, premultiplied"), data, on.clip(0, 255)
     values = samples(bits, CMYK)
     eight = to_8_bits(values, bits)
     shown = (255 - eight[:, :, :3]) * (255 - eight[:, :, 3:]) / 255
@@ -222,6 +250,11 @@ def bmp_cases():
     runs = b"\0\6\1\2\3\4\5\6\0\0" + b"\4\3\2\x09\0\0" + b"\0\1"
     data = bmp(indices, 8, palette=COLOURS, compression=1, pixels=runs)
     yield "BMP runs of 8 bits", data, np.array(COLOURS)[indices[:, :, 0]]
+    # Rows from below: five and one as they are; a move of 2; three by turns, then one.
+    indices = np.array([[1, 2, 1, 9, 0, 0], [0, 0, 4, 4, 4, 4], [1, 2, 3, 4, 5, 6]])[:, :, None]
+    runs = b"\0\5\x12\x34\x50\0\1\x60\0\0" + b"\0\2\2\0\4\x44\0\0" + b"\3\x12\1\x90\0\1"
+    data = bmp(indices, 4, palette=COLOURS[:16], compression=2, pixels=runs)
+    yield "BMP runs of 4 bits", data, np.array(COLOURS)[indices[:, :, 0]]
 
 
 def gif_cases():
@@ -271,17 +304,13 @@ def refused_cases():
     yield "TIFF grey 32", tiff(samples(8), 32), "1 x 32 bits, grey cannot"
     yield "TIFF grey 10", tiff(samples(10), 10), "1 x 10 bits, grey"
     yield "TIFF RGB 12", tiff(samples(12, RGB), 12, 2), "3 x 12 bits, RGB"
-    yield "TIFF CIELab", tiff(samples(8, RGB), 8, 8), "3 x 8 bits, CIELab"
+    yield "TIFF CIELab planes", tiff(samples(8, RGB), 8, 8, planar=True), "CIELab, in planes"
     yield "TIFF grey premultiplied", tiff(samples(8, 2), extra=[1]), r"extra samples \(1,\)"
-    data = tiff(samples(8, RGBA), 8, 2, extra=[1], planar=True)
-    yield "TIFF premultiplied planes", data, "in planes"
     yield "TIFF reversed 16", tiff(grey_16, 16, reversed_bits=True), "reversed bits"
     yield "TIFF JPEG 2000", tiff(grey_16, 16, tags={259: (3, [34712])}), "compression 34712"
     yield "TIFF raw file", tiff(samples(8), tags={50706: (1, [1, 4, 0, 0])}), "raw file of a camera"
     data = tiff(samples(8, RGB), 8, 2, tags={258: (3, [5, 6, 5])})
     yield "TIFF 5, 6 and 5 bits", data, r"\(5, 6, 5\) bits"
-    data = bmp(samples(4), 4, palette=COLOURS[:16], compression=2)
-    yield "BMP runs of 4 bits", data, "run-length encoded 4-bit"
     twelve = jpeg(np.full((1, 1, 1), 9)).replace(b"\xff\xc0\x00\x0b\x08", b"\xff\xc0\x00\x0b\x0c")
     yield "JPEG 12", twelve, "12 bits a sample"
     two = jpeg(np.full((1, 1, 2), 9))
