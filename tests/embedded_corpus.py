@@ -61,6 +61,7 @@ class EmbeddedCorpus:
         assert metadata == [{**row, "embedding_index": n} for n, row in enumerate(rows)]
         assert EmbeddingsManifest.load(self.out).count == len(rows)
         assert sorted(path.name for path in self.out.iterdir()) == [
+            "digests.txt",
             "embeddings.npy",
             "failed.json",
             "manifest.json",

@@ -24,6 +24,7 @@ from lensemble_contract.errors import InvalidInputError, LensembleError, Storage
 from lensemble_corpus.durable_files import flush_to_disk, move_into_place, write_file
 from lensemble_corpus.embedding_run import EmbeddingRun
 from lensemble_corpus.embeddings_manifest import (
+    DIGESTS,
     FAILED,
     MANIFEST,
     METADATA,
@@ -35,9 +36,11 @@ from lensemble_corpus.embeddings_manifest import (
 )
 from lensemble_corpus.journal import Journal, VectorSettings
 from lensemble_corpus.source import VECTOR_NUMBER_FIELD, EmbeddableRow, RefusedRow, Source
+from lensemble_corpus.sync.table_digest import TableDigest, digest_of_name
 
 # Temporary file in `work`: the rows that have a vector, one JSON object per line.
 _ROWS_FILE = "rows.jsonl.part"
+_RESULTS = (MANIFEST, NPY, METADATA, PARQUET, DIGESTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,15 @@ def _embed_and_write(
 ) -> EmbeddingSummary:
     """Embeds the rows and writes the folder; with `rewrite`, even if it seems to be finished."""
     places = array("q")  # of the vectors in the journal
-    content_hash = hashlib.sha256(f"{kind} {source.id_field}".encode())
+    content_hash = hashlib.sha256(f"{kind} {source.id_field} {source.name!a}".encode())
     rows_file, failures_file = out / WORK / _ROWS_FILE, out / f"{FAILED}.part"
+    digests_file = out / f"{DIGESTS}.part"
+    table = digest_of_name(source.name)
     failed = 0
     with ExitStack() as stack:
         rows = stack.enter_context(rows_file.open("w", encoding="utf-8"))
         failures = stack.enter_context(failures_file.open("w", encoding="utf-8"))
+        digests = stack.enter_context(digests_file.open("w", encoding="ascii"))
         bar = stack.enter_context(
             tqdm(desc="embed", total=source.total, unit="row", disable=not progress)
         )
@@ -132,6 +138,8 @@ def _embed_and_write(
                 assert isinstance(row, EmbeddableRow)
                 line = f'{row.json_text[:-1]}, "{VECTOR_NUMBER_FIELD}": {len(places)}}}'
                 rows.write(f"{line}\n")
+                digest = TableDigest(table, row.digest.hex())
+                digests.write(f"{digest}\n")
                 places.append(outcome)
             content_hash.update(f"{outcome!r} {line}\n".encode())
             bar.update(1)
@@ -141,6 +149,7 @@ def _embed_and_write(
     settings = run.journal.settings
     if settings is None or not places:  # there is nothing to write but the failures
         rows_file.unlink()
+        digests_file.unlink()
         _remove_results(out)
         move_into_place(failures_file, out / FAILED)
         return EmbeddingSummary(0, failed, run.sent, 0, False)
@@ -159,6 +168,7 @@ def _embed_and_write(
     unchanged = not rewrite and _is_finished(out, manifest)
     if unchanged:
         failures_file.unlink()
+        digests_file.unlink()
     else:
         _finish(out, manifest, rows_file, run.journal.read(places))
     rows_file.unlink()
@@ -192,7 +202,7 @@ def _finish(
     flush_to_disk(out)
     for name in (*manifest.files, FAILED):
         move_into_place(out / f"{name}.part", out / name)
-    for name in {NPY, METADATA, PARQUET} - set(manifest.files):
+    for name in set(_RESULTS) - {MANIFEST, *manifest.files}:
         (out / name).unlink(missing_ok=True)
     sizes = {name: (out / name).stat().st_size for name in (*manifest.files, FAILED)}
     complete = replace(manifest, sizes=sizes)
@@ -201,7 +211,7 @@ def _finish(
 
 def _remove_results(out: Path) -> None:
     """Removes what an earlier call wrote, the manifest first: it would claim a finished folder."""
-    for name in (MANIFEST, NPY, METADATA, PARQUET):
+    for name in _RESULTS:
         (out / name).unlink(missing_ok=True)
     flush_to_disk(out)
 

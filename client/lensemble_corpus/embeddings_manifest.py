@@ -6,6 +6,7 @@ embeddings.npy      (N, D) float32, for `np.load(..., mmap_mode="r")`
 metadata.json       the N rows as they were, each with `embedding_index`, the number of its vector
 embeddings.parquet  in place of these two if Parquet was chosen; columns of the rows,
                     `embedding_index`, `embedding`
+digests.txt         digest of each row (`sync.table_digest`), a line for each vector
 failed.json         rows that have no vector: where, id, path, error
 manifest.json       profile, dimension, counts; it is written last, so a folder without it is
                     unfinished
@@ -24,6 +25,7 @@ from lensemble_contract.errors import InvalidInputError
 
 FORMAT = 1
 NPY, METADATA, PARQUET = "embeddings.npy", "metadata.json", "embeddings.parquet"
+DIGESTS = "digests.txt"
 FAILED, MANIFEST, WORK = "failed.json", "manifest.json", "work"
 
 FileKind: TypeAlias = Literal["npy", "parquet"]
@@ -88,8 +90,8 @@ class EmbeddingsManifest:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the files with the vectors and the rows."""
-        return (NPY, METADATA) if self.kind == "npy" else (PARQUET,)
+        """The names of the files with the vectors, the rows and their digests."""
+        return (NPY, METADATA, DIGESTS) if self.kind == "npy" else (PARQUET, DIGESTS)
 
 
 def read_rows(folder: Path, manifest: EmbeddingsManifest) -> Iterator[dict[str, Any]]:
@@ -112,6 +114,29 @@ def read_rows(folder: Path, manifest: EmbeddingsManifest) -> Iterator[dict[str, 
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error}", field="source") from error
     yield from rows
+
+
+def read_digests(folder: Path, manifest: EmbeddingsManifest) -> list[str] | None:
+    """Reads the digests of the rows, in the order of their vectors.
+
+    Returns:
+        A digest for each vector; None if an earlier version wrote the folder, without digests.
+
+    Raises:
+        InvalidInputError: The file cannot be read, or does not fit the vectors.
+    """
+    if DIGESTS not in manifest.sizes:
+        return None
+    path = folder / DIGESTS
+    try:
+        digests = path.read_text("ascii").splitlines()
+        if len(digests) != manifest.count:
+            raise ValueError(f"{len(digests)} lines; expected {manifest.count}")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(
+            f"cannot read {str(path)!r}: {error}; embed again", field="source"
+        ) from error
+    return digests
 
 
 def read_failures(folder: Path) -> list[dict[str, str]]:

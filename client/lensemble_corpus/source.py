@@ -83,6 +83,7 @@ class Source:
         csv_format: How a CSV file is to be read; None for the usual way, and for other files.
 
     Attributes:
+        name: Name of the file or folder, without the folders above it.
         id_field: Field with the id in a row's document.
         total: Number of rows.
 
@@ -103,6 +104,7 @@ class Source:
     ) -> None:
         self._template = TextTemplate(text) if text is not None else None
         self._instruction = instruction or None
+        self.name = path.resolve().name
         self.id_field: str = ID_FIELD
         self._entries: list[Entry] | None = None
         self._image_field, self._numbers_rows = "", False

@@ -16,7 +16,13 @@ from lensemble.index.maintenance.create import check_replaceable, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import RemoteProfile
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
-from lensemble_corpus.embeddings_manifest import NPY, PARQUET, EmbeddingsManifest, read_rows
+from lensemble_corpus.embeddings_manifest import (
+    NPY,
+    PARQUET,
+    EmbeddingsManifest,
+    read_digests,
+    read_rows,
+)
 from lensemble_corpus.row_content import document_text
 
 
@@ -82,6 +88,8 @@ def index_embeddings(
             vectors,
             [*ids],
             documents,
+            # `corpus sync` recognizes the rows by these.
+            digests=read_digests(source, manifest),
             plan=plan,
             fields=fields,
             threads=len(os.sched_getaffinity(0)),

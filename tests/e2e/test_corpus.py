@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from lensemble.operations.tritonserver import TritonServer
 from lensemble.profile import Profile
 from lensemble.settings import Settings
 from lensemble.stages.search import SearchStage
@@ -81,6 +82,41 @@ def test_rows_become_embeddings_an_index_and_hits(folder, server, checkpoint, ca
     stage = SearchStage(Settings(checkpoint=checkpoint, index=index), "cpu")
     (hits,) = stage.run(stage.read({"embedding": np.array(vectors[1:2])}, {"top_k": 1}))
     assert (hits[0].id, round(hits[0].score, 4)) == ("crops/b.png", 1.0)
+
+
+def test_a_live_index_follows_a_table(folder, checkpoint, tmp_path, capsys):
+    """From a table to an index without a server, then a server, then changes of the table."""
+    rows = [
+        {"crop_path": f"crops/{name}.png", "damage_type": "dent", "year": 2015} for name in "abcd"
+    ]
+    table = folder / "live.json"
+    table.write_text(json.dumps(rows[:3]))
+    options = ("--text", "a {damage_type}")
+    settings = Settings(checkpoint=checkpoint, index=tmp_path / "index", dtype="fp32", writes="on")
+    with TritonServer(settings) as server, Client(server.grpc_url) as client:
+        url = ("--url", server.grpc_url)
+        assert run(capsys, "sync", table, *options, *url)[0] == 0
+        assert client.count() == 3
+        client.ingest("live", "a red car", document={"sold": True})
+        rows[0]["year"], rows[1]["damage_type"] = 2020, "scratch"
+        table.write_text(json.dumps([*rows[:2], rows[3]]))
+        before = {name: client.get(f"crops/{name}.png").embedding for name in "ab"}
+        status, output, _ = run(capsys, "sync", table, *options, *url, "--dry-run")
+        assert (status, client.count()) == (0, 4)
+        assert output.splitlines()[-1] == (
+            "nothing was written; it would be: 1 added, 1 embedded again, 1 document changed, "
+            "0 unchanged, 1 removed; 1 other items in the index"
+        )
+        assert run(capsys, "sync", table, *options, *url)[0] == 0
+        documents = {item.id: item.document for item in client.list_items()}
+        assert documents == {row["crop_path"]: row for row in (*rows[:2], rows[3])} | {
+            "live": {"sold": True}
+        }
+        np.testing.assert_array_equal(client.get("crops/a.png").embedding, before["a"])
+        expected = client.embed("a scratch", folder / "crops/b.png")
+        np.testing.assert_allclose(client.get("crops/b.png").embedding, expected, atol=1e-5)
+        _, output, _ = run(capsys, "sync", table, *options, *url)
+        assert output.startswith("0 added, 0 embedded again, 0 document changed, 3 unchanged")
 
 
 def test_shorter_vectors_work_and_another_profile_is_refused(folder, server, checkpoints, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lensemble_cli.corpus import embed, index, query
+from lensemble_cli.corpus import embed, index, query, sync
 from lensemble_cli.options import Commands
 
 
@@ -13,3 +13,4 @@ def add_command(commands: Commands) -> None:
     embed.add_action(actions)
     index.add_action(actions)
     query.add_action(actions)
+    sync.add_action(actions)

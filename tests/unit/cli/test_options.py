@@ -148,6 +148,7 @@ def test_options_of_the_gateway_require_the_gateway():
             "doctor",
         ),
         *("status", "keys add", "corpus embed", "corpus index", "corpus query", "index build"),
+        *("corpus sync", "index stats"),
         *("index compact", "index tune"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_row_that_fails_does_not_show_the_profile(corpus):
 
 def test_a_finished_folder_with_a_damaged_file_is_written_again(corpus):
     corpus.run()
-    for name in ("embeddings.npy", "metadata.json", "failed.json"):
+    for name in ("embeddings.npy", "metadata.json", "failed.json", "digests.txt"):
         path = corpus.out / name
         path.write_bytes(path.read_bytes()[:-1])
         summary = corpus.run()
@@ -222,6 +222,7 @@ def test_parquet_has_rows_and_vectors_in_columns(corpus, monkeypatch):
     corpus.run()
     corpus.run(kind="parquet")
     assert {path.name for path in corpus.out.iterdir()} == {
+        "digests.txt",
         "embeddings.parquet",
         "failed.json",
         "manifest.json",

@@ -6,9 +6,13 @@ import pytest
 from lensemble.index.storage.changes import Upsert
 from lensemble.index.storage.store import Store
 from lensemble_cli.main import main
-from lensemble_client import InvalidInputError
+from lensemble_client import Client, InvalidInputError
+from lensemble_client.testing import FakeServer, FakeTransport
+from lensemble_corpus.source import Source
+from lensemble_corpus.sync.table_sync import sync_table
 from lensemble_export.index_from_embeddings import index_embeddings
 from tests.embedded_corpus import ROWS, D, EmbeddedCorpus, vector_of
+from tests.stages_transport import LENGTH, PROFILE, StagesTransport
 
 
 @pytest.fixture
@@ -38,6 +42,35 @@ def test_an_index_with_items_is_not_replaced_without_a_word(corpus, tmp_path, ca
     assert f"kept in {index}.old" in capsys.readouterr().out
     with Store.open(index) as store, Store.open(tmp_path / "index.old") as old:
         assert (len(store), len(old)) == (10, 11)
+
+
+def test_an_index_from_embeddings_can_follow_its_table(tmp_path):
+    """What `corpus embed` has embedded, `corpus sync` does not embed again."""
+    corpus = EmbeddedCorpus(tmp_path)
+    corpus.server = FakeServer(dimension=LENGTH, profile=PROFILE.hash)
+    corpus.transport = FakeTransport(corpus.server)
+    corpus.run()
+    index_embeddings(corpus.out, tmp_path / "index")
+    with Client(transport=StagesTransport(tmp_path / "index")) as client:
+
+        def sync():
+            source = Source(corpus.path, text="{text}", id_field="id")
+            counts = sync_table(client, source).counts
+            return {str(outcome): count for outcome, count in counts.items()}
+
+        assert sync() == {"unchanged": 10}
+        assert client.stats()["sequence"] == 10
+        corpus.write([{**ROWS[0], "kind": "new"}, *ROWS[1:7], {**ROWS[7], "text": "other"}])
+        assert sync() == {
+            "document changed": 1,
+            "unchanged": 6,
+            "embedded again": 1,
+            "removed": 2,
+        }
+        assert client.get("0").document == {**ROWS[0], "kind": "new"}
+        assert sync() == {"unchanged": 8}
+        hits = client.search("other", top_k=1)
+        assert hits[0].id == "7"
 
 
 def test_ids_must_be_unique(corpus, tmp_path):
