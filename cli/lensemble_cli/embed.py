@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from lensemble_cli.options import Commands, add_item_options, add_server_options, connect
+from lensemble_cli.options import (
+    Commands,
+    add_item_options,
+    add_server_options,
+    connect,
+    note_picture_file,
+)
 from lensemble_contract import contract
 
 
@@ -20,6 +26,7 @@ def add_command(commands: Commands) -> None:
 
 
 def _embed(args: argparse.Namespace) -> int:
+    note_picture_file(args.text)
     with connect(args) as client:
         vector = client.embed(
             args.text,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from lensemble_client.client import Client
 from lensemble_client.connection import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, DEFAULT_URL
 from lensemble_client.retry import Retry
 from lensemble_contract.errors import InvalidInputError
+from lensemble_contract.texts import quoted
+from lensemble_corpus.entries import ENDINGS
 
 URL_VARIABLE = "LENSEMBLE_URL"
 TLS_VARIABLE = "LENSEMBLE_TLS"
@@ -57,6 +62,19 @@ def add_item_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", help="replaces the profile's instruction")
 
 
+def note_picture_file(text: str | None) -> None:
+    """Prints a note if the text of an item is the name of a picture file, whose words are used."""
+    if not text or not text.lower().endswith(ENDINGS):
+        return
+    with contextlib.suppress(OSError, ValueError):  # too long a name, or a null character in it
+        if Path(text).is_file():
+            print(
+                f"note: {quoted(text)} is a file, and its name is taken as words; for the picture "
+                f"in it: --image {shlex.quote(text)}",
+                file=sys.stderr,
+            )
+
+
 def parse_filter(text: str | None) -> dict[str, Any] | None:
     """Parses a filter that was given as JSON text. The result is None if there is no text.
 
@@ -79,9 +97,9 @@ def parse_object(text: str, field: str) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{text[:60]!r} is not JSON: {error}", field=field) from error
+        raise InvalidInputError(f"{quoted(text)} is not JSON: {error}", field=field) from error
     if not isinstance(parsed, dict):
-        raise InvalidInputError(f"{text[:60]!r}; expected a JSON object", field=field)
+        raise InvalidInputError(f"{quoted(text)}; expected a JSON object", field=field)
     return parsed
 
 

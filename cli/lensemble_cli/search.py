@@ -9,6 +9,7 @@ from lensemble_cli.options import (
     add_item_options,
     add_server_options,
     connect,
+    note_picture_file,
     parse_filter,
     print_hits,
 )
@@ -34,6 +35,7 @@ def add_command(commands: Commands) -> None:
 
 
 def _search(args: argparse.Namespace) -> int:
+    note_picture_file(args.text)
     conditions = {
         "top_k": args.top_k,
         "filter": parse_filter(args.filter),

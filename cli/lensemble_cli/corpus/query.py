@@ -12,6 +12,7 @@ from lensemble_cli.options import (
     add_item_options,
     add_server_options,
     connect,
+    note_picture_file,
     parse_filter,
     print_hits,
     requiring_extras,
@@ -43,6 +44,7 @@ def _query(args: argparse.Namespace) -> int:
     if not 1 <= args.top_k <= contract.MAX_TOP_K:
         raise InvalidInputError(f"{args.top_k}; expected 1 to {contract.MAX_TOP_K}", field="top_k")
     condition = parse_filter(args.filter)
+    note_picture_file(args.text)
     item = Item.of(args.text, args.image, args.instruction)
     with LiveIndex.open(args.index) as index:
         with connect(args) as client:

@@ -117,8 +117,8 @@ def test_top_k_outside_its_limits_is_refused(search, top_k):
 
 
 def test_query_of_another_length_is_refused(search):
-    with pytest.raises(InvalidInputError, match="the vector has 64 dimensions, the index 256"):
-        search.read({"embedding": np.ones((1, 64), np.float32)}, {})
+    (refused,) = search.read({"embedding": np.ones((1, 64), np.float32)}, {})
+    assert "the vector has 64 dimensions, the index 256" in str(refused)
 
 
 def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
@@ -133,17 +133,17 @@ def test_index_of_cut_vectors_cuts_the_query(checkpoint, tmp_path):
         hits = stage.run(stage.read({"embedding": queries}, {"top_k": 1, **parameters}))
         assert [of_query[0].id for of_query in hits] == ids
         assert [of_query[0].score for of_query in hits] == pytest.approx([1] * 20, abs=1e-5)
-    with pytest.raises(InvalidInputError, match="the vector has 128 dimensions, the index 64"):
-        stage.read({"embedding": full[:, :128]}, {"dimensions": 128})
-    with pytest.raises(InvalidInputError, match="the vector has 256 dimensions, the index 64"):
-        stage.read({"embedding": full}, {"dimensions": 256})
+    for length in (128, 256):
+        rows = stage.read({"embedding": full[:, :length]}, {"dimensions": length})
+        assert {type(row) for row in rows} == {InvalidInputError}
+        assert f"the vector has {length} dimensions, the index 64" in str(rows[0])
 
 
 def test_empty_index_answers_without_hits(checkpoint, tmp_path):
     profile = Profile.load(checkpoint)
     write_index(tmp_path / "index", profile, np.empty((0, 256), np.float32), [], [])
     stage = SearchStage(Settings(checkpoint=checkpoint, index=tmp_path / "index"), "cpu")
-    rows = stage.write(stage.run(stage.read({"embedding": np.ones((2, 256), np.float32)}, {})))
+    rows = stage.write(stage.run(stage.read({"embedding": np.eye(2, 256, dtype=np.float32)}, {})))
     assert rows["ids"].shape == (2, 0)
 
 

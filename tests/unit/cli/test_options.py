@@ -1,6 +1,7 @@
 """Options of the command line: what they parse to, and how mistakes are reported."""
 
 import json
+import shlex
 
 import pytest
 
@@ -9,7 +10,12 @@ from lensemble.index.storage.index_plan import IndexPlan
 from lensemble_cli.corpus.source_options import parse_csv_format
 from lensemble_cli.index.plan_options import KINDS, parse_fields, parse_plan
 from lensemble_cli.main import build_parser, main
-from lensemble_cli.options import parse_filter, print_hits, requiring_extras
+from lensemble_cli.options import (
+    note_picture_file,
+    parse_filter,
+    print_hits,
+    requiring_extras,
+)
 from lensemble_cli.up_gateway import make_gateway
 from lensemble_client import InvalidInputError
 from lensemble_corpus.csv_files import CsvFormat
@@ -53,9 +59,35 @@ def test_plan_options_that_do_not_fit_are_refused(options, message):
 def test_a_filter_is_a_json_object():
     assert parse_filter('{"year": 2015}') == {"year": 2015}
     assert parse_filter(None) is None
-    for text, message in (("[1]", "expected a JSON object"), ("{", "is not JSON")):
+    for text, message in (
+        ("[1]", "expected a JSON object"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+    ):
         with pytest.raises(InvalidInputError, match=f"^filter: .*{message}"):
             parse_filter(text)
+
+
+@pytest.mark.parametrize("command", [["search"], ["embed"], ["corpus", "query", "no-index"]])
+@pytest.mark.parametrize("name", ["my car.webp", "CAR.JPG"])
+def test_file_whose_name_is_searched_for_is_noted(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*command, name, "--url", "grpc://127.0.0.1:9", "--timeout", "0.01"]
+    assert main(arguments) == 1  # no server
+    assert "note" not in capsys.readouterr().err
+    (tmp_path / name).touch()
+    assert main(arguments) == 1
+    note = f"note: '{name}' is a file, and its name is taken as words; for the picture in it: "
+    assert note + f"--image {shlex.quote(name)}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [None, "", "a text", "a\0.jpg", "x" * 5000 + ".jpg", "folder.jpg"])
+def test_other_texts_are_not_noted(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "a text").touch()
+    note_picture_file(text)
+    assert capsys.readouterr().err == ""
 
 
 def test_hits_are_printed_for_people_or_as_json(capsys):
