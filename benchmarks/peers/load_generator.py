@@ -93,7 +93,7 @@ async def connected(protocol: Protocol, url: str) -> AsyncIterator[Embed]:
     """
     if protocol == "grpc":
         async with AsyncClient(url) as client:
-            yield lambda item: client.embed(item.text, item.images)
+            yield lambda item: client.embed(item.text, item.images or None)
         return
     connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as session:

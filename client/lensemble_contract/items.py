@@ -16,7 +16,9 @@ import numpy as np
 
 from lensemble_contract import contract
 from lensemble_contract.data_urls import check_no_data_url
+from lensemble_contract.documents import document_text
 from lensemble_contract.errors import InvalidInputError, LensembleError
+from lensemble_contract.index_checks import check_id
 from lensemble_contract.pictures import Picture, encoded_pictures
 from lensemble_contract.texts import quoted
 
@@ -88,6 +90,15 @@ class Record:
     id: str
     item: Item
     document: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Checks id and document.
+
+        Raises:
+            InvalidInputError: One of them is not valid.
+        """
+        check_id(self.id)
+        document_text(self.document)
 
     def digest(self) -> str:
         """Returns the SHA-256 of the item and its document.

@@ -29,6 +29,8 @@ Picture: TypeAlias = (
     | NDArray[np.uint8]
 )
 
+# Characters of a path in a message. A longer one is no path, but perhaps a text or a picture.
+_PATH_CHARACTERS = 300
 _EXPECTED = "encoded bytes, a path, an open file, a Pillow image, or an array of uint8"
 
 
@@ -107,10 +109,13 @@ def _read_file(path: str | bytes, field: str) -> bytes:
         return decode_data_url(path, field)
     if isinstance(path, str) and path.lower().startswith(("http://", "https://")):
         raise InvalidInputError(
-            f"{quoted(path)} is a URL; expected {_EXPECTED}: download it first", field=field
+            f"{quoted(path, _PATH_CHARACTERS)} is a URL; expected {_EXPECTED}: download it first",
+            field=field,
         )
     try:
         return Path(os.fsdecode(path)).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidInputError(f"cannot read {quoted(path)}: {reason}", field=field) from error
+        raise InvalidInputError(
+            f"cannot read {quoted(os.fsdecode(path), _PATH_CHARACTERS)}: {reason}", field=field
+        ) from error

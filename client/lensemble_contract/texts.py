@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-_MAX_QUOTED_CHARACTERS = 60
-
 
 def check_unicode(text: str) -> None:
     """Checks that a text can be stored, filtered and returned unchanged.
@@ -22,23 +20,22 @@ def check_unicode(text: str) -> None:
         raise ValueError("a text with an unpaired surrogate; expected valid Unicode") from None
 
 
-def quoted(value: object) -> str:
-    """Returns a value for an error message, in ASCII and cut to 60 characters.
+def quoted(value: object, limit: int = 60) -> str:
+    """Returns a value for an error message, in ASCII.
 
     Args:
         value: Anything. Strings are quoted, other JSON values are not, and what JSON does not have
             is named by its type.
+        limit: Number of characters to which the value is cut.
     """
     if isinstance(value, str):
-        return ascii(_cut(value))
+        return ascii(_cut(value, limit))
     try:
-        return _cut(json.dumps(value))
+        return _cut(json.dumps(value), limit)
     # A value that could just be read may be nested too deeply to be written.
     except (TypeError, ValueError, RecursionError):
         return f"a value of type {type(value).__name__}"
 
 
-def _cut(text: str) -> str:
-    if len(text) <= _MAX_QUOTED_CHARACTERS:
-        return text
-    return f"{text[:_MAX_QUOTED_CHARACTERS]}..."
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -62,9 +62,12 @@ class Entry:
         """Reads the pictures, and returns the item as it is stored.
 
         Raises:
-            InvalidInputError: A picture cannot be read, or there is neither text nor picture.
+            InvalidInputError: A picture cannot be read, there is neither text nor picture, or an
+                index cannot store the id or the document.
         """
-        return Record(self.id, self.item(), self.document)
+        record = Record(self.id, self.item(), self.document)
+        record.check()
+        return record
 
 
 def find_entries(folder: Path) -> list[Entry]:

@@ -68,7 +68,7 @@ def rank_by_embedding(
         def embed_entry(entry: Entry) -> Embedding:
             item = entry.item()
             return client.embed(
-                item.text, item.images, instruction=item.instruction, embedder=embedder
+                item.text, item.images or None, instruction=item.instruction, embedder=embedder
             )
 
         return np.stack(
@@ -77,7 +77,7 @@ def rank_by_embedding(
 
     first = dataset.queries[0].item()
     for length in dimensions:  # so that an unsupported length fails before everything is embedded
-        client.embed(first.text, first.images, dimensions=length, embedder=embedder)
+        client.embed(first.text, first.images or None, dimensions=length, embedder=embedder)
     corpus = embed(dataset.corpus, "corpus")
     queries = embed(dataset.queries, "queries")
     return {
@@ -119,7 +119,7 @@ def rank_by_search(
         top_k = contract.MAX_TOP_K if dataset.not_searched else MAX_RANK + len(excluded)
         hits = client.search(
             item.text,
-            item.images,
+            item.images or None,
             instruction=item.instruction,
             top_k=min(top_k, contract.MAX_TOP_K),
         )

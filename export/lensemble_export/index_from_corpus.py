@@ -15,7 +15,6 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from lensemble.index.checks import check_id
 from lensemble.index.maintenance.create import check_replaceable, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.pipeline import Pipeline
@@ -97,7 +96,6 @@ def build_index(
             items: dict[str, Item] = {}
             for entry in block:
                 try:
-                    check_id(entry.id)
                     record = entry.record()
                 except LensembleError as error:
                     failed[entry.id] = str(error)

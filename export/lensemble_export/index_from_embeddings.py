@@ -15,6 +15,7 @@ from lensemble.index.checks import check_id
 from lensemble.index.maintenance.create import check_replaceable, write_index
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.profile import RemoteProfile
+from lensemble_contract.documents import normalized_document
 from lensemble_contract.errors import InvalidInputError, LensembleError, StorageError
 from lensemble_corpus.embeddings_manifest import (
     NPY,
@@ -74,7 +75,7 @@ def index_embeddings(
                 field=field,
             )
         ids[id_] = number
-        documents.append(document_text(row))
+        documents.append(_row_document(row, number))
     with tempfile.TemporaryFile(dir=_make_parent(out)) as temporary:
         vectors = _load_vectors(source, manifest, temporary)
         if len(vectors) != len(documents):
@@ -109,6 +110,13 @@ def _row_id(row: dict[str, Any], field: str, number: int) -> str:
     except LensembleError as error:
         raise InvalidInputError(f"row {number}: {error}", field=field) from error
     return str(value)
+
+
+def _row_document(row: dict[str, Any], number: int) -> str:
+    try:
+        return normalized_document(document_text(row))
+    except LensembleError as error:
+        raise InvalidInputError(f"row {number}: {error.message}", field="document") from error
 
 
 def _make_parent(out: Path) -> Path:

@@ -6,9 +6,11 @@ than writing them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import orjson
 from fastapi import Response
 from pydantic import BaseModel, Field
@@ -18,9 +20,19 @@ from lensemble_client.results import Measured
 
 def json_response(content: dict[str, Any]) -> Response:
     """A JSON response; NumPy arrays become lists without being converted to Python floats first."""
-    return Response(
-        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
-    )
+    return Response(json_bytes(content), media_type="application/json")
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """JSON in UTF-8.
+
+    An index of an earlier version may have documents that are refused today: nested deeper than
+    orjson writes, or with integers of more than 64 bits. Python's own encoder writes them.
+    """
+    try:
+        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:
+        return json.dumps(content, ensure_ascii=False, default=np.ndarray.tolist).encode()
 
 
 def token_usage(results: Sequence[object]) -> dict[str, int]:

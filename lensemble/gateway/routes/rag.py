@@ -15,7 +15,7 @@ from lensemble.gateway.inputs.item_reader import ItemReader
 from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.request_schemas import RagRequest
 from lensemble.gateway.observability.request_stats import RequestStats
-from lensemble.gateway.responses import json_response
+from lensemble.gateway.responses import json_bytes, json_response
 from lensemble.gateway.routes.openapi import body_of
 from lensemble.gateway.routes.rag_sources import RagSource, picture_part, read_picture
 from lensemble.gateway.routes.search import search_options
@@ -120,4 +120,4 @@ def _first_event(model: str, id_: str, source_objects: list[dict[str, Any]]) -> 
         ],
         "sources": source_objects,
     }
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+    return b"data: " + json_bytes(chunk) + b"\n\n"

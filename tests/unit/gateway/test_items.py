@@ -11,6 +11,13 @@ from lensemble_contract.items import Item
 from tests.gateway import DATA_URL, PICTURE, FakeTriton, gateway
 
 
+def nested(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def post_items(triton=None, *, settings=None, **body):
     async def send():
         async with gateway(triton, **(settings or {})) as http:
@@ -116,6 +123,22 @@ def test_document_is_changed_alone():
             assert triton.items == [], "nothing is embedded"
 
     asyncio.run(send())
+
+
+@pytest.mark.parametrize("document", [{"a": nested(300)}, {"n": 2**70}], ids=["deep", "large"])
+def test_document_that_an_earlier_version_stored_is_returned_unchanged(document):
+    """Such a document is refused today; one of them must not spoil a whole answer."""
+
+    async def send():
+        triton = FakeTriton()
+        triton.stored = {"a": document}
+        async with gateway(triton) as http:
+            return await http.get("/v1/items/a", params={"embedding": True})
+
+    response = asyncio.run(send())
+    assert response.status_code == 200
+    assert response.json()["document"] == document
+    assert response.json()["embedding"] == [0.0, 1.0]
 
 
 def test_the_last_of_several_items_with_one_id_is_stored():
