@@ -1,4 +1,4 @@
-"""An endless sequence of hostile pictures, texts, vectors, filters, parameters and tensors.
+"""An endless sequence of hostile pictures, texts, documents, filters, vectors and tensors.
 
 Everything is drawn from one seed. Some inputs, such as a picture with one flipped bit, may be
 answered with a vector: it must then be a valid one. `hostile_calls.py` sends them and judges the
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.faults.hostile_documents import hostile_documents, store_document
 from benchmarks.faults.hostile_pictures import hostile_pictures, valid_pictures
 from lensemble_client import Client, Item
 from lensemble_contract import contract
@@ -49,6 +50,9 @@ def hostile_calls(seed: int, dimension: int) -> Iterator[HostileCall]:
             yield HostileCall(f"picture, {kind}", _embed(Item(images=(data,))))
         for kind, text in _texts(rng):
             yield HostileCall(f"text, {kind}", _embed(Item(text)))
+        for kind, text in hostile_documents(rng):
+            id_ = f"hostile {rng.integers(2**63)}"
+            yield HostileCall(f"document, {kind}", store_document(id_, text, dimension))
         for kind, condition in _filters(rng):
             yield HostileCall(f"filter, {kind}", _filter(condition))
         for kind, vector in _vectors(rng, dimension):
@@ -57,6 +61,10 @@ def hostile_calls(seed: int, dimension: int) -> Iterator[HostileCall]:
             yield HostileCall(f"parameter, {kind}", _raw(contract.EMBED, _row(b"x"), parameters))
         for kind, rows in _tensors(rng):
             yield HostileCall(f"tensor, {kind}", _raw(contract.QWEN3_VL, rows, {}))
+        for kind, parameters in _search_parameters(rng):
+            yield HostileCall(
+                f"search, {kind}", _raw(contract.FAISS, _unit_row(dimension), parameters)
+            )
 
 
 def _embed(item: Item) -> Call:
@@ -76,6 +84,10 @@ def _search_vector(vector: np.ndarray[Any, Any]) -> Call:
 def _raw(model: contract.Model, rows: Rows, parameters: dict[str, Any]) -> Call:
     """Returns a call that skips the client's own checks."""
     return lambda client: client._transport.infer(model, rows, parameters, 30)
+
+
+def _unit_row(dimension: int) -> Rows:
+    return {contract.EMBEDDING.name: np.eye(1, dimension, dtype=np.float32)}
 
 
 def _row(text: bytes) -> Rows:
@@ -144,6 +156,8 @@ def _value(rng: np.random.Generator, depth: int) -> Any:
 def _vectors(
     rng: np.random.Generator, dimension: int
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    unit = np.eye(1, dimension, dtype=np.float32)[0]
+    yield "too long", unit * np.float32(rng.choice([1e-3, 1.01, 1e3, 1e30]))
     for name, value in (("nan", np.nan), ("infinity", np.inf), ("minus infinity", -np.inf)):
         vector = rng.normal(size=dimension).astype(np.float32)
         vector[int(rng.integers(dimension))] = value
@@ -164,6 +178,15 @@ def _parameters(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]
     yield "ping that is no bool", {contract.PING: "yes"}
 
 
+def _search_parameters(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
+    for text in ("\ud800", "a\0b", "", "x" * int(rng.integers(513, 5_000))):
+        yield "exclude", {contract.EXCLUDE: json.dumps([text])}
+    yield "many excluded", {contract.EXCLUDE: json.dumps(["x"] * int(rng.integers(1_001, 9_000)))}
+    yield "long exclude", {contract.EXCLUDE: " " * int(rng.integers(3_100_000, 4_000_000))}
+    yield "long profile", {contract.PROFILE: "x" * int(rng.integers(2_000, 100_000))}
+    yield "filter value", {contract.FILTER: json.dumps({"a": "acme\0x"})}
+
+
 def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
     """Yields tensors for the encoder: ids, patches and grids that do not fit together."""
 
@@ -177,6 +200,7 @@ def _tensors(rng: np.random.Generator) -> Iterator[tuple[str, Rows]]:
 
     ids = rng.integers(-(2**31), 2**31, int(rng.integers(1, 40)))
     yield "any ids", rows(ids, 0, [])
+    yield "a million ids", rows([5] * 1_000_000, 0, [])
     yield "no ids", rows([], 0, [])
     yield "padding between ids", rows([5, -1, 6], 0, [])
     yield "patches without a grid", rows([5, 6], int(rng.integers(1, 50)), [])
