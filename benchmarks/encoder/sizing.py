@@ -1,11 +1,11 @@
-"""Upper bounds of items per second by model and card, computed from shapes; nothing is measured.
+"""Upper bounds of items per second by model and card, and sizes of weights, computed from shapes.
 
     python -m benchmarks.encoder.sizing
 
-A bound is the card's peak divided by the floating-point operations of one input (a multiplication
-and an addition are two). No server reaches the peak; `docs/performance.md` has the shares that were
-measured. The operations are correct to about a per cent: norms, softmax and embeddings are left
-out.
+Nothing is measured. A bound is the card's peak divided by the floating-point operations of one
+input (a multiplication and an addition are two). No server reaches the peak; `docs/performance.md`
+has the shares that were measured. The operations are correct to about a per cent: norms, softmax
+and embeddings are left out.
 """
 
 from __future__ import annotations
@@ -63,6 +63,24 @@ class FlopCount:
         patches = width * height // 256
         return self.of_patches(patches) + self.of_tokens(patches // 4 + PROMPT_TOKENS)
 
+    def weights(self) -> int:
+        """Returns the number of weights that the server loads, without norms and biases.
+
+        The files may hold more: the head that predicts tokens, where it is not the embedding.
+        """
+        t, v = self.text, self.vision
+        hidden, head = t["hidden_size"], t["head_dim"]
+        queries, keys = t["num_attention_heads"] * head, t["num_key_value_heads"] * head
+        layer = hidden * (2 * queries + 2 * keys + 3 * t["intermediate_size"])
+        text = t["vocab_size"] * hidden + t["num_hidden_layers"] * layer
+        wide = v["hidden_size"]
+        block = wide * (4 * wide + 2 * v["intermediate_size"])
+        mergers = 1 + len(v["deepstack_visual_indexes"])
+        merger = 4 * wide * (4 * wide + v["out_hidden_size"])
+        positions = v.get("num_position_embeddings", 2304)
+        vision = wide * (768 + positions) + v["depth"] * block + mergers * merger
+        return int(text + vision)
+
 
 def bounds(shape: str) -> dict[str, dict[str, float]]:
     """Returns input -> card -> items per second at the card's peak."""
@@ -84,6 +102,9 @@ def main() -> None:
         for name, figures in inputs.items():
             cells = "".join(f"{figures[card]:12,.1f}" for card in PEAKS)
             print(f"{shape:4}{name:20}{figures['TFLOP']:10.3f}{cells}")
+    for shape in results:
+        weights = FlopCount(SHAPES[shape]["text"], SHAPES[shape]["vision"]).weights()
+        print(f"{shape}: {2 * weights / 1e9:.1f} GB of weights in bf16")
     print(json.dumps(results, separators=(",", ":")))
 
 
