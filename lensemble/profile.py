@@ -175,10 +175,16 @@ class Profile:
                 "`python -m lensemble_export checkpoint`",
                 field="checkpoint",
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(
                 f"{str(path)!r} is not JSON: {error}", field="checkpoint"
             ) from error
+        if not isinstance(fields, dict):
+            raise InvalidInputError(
+                f"{str(path)!r} contains a {type(fields).__name__}, expected a JSON object; "
+                "convert the checkpoint again",
+                field="checkpoint",
+            )
         if (file_format := fields.pop("format", None)) != FORMAT:
             raise InvalidInputError(
                 f"{str(path)!r} has format {file_format!r}, expected {FORMAT}; convert it again",

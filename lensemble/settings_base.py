@@ -79,7 +79,7 @@ class SettingsBase(BaseModel):
         """
         known = {cls.variable(field) for field in cls.model_fields}
         values: dict[str, Any] = {
-            name.removeprefix(cls.prefix).lower(): value
+            name.removeprefix(cls.prefix).lower(): _as_utf8(value, name)
             for name, value in environ.items()
             if name in known or (cls.refuses_unknown and name.startswith(cls.prefix))
         }
@@ -170,6 +170,22 @@ def _type_name(annotation: Any) -> str:
     if options:  # `X | None`
         return _type_name(options[0])
     return _TYPE_NAMES[annotation.__name__]
+
+
+def _as_utf8(value: str, variable: str) -> str:
+    """The text of a variable, also where Python took the environment's encoding for ASCII.
+
+    That is so in Triton's model processes: `os.environ` has a surrogate for each byte there.
+
+    Raises:
+        InvalidInputError: The value is not UTF-8.
+    """
+    try:
+        return value.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise InvalidInputError(
+            "the value is not UTF-8; write it in UTF-8", field=variable
+        ) from error
 
 
 def _to_text(value: object) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lensemble_cli.options import Commands, report_missing_package
+from lensemble_cli.options import Commands
 from lensemble_contract.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from lensemble.settings import Settings
 
 # Default ports of `lensemble up`: HTTP, gRPC, metrics, health.
 _PORTS = (8000, 8001, 8002, 8003)
@@ -25,24 +29,28 @@ def add_command(commands: Commands) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    from lensemble.operations.doctor import FAULT, examine
+
+    settings, machine_only = _settings(args)
+    faults = 0
+    for finding in examine(settings, _PORTS, machine_only=machine_only):
+        faults += finding.level == FAULT
+        print(f"{finding.level:8} {finding.subject:14} {finding.text}", flush=True)
+        if finding.remedy:
+            print(f"{'':23} -> {finding.remedy}", flush=True)
+    return 1 if faults else 0
+
+
+def _settings(args: argparse.Namespace) -> tuple[Settings | None, bool]:
+    """The settings, and whether only the machine can be checked."""
     try:
-        from lensemble.operations.doctor import FAULT, examine
         from lensemble.settings import Settings
-    except ImportError as error:
-        return report_missing_package("local-server", error)
-    machine_only = False
+    except ImportError:  # only the client is installed; the checks name what is missing
+        return None, True
     try:
-        settings = Settings.from_env(checkpoint=args.checkpoint, index=args.index)
+        return Settings.from_env(checkpoint=args.checkpoint, index=args.index), False
     except InvalidInputError as error:
         # Without a checkpoint the machine itself can still be examined.
         if error.field != "LENSEMBLE_CHECKPOINT" or args.index is not None:
             raise
-        settings = Settings.from_env(checkpoint=Path())  # finds what else is wrong
-        machine_only = True
-    faults = 0
-    for finding in examine(settings, _PORTS, machine_only=machine_only):
-        faults += finding.level == FAULT
-        print(f"{finding.level:8} {finding.subject:14} {finding.text}")
-        if finding.remedy:
-            print(f"{'':23} -> {finding.remedy}")
-    return 1 if faults else 0
+        return Settings.from_env(checkpoint=Path()), True  # finds what else is wrong

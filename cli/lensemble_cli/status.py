@@ -6,13 +6,13 @@ import argparse
 import http.client
 import sys
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TypeAlias
 
 from lensemble_cli.options import Commands, add_server_options, connect
 from lensemble_client.client import Client
+from lensemble_contract.direct_connections import open_url
 from lensemble_contract.errors import InvalidInputError, NotReadyError
 
 METRICS_URL = "http://127.0.0.1:8002/metrics"
@@ -73,7 +73,7 @@ def fetch_metrics(url: str) -> MetricValues:
         NotReadyError: What listens there does not speak HTTP, such as Triton's gRPC port.
     """
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:  # nosec B310
+        with open_url(url, _TIMEOUT_S) as response:
             return parse_metrics(response.read().decode())
     except (OSError, ValueError, http.client.IncompleteRead, http.client.InvalidURL):
         return {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensemble_cli.options import Commands, report_missing_package
-from lensemble_cli.up_gateway import add_gateway_options, make_gateway
+from lensemble_cli.up_gateway import add_gateway_options, check_gateway, make_gateway
 
 if TYPE_CHECKING:
     from lensemble.gateway.process import GatewayServer
@@ -95,6 +95,7 @@ def add_command(commands: Commands) -> None:
 
 def _up(args: argparse.Namespace) -> int:
     try:
+        from lensemble.operations.doctor import faults_before_start
         from lensemble.operations.health_routes import HealthServer
         from lensemble.operations.logs import LogRelay, log_as_json
         from lensemble.operations.signals import stop_on_signals
@@ -113,6 +114,15 @@ def _up(args: argparse.Namespace) -> int:
         chat_url=args.chat_url,
         chat_model=args.chat_model,
     )
+    try:
+        check_gateway(args)
+    except ImportError as error:
+        return report_missing_package("gateway", error)
+    if faults := faults_before_start(settings):
+        for fault in faults:
+            remedy = f"; {fault.remedy}" if fault.remedy else ""
+            print(f"error: {fault.subject}: {fault.text}{remedy}", file=sys.stderr)
+        return 1
     with stop_on_signals():
         server = TritonServer(
             settings,

@@ -140,8 +140,10 @@ _BY_STATUS: dict[str, type[LensembleError]] = {
     "UNAUTHENTICATED": InvalidInputError,
     "UNKNOWN": InternalError,
 }
-# Triton's message, with the status INTERNAL, for a model whose process has died.
-_DEAD_PROCESS = "is not healthy"
+# Parts of Triton's messages for a model that cannot serve now: with the status INTERNAL, its
+# process has died; with NOT_FOUND, the server is stopping and has unloaded it, or is starting. A
+# model that the server does not have `is not found` instead.
+_NOT_SERVING = ("is not healthy", "has no available versions")
 _TAGGED = re.compile(rf"\[({'|'.join(_BY_CODE)})\] (?:([a-z_]+(?:\[\d+\])?): )?(.*)", re.DOTALL)
 
 
@@ -159,7 +161,7 @@ def from_wire(status: str | None, message: str) -> LensembleError:
     if tagged := _TAGGED.search(message):
         code, field, text = tagged.groups()
         return _BY_CODE[code](text, field=field or "")
-    if status is None or _DEAD_PROCESS in message:
+    if status is None or any(part in message for part in _NOT_SERVING):
         return NotReadyError(message)
     name = status.removeprefix("StatusCode.")
     if cls := _BY_STATUS.get(name):

@@ -33,19 +33,24 @@ PUBLISHED_TOKEN_IDS = {
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON file of the checkpoint.
+    """Reads a JSON object from a file of the checkpoint.
 
     Raises:
-        InvalidInputError: The file is missing, or is not JSON.
+        InvalidInputError: The file is missing, is not JSON, or contains no object.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: Any = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise InvalidInputError(
             f"no {path.name} in {str(path.parent)!r}", field="source"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{str(path)!r} is not JSON: {error}", field="source") from error
+    if not isinstance(content, dict):
+        raise InvalidInputError(
+            f"{str(path)!r} contains a {type(content).__name__}; expected a JSON object",
+            field="source",
+        )
     return content
 
 
@@ -88,7 +93,13 @@ def check_model(folder: Path, config: dict[str, Any]) -> list[str]:
         raise InvalidInputError(f"the weights lack {', '.join(missing_tensors)}", field="source")
     weight_index = folder / "model.safetensors.index.json"
     if weight_index.is_file():
-        missing_files = sorted(set(read_json(weight_index)["weight_map"].values()) - set(weights))
+        weight_map = read_json(weight_index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise InvalidInputError(
+                f"{str(weight_index)!r} has no weight_map; expected an object of tensors and files",
+                field="source",
+            )
+        missing_files = sorted(set(map(str, weight_map.values())) - set(weights))
         if missing_files:
             raise InvalidInputError(
                 f"weight files are missing: {', '.join(missing_files)}", field="source"
@@ -134,7 +145,8 @@ def check_tokens(
 
 
 def _check_architecture(config: dict[str, Any]) -> None:
-    architecture = (config.get("architectures") or ["none"])[0]
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else "none"
     if architecture not in ARCHITECTURES or config.get("model_type") != "qwen3_vl":
         raise InvalidInputError(
             f"architecture is {architecture!r} ({config.get('model_type')!r}); expected one of "
@@ -142,9 +154,12 @@ def _check_architecture(config: dict[str, Any]) -> None:
             field="source",
         )
     text_config = config.get("text_config")
-    if not isinstance(text_config, dict) or not {"hidden_size", "vocab_size"} <= set(text_config):
+    if not isinstance(text_config, dict) or not all(
+        isinstance(text_config.get(name), int) for name in ("hidden_size", "vocab_size")
+    ):
         raise InvalidInputError(
-            "config.json has no text_config with hidden_size and vocab_size", field="source"
+            "config.json has no text_config with hidden_size and vocab_size, both whole numbers",
+            field="source",
         )
 
 

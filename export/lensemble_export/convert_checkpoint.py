@@ -18,6 +18,7 @@ from lensemble_contract.errors import InvalidInputError
 from lensemble_export.checkpoint_checks import check_model, check_tokens, read_json
 from lensemble_export.image_profile import make_image_profile
 from lensemble_export.output_folder import check_output_folder
+from lensemble_export.sentence_transformers_files import write_sentence_transformers_files
 
 REQUIRED_FILES = ("config.json", "tokenizer.json", "preprocessor_config.json")
 OPTIONAL_FILES = (
@@ -146,6 +147,7 @@ def convert_checkpoint(
         files=files,
     )
     result.save(out)
+    write_sentence_transformers_files(result, out)
     report(f"profile: {result.name}, {dimension} dimensions, {result.hash}")
     return result
 

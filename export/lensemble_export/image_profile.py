@@ -47,10 +47,18 @@ def make_image_profile(
                 f"preprocessor_config.json says {key} {config.get(key)!r}; expected three numbers",
                 field="source",
             )
-    size = config.get("size") or {}
+    given_size = config.get("size")
+    size: dict[str, Any] = given_size if isinstance(given_size, dict) else {}
     # Despite the names of their keys, these sizes are areas in pixels.
     own_min = config.get("min_pixels") or size.get("shortest_edge") or OFFICIAL_MIN_PIXELS
     own_max = config.get("max_pixels") or size.get("longest_edge") or OFFICIAL_MAX_PIXELS
+    for area in (own_min, own_max):
+        if not isinstance(area, int):
+            raise InvalidInputError(
+                f"preprocessor_config.json says an area of {area!r} pixels; expected a whole "
+                "number",
+                field="source",
+            )
     if profile == "qwen3-vl-embedding":
         chosen_min, chosen_max = OFFICIAL_MIN_PIXELS, OFFICIAL_MAX_PIXELS
         reason = "the official embedder's"

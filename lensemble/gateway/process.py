@@ -27,11 +27,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Self
 
 from lensemble.gateway.settings import PREFIX, GatewaySettings
+from lensemble.operations import orphan_guard
 from lensemble.operations.ports import free_port
+from lensemble_contract.direct_connections import with_direct_hosts
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 START_TIMEOUT_S = 30.0
@@ -46,18 +49,24 @@ class GatewayServer:
     Args:
         settings: settings of the gateway; port 0 takes a free port.
         log: file for the gateway's log; None is standard error.
+        own_hosts: addresses of this machine, besides loopback, that are reached without a proxy.
 
     Attributes:
         url: base URL of the gateway, such as `http://127.0.0.1:8080`.
     """
 
-    def __init__(self, settings: GatewaySettings, log: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        log: IO[bytes] | None = None,
+        own_hosts: Sequence[str] = (),
+    ) -> None:
         port = settings.port or free_port()
         self._settings = settings.model_copy(update={"port": port})
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"http{'' if settings.tls is None else 's'}://{host}:{port}"
         self._address = (settings.host, port)
-        self._log = log
+        self._log, self._own_hosts = log, own_hosts
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -86,12 +95,13 @@ class GatewayServer:
         environment = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lensemble.gateway"],
-            env={**environment, **self._settings.to_env()},
+            env=with_direct_hosts({**environment, **self._settings.to_env()}, self._own_hosts),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,  # Ctrl-C reaches only the parent, which then stops the gateway
         )
+        orphan_guard.watch(self._process.pid)
         try:
             self._wait_until_it_listens()
         except BaseException:
@@ -113,6 +123,7 @@ class GatewayServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        orphan_guard.forget(process.pid)
 
     def poll(self) -> int | None:
         """Exit status of the process; None while it runs."""

@@ -10,6 +10,7 @@ Triton's own health routes still answer 200 after a model process has died.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -44,8 +45,7 @@ class HealthServer:
 
     def __init__(self, state: SupervisorState, port: int = 0, address: str = LOOPBACK) -> None:
         (port,) = free_ports([port], address)
-        self._server = ThreadingHTTPServer((address, port), partial(_Handler, state))
-        self._server.daemon_threads = True
+        self._server = _Server((address, port), partial(_Handler, state))
         self.url = f"http://{address}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="health")
 
@@ -57,6 +57,15 @@ class HealthServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Writes a traceback, unless the caller hung up: probes do so when they time out."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

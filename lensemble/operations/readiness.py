@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import re
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
 
+from lensemble_contract import errors
+from lensemble_contract.direct_connections import open_without_proxy
 from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 _POLL_S = 0.1
@@ -21,14 +23,20 @@ _HTTP_TIMEOUT_S = 2
 # Seconds that processes get to write their stacks into the log.
 _STACKS_S = 0.5
 _TAIL_LINES = 30
-# Triton writes line breaks in an error as `\n`; the stack comes after `At:`.
-_LOAD_FAILURE = re.compile(
-    r"failed to load '(?P<model>\w+)' version \d+: (Internal: |Invalid argument: )?"
-    r"(?P<error>.+?)(\\n\\nAt:|\"?$)",
-    re.MULTILINE,
-)
 # Part of Triton's message about a port that is taken.
 _PORT_IN_USE = "already in use"
+# Triton's message about a model that could not be loaded. It is a JSON string. With Python models
+# it contains Triton's code, the class and the text of the exception, and the stack.
+_FAILED_MODEL = re.compile(r'^E[^\]]*\] ("failed to load \'.*")$', re.MULTILINE)
+_FAILURE = re.compile(
+    r"failed to load '(?P<model>\w+)' version \d+: "
+    r"(?:(?:Internal|Unknown|Unavailable|Unsupported|Invalid argument|Not found): )?"
+    r"(?:(?P<kind>\w*(?:Error|Exception)): )?(?P<text>.*?)(?:\n\nAt:\n(?P<stack>.*))?",
+    re.DOTALL,
+)
+
+
+_OWN_ERRORS = frozenset(errors.__all__)
 
 
 class PortTakenError(InternalError):
@@ -56,7 +64,8 @@ def wait_until_ready(
 
     Raises:
         PortTakenError: Tritonserver ended because a port is taken.
-        InternalError: Tritonserver ended, or was stopped; the message has the end of its log.
+        InternalError: A model could not be loaded; the last line of the message says why. Or
+            tritonserver ended, or was stopped; then the message has the end of its log.
         DeadlineExceededError: Tritonserver was not ready in time. The message has the stacks of the
             processes of the models that are not ready. Asking for the stacks may have killed them.
     """
@@ -67,15 +76,14 @@ def wait_until_ready(
         running = process()
         if running is None:
             raise InternalError("the server was stopped while it started")
+        if failure := load_failure(log_file):  # Triton would go on loading the other models
+            raise InternalError(failure)
         if not waiting and _listens_on(running.pid, set(ports)):
             return
         if (status := running.poll()) is not None:
             tail = log_tail(log_file)
             kind = PortTakenError if _PORT_IN_USE in tail else InternalError
-            text = f"tritonserver ended with status {status} before it was ready"
-            causes = "\n".join(_load_failures(log_file))
-            # First, and also last: the log in between is longer than a screen.
-            raise kind(f"{text}: {causes}\n{tail}\n{causes}" if causes else f"{text}:\n{tail}")
+            raise kind(f"tritonserver ended with status {status} before it was ready:\n{tail}")
         if time.monotonic() > deadline:
             raise DeadlineExceededError(
                 f"tritonserver was not ready within {timeout_s:g} s; still waiting for "
@@ -83,6 +91,32 @@ def wait_until_ready(
                 f"{_stacks(running.pid, waiting, log_file)}"
             )
         time.sleep(_POLL_S)
+
+
+def load_failure(log_file: Path) -> str:
+    """Why a model could not be loaded; empty if none has failed.
+
+    The first line and the last one name the model and the cause. If the cause is none of our own
+    errors, which say what to do, the lines between have the stack.
+
+    Args:
+        log_file: tritonserver's log.
+    """
+    try:
+        message = _FAILED_MODEL.search(log_file.read_text(errors="replace"))
+        failure = _FAILURE.fullmatch(json.loads(message[1])) if message else None
+    except (OSError, ValueError):
+        return ""
+    if failure is None:
+        return ""
+    kind = failure["kind"] or ""
+    first, *more = (failure["text"].strip() or "no message").splitlines()
+    cause = f"{failure['model']} could not be loaded: "
+    if kind in _OWN_ERRORS:
+        return cause + " ".join([first, *more])
+    cause += f"{kind}: {first}" if kind else first
+    details = [*more, *(failure["stack"] or "").rstrip().splitlines()]
+    return "\n".join([cause, *details, cause] if details else [cause])
 
 
 def log_tail(log_file: Path) -> str:
@@ -95,28 +129,12 @@ def log_tail(log_file: Path) -> str:
     return "\n".join([*errors, *lines[-_TAIL_LINES:]])
 
 
-def _load_failures(log_file: Path) -> list[str]:
-    """For each model that failed to load, its name and the error, without the stack.
-
-    Triton repeats the error and its stack for the model and for every ensemble that needs it.
-    """
-    try:
-        text = log_file.read_text(errors="replace")
-    except OSError:
-        return []
-    return [
-        f"{match['model']}: {match['error'].strip()}"
-        for match in _LOAD_FAILURE.finditer(text)
-        if "ensemble '" not in match["error"]
-    ]
-
-
 def _is_ready(http_url: str, model: str) -> bool:
     url = f"{http_url}/v2/models/{model}/ready"
     try:
-        with urllib.request.urlopen(url, timeout=_HTTP_TIMEOUT_S) as answer:  # nosec B310
+        with open_without_proxy(url, _HTTP_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -17,13 +17,14 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lensemble.operations import orphan_guard
+from lensemble.operations.ascii_paths import make_server_folder, with_ascii_paths
 from lensemble.operations.installation import find_tritonserver
 from lensemble.operations.model_repository import (
     served_models,
@@ -211,7 +212,7 @@ class TritonServer:
 
     def _start(self) -> None:
         endpoints = self._endpoints()  # before the folder is made, because a port may be taken
-        self._folder = Path(tempfile.mkdtemp(prefix="lensemble-"))
+        self._folder = make_server_folder("lensemble-")
         self.log_file = self._folder / "tritonserver.log"
         self.heartbeats.mkdir()
         self._ports_in_use = (endpoints.grpc, endpoints.http, endpoints.metrics)
@@ -222,6 +223,9 @@ class TritonServer:
         atexit.register(self.stop)
         try:
             self._process = self._launch(endpoints, self._folder)
+            orphan_guard.watch(
+                self._process.pid, folder=self._folder, segments=self._shared_memory_prefix
+            )
             wait_until_ready(
                 lambda: self._process,
                 models=self.models,
@@ -231,7 +235,7 @@ class TritonServer:
                 timeout_s=self._start_timeout_s,
             )
         except BaseException:
-            self.stop()
+            self._end(grace_s=0)  # it serves nobody yet
             raise
 
     def _endpoints(self) -> Endpoints:
@@ -252,11 +256,16 @@ class TritonServer:
             backends=assemble_backends(self._installation, folder / "backends"),
             shared_memory_prefix=self._shared_memory_prefix,
         )
+        environment = with_ascii_paths(
+            tritonserver_environment(self._installation, settings, [self._address]),
+            settings,
+            folder / "paths",
+        )
         # The log is opened for appending, so that another program can truncate it.
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 command,
-                env=tritonserver_environment(self._installation, settings),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -277,6 +286,7 @@ class TritonServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                orphan_guard.forget(process.pid)
             for segment in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
                 segment.unlink(missing_ok=True)
             if self._folder is not None:

@@ -6,12 +6,13 @@ import os
 import secrets
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lensemble.operations.installation import Installation
 from lensemble.settings import PREFIX, Settings
+from lensemble_contract.direct_connections import with_direct_hosts
 from lensemble_contract.tls import Tls
 
 # How many iterations the CPU threads of PyTorch spin while they wait for each other, before they
@@ -112,16 +113,19 @@ def _tracing_options(settings: Settings) -> Iterator[str]:
         yield f"--trace-config=rate={settings.trace_every}"
 
 
-def tritonserver_environment(installation: Installation, settings: Settings) -> dict[str, str]:
+def tritonserver_environment(
+    installation: Installation, settings: Settings, own_hosts: Sequence[str] = ()
+) -> dict[str, str]:
     """The environment variables of tritonserver and of its model processes.
 
     Args:
         installation: where tritonserver is installed.
         settings: the server's settings.
+        own_hosts: addresses of this machine, besides loopback, that are reached without a proxy.
     """
     # Our own variables are not inherited: the models would read those whose settings are None.
     inherited = {name: os.environ[name] for name in os.environ if not name.startswith(PREFIX)}
-    environment = {**inherited, **settings.to_env()}
+    environment = with_direct_hosts({**inherited, **settings.to_env()}, own_hosts)
     # The threads of libgomp spin while they wait for each other. If other processes need the same
     # cores, long spinning makes a pass take ten times as long (docs/decisions.md).
     environment.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)

@@ -11,7 +11,6 @@ import http.client
 import re
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Self
 
 from lensemble.scheduling.wait_times import TritonWaitWriter, Wait
 from lensemble_contract import contract
+from lensemble_contract.direct_connections import open_without_proxy
 
 # Seconds between two readings of the metrics, while requests wait and while none do. A reading
 # costs Triton one or two milliseconds.
@@ -63,7 +63,7 @@ class QueueMonitor:
     def _run(self) -> None:
         while not self._stopped.wait(POLL_S if self._waiting else IDLE_POLL_S):
             try:
-                with urllib.request.urlopen(self._url, timeout=_HTTP_TIMEOUT_S) as answer:  # nosec B310
+                with open_without_proxy(self._url, _HTTP_TIMEOUT_S) as answer:
                     text = answer.read().decode()
             except (OSError, ValueError, http.client.HTTPException):
                 continue  # the last figures become stale

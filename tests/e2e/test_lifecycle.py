@@ -209,7 +209,7 @@ def test_failed_start_shows_the_reason(checkpoints, index_folder, tmp_path):
         ),
     ):
         server = TritonServer(settings)
-        with pytest.raises(InternalError, match="before it was ready") as caught:
+        with pytest.raises(InternalError, match=r"^\w+ could not be loaded: .*$") as caught:
             server.start()
         assert reason in str(caught.value)
         assert_nothing_left(server)

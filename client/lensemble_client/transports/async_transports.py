@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from lensemble_client import request_headers
 from lensemble_client.transports.ownership import LoopOwner
 from lensemble_client.transports.wire import (
-    GRPC_CHANNEL,
     Parameters,
     answer_rows,
+    grpc_channel_options,
     limited,
     message_of,
     request_inputs,
@@ -116,7 +116,7 @@ class AsyncGrpcTransport:
         self._owner.check()
         if self._opened is None:  # made here because it belongs to the running event loop
             self._opened = self._triton.InferenceServerClient(
-                self._address, channel_args=[*GRPC_CHANNEL], **self._options
+                self._address, channel_args=grpc_channel_options(self._address), **self._options
             )
         return self._opened
 

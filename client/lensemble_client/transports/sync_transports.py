@@ -15,9 +15,9 @@ from lensemble_client import request_headers
 from lensemble_client.transports.async_transports import AsyncHttpTransport
 from lensemble_client.transports.ownership import PerProcess, closed_error
 from lensemble_client.transports.wire import (
-    GRPC_CHANNEL,
     Parameters,
     answer_rows,
+    grpc_channel_options,
     limited,
     request_inputs,
     request_outputs,
@@ -91,7 +91,8 @@ class GrpcTransport:
         options: Any = {} if tls is None else tls.grpc_options()
         self._client: PerProcess[Any] = PerProcess(
             lambda forked: triton.InferenceServerClient(
-                address, channel_args=[*GRPC_CHANNEL, *(_FORKED if forked else ())], **options
+                address, channel_args=[*grpc_channel_options(address), *(_FORKED if forked else ())],
+                **options,
             )
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble_contract import contract
+from lensemble_contract.direct_connections import is_this_machine
 from lensemble_contract.errors import (
     DeadlineExceededError,
     InvalidInputError,
@@ -26,8 +27,8 @@ from lensemble_contract.parameters import check_parameter
 # Name of a request parameter -> its value.
 Parameters: TypeAlias = Mapping[str, str | int | bool]
 
-# Options of gRPC channels: messages of any length, and quick reconnection to a restarted server.
-GRPC_CHANNEL = (
+# Options of all gRPC channels: messages of any length, quick reconnection to a restarted server.
+_GRPC_CHANNEL = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # By default gRPC waits up to two minutes between attempts to reconnect.
@@ -37,6 +38,21 @@ GRPC_CHANNEL = (
 
 # A timeout of this length or more, such as infinity, is none: eleven days.
 _MAX_TIMEOUT_S = 1e6
+
+
+def grpc_channel_options(address: str) -> list[tuple[str, int]]:
+    """Returns the options of a gRPC channel.
+
+    By itself, gRPC connects through the proxy that `http_proxy` names, even to this machine, which
+    a proxy cannot reach. For other machines, `no_proxy` names those without a proxy, as usual.
+
+    Args:
+        address: `host:port` of the server.
+    """
+    options = list(_GRPC_CHANNEL)
+    if is_this_machine(address.rpartition(":")[0]):
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
 
 
 def with_timeout(parameters: Parameters, timeout_s: float) -> dict[str, str | int | bool]:

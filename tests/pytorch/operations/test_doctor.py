@@ -10,8 +10,7 @@ import torch
 from lensemble import gpu
 from lensemble.checkpoint import Checkpoint, sha256_of
 from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
-from lensemble.operations import doctor
-from lensemble.operations.doctor import FAULT, OK, WARNING, examine
+from lensemble.operations.doctor import FAULT, OK, WARNING, examine, machine
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 
@@ -47,16 +46,16 @@ def test_one_faiss_must_be_installed(monkeypatch, installed, level, text):
             raise importlib.metadata.PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
-    (finding,) = doctor._faiss()
+    monkeypatch.setattr(machine.importlib.metadata, "version", version)
+    (finding,) = machine.faiss()
     assert finding.level == level
     assert text in finding.text
     assert bool(finding.remedy) == (level == FAULT)
 
 
 def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_PACKAGES", ("no-such-package",))
-    monkeypatch.setattr(doctor, "_MIN_SHARED_MEMORY", 2**60)
+    monkeypatch.setattr(machine, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(machine, "_MIN_SHARED_MEMORY", 2**60)
     monkeypatch.setenv("LENSEMBLE_DTYP", "fp32")
     broken = tmp_path / "index"
     shutil.copytree(index_folder, broken)
@@ -68,11 +67,12 @@ def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatc
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         findings = findings_by_subject(Settings(checkpoint=checkpoint, index=broken), [port])
-    assert findings["no-such-package"].level == FAULT
+    assert findings["packages"].level == FAULT
+    assert "no-such-package" in findings["packages"].text
     assert findings["/dev/shm"].level == FAULT
     assert findings["index"].level == FAULT
     assert findings["LENSEMBLE_DTYP"].level == WARNING
-    assert f"{port} taken" in findings["ports"].text
+    assert f"taken: {port} by " in findings["ports"].text
     for finding in findings.values():
         assert finding.level == OK or finding.remedy
 
@@ -187,7 +187,7 @@ def test_gpu_that_was_asked_for_and_is_missing_is_a_fault(monkeypatch, capsys):
 
 @NO_GPU
 def test_cause_is_shown_if_pytorch_finds_no_gpu_where_the_driver_does(checkpoint, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(gpu, "gpu_fault", lambda device: "The NVIDIA driver is too old")
     found = findings_by_subject(Settings(checkpoint=checkpoint))
     assert found["gpu"].level == WARNING
@@ -219,7 +219,7 @@ def test_mode_that_lets_one_process_use_a_gpu_is_found(monkeypatch, tmp_path, mo
     program.write_text(f"#!/bin/sh\nprintf '{modes}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert [finding.level for finding in doctor._compute_mode()] == ([level] if level else [])
+    assert [finding.level for finding in machine._compute_mode()] == ([level] if level else [])
 
 
 def test_missing_checkpoint_hides_no_other_bad_setting(monkeypatch, capsys):

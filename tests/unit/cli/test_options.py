@@ -16,7 +16,7 @@ from lensemble_cli.options import (
     print_hits,
     requiring_extras,
 )
-from lensemble_cli.up_gateway import make_gateway
+from lensemble_cli.up_gateway import check_gateway
 from lensemble_client import InvalidInputError
 from lensemble_corpus.csv_files import CsvFormat
 
@@ -159,7 +159,7 @@ def test_like_excludes_a_text(capsys):
 def test_options_of_the_gateway_require_the_gateway():
     args = build_parser().parse_args(["up", "--gateway-port", "0"])
     with pytest.raises(InvalidInputError, match="gateway_port: it requires --gateway"):
-        make_gateway(args, "grpc://127.0.0.1:1", "http://127.0.0.1:1/metrics")
+        check_gateway(args)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import grpc
 import pytest
 
+from lensemble_client import Retry
 from lensemble_contract import errors
 from lensemble_contract.errors import LensembleError, NotReadyError, from_wire
 
@@ -44,6 +45,17 @@ def test_every_grpc_status_maps_to_one_class(status):
 )
 def test_http_status_maps_to_its_class(status, expected):
     assert type(from_wire(status, "text")) is expected
+
+
+@pytest.mark.parametrize("status", ["StatusCode.NOT_FOUND", "404", "400"])
+def test_model_of_a_server_that_stops_or_starts_is_not_ready(status):
+    """Triton 2.51 unloads its models before it closes its ports. Such a call may be tried again."""
+    text = "Request for unknown model: 'embed' has no available versions"
+    error = from_wire(status, text)
+    assert type(error) is NotReadyError
+    assert Retry.is_worth_retrying(error, writes=False)
+    text = "Request for unknown model: 'embed_clip' is not found"
+    assert not Retry.is_worth_retrying(from_wire(status, text), writes=False)
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -6,8 +6,11 @@ import shutil
 import pytest
 
 from lensemble.checkpoint import Checkpoint
+from lensemble.profile import Profile
 from lensemble_client import InvalidInputError
 from lensemble_export.convert_checkpoint import PROFILES, convert_checkpoint
+from lensemble_export.sentence_transformers_files import write_sentence_transformers_files
+from tests.paths import ROOT
 from tests.unit.export.source_checkpoint import write_source_checkpoint
 
 
@@ -32,6 +35,22 @@ def test_a_serving_checkpoint_is_complete_and_its_checks_are_reported(source, tm
     assert "<|endoftext|>: the tokenizer appends it, and so does this profile" in report
     assert "pictures: 4096 to 1843200 pixels (the official embedder's)" in report
     assert "the checkpoint's image processor says 65536 to 16777216" in report
+
+
+def test_files_for_sentence_transformers_are_no_part_of_the_profile(source, tmp_path):
+    profile = convert_checkpoint(str(source), tmp_path / "out")
+    added = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}
+    assert added <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert not added & profile.files.keys()
+
+
+def test_demo_checkpoint_has_the_present_files_for_sentence_transformers(tmp_path):
+    folder = ROOT / "demo" / "checkpoint"
+    write_sentence_transformers_files(Profile.load(folder), tmp_path)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 4
+    for path in written:
+        assert (folder / path.relative_to(tmp_path)).read_text() == path.read_text()
 
 
 def test_same_source_gives_the_same_hash(source, tmp_path):
@@ -108,6 +127,31 @@ def unmark_image_pad(source):
         ),
         (lambda s: (s / "preprocessor_config.json").unlink(), "no preprocessor_config.json"),
         (lambda s: (s / "config.json").write_text("{"), "is not JSON"),
+        (lambda s: (s / "config.json").write_text("[1]"), "contains a list; expected a JSON obj"),
+        (
+            lambda s: (s / "preprocessor_config.json").write_text('"text"'),
+            "contains a str; expected a JSON obj",
+        ),
+        (
+            lambda s: edit(s / "config.json", lambda c: c.update(architectures={"a": 1})),
+            "architecture is 'none'",
+        ),
+        (
+            lambda s: edit(
+                s / "config.json", lambda c: c["text_config"].update(hidden_size="large")
+            ),
+            "hidden_size and vocab_size, both whole numbers",
+        ),
+        (
+            lambda s: (s / "model.safetensors.index.json").write_text("{}"),
+            "has no weight_map",
+        ),
+        (
+            lambda s: edit(
+                s / "preprocessor_config.json", lambda c: c["size"].update(longest_edge="wide")
+            ),
+            "an area of 'wide' pixels",
+        ),
         (lambda s: edit(s / "config.json", lambda c: c.update(image_token_id=7)), "says image_tok"),
         (lambda s: edit(s / "config.json", lambda c: c.update(model_type="llama")), "architecture"),
         (lambda s: edit(s / "config.json", lambda c: c.pop("text_config")), "no text_config"),

@@ -1,28 +1,82 @@
-"""What is reported about a tritonserver that ends before it is ready."""
+"""What is said about a start that fails: the cause and the remedy, not the whole log."""
 
 import subprocess
 
 import pytest
 
-from lensemble.operations.readiness import PortTakenError, wait_until_ready
-from lensemble_client import InternalError
+from lensemble.operations.readiness import PortTakenError, load_failure, wait_until_ready
+from lensemble_contract.errors import InternalError
 
-# What Triton 2.51 logs if a model raises an error while it loads.
-CAUSE = "InvalidInputError: LENSEMBLE_DEVICE: PyTorch cannot compute on 'cuda:0': no driver"
-STACK = r"\n\nAt:\n  /app/lensemble/gpu.py(60): require_device\n  /app/model.py(16): initialize\n"
-LOG = "\n".join(
-    [
-        'E1127 20:49:05.7 10706 server.cc:241] "CudaDriverHelper has not been initialized."',
-        f'E1127 20:49:21.1 10706 backend_model.cc:692] "ERROR: Failed to create instance: {CAUSE}'
-        f'{STACK}"',
-        "E1127 20:49:21.1 10706 model_lifecycle.cc:642] \"failed to load 'qwen3_vl' version 1: "
-        f'Internal: {CAUSE}{STACK}"',
-        'E1127 20:49:21.1 10706 model_repository_manager.cc:703] "Invalid argument: ensemble '
-        f"'embed' depends on 'qwen3_vl' which has no loaded version. {CAUSE}{STACK};\"",
-        *(f"I1127 20:49:22.1 10706 server.cc:{n}] waiting" for n in range(40)),
-        "error: creating server: Internal - failed to load all models",
-    ]
+# As Triton 2.51 writes them.
+NO_INDEX = (
+    'E1127 20:48:25.579446 10001 backend_model.cc:692] "ERROR: Failed to create instance: '
+    "InvalidInputError: index: no store.sqlite in 'x': not an index; build one with `lensemble "
+    'index build`\\n\\nAt:\\n  /lensemble/index/storage/store.py(99): open\\n"\n'
+    "E1127 20:48:25.579564 10001 model_lifecycle.cc:642] \"failed to load 'faiss' version 1: "
+    "Internal: InvalidInputError: index: no store.sqlite in 'x': not an index; build one with "
+    '`lensemble index build`\\n\\nAt:\\n  /lensemble/index/storage/store.py(99): open\\n"\n'
 )
+NO_MEMORY = (
+    "E1127 20:48:25.579564 10001 model_lifecycle.cc:642] \"failed to load 'qwen3_vl' version 1: "
+    "Internal: RuntimeError: CUDA error: out of memory\\nTry less\\n\\nAt:\\n"
+    "  /lensemble/encoder/torch_engine.py(99): load\\n"
+    '  /models/qwen3_vl/1/model.py(16): initialize\\n"'
+)
+NO_STUB = (
+    "E1127 20:48:25.579564 10001 model_lifecycle.cc:642] \"failed to load 'store' version 1: "
+    "Internal: Stub process 'store_0_0' is not healthy.\"\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "lines"),
+    [
+        ("", []),
+        ("I1127 20:48:25.579564 1 model_lifecycle.cc:642] \"successfully loaded 'faiss'\"\n", []),
+        (
+            NO_INDEX,
+            [
+                "faiss could not be loaded: index: no store.sqlite in 'x': not an index; build one "
+                "with `lensemble index build`"
+            ],
+        ),
+        (
+            NO_MEMORY,
+            [
+                "qwen3_vl could not be loaded: RuntimeError: CUDA error: out of memory",
+                "Try less",
+                "  /lensemble/encoder/torch_engine.py(99): load",
+                "  /models/qwen3_vl/1/model.py(16): initialize",
+                "qwen3_vl could not be loaded: RuntimeError: CUDA error: out of memory",
+            ],
+        ),
+        (NO_STUB, ["store could not be loaded: Stub process 'store_0_0' is not healthy."]),
+    ],
+    ids=["nothing yet", "all is well", "our own error", "another error", "no Python"],
+)
+def test_cause_is_found_in_the_log(tmp_path, log, lines):
+    (tmp_path / "log").write_text(log)
+    assert load_failure(tmp_path / "log").splitlines() == lines
+
+
+def test_start_fails_as_soon_as_a_model_has_failed(tmp_path):
+    """Triton itself goes on until the other models are loaded, which may take a minute."""
+    (tmp_path / "log").write_text(NO_INDEX)
+    process = subprocess.Popen(["sleep", "600"])
+    try:
+        with pytest.raises(InternalError, match="faiss could not be loaded: index: no store"):
+            wait_until_ready(
+                lambda: process,
+                models=["faiss"],
+                http_url="http://127.0.0.1:9",
+                ports=[9],
+                log_file=tmp_path / "log",
+                timeout_s=600,
+            )
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def report(tmp_path, log):
@@ -43,12 +97,9 @@ def report(tmp_path, log):
     return raised.value
 
 
-def test_cause_comes_first_and_last_without_the_stack(tmp_path):
-    lines = report(tmp_path, LOG).message.split("\n")
-    assert lines[0] == (f"tritonserver ended with status 1 before it was ready: qwen3_vl: {CAUSE}")
-    assert lines[-1] == f"qwen3_vl: {CAUSE}"
-    assert lines.count(lines[-1]) == 1
-    assert "failed to load all models" in lines[-2]
+def test_cause_is_named_after_tritonserver_has_ended_too(tmp_path):
+    error = report(tmp_path, f"{NO_INDEX}error: creating server: failed to load all models\n")
+    assert error.message.startswith("faiss could not be loaded: index: no store.sqlite")
 
 
 def test_log_without_a_failed_model_is_shown_as_it_is(tmp_path):

@@ -1,5 +1,7 @@
 """How the supervisor handles faults; the server is one small process."""
 
+import socket
+import struct
 import subprocess
 import threading
 
@@ -204,3 +206,27 @@ def test_health_routes_report_the_state():
             HealthServer(state, int(health.url.rpartition(":")[2]))
     with pytest.raises(httpx.ConnectError):
         get(f"{health.url}/live")
+
+
+def handler_threads():
+    return [each for each in threading.enumerate() if "process_request_thread" in each.name]
+
+
+def test_checker_that_hangs_up_leaves_no_traceback(capsys):
+    with HealthServer(SupervisorState()) as health:
+        caller = socket.create_connection(("127.0.0.1", int(health.url.rpartition(":")[2])))
+        caller.sendall(b"GET /live HT")
+        until(handler_threads, "the request's thread")
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        caller.close()  # sends a reset
+        until(lambda: not handler_threads(), "the end of the request's thread")
+        assert get(f"{health.url}/live").status_code == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_fault_of_the_health_server_is_written_out(capsys):
+    state = SupervisorState()
+    state.restarts = None  # its metrics cannot be made
+    with HealthServer(state) as health, pytest.raises(httpx.RemoteProtocolError):
+        get(f"{health.url}/metrics")
+    assert "AttributeError" in capsys.readouterr().err

@@ -186,6 +186,6 @@ def test_queue_monitor_goes_on_when_the_server_does_not_answer(tmp_path, monkeyp
         readings.append(url)
         raise OSError("connection refused")
 
-    monkeypatch.setattr(queue_monitor.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(queue_monitor, "open_without_proxy", refuse)
     with QueueMonitor(NOWHERE, tmp_path):
         until(lambda: len(readings) >= 3)

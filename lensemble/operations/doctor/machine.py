@@ -1,96 +1,59 @@
-"""Checks whether this machine can run a server; each problem comes with a remedy."""
+"""Checks of the machine: Python's packages, tritonserver, GPU, shared memory, ports, variables."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensemble.settings import Settings, unknown_variables
+from lensemble.operations.doctor.finding import FAULT, OK, WARNING, Finding
 from lensemble_contract.errors import LensembleError
 
 if TYPE_CHECKING:
     import torch
 
-OK, WARNING, FAULT = "ok", "warning", "fault"
+    from lensemble.settings import Settings
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+INSTALL = "run `pip install '.[local-server]'` in the checkout"
+
+# What the models import, and the supervisor: the extra `serve`, and NumPy.
+_PACKAGES = (
+    "cachetools", "huggingface-hub", "lmdb", "numpy", "psutil", "pydantic", "safetensors",
+    "tokenizers", "torch", "transformers",
+)  # fmt: skip
 _FAISS = ("faiss-cpu", "faiss-gpu")
 _SHARED_MEMORY = Path("/dev/shm")
 # Twice the size of a full batch of pictures at the profile's largest size.
 _MIN_SHARED_MEMORY = 1024**3
-_MIN_DISK = 1024**3
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        level: `OK`, `WARNING` or `FAULT`.
-        subject: what was checked.
-        text: what the check found.
-        remedy: what to do about it; empty if there is nothing to do.
-    """
-
-    level: str
-    subject: str
-    text: str
-    remedy: str = ""
-
-
-def examine(
-    settings: Settings, ports: Sequence[int], *, machine_only: bool = False
-) -> Iterator[Finding]:
-    """Runs all checks, the quick ones first.
-
-    Args:
-        settings: the server's settings.
-        ports: TCP ports on loopback that the server would use.
-        machine_only: leaves out checkpoint, graphs and index.
-    """
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        _python, _packages, _faiss, _tritonserver, lambda: _device(settings),
-        lambda: _gpu_kernels(settings), _shared_memory, lambda: _ports(ports), _variables,
-    ]  # fmt: skip
-    if not machine_only:
-        checks += [
-            lambda: _checkpoint(settings), lambda: _engine(settings), lambda: _index(settings)
-        ]  # fmt: skip
-    for check in checks:
-        try:
-            yield from check()
-        except LensembleError as error:
-            yield Finding(FAULT, error.field or "settings", error.message)
-
-
-def _python() -> Iterator[Finding]:
+def python() -> Iterator[Finding]:
+    """Reports the version of Python."""
     yield Finding(OK, "python", sys.version.split()[0])
 
 
-def _packages() -> Iterator[Finding]:
-    versions = {}
+def packages() -> Iterator[Finding]:
+    """Looks for the packages that the models import."""
+    versions, missing = [], []
     for name in _PACKAGES:
         try:
-            versions[name] = importlib.metadata.version(name)
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(
-                FAULT, name, "not installed", "run `pip install '.[local-server]'` in the checkout"
-            )
-    yield Finding(
-        OK, "packages", ", ".join(f"{name} {version}" for name, version in versions.items())
-    )
+            missing.append(name)
+    if missing:
+        yield Finding(FAULT, "packages", f"not installed: {', '.join(missing)}", INSTALL)
+    else:
+        yield Finding(OK, "packages", ", ".join(versions))
 
 
-def _faiss() -> Iterator[Finding]:
+def faiss() -> Iterator[Finding]:
+    """Looks for one, and only one, build of FAISS."""
     found = []
     for name in _FAISS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -115,7 +78,8 @@ def _faiss() -> Iterator[Finding]:
         )
 
 
-def _tritonserver() -> Iterator[Finding]:
+def tritonserver() -> Iterator[Finding]:
+    """Looks for a tritonserver that fits this version of Python."""
     from lensemble.operations.installation import find_tritonserver
 
     installation = find_tritonserver()
@@ -131,9 +95,10 @@ def _tritonserver() -> Iterator[Finding]:
         yield Finding(OK, "tritonserver", str(installation.binary))
 
 
-def _device(settings: Settings) -> Iterator[Finding]:
+def device(settings: Settings | None) -> Iterator[Finding]:
+    """Tries each GPU by a small computation."""
     cores = len(os.sched_getaffinity(0))
-    if settings.device == "cpu":
+    if settings is not None and settings.device == "cpu":
         yield Finding(OK, "cpu", f"{cores} cores; LENSEMBLE_DEVICE=cpu uses no GPU")
         return
     import torch
@@ -146,7 +111,7 @@ def _device(settings: Settings) -> Iterator[Finding]:
     if count:
         yield from _compute_mode()
         return
-    hidden, wanted = visible_devices(), settings.device == "cuda"
+    hidden, wanted = visible_devices(), settings is not None and settings.device == "cuda"
     if wanted or shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
         hint = f"{hidden}: name GPUs that `nvidia-smi -L` lists, or unset it; " if hidden else ""
         cuda = torch.version.cuda
@@ -202,11 +167,12 @@ def _compute_mode() -> Iterator[Finding]:
         )
 
 
-def _gpu_kernels(settings: Settings) -> Iterator[Finding]:
+def gpu_kernels(settings: Settings | None) -> Iterator[Finding]:
     """What the compiler of the GPU kernels needs; without it, PyTorch computes everything."""
     from lensemble.gpu import find_gpus
 
-    if settings.device == "cpu" or settings.gpu_kernels == "off" or not find_gpus():
+    is_off = settings is not None and "off" == settings.gpu_kernels
+    if is_off or (settings is not None and settings.device == "cpu") or not find_gpus():
         return
     from lensemble.encoder.pytorch.kernels.requirements import cache_folder, missing_requirements
 
@@ -218,7 +184,8 @@ def _gpu_kernels(settings: Settings) -> Iterator[Finding]:
         yield Finding(OK, "gpu kernels", f"can be built; stored in {str(cache_folder())!r}")
 
 
-def _shared_memory() -> Iterator[Finding]:
+def shared_memory() -> Iterator[Finding]:
+    """Measures /dev/shm."""
     if not _SHARED_MEMORY.is_dir():
         yield Finding(FAULT, "/dev/shm", "the folder is missing", "mount a tmpfs there")
         return
@@ -236,96 +203,30 @@ def _shared_memory() -> Iterator[Finding]:
         yield Finding(OK, "/dev/shm", text)
 
 
-def _ports(ports: Sequence[int]) -> Iterator[Finding]:
-    from lensemble.operations.ports import free_ports
+def free_for_use(ports: Sequence[int]) -> Iterator[Finding]:
+    """Looks for ports that another program has taken."""
+    from lensemble.operations.ports import free_ports, listener
 
     taken = []
     for port in ports:
         try:
             free_ports([port])
         except LensembleError:
-            taken.append(port)
+            taken.append(f"{port} by {listener(port) or 'another program'}")
     if taken:
         yield Finding(
             WARNING,
             "ports",
-            f"{', '.join(map(str, taken))} taken by another program",
-            "find it with `ss -ltnp`, or choose others: lensemble up --grpc-port 0 (any free one)",
+            f"taken: {', '.join(taken)}",
+            "end that program, or choose others: lensemble up --grpc-port 0 (any free one)",
         )
     else:
         yield Finding(OK, "ports", f"{', '.join(map(str, ports))} are free")
 
 
-def _variables() -> Iterator[Finding]:
+def variables() -> Iterator[Finding]:
+    """Looks for misspelt settings."""
+    from lensemble.settings import unknown_variables
+
     for name in unknown_variables():
         yield Finding(WARNING, name, "no such setting", "docs/settings.md lists them; unset it")
-
-
-def _checkpoint(settings: Settings) -> Iterator[Finding]:
-    from lensemble.checkpoint import Checkpoint
-
-    profile = Checkpoint.open(settings.checkpoint, full=True).profile
-    yield Finding(
-        OK,
-        "checkpoint",
-        f"{profile.name}, {profile.dimension} dimensions; all files match its profile",
-    )
-
-
-def _engine(settings: Settings) -> Iterator[Finding]:
-    if settings.engine != "onnx" and settings.onnx is None and not settings.graphs.is_dir():
-        return
-    from lensemble.checkpoint import Checkpoint
-    from lensemble.encoder.onnx.graph_files import ExportedGraphs
-
-    graphs = ExportedGraphs.open(settings.graphs, Checkpoint.open(settings.checkpoint), full=True)
-    if importlib.util.find_spec("onnxruntime") is None:
-        yield Finding(
-            FAULT if settings.engine == "onnx" or settings.onnx else WARNING,
-            "onnx",
-            "there are graphs, but ONNX Runtime is not installed",
-            "run `pip install '.[onnx]'` in the checkout",
-        )
-        return
-    unused = "; LENSEMBLE_ENGINE=torch does not use them" if settings.engine == "torch" else ""
-    yield Finding(OK, "onnx", f"graphs of this checkpoint in {graphs.precision}{unused}")
-
-
-def _index(settings: Settings) -> Iterator[Finding]:
-    if settings.index is None:
-        yield Finding(OK, "index", "none: embeddings only")
-        return
-    if not settings.index.exists() and settings.writes == "on":
-        yield Finding(OK, "index", f"{str(settings.index)!r} will be created")
-        return
-    from lensemble.checkpoint import Checkpoint
-    from lensemble.index.checks import check_profile
-    from lensemble.index.snapshots.manifest import is_intact, read_manifest
-    from lensemble.index.storage.store import Store
-
-    profile = Checkpoint.open(settings.checkpoint).profile
-    with Store.open(settings.index) as store:
-        check_profile(store.profile_name, store.profile_hash, profile.hash)
-        name = store.snapshot
-        if name and not is_intact(settings.index, name):
-            yield Finding(
-                FAULT,
-                "index",
-                f"snapshot {name!r} is damaged",
-                f"lensemble index compact {settings.index} builds a new one from the stored items",
-            )
-            return
-        manifest = read_manifest(settings.index, name) if name else None
-    if manifest is None:
-        text = "no snapshot yet"
-    else:
-        text = f"{manifest.count} items, {manifest.kind}, recall@10 {manifest.recall_at_10:.3f}"
-    yield Finding(OK, "index", text)
-    free = shutil.disk_usage(settings.index).free
-    if settings.writes == "on" and free < _MIN_DISK:
-        yield Finding(
-            WARNING,
-            "disk",
-            f"{free / 1e9:.1f} GB free for writes",
-            "free some space, or move the index",
-        )
