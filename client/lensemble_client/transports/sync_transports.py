@@ -89,10 +89,10 @@ class GrpcTransport:
 
         self._triton = triton
         options: Any = {} if tls is None else tls.grpc_options()
+        channel = grpc_channel_options(address)
         self._client: PerProcess[Any] = PerProcess(
             lambda forked: triton.InferenceServerClient(
-                address, channel_args=[*grpc_channel_options(address), *(_FORKED if forked else ())],
-                **options,
+                address, channel_args=[*channel, *(_FORKED if forked else ())], **options
             )
         )
 
