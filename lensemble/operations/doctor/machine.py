@@ -171,7 +171,7 @@ def gpu_kernels(settings: Settings | None) -> Iterator[Finding]:
     """What the compiler of the GPU kernels needs; without it, PyTorch computes everything."""
     from lensemble.gpu import find_gpus
 
-    is_off = settings is not None and "off" == settings.gpu_kernels
+    is_off = settings is not None and settings.gpu_kernels == "off"
     if is_off or (settings is not None and settings.device == "cpu") or not find_gpus():
         return
     from lensemble.encoder.pytorch.kernels.requirements import cache_folder, missing_requirements
