@@ -8,7 +8,7 @@ from PIL import Image
 
 from lensemble.profile import Profile
 from lensemble_client import Item
-from tests.pictures import png
+from tests.pictures import encode as png
 
 TEXTS = ["a red car", "  two\n lines ", "perro " * 40, "用户"]
 
@@ -52,7 +52,7 @@ def test_pictures_and_both(opened, pictures):
     model, pipeline = opened
     expected = pipeline.embed([Item(images=(png(each),)) for each in pictures])
     assert cosines(model.encode(pictures), expected).min() > 0.999
-    both = [{"text": "the same, but green", "image": each} for each in pictures]
+    both = [{"text": "the same, but green", "image": each} for each in pictures[:2]]
     expected = pipeline.embed([Item(each["text"], images=(png(each["image"]),)) for each in both])
     assert cosines(model.encode(both), expected).min() > 0.999
 
