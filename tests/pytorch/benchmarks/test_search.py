@@ -150,3 +150,11 @@ def test_rows_are_as_wide_as_their_headings():
 def test_plot_has_a_panel_per_corpus(tmp_path):
     points = [point(kind, 0.9, name) for kind in ("exact", "usearch") for name in ("10k", "1m")]
     assert plot(points, tmp_path / "search.png").stat().st_size > 1000
+
+
+def test_share_of_queries_whose_first_hit_is_relevant():
+    from benchmarks.search.fused_texts import found_first
+
+    corpus = np.eye(3, dtype=np.float32)
+    queries = np.array([[1, 0, 0], [0, 0.9, 0.1], [0.5, 0, 0.8], [0, 0, 1]], np.float32)
+    assert found_first(queries, corpus, [{0}, {0, 1}, {0, 1}, {2}]) == 0.75
