@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from lensemble.operations.doctor import configuration, machine
+from lensemble.operations.doctor import configuration, devices, machine
 from lensemble.operations.doctor.finding import FAULT, OK, WARNING, Finding
 from lensemble_contract.errors import LensembleError
 
@@ -33,7 +33,7 @@ def examine(
     """
     checks: list[_Check] = [
         machine.python, machine.packages, machine.faiss, machine.tritonserver,
-        lambda: machine.device(settings), lambda: machine.gpu_kernels(settings),
+        lambda: devices.device(settings), lambda: devices.gpu_kernels(settings),
         machine.shared_memory, lambda: machine.free_for_use(ports), machine.variables,
     ]  # fmt: skip
     if settings is not None and not machine_only:

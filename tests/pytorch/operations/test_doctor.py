@@ -10,7 +10,7 @@ import torch
 from lensemble import gpu
 from lensemble.checkpoint import Checkpoint, sha256_of
 from lensemble.encoder.onnx.graph_files import TEXT, VISION, ExportedGraphs
-from lensemble.operations.doctor import FAULT, OK, WARNING, examine, machine
+from lensemble.operations.doctor import FAULT, OK, WARNING, devices, examine, machine
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 
@@ -187,7 +187,7 @@ def test_gpu_that_was_asked_for_and_is_missing_is_a_fault(monkeypatch, capsys):
 
 @NO_GPU
 def test_cause_is_shown_if_pytorch_finds_no_gpu_where_the_driver_does(checkpoint, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(gpu, "gpu_fault", lambda device: "The NVIDIA driver is too old")
     found = findings_by_subject(Settings(checkpoint=checkpoint))
     assert found["gpu"].level == WARNING
@@ -219,7 +219,7 @@ def test_mode_that_lets_one_process_use_a_gpu_is_found(monkeypatch, tmp_path, mo
     program.write_text(f"#!/bin/sh\nprintf '{modes}'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert [finding.level for finding in machine._compute_mode()] == ([level] if level else [])
+    assert [finding.level for finding in devices._compute_mode()] == ([level] if level else [])
 
 
 def test_missing_checkpoint_hides_no_other_bad_setting(monkeypatch, capsys):

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from lensemble.operations.doctor import FAULT, examine, faults_before_start, machine
+from lensemble.operations.doctor import FAULT, devices, examine, faults_before_start, machine
 from lensemble.settings import Settings
 from lensemble_cli.main import main
 from tests.paths import ROOT
@@ -70,8 +70,8 @@ def test_a_package_that_cannot_be_imported_is_one_finding(monkeypatch):
         raise ImportError("libcudart.so.12 is missing")
         yield
 
-    monkeypatch.setattr(machine, "device", lambda settings: broken())
-    monkeypatch.setattr(machine, "gpu_kernels", lambda settings: iter(()))
+    monkeypatch.setattr(devices, "device", lambda settings: broken())
+    monkeypatch.setattr(devices, "gpu_kernels", lambda settings: iter(()))
     (fault,) = [each for each in examine(None, ()) if each.level == FAULT]
     assert "libcudart.so.12 is missing" in fault.text
     assert fault.remedy
