@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -43,7 +46,8 @@ def watch(pid: int, *, folder: Path | None = None, segments: str = "") -> None:
 
 def forget(pid: int) -> None:
     """Ends `watch` for a process group that was stopped."""
-    _tell(forget=pid)
+    if os.getpid() in _pipes:
+        _tell(forget=pid)
 
 
 def _tell(**message: object) -> None:
@@ -51,7 +55,10 @@ def _tell(**message: object) -> None:
     with _lock:
         try:
             os.write(_pipes.get(os.getpid()) or _start_guard(), line)
-        except OSError:  # somebody has killed the guard; the next `watch` starts another one
+        except (OSError, subprocess.SubprocessError) as error:
+            # Somebody has killed the guard, and the next `watch` starts another one; or none can be
+            # started here. The server works without it.
+            logger.warning("no guard watches the servers of this process: %s", error)
             if pipe := _pipes.pop(os.getpid(), None):
                 os.close(pipe)
 
@@ -67,6 +74,9 @@ def _start_guard() -> int:
             stderr=subprocess.DEVNULL,
             check=True,
         )
+    except BaseException:
+        os.close(writing)
+        raise
     finally:
         os.close(reading)
     for pipe in _pipes.values():  # after a fork, the one of the parent process

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lensemble.operations import orphan_guard
 from tests.waiting import DEADLINE_S, until
 
 # Starts two process groups of two processes each, and stops the second one in order.
@@ -102,3 +103,12 @@ def test_process_that_took_over_an_id_is_left_alone(folders):
         assert len(members(watched)) == 3
     finally:
         end(running, watched, forgotten)
+
+
+def test_server_is_started_where_no_guard_can_run(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(orphan_guard, "_pipes", {})
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    orphan_guard.watch(os.getpid())
+    assert "no guard watches the servers of this process" in caplog.text
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
