@@ -8,9 +8,11 @@ answers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import zip_longest
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from lensemble_contract import contract
 from lensemble_contract.items import Rows
 
 Call = Callable[[Client], object]
+Input = TypeVar("Input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +48,40 @@ def hostile_calls(seed: int, dimension: int) -> Iterator[HostileCall]:
     """
     rng = np.random.default_rng(seed)
     valid = valid_pictures()
+    embed_parameters = partial(_raw, contract.EMBED, _row(b"x"))
     while True:
-        for kind, data in hostile_pictures(rng, valid):
-            yield HostileCall(f"picture, {kind}", _embed(Item(images=(data,))))
-        for kind, text in _texts(rng):
-            yield HostileCall(f"text, {kind}", _embed(Item(text)))
-        for kind, text in hostile_documents(rng):
-            id_ = f"hostile {rng.integers(2**63)}"
-            yield HostileCall(f"document, {kind}", store_document(id_, text, dimension))
-        for kind, condition in _filters(rng):
-            yield HostileCall(f"filter, {kind}", _filter(condition))
-        for kind, vector in _vectors(rng, dimension):
-            yield HostileCall(f"vector, {kind}", _search_vector(vector))
-        for kind, parameters in _parameters(rng):
-            yield HostileCall(f"parameter, {kind}", _raw(contract.EMBED, _row(b"x"), parameters))
-        for kind, rows in _tensors(rng):
-            yield HostileCall(f"tensor, {kind}", _raw(contract.QWEN3_VL, rows, {}))
-        for kind, parameters in _search_parameters(rng):
-            yield HostileCall(
-                f"search, {kind}", _raw(contract.FAISS, _unit_row(dimension), parameters)
-            )
+        yield from _by_turns(
+            _calls(
+                "picture", hostile_pictures(rng, valid), lambda data: _embed(Item(None, (data,)))
+            ),
+            _calls("text", _texts(rng), lambda text: _embed(Item(text))),
+            _calls(
+                "document",
+                hostile_documents(rng),
+                lambda text: store_document(f"hostile {rng.integers(2**63)}", text, dimension),
+            ),
+            _calls("filter", _filters(rng), _filter),
+            _calls("vector", _vectors(rng, dimension), _search_vector),
+            _calls("parameter", _parameters(rng), embed_parameters),
+            _calls("tensor", _tensors(rng), lambda rows: _raw(contract.QWEN3_VL, rows, {})),
+            _calls(
+                "search",
+                _search_parameters(rng),
+                partial(_raw, contract.FAISS, _unit_row(dimension)),
+            ),
+        )
+
+
+def _calls(
+    subject: str, inputs: Iterable[tuple[str, Input]], make_call: Callable[[Input], Call]
+) -> Iterator[HostileCall]:
+    return (HostileCall(f"{subject}, {kind}", make_call(value)) for kind, value in inputs)
+
+
+def _by_turns(*iterators: Iterator[HostileCall]) -> Iterator[HostileCall]:
+    """Yields one call of each iterator, then the next one of each, until all have ended."""
+    for calls in zip_longest(*iterators):
+        yield from (call for call in calls if call is not None)
 
 
 def _embed(item: Item) -> Call:

@@ -25,7 +25,7 @@ from PIL import Image, TiffImagePlugin
 
 from lensemble.preprocess.limited_child import ChildFailedError, fill_in_child
 from lensemble.preprocess.picture_files.picture_file import (
-    MAX_PIXEL_PASSES,
+    MAX_PIXEL_SCANS,
     PictureFile,
     too_complex,
     unsupported,
@@ -36,11 +36,11 @@ from lensemble_contract import contract
 from lensemble_contract.data_urls import decode_data_url, is_data_url
 from lensemble_contract.errors import InvalidInputError
 
-# Pixels times passes up to which a picture is decoded in this process. A child costs 10 ms or more.
-_MAX_PIXEL_PASSES_HERE = 16_000_000
-# Pixels, and pixels times passes, above which decoding takes so long that it needs a slot.
+# Pixels times scans up to which a picture is decoded in this process. A child costs 10 ms or more.
+_MAX_PIXEL_SCANS_HERE = 16_000_000
+# Pixels, and pixels times scans, above which decoding takes so long that it needs a slot.
 _LARGE_PIXELS = 32_000_000
-_LARGE_PIXEL_PASSES = 320_000_000
+_LARGE_PIXEL_SCANS = 320_000_000
 # CPU time and memory of a child: twice what the largest pictures need that are accepted.
 _CHILD_CPU_S = 6
 _CHILD_MEMORY_BYTES = 2 * 1024**3
@@ -91,19 +91,19 @@ class OpenedPicture:
         return self.image.width * self.image.height
 
     @property
-    def pixel_passes(self) -> int:
-        """Pixels times passes of the decoder over them."""
-        return self.pixels * self.file.passes
+    def pixel_scans(self) -> int:
+        """Pixels times scans."""
+        return self.pixels * self.file.scans
 
     @property
     def is_ordinary(self) -> bool:
         """Whether decoding takes so little that no limit is needed."""
-        return self.file.is_bounded and self.pixel_passes <= _MAX_PIXEL_PASSES_HERE
+        return self.file.is_bounded and self.pixel_scans <= _MAX_PIXEL_SCANS_HERE
 
     @property
     def is_large(self) -> bool:
         """Whether decoding may take more than about half a second."""
-        is_large = self.pixels > _LARGE_PIXELS or self.pixel_passes > _LARGE_PIXEL_PASSES
+        is_large = self.pixels > _LARGE_PIXELS or self.pixel_scans > _LARGE_PIXEL_SCANS
         return is_large or not self.file.is_bounded
 
 
@@ -170,10 +170,10 @@ def _check_size(picture: OpenedPicture, field: str) -> None:
             field=field,
             reason="too_thin",
         )
-    if picture.pixel_passes > MAX_PIXEL_PASSES:
+    if picture.pixel_scans > MAX_PIXEL_SCANS:
         raise too_complex(
-            f"{width}x{height} pixels in {picture.file.passes} scans are {picture.pixel_passes} "
-            f"pixels to decode; at most {MAX_PIXEL_PASSES}",
+            f"{width}x{height} pixels in {picture.file.scans} scans are {picture.pixel_scans} "
+            f"pixels to decode; at most {MAX_PIXEL_SCANS}",
             "save the picture anew, not progressive",
             field,
         )

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.faults.pictures.bombs import scan_bomb
 from lensemble_client import (
     Client,
     DeadlineExceededError,
@@ -17,11 +19,13 @@ from lensemble_client import (
     Item,
     NotFoundError,
     NotReadyError,
+    OverloadedError,
+    Retry,
 )
 from lensemble_client.transports.sync_transports import GrpcTransport
 from lensemble_contract import contract
 from tests.pictures import encode, png_header, textured
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -29,6 +33,7 @@ BAD = {
     "no picture": (Item(images=(b"hello",)), r"image\[0\]: not a picture"),
     "truncated": (Item(images=(encode(textured(99, 99))[:999],)), r"image\[0\]: a damaged PNG"),
     "bomb": (Item("x", (png_header(30_000, 30_000),)), r"image\[0\]: .*pixels"),
+    "scans": (Item(images=(scan_bomb(),)), r"image\[0\]: 7900x7900 pixels in 900 scans"),
     "thin": (Item(images=(png_header(1, 20_000),)), "too thin"),
     "second of two": (Item(images=(encode(textured(64, 64)), b"x")), r"image\[1\]: not a picture"),
     "too long": (Item("word " * 9000), "text: the prompt has 9.* tokens"),
@@ -50,11 +55,42 @@ def test_bad_items_do_not_affect_the_good_ones(client, batch_size):
     """Neither if each item has its own request nor if they share requests."""
     good = [Item(f"text {n}") for n in range(20)]
     expected = client.embed_many(good, concurrency=1)
-    mixed = [item for n, item in enumerate(good) for item in (item, [*BAD.values()][n % 7][0])]
+    mixed = [
+        item for n, item in enumerate(good) for item in (item, [*BAD.values()][n % len(BAD)][0])
+    ]
     results = client.embed_many(mixed, concurrency=32, batch_size=batch_size)
     assert all(isinstance(result, InvalidInputError) for result in results[1::2])
     for one, other in zip(expected, results[::2], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_texts_are_answered_while_others_send_nothing_but_the_largest_pictures(server, client):
+    """Two callers could keep both processes busy; texts would then wait for picture after picture.
+
+    So what is counted is how many pictures were decoded while texts were answered.
+    """
+    largest = scan_bomb(12)
+    decoded, ended = [], threading.Event()
+
+    def send_pictures():
+        with Client(server.grpc_url, timeout_s=DEADLINE_S, retry=Retry(tries=1)) as own:
+            while not ended.is_set():
+                try:
+                    own.embed(image=largest)
+                    decoded.append(True)
+                except OverloadedError:  # the other caller's picture is being decoded
+                    pass
+
+    with ThreadPoolExecutor(2) as pool:
+        callers = [pool.submit(send_pictures) for _ in range(2)]
+        until(lambda: decoded, "the first picture")
+        before = len(decoded)
+        for n in range(30):
+            assert len(client.embed(f"text {n}")) > 0
+        during = len(decoded) - before
+        ended.set()
+    assert all(caller.result() is None for caller in callers)
+    assert during < 15, "without slots, each text waits for about one picture"
 
 
 def test_status_codes_are_the_protocols_own(server):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from lensemble.preprocess.picture_files.picture_file import too_complex
 
-# Runs of one file. A picture of 1,000 x 1,000 pixels whose neighbours all differ has half as many.
-_MAX_RUNS = 1_000_000
+# Runs of one file. Encoders put neighbours that differ into one run, so megapixels have fewer.
+_MAX_RUNS = 500_000
 _END_OF_LINE, _END_OF_PICTURE, _MOVE = 0, 1, 2
 
 

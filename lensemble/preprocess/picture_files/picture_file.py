@@ -9,9 +9,9 @@ from lensemble_contract.errors import InvalidInputError
 # Segments, chunks, blocks, strips or tiles of one file. Files that use the whole 20 MiB have fewer:
 # a GIF has blocks of 255 bytes (82,000 in 20 MiB), PNG writers make chunks of 4 KiB and more.
 MAX_PARTS = 100_000
-# Pixels times passes of the decoder over them. Progressive JPEGs have about 10 scans; the largest
-# picture that is accepted (64 million pixels) may have 12.
-MAX_PIXEL_PASSES = 800_000_000
+# Pixels times scans. Progressive JPEGs have about 10 scans; the largest picture that is accepted
+# (64 million pixels) may have 12.
+MAX_PIXEL_SCANS = 800_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,9 @@ class PictureFile:
     Attributes:
         format: Pillow's name of the format.
         data: the file for the decoder.
-        passes: how often the decoder goes over all pixels, such as the scans of a JPEG.
-        is_bounded: whether pixels, passes and bytes bound the decoder's work and memory. For some
+        scans: how often the decoder goes over all pixels: the scans of a JPEG, and in a TIFF also
+            what tiles contain beyond its pixels.
+        is_bounded: whether pixels, scans and bytes bound the decoder's work and memory. For some
             codecs inside TIFF they do not.
         orientation: EXIF orientation, 1 to 8, for those who apply it. 1 for TIFF: its decoder
             applies the orientation itself.
@@ -32,7 +33,7 @@ class PictureFile:
 
     format: str
     data: bytes
-    passes: int = 1
+    scans: int = 1
     is_bounded: bool = True
     orientation: int = 1
     grey_bits: int = 16

@@ -84,11 +84,11 @@ def read_tiff(data: bytes, field: str) -> PictureFile:
         values[_PHOTOMETRIC] = _SHORT, (_BLACK_IS_ZERO,)
     if bits == (12,):  # packed in the same way in both byte orders, of which Pillow knows one
         order = "<"
-    passes = _check_segments(data, directory, width, height, len(bits), compression, field)
+    scans = _check_segments(data, directory, width, height, len(bits), compression, field)
     return PictureFile(
         "TIFF",
         with_directory(data, order, values, field),
-        passes,
+        scans,
         is_bounded=compression in _BOUNDED,
         grey_bits=bits[0] if is_deep_grey else 16,
         is_inverted=is_deep_grey and photometric == _WHITE_IS_ZERO,
@@ -170,32 +170,32 @@ def _check_segments(
     compression: int,
     field: str,
 ) -> int:
-    """The number of passes over the pixels; refuses strips or tiles that cause too much work."""
+    """Returns the scans; refuses strips or tiles that would cause too much work."""
     planes = samples if directory.number(_PLANAR, 1) == 2 else 1
-    passes = 1
+    scans = 1
     if _TILE_OFFSETS in directory.values:
         tile = directory.number(_TILE_WIDTH, 0), directory.number(_TILE_HEIGHT, 0)
         if not all(tile):
             raise damaged("TIFF", "tiles without a size", field)
         count = ceil(width / tile[0]) * ceil(height / tile[1])
-        passes = ceil(count * prod(tile) / (width * height))
+        scans = ceil(count * prod(tile) / (width * height))
         offsets, sizes = directory.numbers(_TILE_OFFSETS), directory.numbers(_TILE_BYTES)
     else:
         rows = directory.number(_ROWS_PER_STRIP, height) or height
         count = ceil(height / rows)
         offsets, sizes = directory.numbers(_STRIP_OFFSETS), directory.numbers(_STRIP_BYTES)
     if compression == _OLD_JPEG and _OLD_JPEG_STREAM in directory.values:
-        return passes
+        return scans
     if len(offsets) < count * planes:
         raise damaged("TIFF", f"{len(offsets)} of {count * planes} strips or tiles", field)
     if compression == _NONE:
-        return passes
+        return scans
     if len(sizes) != len(offsets) or sum(sizes) > len(data):
         raise too_complex("the strips or tiles overlap", "save the picture anew", field)
     if compression == _JPEG:
-        scans = (
+        counts = (
             data[offset : offset + size].count(b"\xff\xda")
             for offset, size in zip(offsets, sizes, strict=True)
         )
-        passes *= max(1, *scans, 1)
-    return passes
+        scans *= max(1, *counts, 1)
+    return scans

@@ -54,8 +54,8 @@ def test_places_outside_the_file_are_damage(place):
 def test_ordinary_number_of_scans_is_accepted():
     for progressive in (False, True):
         picture = open_picture(encode(textured(64, 64), "JPEG", progressive=progressive))
-        assert picture.file.passes == (10 if progressive else 1)
-    assert open_picture(scan_bomb(12, 7900, 7900)).file.passes == 12
+        assert picture.file.scans == (10 if progressive else 1)
+    assert open_picture(scan_bomb(12, 7900, 7900)).file.scans == 12
     with pytest.raises(InvalidInputError, match="7900x7900 pixels in 13 scans are 811330000 pixel"):
         open_picture(scan_bomb(13, 7900, 7900))
 
@@ -63,8 +63,8 @@ def test_ordinary_number_of_scans_is_accepted():
 def test_scans_behind_a_thumbnail_are_counted_and_those_inside_are_not():
     thumbnail = encode(textured(64, 64), "JPEG", progressive=True)
     plain = encode(textured(80, 80), "JPEG", exif=b"Exif\0\0" + thumbnail)
-    assert open_picture(plain).file.passes == 1
-    assert open_picture(plain + thumbnail).file.passes == 1, "behind the end of the first picture"
+    assert open_picture(plain).file.scans == 1
+    assert open_picture(plain + thumbnail).file.scans == 1, "behind the end of the first picture"
 
 
 def large_picture() -> bytes:
@@ -73,7 +73,7 @@ def large_picture() -> bytes:
 
 @pytest.fixture
 def always_in_a_child(monkeypatch):
-    monkeypatch.setattr(decode_picture, "_MAX_PIXEL_PASSES_HERE", 0)
+    monkeypatch.setattr(decode_picture, "_MAX_PIXEL_SCANS_HERE", 0)
 
 
 def test_child_decodes_to_the_same_pixels(always_in_a_child):
