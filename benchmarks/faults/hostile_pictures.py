@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import zip_longest
 
 import numpy as np
 from PIL import Image
@@ -79,8 +80,13 @@ def hostile_pictures(
         rng: draws where the damage is.
         valid: pictures to damage, from `valid_pictures`.
     """
-    for name, make in (REFUSED_BOMBS | HARMLESS_BOMBS).items():
-        yield f"trap: {name}", make()
+    bombs = REFUSED_BOMBS | HARMLESS_BOMBS
+    traps = ((f"trap: {name}", make()) for name, make in bombs.items())
+    for pair in zip_longest(_damaged(rng, valid), traps):
+        yield from (picture for picture in pair if picture is not None)
+
+
+def _damaged(rng: np.random.Generator, valid: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
     for name, data in valid.items():
         yield f"{name} as it is", data
         yield f"{name} truncated", data[: int(rng.integers(0, len(data)))]
