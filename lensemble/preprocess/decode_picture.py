@@ -217,7 +217,7 @@ def _decode_in_child(picture: OpenedPicture, field: str, upright: bool) -> Image
             result: dict[str, object] = {"size": rgb.size}
             shared[_HEADER_BYTES : _HEADER_BYTES + 3 * rgb.width * rgb.height] = rgb.tobytes()
         except InvalidInputError as error:
-            result = {"error": error.message[:1000], "reason": error.reason}
+            result = {"error": error.message[:500], "reason": error.reason}
         header = json.dumps(result).encode()
         shared[: len(header)] = header
 

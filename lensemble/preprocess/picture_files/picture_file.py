@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lensemble_contract.errors import InvalidInputError
 
-# Segments, chunks, blocks, strips or tiles of one file. Files that use the whole 20 MiB have fewer:
+# Chunks, blocks, strips or tiles of one file. Files that use the whole 20 MiB have fewer:
 # a GIF has blocks of 255 bytes (82,000 in 20 MiB), PNG writers make chunks of 4 KiB and more.
 MAX_PARTS = 100_000
 # Pixels times scans. Progressive JPEGs have about 10 scans; the largest picture that is accepted
@@ -45,9 +45,9 @@ def too_complex(found: str, remedy: str, field: str) -> InvalidInputError:
     return InvalidInputError(f"{found}; {remedy}", field=field, reason="too_complex")
 
 
-def too_many_parts(parts: str, field: str) -> InvalidInputError:
-    """The error for a file of more than `MAX_PARTS` parts; `parts` says what they are."""
-    return too_complex(f"more than {MAX_PARTS} {parts}", "save the picture anew", field)
+def too_many_parts(parts: str, field: str, limit: int = MAX_PARTS) -> InvalidInputError:
+    """The error for a file of more than `limit` parts; `parts` says what they are."""
+    return too_complex(f"more than {limit} {parts}", "save the picture anew", field)
 
 
 def unsupported(found: str, field: str) -> InvalidInputError:

@@ -111,11 +111,11 @@ def _check_layout(directory: TiffDirectory, field: str) -> tuple[tuple[int, ...]
     if directory.number(_PLANAR, 1) not in (1, 2):
         raise damaged("TIFF", "the planar configuration is neither 1 nor 2", field)
     if len(bits) != samples or len(set(bits)) != 1:
-        raise unsupported(f"a TIFF whose samples have {bits} bits", field)
+        raise unsupported(f"a TIFF whose samples have {bits[:6]} bits", field)
     if not formats <= {_UNSIGNED, _UNDEFINED}:
         raise unsupported(f"{described}, signed or floating point", field)
     if not _is_decodable(photometric, bits[0], samples, extra, is_planar):
-        suffix = f", extra samples {extra}" if extra else ""
+        suffix = f", extra samples {extra[:6]}" if extra else ""
         raise unsupported(f"{described}{suffix}{', in planes' if is_planar else ''}", field)
     if directory.number(_FILL_ORDER, 1) != 1 and bits[0] > 8:
         raise unsupported(f"{described}, with reversed bits", field)

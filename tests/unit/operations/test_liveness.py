@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from lensemble.operations import liveness
@@ -112,6 +113,25 @@ def test_model_that_keeps_working_may_take_long_but_not_for_ever(start, clock, m
     _, _, check = start("in a call")
     assert check_often(check, clock, 99 * PATIENCE_S) is None
     assert "qwen3_vl does not end" in check_often(check, clock, 2 * PATIENCE_S).text
+
+
+def test_cpu_time_of_a_child_counts():
+    """`preprocess` waits for the child that decodes a large picture."""
+    work = "import sys, time\nwhile time.process_time() < 0.3: pass\n"
+    work += "print(flush=True)\nsys.stdin.read()"
+
+    def children_cpu_s():
+        own = process.cpu_times()
+        return liveness._cpu_s(process) - own.user - own.system
+
+    process = psutil.Process()
+    before = children_cpu_s()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", work], **pipes) as child:
+        child.stdout.readline()
+        assert children_cpu_s() - before > 0.2, "while it lives"
+        child.stdin.close()
+    assert children_cpu_s() - before > 0.2, "when it has ended"
 
 
 def test_model_that_died_before_the_first_check_is_found(folder, start):

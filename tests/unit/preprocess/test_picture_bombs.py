@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.faults.pictures.bombs import HARMLESS_BOMBS, REFUSED_BOMBS, scan_bomb
+from benchmarks.faults.pictures.tiff import with_directory
 from lensemble.preprocess import decode_picture
 from lensemble.preprocess.decode_picture import decode_rgb, open_picture
 from lensemble.scheduling.slots import Slots
@@ -51,6 +52,14 @@ def test_places_outside_the_file_are_damage(place):
             open_picture(data)
 
 
+@pytest.mark.parametrize("tag", [258, 338, 339, 277, 262, 259, 284])
+def test_error_does_not_repeat_a_long_value(tag):
+    values = {256: (4, [9]), 257: (4, [9]), 273: (4, [8]), 277: (3, [60_000])}
+    with pytest.raises(InvalidInputError) as caught:
+        open_picture(with_directory(bytes(99), values | {tag: (3, [60_000] * 60_000)}))
+    assert len(str(caught.value)) < 300
+
+
 def test_ordinary_number_of_scans_is_accepted():
     for progressive in (False, True):
         picture = open_picture(encode(textured(64, 64), "JPEG", progressive=progressive))
@@ -93,6 +102,15 @@ def test_error_of_a_child_is_the_error_of_the_picture(always_in_a_child):
     with pytest.raises(InvalidInputError, match="a damaged PNG file") as caught:
         decode_rgb(open_picture(data[: len(data) // 2]), "image[3]")
     assert (caught.value.field, caught.value.reason) == ("image[3]", "damaged")
+
+
+def test_long_error_of_a_child_is_cut(always_in_a_child, monkeypatch):
+    def fail(picture, field, upright):
+        raise InvalidInputError("é" * 5000, reason="damaged")
+
+    monkeypatch.setattr(decode_picture, "_decode", fail)
+    with pytest.raises(InvalidInputError, match=r"é{500}$"):
+        decode_rgb(open_picture(large_picture()))
 
 
 def test_decoder_that_does_not_end_is_killed(always_in_a_child, monkeypatch):
