@@ -8,9 +8,6 @@ fast and works without extras.
 from __future__ import annotations
 
 import argparse
-import os
-import select
-import signal
 import sys
 from importlib.metadata import version
 
@@ -28,6 +25,7 @@ from lensemble_cli import (
 from lensemble_cli.command_parser import CommandParser
 from lensemble_cli.corpus import command as corpus
 from lensemble_cli.index import command as index
+from lensemble_contract.closed_output import end_quietly
 from lensemble_contract.errors import LensembleError
 
 
@@ -41,16 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 if the command succeeded, 1 if it failed (the reason is on standard error), 130 after
         Ctrl-C, 141 if the output is no longer read, as by `head`.
     """
-    try:
-        try:
-            return _run(arguments)
-        finally:
-            sys.stdout.flush()  # the interpreter's own, at its end, would print a traceback
-    except BrokenPipeError:
-        if not _output_is_closed():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    return end_quietly(lambda: _run(arguments))
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -63,13 +52,6 @@ def _run(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         return 130
     return exit_status
-
-
-def _output_is_closed() -> bool:
-    """Tells whether the program that reads standard output through a pipe has ended."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)  # errors are reported in any case
-    return bool(poll.poll(0))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lensemble_contract.closed_output import end_quietly
 from lensemble_contract.errors import LensembleError
 from lensemble_export import index_command
 from lensemble_export.onnx import commands as onnx_commands
@@ -15,8 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit status: 0, or 1 if the command failed; the reason is then on standard error.
+        The exit status: 0, 1 if the command failed (the reason is then on standard error), or 141
+        if the output is no longer read, as by `head`.
     """
+    return end_quietly(lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lensemble_export", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 

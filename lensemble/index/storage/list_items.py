@@ -12,7 +12,7 @@ from lensemble.index.storage.store_file import StoreFile
 
 # Items that one page looks at. A filter that few items match would otherwise read the whole store,
 # and the writes of others would wait for it.
-_MAX_SCANNED = 20_000
+_MAX_SCANNED = 10_000
 # Characters of documents that one page looks at, and that it contains, before it ends.
 _MAX_SCANNED_CHARACTERS = 64 * 2**20
 _MAX_CHARACTERS = 4 * 2**20

@@ -10,6 +10,7 @@ import pytest
 
 from lensemble.gateway.access.keys import add
 from lensemble_cli import main as command_line
+from tests.paths import CHECKPOINT
 
 
 @pytest.fixture
@@ -21,9 +22,9 @@ def unread():
     os.close(writing)
 
 
-def run_into(pipe, *arguments):
+def run_into(pipe, *arguments, module="lensemble_cli.main"):
     return subprocess.run(
-        [sys.executable, "-m", "lensemble_cli.main", *arguments],
+        [sys.executable, "-m", module, *arguments],
         env={**os.environ, "PYTHONUNBUFFERED": ""},
         stdout=pipe,
         stderr=subprocess.PIPE,
@@ -43,6 +44,11 @@ def test_output_that_nobody_reads_ends_a_command_quietly(unread, tmp_path, keys)
 
 def test_help_that_nobody_reads_ends_quietly(unread):
     ended = run_into(unread, "--help")
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_export_tools_end_quietly_too(unread):
+    ended = run_into(unread, "verify", str(CHECKPOINT), module="lensemble_export")
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
