@@ -106,6 +106,24 @@ class Doors:
             raise InvalidInputError("a surrogate") from None
         self._post("/v1/items", data=form, files={"image": ("a.png", b"x")})
 
+    def client_patch(self, id_, document):
+        self._client.upsert([id_], VECTOR[None], profile=PROFILE.hash)
+        try:
+            self._client.patch(id_, document, replace=True)
+        except InvalidInputError:
+            self.delete(id_)
+            raise
+
+    def gateway_patch(self, id_, document):
+        self._client.upsert([id_], VECTOR[None], profile=PROFILE.hash)
+        path, body = f"/v1/items/{quote(id_, safe='')}", {"document": document, "replace": True}
+        headers = {"Content-Type": "application/json"}
+        response = self._run(self._http.patch(path, content=json.dumps(body), headers=headers))
+        if response.status_code == 400:
+            self.delete(id_)
+            raise InvalidInputError(response.json()["error"]["message"])
+        assert response.status_code == 200, response.text
+
     def corpus(self, id_, document):
         line = {"_id": id_, **document, "text": TEXT}
         (self._corpus / "corpus.jsonl").write_text(json.dumps(line))
@@ -131,6 +149,9 @@ class Doors:
         yield "gateway search", over_http[id_]
         path = f"/v1/items/{quote(id_, safe='')}"
         yield "gateway get", self._run(self._http.get(path)).json()["document"]
+        yield "client list", {item.id: item.document for item in self._client.list_items()}[id_]
+        listed = self._run(self._http.get("/v1/items")).json()["data"]
+        yield "gateway list", {item["id"]: item["document"] for item in listed}[id_]
         with Store.open(self.folder) as store:
             (item,) = store.get([id_])
         yield "store", json.loads(item.document)
@@ -142,7 +163,7 @@ class Doors:
         assert self._client.delete([id_])[0] > 0
 
     def matches(self, condition):
-        """Ids that a filter finds, through the client and through the gateway."""
+        """Ids that a filter finds, in searches and lists, by the client and by the gateway."""
         body = {"input": TEXT, "top_k": 1000, "filter": condition}
         headers = {"Content-Type": "application/json"}
         response = self._run(
@@ -155,6 +176,12 @@ class Doors:
             return None
         found = sorted(hit.id for hit in hits)
         assert sorted(hit["id"] for hit in response.json()["data"][0]["hits"]) == found
+        assert sorted(item.id for item in self._client.list_items(condition)) == found
+        assert self._client.count(condition) == len(found)
+        query = {"filter": json.dumps(condition), "count": True}
+        listed = self._run(self._http.get("/v1/items", params=query)).json()
+        assert sorted(item["id"] for item in listed["data"]) == found
+        assert listed["count"] == len(found)
         return found
 
 
@@ -200,6 +227,8 @@ def test_document_that_one_door_accepts_all_doors_accept_and_return_equal(doors,
         "kserve": doors.kserve,
         "json": doors.gateway_json,
         "form": doors.gateway_form,
+        "patch": doors.client_patch,
+        "http patch": doors.gateway_patch,
     }
     results = {name: accepted(put, name, document) for name, put in ways_in.items()}
     assert len(set(results.values())) == 1, results
