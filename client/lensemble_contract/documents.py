@@ -28,6 +28,8 @@ MAX_DOCUMENT_DEPTH = 50
 # Longest JSON text that is read. Escapes take up to six bytes for one (`\u0061` is `a`), and there
 # may be spaces; a longer text is refused before it is parsed.
 MAX_JSON_BYTES = 8 * MAX_DOCUMENT_BYTES
+# A digest that begins with this was made of what the vector depends on, without the document.
+CONTENT_DIGEST = "content:"
 _INT64 = 2**63
 
 
@@ -96,6 +98,34 @@ def normalized_document(text: str | bytes) -> str:
         InvalidInputError: The text is not JSON, or the document breaks a rule of this module.
     """
     return document_text(_decoded(text))
+
+
+def merge_patch(document: Any, patch: Any) -> Any:
+    """Applies a JSON merge patch (RFC 7396); neither argument is changed.
+
+    Args:
+        document: Any JSON value.
+        patch: An object whose fields replace those of the document, where null removes a field and
+            objects are merged; or any other value, which replaces the document.
+    """
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(document) if isinstance(document, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def digest_after_document_change(digest: str) -> str:
+    """Returns the digest of an item whose document was changed alone.
+
+    Most digests cover the document, too (`Record.digest`). Such a digest becomes empty, so that
+    whoever stores the original item again does not take it for stored already.
+    """
+    return digest if digest.startswith(CONTENT_DIGEST) else ""
 
 
 def _decoded(text: str | bytes) -> Any:

@@ -10,8 +10,11 @@ import numpy as np
 
 from lensemble_client.results import Embedding, Hit, Stored
 from lensemble_client.testing.filters import matches
-from lensemble_contract.document_changes import digest_after_document_change, merge_patch
-from lensemble_contract.documents import normalized_document
+from lensemble_contract.documents import (
+    digest_after_document_change,
+    merge_patch,
+    normalized_document,
+)
 from lensemble_contract.filters import Condition
 from lensemble_contract.index_checks import (
     check_digest,

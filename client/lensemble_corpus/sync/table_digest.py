@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Self
 
-from lensemble_contract.document_changes import CONTENT_DIGEST
+from lensemble_contract.documents import CONTENT_DIGEST
 from lensemble_contract.items import Item, Record
 
 

@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble_contract.document_changes import digest_after_document_change, merge_patch
-from lensemble_contract.documents import document_text, normalized_document
+from lensemble_contract.documents import (
+    digest_after_document_change,
+    document_text,
+    merge_patch,
+    normalized_document,
+)
 from lensemble_contract.index_checks import (
     check_digest,
     check_id,

@@ -9,7 +9,7 @@ import pytest
 from lensemble_client import Client, InvalidInputError, Item, LensembleError, Record, calls
 from lensemble_client.testing import FakeServer, fake_client
 from lensemble_contract import contract
-from lensemble_contract.document_changes import CONTENT_DIGEST
+from lensemble_contract.documents import CONTENT_DIGEST
 from tests.stages_transport import LENGTH, PROFILE, StagesTransport
 
 UNIT = np.eye(2, LENGTH, dtype=np.float32)

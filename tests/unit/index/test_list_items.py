@@ -11,7 +11,7 @@ from lensemble.index.storage.changes import Delete, DocumentChange, Upsert
 from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.store import Store
 from lensemble.profile import RemoteProfile
-from lensemble_contract.document_changes import CONTENT_DIGEST, merge_patch
+from lensemble_contract.documents import CONTENT_DIGEST, merge_patch
 from lensemble_contract.errors import StorageError
 
 D = 8
