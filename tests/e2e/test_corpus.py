@@ -133,7 +133,7 @@ def test_shorter_vectors_work_and_another_profile_is_refused(folder, server, che
     assert manifest["profile"] == Profile.load(checkpoints["qwen3-vl-embedding"]).hash
     other = Profile.load(checkpoints["qwen3-vl-mean"]).hash
     (out / "manifest.json").write_text(json.dumps({**manifest, "profile": other}))
-    assert run(capsys, "index", out, index)[0] == 0
+    assert run(capsys, "index", out, index, "--replace")[0] == 0
     status, _, errors = run(capsys, "query", index, "opel", *url)
     assert status == 1
     assert f"built under profile 'unnamed' {other}" in errors
