@@ -223,6 +223,13 @@ class Settings(SettingsBase):
             "refuses none. It has an effect only if the server runs under the supervisor."
         ),
     )
+    start_timeout_s: PositiveFloat = Field(
+        default=180.0,
+        description=(
+            "Time in seconds within which all models must be ready at a start. Large weights on a "
+            "slow disk, several encoder processes, and TensorRT's first start take longer."
+        ),
+    )
     traces: str | None = Field(
         default=None,
         description=(

@@ -86,7 +86,8 @@ def wait_until_ready(
             raise kind(f"tritonserver ended with status {status} before it was ready:\n{tail}")
         if time.monotonic() > deadline:
             raise DeadlineExceededError(
-                f"tritonserver was not ready within {timeout_s:g} s; still waiting for "
+                f"tritonserver was not ready within {timeout_s:g} s (LENSEMBLE_START_TIMEOUT_S); "
+                "still waiting for "
                 f"{', '.join(waiting) or 'its ports'}:\n{log_tail(log_file)}\n"
                 f"{_stacks(running.pid, waiting, log_file)}"
             )

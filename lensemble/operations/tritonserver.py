@@ -45,7 +45,6 @@ from lensemble_contract.tls import Tls
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 180.0
 # Time limit for requests in progress to finish after `stop`; then the server is killed.
 STOP_TIMEOUT_S = 20.0
 
@@ -68,7 +67,8 @@ class TritonServer:
             served over TLS. HTTP and metrics then listen on loopback only: Triton has no TLS for
             them. None serves without TLS.
         mutual: whether callers must show a certificate that the folder's `ca.crt` signed.
-        start_timeout_s: seconds within which the models must be ready, for each try.
+        start_timeout_s: seconds within which the models must be ready, for each try; None takes
+            `Settings.start_timeout_s`.
         start_tries: number of tries. A try fails if the server is not ready in time, or if another
             program takes one of its ports meanwhile. The bundled server hangs at about one start in
             a hundred: a model process is ready, but tritonserver keeps waiting for it.
@@ -95,7 +95,7 @@ class TritonServer:
         repository: Path | None = None,
         tls: Path | None = None,
         mutual: bool = False,
-        start_timeout_s: float = START_TIMEOUT_S,
+        start_timeout_s: float | None = None,
         start_tries: int = 2,
     ) -> None:
         self._settings = with_instance_counts(settings) if repository is None else settings
@@ -111,7 +111,8 @@ class TritonServer:
         self._repository = repository
         self._mutual = mutual
         self._tls = None if tls is None else Tls.from_folder(tls).check_for_server(mutual=mutual)
-        self._start_timeout_s, self._start_tries = start_timeout_s, start_tries
+        self._start_timeout_s = start_timeout_s or settings.start_timeout_s
+        self._start_tries = start_tries
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._shared_memory_prefix = f"lensemble_{uuid.uuid4().hex[:12]}_"

@@ -13,6 +13,14 @@ from benchmarks.gpu.command.plan import PlannedStep
 from benchmarks.gpu.command.processes import TIMED_OUT, run_limited
 from benchmarks.gpu.command.result_files import write_section
 
+# How names of variables begin that change precision, timing or memory, such as
+# TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which NVIDIA's images set; and settings and interpreters.
+_NOT_INHERITED = (
+    "LENSEMBLE_", "PYTHON", "VIRTUAL_ENV",
+    "TORCH", "PYTORCH_", "NVIDIA_TF32_OVERRIDE", "CUDA_LAUNCH_BLOCKING", "CUBLAS_",
+    "TRITON_INTERPRET", "OMP_", "MKL_",
+)  # fmt: skip
+
 
 class StepRunner:
     """Runs steps within the time that the guard grants them, and records what became of each.
@@ -99,9 +107,7 @@ class StepRunner:
     def _environment(self, step: PlannedStep) -> dict[str, str]:
         """Returns the step's variables: none of the caller's that would change what is measured."""
         inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("LENSEMBLE_", "PYTHON", "VIRTUAL_ENV"))
+            name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
         }
         own = {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
         if step.environment == "base":

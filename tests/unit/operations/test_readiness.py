@@ -1,11 +1,14 @@
 """What is said about a start that fails: the cause and the remedy, not the whole log."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from lensemble.operations import tritonserver
 from lensemble.operations.readiness import PortTakenError, load_failure, wait_until_ready
-from lensemble_contract.errors import InternalError
+from lensemble.settings import Settings
+from lensemble_contract.errors import DeadlineExceededError, InternalError
 
 # As Triton 2.51 writes them.
 NO_INDEX = (
@@ -100,6 +103,46 @@ def report(tmp_path, log):
 def test_cause_is_named_after_tritonserver_has_ended_too(tmp_path):
     error = report(tmp_path, f"{NO_INDEX}error: creating server: failed to load all models\n")
     assert error.message.startswith("faiss could not be loaded: index: no store.sqlite")
+
+
+def test_time_limit_of_a_start_is_a_setting(tmp_path, monkeypatch):
+    """Large weights on a slow disk take longer than the default."""
+    limits = []
+
+    def wait(*_, timeout_s, **__):
+        limits.append(timeout_s)
+
+    monkeypatch.setattr(tritonserver, "wait_until_ready", wait)
+    monkeypatch.setattr(tritonserver.orphan_guard, "watch", lambda *_, **__: None)
+    monkeypatch.setattr(tritonserver.orphan_guard, "forget", lambda _: None)
+    monkeypatch.setattr(
+        tritonserver.TritonServer,
+        "_launch",
+        # A group of its own, which `stop` kills.
+        lambda *_: subprocess.Popen(["sleep", "600"], start_new_session=True),
+    )
+    for environ, given in (({}, {}), ({"LENSEMBLE_START_TIMEOUT_S": "900"}, {}), ({}, {"s": 5.0})):
+        settings = Settings.from_env({"LENSEMBLE_CHECKPOINT": "c", **environ})
+        server = tritonserver.TritonServer(
+            settings, tritonserver=Path("/bin/true"), start_timeout_s=given.get("s")
+        )
+        server.start()
+        server.stop()
+    assert limits == [180, 900, 5]
+
+
+def test_server_that_is_late_is_told_the_setting(tmp_path):
+    (tmp_path / "log").write_text("")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as running:
+        with pytest.raises(DeadlineExceededError, match=r"0 s \(LENSEMBLE_START_TIMEOUT_S\)"):
+            wait_until_ready(
+                lambda: running,
+                models=["qwen3_vl"],
+                http_url="http://127.0.0.1:9",
+                ports=[],
+                log_file=tmp_path / "log",
+                timeout_s=0,
+            )
 
 
 def test_log_without_a_failed_model_is_shown_as_it_is(tmp_path):

@@ -97,6 +97,31 @@ def test_limit_of_a_step_is_what_the_guard_grants(make_runner):
     assert limits == [pytest.approx(120 - GRACE_S - 50)]
 
 
+def test_variables_that_change_what_is_measured_are_not_inherited(make_runner, monkeypatch):
+    changing = {
+        "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",  # NVIDIA's images set it
+        "NVIDIA_TF32_OVERRIDE": "1",
+        "CUDA_LAUNCH_BLOCKING": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "LENSEMBLE_DTYPE": "fp32",
+    }
+    choosing = {"CUDA_VISIBLE_DEVICES": "1", "LD_LIBRARY_PATH": "/l", "TRITON_CACHE_DIR": "/c"}
+    for name, value in (changing | choosing).items():
+        monkeypatch.setenv(name, value)
+    seen = {}
+
+    def note(limit_s, environment):
+        seen.update(environment)
+        return 0
+
+    runner, _, _ = make_runner({"one": note})
+    assert runner.run(steps("one"))
+    assert not changing.keys() & seen.keys()
+    assert choosing.items() <= seen.items()
+
+
 def test_step_without_its_environment_is_skipped(make_runner):
     def fails():
         raise OSError("no space left")
