@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import shutil
 import sys
@@ -19,7 +18,6 @@ _PACKAGES = (
     "cachetools", "huggingface-hub", "lmdb", "numpy", "psutil", "pydantic", "safetensors",
     "tokenizers", "torch", "transformers",
 )  # fmt: skip
-_FAISS = ("faiss-cpu", "faiss-gpu")
 _SHARED_MEMORY = Path("/dev/shm")
 # Twice the size of a full batch of pictures at the profile's largest size.
 _MIN_SHARED_MEMORY = 1024**3
@@ -46,10 +44,15 @@ def packages() -> Iterator[Finding]:
 
 def faiss() -> Iterator[Finding]:
     """Looks for one, and only one, build of FAISS."""
-    found = []
-    for name in _FAISS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
+    # Others publish builds under names of their own, such as faiss-gpu-cu12.
+    builds = {
+        each.name: each.version
+        for each in importlib.metadata.distributions()
+        if (each.name or "").lower().startswith("faiss")
+        and any(path.parts[0] == "faiss" for path in each.files or ())
+    }
+    names = sorted(builds)
+    found = [f"{name} {builds[name]}" for name in names]
     if len(found) == 1:
         yield Finding(OK, "faiss", found[0])
     elif found:
@@ -57,7 +60,7 @@ def faiss() -> Iterator[Finding]:
             FAULT,
             "faiss",
             f"{' and '.join(found)} are installed in the same folder",
-            f"run `pip uninstall -y {' '.join(_FAISS)}`, then `pip install '.[search]'`, or on "
+            f"run `pip uninstall -y {' '.join(names)}`, then `pip install '.[search]'`, or on "
             "GPUs `pip install '.[search-gpu]'`, in the checkout",
         )
     else:

@@ -1,8 +1,8 @@
-import importlib.metadata
 import json
 import shutil
 import socket
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,20 +37,23 @@ def test_this_machine_can_serve(checkpoint, index_folder):
         ({"faiss-cpu": "1.15.1"}, OK, "faiss-cpu 1.15.1"),
         ({"faiss-gpu": "1.15.1"}, OK, "faiss-gpu 1.15.1"),
         ({"faiss-cpu": "1.12", "faiss-gpu": "1.15"}, FAULT, "are installed in the same folder"),
+        ({"faiss-gpu-cu12": "1.14.1"}, OK, "faiss-gpu-cu12 1.14.1"),
+        ({"faiss-cpu": "1.15", "faiss-gpu-cu12": "1.14"}, FAULT, "are installed in the same"),
         ({}, FAULT, "not installed"),
     ],
 )
 def test_one_faiss_must_be_installed(monkeypatch, installed, level, text):
-    def version(name):
-        if name not in installed:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return installed[name]
-
-    monkeypatch.setattr(machine.importlib.metadata, "version", version)
+    packages = [
+        SimpleNamespace(name=name, version=version, files=[PurePosixPath("faiss/loader.py")])
+        for name, version in installed.items()
+    ]
+    others = [SimpleNamespace(name="faiss-tools", version="1", files=[PurePosixPath("tools/a.py")])]
+    monkeypatch.setattr(machine.importlib.metadata, "distributions", lambda: packages + others)
     (finding,) = machine.faiss()
     assert finding.level == level
     assert text in finding.text
     assert bool(finding.remedy) == (level == FAULT)
+    assert all(name in finding.remedy for name in installed if level == FAULT)
 
 
 def test_every_fault_has_a_remedy(checkpoint, index_folder, tmp_path, monkeypatch):
