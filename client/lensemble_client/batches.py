@@ -46,8 +46,10 @@ def batches(items: Iterable[Item], batch_size: int = TEXTS_PER_REQUEST) -> Itera
         Items with their positions; every item occurs once.
 
     Raises:
-        InvalidInputError: Something is not an `Item`.
+        InvalidInputError: `items` is a single item, or contains something else.
     """
+    if isinstance(items, Item):
+        raise InvalidInputError("it is one Item; expected several, such as a list", field="items")
     batch_size = min(max(1, batch_size), contract.MAX_BATCH_SIZE)
     waiting: NumberedItems = []
     size = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,11 +48,11 @@ def check_timeout(timeout_s: object) -> float:
     Raises:
         InvalidInputError: It is not a number above 0.
     """
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s > 0:
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0:
         raise InvalidInputError(
             f"{quoted(timeout_s)}; expected seconds, more than 0", field="timeout_s"
         )
-    return timeout_s
+    return float(timeout_s)
 
 
 def certificates(scheme: str, tls: Path | str | None) -> Tls | None:

@@ -14,6 +14,7 @@ from lensemble_client.connection import DEFAULT_URL
 from lensemble_client.results import Embedding
 from lensemble_contract.errors import InvalidInputError, LensembleError
 from lensemble_contract.items import Item, Picture
+from lensemble_contract.texts import quoted
 
 
 class Qwen3VLEmbedder:
@@ -93,10 +94,14 @@ class Qwen3VLEmbedder:
             The vectors (N, D), float32, unit length, in the same order.
 
         Raises:
-            InvalidInputError: The lengths differ, or an item is not valid; the error names its
-                position. `Client.embed_many` keeps the results of the other items.
+            InvalidInputError: The lengths differ, an argument is a single text, or an item is not
+                valid; the error names its position. `Client.embed_many` keeps the results of the
+                other items.
             LensembleError: Any of the errors in `lensemble_contract.errors`.
         """
+        _check_list(image_paths, "image_paths")
+        if text_contexts is not None:
+            _check_list(text_contexts, "text_contexts")
         contexts = [None] * len(image_paths) if text_contexts is None else text_contexts
         if len(contexts) != len(image_paths):
             raise InvalidInputError(
@@ -116,6 +121,12 @@ class Qwen3VLEmbedder:
                 raise _at_position(result, n) from result
             vectors.append(result)
         return np.stack(vectors) if vectors else np.empty((0, self._dimensions or 0), np.float32)
+
+
+def _check_list(values: object, field: str) -> None:
+    """Refuses one text in the place of several, which would be taken apart into its letters."""
+    if isinstance(values, str | bytes):
+        raise InvalidInputError(f"{quoted(values)}; expected a list", field=field)
 
 
 def _at_position(error: LensembleError, n: int) -> LensembleError:

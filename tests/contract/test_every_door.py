@@ -49,6 +49,7 @@ def nested(levels):
 
 DEEP = st.integers(45, 300).map(nested)
 SIZES = st.integers(65_500, 65_560).map(lambda size: {"a": "x" * (size - 8)})
+IDS = TEXTS | st.integers(505, 520).map(lambda size: "x" * size)
 DOCUMENTS = st.dictionaries(TEXTS, VALUES, max_size=3) | DEEP | SIZES
 
 
@@ -93,6 +94,15 @@ class Doors:
             "embedding": VECTOR[None],
         }
         self._transport.infer(contract.STORE, rows, {}, 1)
+
+    def client_patch(self, id_, document):
+        self._client.upsert([id_], VECTOR[None], [{"old": 1}], profile=PROFILE.hash)
+        try:
+            self._client.patch(id_, document, replace=True)
+        except InvalidInputError:
+            assert self._client.get(id_).document == {"old": 1}
+            self._client.delete([id_])
+            raise
 
     def gateway_json(self, id_, document):
         body = {"items": [{"id": id_, "text": TEXT, "document": document}]}
@@ -146,6 +156,10 @@ class Doors:
         over_http = {hit["id"]: hit["document"] for hit in answer}
         yield "client get", self._client.get(id_).document
         yield "client search", found[id_]
+        listed = {item.id: item.document for item in self._client.list_items()}
+        yield "client list", listed[id_]
+        pages = self._run(self._http.get("/v1/items")).json()["data"]
+        yield "gateway list", {item["id"]: item["document"] for item in pages}[id_]
         yield "gateway search", over_http[id_]
         path = f"/v1/items/{quote(id_, safe='')}"
         yield "gateway get", self._run(self._http.get(path)).json()["document"]
@@ -200,14 +214,13 @@ def accepted(put, id_, document):
     return True
 
 
-PROPERTY = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+QUICK, LONG = (
+    settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    for count in (15, 400)
 )
 
 
-@PROPERTY
+@QUICK
 @given(document=DOCUMENTS)
 @example({"n": 10**25})
 @example({"n": 2**63})
@@ -221,9 +234,21 @@ PROPERTY = settings(
 @example({"a": "x" * (65_536 - 8)})
 @example({"a": "x" * (65_537 - 8)})
 def test_document_that_one_door_accepts_all_doors_accept_and_return_equal(doors, document):
+    check_document(doors, document)
+
+
+@pytest.mark.slow
+@LONG
+@given(document=DOCUMENTS)
+def test_many_documents(doors, document):
+    check_document(doors, document)
+
+
+def check_document(doors, document):
     ways_in = {
         "ingest": doors.client_ingest,
         "upsert": doors.client_upsert,
+        "patch": doors.client_patch,
         "kserve": doors.kserve,
         "json": doors.gateway_json,
         "form": doors.gateway_form,
@@ -241,13 +266,24 @@ def test_document_that_one_door_accepts_all_doors_accept_and_return_equal(doors,
         doors.delete(name)
 
 
-@PROPERTY
+@QUICK
 @example("x\n")
 @example("a\0b")
 @example("\ud800")
 @example("")
-@given(id_=TEXTS | st.integers(505, 520).map(lambda size: "x" * size))
+@given(id_=IDS)
 def test_id_that_one_door_accepts_all_doors_accept_and_return_equal(doors, id_):
+    check_id_everywhere(doors, id_)
+
+
+@pytest.mark.slow
+@LONG
+@given(id_=IDS)
+def test_many_ids(doors, id_):
+    check_id_everywhere(doors, id_)
+
+
+def check_id_everywhere(doors, id_):
     ways_in = (
         doors.client_ingest,
         doors.client_upsert,
@@ -270,7 +306,7 @@ def test_id_that_one_door_accepts_all_doors_accept_and_return_equal(doors, id_):
 SCALARS = st.booleans() | NUMBERS | TEXTS
 
 
-@PROPERTY
+@QUICK
 @given(stored=SCALARS, asked=SCALARS)
 @example("acme", "acme\0x")
 @example("acme\0x", "acme")
@@ -281,6 +317,17 @@ SCALARS = st.booleans() | NUMBERS | TEXTS
 @example(1, 1.0)
 def test_filter_finds_a_value_if_and_only_if_it_is_equal(doors, stored, asked):
     """A text must not match another one that only begins alike, nor an integer its neighbours."""
+    check_filter(doors, stored, asked)
+
+
+@pytest.mark.slow
+@LONG
+@given(stored=SCALARS, asked=SCALARS)
+def test_many_filters(doors, stored, asked):
+    check_filter(doors, stored, asked)
+
+
+def check_filter(doors, stored, asked):
     if not accepted(doors.client_upsert, "item", {"tenant": stored}):
         return
     is_equal = stored == asked and isinstance(stored, str) == isinstance(asked, str)

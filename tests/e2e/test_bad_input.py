@@ -131,6 +131,7 @@ def features(**change):
         {"input_ids": np.array([[5, 10**6]], np.int32)},
         {"input_ids": np.array([[-1, -1]], np.int32)},
         {"input_ids": np.array([[5, 8190, 6]], np.int32)},
+        {"input_ids": np.full((1, 1_000_000), 5, np.int32)},
         {"image_grid_thw": np.array([[[1, 2, 2]]], np.int32)},
         {"image_grid_thw": np.array([[[1, 2**30, 2**30]]], np.int32)},
         {

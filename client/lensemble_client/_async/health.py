@@ -57,8 +57,9 @@ class AsyncHealthCalls(AsyncBaseClient):
         Returns:
             False if the server cannot be reached, or is too busy to answer in time.
         """
+        timeout_s = self._timeout(timeout_s)
         try:
-            ready = await self._ready([contract.EMBED.name], self._timeout(timeout_s))
+            ready = await self._ready([contract.EMBED.name], timeout_s)
         except LensembleError:
             return False
         return all(ready.values())

@@ -56,8 +56,9 @@ class HealthCalls(BaseClient):
         Returns:
             False if the server cannot be reached, or is too busy to answer in time.
         """
+        timeout_s = self._timeout(timeout_s)
         try:
-            ready = self._ready([contract.EMBED.name], self._timeout(timeout_s))
+            ready = self._ready([contract.EMBED.name], timeout_s)
         except LensembleError:
             return False
         return all(ready.values())

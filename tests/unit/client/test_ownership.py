@@ -98,6 +98,8 @@ def test_timeout_that_is_none_is_refused_by_name(url, timeout_s):
     with Client(url) as client:
         with pytest.raises(InvalidInputError, match="timeout_s: "):
             client.embed("x", timeout_s=timeout_s)
+        with pytest.raises(InvalidInputError, match="timeout_s: "):
+            client.health(timeout_s=timeout_s)
 
 
 def test_closed_client_says_so_and_does_not_blame_the_server(url):

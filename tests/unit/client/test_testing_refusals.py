@@ -6,7 +6,15 @@ import uuid
 import numpy as np
 import pytest
 
-from lensemble_client import Client, InvalidInputError, Item, LensembleError, Record, calls
+from lensemble_client import (
+    Client,
+    InvalidInputError,
+    Item,
+    LensembleError,
+    Qwen3VLEmbedder,
+    Record,
+    calls,
+)
 from lensemble_client.testing import FakeServer, fake_client
 from lensemble_contract import contract
 from lensemble_contract.documents import CONTENT_DIGEST
@@ -254,3 +262,46 @@ def test_any_bytes_are_a_picture_until_an_error_is_set():
     server.errors[b"no picture"] = InvalidInputError("not a picture")
     with pytest.raises(InvalidInputError, match="not a picture"):
         client.embed(image=b"no picture")
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (
+            lambda client: client.embed_many("ab"),
+            r"items\[0\]: it is of type str; expected an Item",
+        ),
+        (lambda client: client.embed_many(Item("a")), "items: it is one Item; expected several"),
+        (lambda client: client.search_many(["a"]), r"items\[0\]: it is of type str"),
+        (lambda client: [*client.embed_stream([Item("a"), None])], r"items\[1\]: .* NoneType"),
+    ],
+)
+def test_items_that_are_none_are_refused_by_their_place(ask, message):
+    with pytest.raises(InvalidInputError, match=message):
+        ask(fake_client())
+
+
+def test_records_that_are_none_fail_alone():
+    (stored, refused) = fake_client().ingest_many([Record("a", Item("x")), ("b", "x")])
+    assert stored == 1
+    assert str(refused) == "records[1]: it is of type tuple; expected a Record"
+
+
+@pytest.mark.parametrize(
+    ("pictures", "texts", "field"),
+    [("ab", None, "image_paths"), ([None, None], "ab", "text_contexts")],
+)
+def test_one_text_is_not_taken_apart_into_letters(pictures, texts, field):
+    embedder = Qwen3VLEmbedder(client=fake_client())
+    with pytest.raises(InvalidInputError, match=f"{field}: 'ab'; expected a list"):
+        embedder.generate_batch_embeddings(pictures, texts)
+
+
+def test_ids_of_a_generator_are_excluded_from_every_query():
+    """The items of one call share several requests, and a generator can be read only once."""
+    client = fake_client()
+    for n in range(3):
+        client.ingest(str(n), f"car {n}")
+    queries = [Item(f"q {n}") for n in range(70)]
+    found = client.search_many(queries, exclude=(id_ for id_ in "12"), batch_size=8)
+    assert {hit.id for hits in found for hit in hits} == {"0"}

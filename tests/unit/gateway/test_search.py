@@ -101,3 +101,28 @@ def test_empty_id_is_named_as_the_reason():
     response, _ = search(like="")
     message = "like: the id is empty; expected 1 to 512 bytes of UTF-8"
     assert response.json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"input": "a", "top_k": 2**63}, "top_k"),
+        ({"input": "a", "dimensions": 2**63}, "dimensions"),
+        ({"input": "a", "exclude": ["\ud800"]}, "exclude[0]"),
+        ({"input": "a", "exclude": ["a\0"]}, "exclude[0]"),
+        ({"like": "a\0b"}, "like"),
+        ({"like": "\ud800"}, "like"),
+        ({"vector": [1.0], "profile": "\0"}, "profile"),
+    ],
+)
+def test_value_that_no_protocol_carries_is_refused_and_triton_is_not_blamed(body, field):
+    triton = FakeTriton()
+
+    async def send():
+        async with gateway(triton) as http:
+            headers = {"Content-Type": "application/json"}
+            return await http.post("/v1/search", content=json.dumps(body), headers=headers)
+
+    response = asyncio.run(send())
+    assert (response.status_code, response.json()["error"]["param"]) == (400, field)
+    assert triton.calls == []
