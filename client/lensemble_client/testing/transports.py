@@ -7,9 +7,9 @@ from typing import Any
 from lensemble_client.async_client import AsyncClient
 from lensemble_client.client import Client
 from lensemble_client.testing.server import FakeServer
+from lensemble_client.transports.ownership import closed_error
 from lensemble_client.transports.wire import Parameters
 from lensemble_contract import contract
-from lensemble_contract.errors import NotReadyError
 from lensemble_contract.items import Rows
 
 _VERSION = "fake 0"
@@ -31,7 +31,7 @@ class _FakeConnection:
 
     def _answer(self, model: contract.Model, rows: Rows, parameters: Parameters) -> Rows:
         if self._closed:
-            raise NotReadyError("the connection was closed")
+            raise closed_error()
         return self.server.answer(model, rows, parameters)
 
 
