@@ -95,15 +95,6 @@ class Doors:
         }
         self._transport.infer(contract.STORE, rows, {}, 1)
 
-    def client_patch(self, id_, document):
-        self._client.upsert([id_], VECTOR[None], [{"old": 1}], profile=PROFILE.hash)
-        try:
-            self._client.patch(id_, document, replace=True)
-        except InvalidInputError:
-            assert self._client.get(id_).document == {"old": 1}
-            self._client.delete([id_])
-            raise
-
     def gateway_json(self, id_, document):
         body = {"items": [{"id": id_, "text": TEXT, "document": document}]}
         headers = {"Content-Type": "application/json"}
@@ -156,10 +147,6 @@ class Doors:
         over_http = {hit["id"]: hit["document"] for hit in answer}
         yield "client get", self._client.get(id_).document
         yield "client search", found[id_]
-        listed = {item.id: item.document for item in self._client.list_items()}
-        yield "client list", listed[id_]
-        pages = self._run(self._http.get("/v1/items")).json()["data"]
-        yield "gateway list", {item["id"]: item["document"] for item in pages}[id_]
         yield "gateway search", over_http[id_]
         path = f"/v1/items/{quote(id_, safe='')}"
         yield "gateway get", self._run(self._http.get(path)).json()["document"]
@@ -248,7 +235,6 @@ def check_document(doors, document):
     ways_in = {
         "ingest": doors.client_ingest,
         "upsert": doors.client_upsert,
-        "patch": doors.client_patch,
         "kserve": doors.kserve,
         "json": doors.gateway_json,
         "form": doors.gateway_form,
