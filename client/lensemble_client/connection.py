@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,11 +49,14 @@ def check_timeout(timeout_s: object) -> float:
     Raises:
         InvalidInputError: It is not a number above 0.
     """
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, Real) or not timeout_s > 0:
+    seconds = math.nan
+    if isinstance(timeout_s, Real) and not isinstance(timeout_s, bool):
+        seconds = float(timeout_s)
+    if not seconds > 0:
         raise InvalidInputError(
             f"{quoted(timeout_s)}; expected seconds, more than 0", field="timeout_s"
         )
-    return float(timeout_s)
+    return seconds
 
 
 def certificates(scheme: str, tls: Path | str | None) -> Tls | None:
