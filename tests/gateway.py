@@ -45,6 +45,7 @@ class FakeTriton:
         errors: raised by the next calls, one each.
         stored: id -> document.
         documents: documents in the order in which they were stored.
+        warnings: hints about the filter in the answer to a search.
     """
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class FakeTriton:
         self.errors: list[LensembleError] = []
         self.stored: dict[str, dict[str, Any]] = {}
         self.documents: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
         self._called = asyncio.Condition()
 
     async def wait_for_calls(self, count: int) -> None:
@@ -117,6 +119,7 @@ class FakeTriton:
             "ids": np.array([[b"one", b"two"]] * count, np.object_),
             "scores": np.array([[0.5, 0.25]] * count, np.float32),
             "documents": np.array([[b'{"image": "one.png"}', b"{}"]] * count, np.object_),
+            "warnings": np.array([[json.dumps(self.warnings).encode()]] * count, np.object_),
             **times,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from lensemble_cli.options import (
     Commands,
@@ -57,5 +58,7 @@ def _search(args: argparse.Namespace) -> int:
                 dimensions=args.dimensions,
                 **conditions,
             )
+    for warning in hits.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print_hits(((hit.id, hit.score, hit.document) for hit in hits), as_json=args.json)
     return 0

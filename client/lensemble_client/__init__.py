@@ -15,7 +15,7 @@ from lensemble_client.async_client import AsyncClient
 from lensemble_client.client import Client
 from lensemble_client.embedder import Qwen3VLEmbedder
 from lensemble_client.quantization import quantize
-from lensemble_client.results import Embedding, Hit, ItemPage, ListedItem, Status, Stored
+from lensemble_client.results import Embedding, Hit, Hits, ItemPage, ListedItem, Status, Stored
 from lensemble_client.retry import Retry
 from lensemble_client.transports.async_transports import (
     AsyncGrpcTransport,
@@ -48,6 +48,7 @@ __all__ = [
     "Embedding",
     "GrpcTransport",
     "Hit",
+    "Hits",
     "HttpTransport",
     "InternalError",
     "InvalidInputError",

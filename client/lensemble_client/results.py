@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -28,6 +28,23 @@ class Hit:
     id: str
     score: float
     document: dict[str, Any]
+
+
+class Hits(list[Hit]):
+    """The stored items that a search found, nearest first.
+
+    Args:
+        hits: The items.
+        warnings: Hints about the filter.
+
+    Attributes:
+        warnings: Hints about the filter, in words, such as that no document has one of its fields;
+            empty without a filter.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), warnings: Sequence[str] = ()) -> None:
+        super().__init__(hits)
+        self.warnings = tuple(warnings)
 
 
 @dataclass(frozen=True, slots=True)

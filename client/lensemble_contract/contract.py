@@ -111,6 +111,8 @@ VECTOR_PROFILE = Tensor("profile", "STRING", (1,))
 IDS = Tensor("ids", "STRING", (-1,))
 SCORES = Tensor("scores", "FP32", (-1,))
 DOCUMENTS = Tensor("documents", "STRING", (-1,))
+# JSON text: list of texts for people about the filter, such as a field that no document has.
+WARNINGS = Tensor("warnings", "STRING", (1,))
 
 ID = Tensor("id", "STRING", (1,))
 DOCUMENT = Tensor("document", "STRING", (1,))
@@ -231,7 +233,7 @@ QWEN3_VL = Model(
 FAISS = Model(
     "faiss",
     (EMBEDDING,),
-    (*HITS, SEARCH_MS),
+    (*HITS, WARNINGS, SEARCH_MS),
     (*SEARCH_PARAMETERS, LIKE, PROFILE),
     time_output=SEARCH_MS,
 )
@@ -264,7 +266,7 @@ EMBED = Model(
 SEARCH = Model(
     "search",
     ITEM,
-    (*HITS, TOKENS, PREPROCESS_MS, ENCODE_MS, SEARCH_MS),
+    (*HITS, WARNINGS, TOKENS, PREPROCESS_MS, ENCODE_MS, SEARCH_MS),
     SEARCH_PARAMETERS,
     ("preprocess", "qwen3_vl", "faiss"),
 )

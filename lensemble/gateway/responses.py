@@ -15,7 +15,32 @@ import orjson
 from fastapi import Response
 from pydantic import BaseModel, Field
 
+from lensemble.gateway.inputs.json_bodies import run_off_loop
 from lensemble_client.results import Measured
+
+_BYTES_PER_VALUE = 10
+
+
+async def list_response(data: Sequence[dict[str, Any]], values: int, **others: Any) -> Response:
+    """A JSON response with `"object": "list"` and `data`.
+
+    Each entry is written by itself, a large response in a thread, so that the event loop can do
+    other work in between.
+
+    Args:
+        data: the entries; NumPy arrays become lists.
+        values: about the number of JSON values in them.
+        others: further fields.
+    """
+
+    def write() -> bytes:
+        entries = b",".join(
+            orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY) for entry in data
+        )
+        return b'{"object":"list","data":[' + entries + b"]," + orjson.dumps(others)[1:]
+
+    content = await run_off_loop(values * _BYTES_PER_VALUE, write)
+    return Response(content, media_type="application/json")
 
 
 def json_response(content: dict[str, Any]) -> Response:
@@ -104,6 +129,9 @@ class SearchResponse(BaseModel):
     object: Literal["list"]
     data: list[SearchEntry]
     usage: Usage
+    warnings: list[str] | None = Field(
+        None, description="hints about the filter, such as a field that no document has"
+    )
 
 
 class WriteEntry(BaseModel):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from lensemble.index.query import IndexHit, Query
+from lensemble.index.query import IndexHit, IndexHits, Query
 from lensemble_contract.errors import LensembleError
 
-__all__ = ["Index", "IndexHit", "Query"]
+__all__ = ["Index", "IndexHit", "IndexHits", "Query"]
 
 
 class Index(Protocol):
@@ -25,7 +25,7 @@ class Index(Protocol):
     def dimension(self) -> int:
         """Length D of the vectors."""
 
-    def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
+    def answer(self, queries: Sequence[Query]) -> list[IndexHits | LensembleError]:
         """Finds the nearest items.
 
         Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,22 @@ class IndexHit(NamedTuple):
     id: str
     score: float
     document: str
+
+
+class IndexHits(list[IndexHit]):
+    """The items that a search found, nearest first.
+
+    Args:
+        hits: the items.
+        warnings: hints about the query's filter, in words.
+
+    Attributes:
+        warnings: those hints; `lensemble_contract.filter_warnings` writes them.
+    """
+
+    def __init__(self, hits: Iterable[IndexHit] = (), warnings: Sequence[str] = ()) -> None:
+        super().__init__(hits)
+        self.warnings = tuple(warnings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from safetensors import safe_open
 
 from lensemble.checkpoint import Checkpoint
-from lensemble.index import IndexHit, Query
+from lensemble.index import IndexHits, Query
 from lensemble.index.checks import check_profile
 from lensemble.index.maintenance.create import ensure_index
 from lensemble.index.search.live_index import LiveIndex
@@ -48,7 +49,7 @@ _COMPACT = (
 )
 
 
-class SearchStage(Stage[Query, list[IndexHit]]):
+class SearchStage(Stage[Query, IndexHits]):
     """Unit vectors -> nearest items."""
 
     model = contract.FAISS
@@ -108,7 +109,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             )
         ]
 
-    def run(self, rows: Sequence[Query]) -> Sequence[list[IndexHit] | LensembleError]:
+    def run(self, rows: Sequence[Query]) -> Sequence[IndexHits | LensembleError]:
         """See `Stage.run`."""
         if not rows or self._index is None:
             return []
@@ -118,7 +119,7 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             logger.error("%s", error)
             return [error] * len(rows)
 
-    def write(self, results: Sequence[list[IndexHit]]) -> Rows:
+    def write(self, results: Sequence[IndexHits]) -> Rows:
         """See `Stage.write`. Rows with fewer hits are padded with `contract.NO_ID`."""
         shape = (len(results), max(len(hits) for hits in results))
         ids = np.full(shape, contract.NO_ID, np.object_)
@@ -128,7 +129,9 @@ class SearchStage(Stage[Query, list[IndexHit]]):
             ids[n, : len(hits)] = [hit.id.encode() for hit in hits]
             scores[n, : len(hits)] = [hit.score for hit in hits]
             documents[n, : len(hits)] = [hit.document.encode() for hit in hits]
+        warnings = [[json.dumps(hits.warnings).encode()] for hits in results]
         return {
+            contract.WARNINGS.name: np.array(warnings, np.object_),
             contract.IDS.name: ids,
             contract.SCORES.name: scores,
             contract.DOCUMENTS.name: documents,

@@ -11,7 +11,7 @@ from lensemble_client.batches import TEXTS_PER_REQUEST, batches
 from lensemble_client.calls import SearchOptions
 from lensemble_client.concurrency.tasks import stream_batches
 from lensemble_client.connection import DEFAULT_CONCURRENCY
-from lensemble_client.results import Embedding, Hit, Measured
+from lensemble_client.results import Embedding, Hits, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Picture
@@ -144,7 +144,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         instruction: str | None = None,
         dimensions: int | None = None,
         timeout_s: float | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """Embeds one item and finds the nearest stored items, in one request.
 
         Args:
@@ -161,7 +161,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            Up to `top_k` hits, nearest first.
+            Up to `top_k` hits, nearest first, and warnings about the filter.
 
         Raises:
             LensembleError: Any of the errors in `lensemble_contract.errors`.
@@ -184,7 +184,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         progress: bool = False,
-    ) -> list[list[Hit] | LensembleError]:
+    ) -> list[Hits | LensembleError]:
         """Searches for any number of items: N items give N results, in the same order.
 
         Args:
@@ -224,7 +224,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         min_score: float | None = None,
         profile: str | None = None,
         timeout_s: float | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """Finds the stored items nearest to a vector that the caller already has.
 
         Args:
@@ -238,7 +238,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            Up to `top_k` hits, nearest first.
+            Up to `top_k` hits, nearest first, and warnings about the filter.
 
         Raises:
             LensembleError: Any of the errors in `lensemble_contract.errors`.
@@ -256,7 +256,7 @@ class AsyncSearchCalls(AsyncBaseClient):
         exclude: Iterable[str] = (),
         min_score: float | None = None,
         timeout_s: float | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """Finds the stored items nearest to a stored item, which is not among them itself.
 
         Args:
@@ -268,7 +268,7 @@ class AsyncSearchCalls(AsyncBaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            Up to `top_k` hits, nearest first.
+            Up to `top_k` hits, nearest first, and warnings about the filter.
 
         Raises:
             NotFoundError: There is no such item.

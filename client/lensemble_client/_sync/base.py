@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+import numpy as np
+
 from lensemble_client.batches import (
     TEXTS_PER_REQUEST,
     NumberedItems,
@@ -16,7 +18,7 @@ from lensemble_client.batches import (
     is_worth_splitting,
 )
 from lensemble_client.calls import Call
-from lensemble_client.concurrency.threads import map_batches, sleep
+from lensemble_client.concurrency.threads import map_batches, run_aside, sleep
 from lensemble_client.connection import (
     DEFAULT_CONCURRENCY,
     DEFAULT_RETRY,
@@ -112,7 +114,7 @@ class BaseClient:
         while True:
             try:
                 rows = self._transport.infer(call.model, call.rows, call.parameters, tries.left_s)
-                return call.read(rows)
+                return run_aside(call.read, rows, size=_count_strings(rows))
             except LensembleError as error:
                 # `wait_after` raises the error if the call must not be tried again.
                 sleep(tries.wait_after(error, writes=call.writes))
@@ -177,6 +179,10 @@ class BaseClient:
 
     def _timeout(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else check_timeout(timeout_s)
+
+
+def _count_strings(rows: Rows) -> int:
+    return sum(array.size for array in rows.values() if array.dtype == np.object_)
 
 
 def _transport(url: str, tls: Path | str | None) -> Transport:

@@ -12,7 +12,7 @@ from lensemble_client.batches import TEXTS_PER_REQUEST, batches
 from lensemble_client.calls import SearchOptions
 from lensemble_client.concurrency.threads import stream_batches
 from lensemble_client.connection import DEFAULT_CONCURRENCY
-from lensemble_client.results import Embedding, Hit, Measured
+from lensemble_client.results import Embedding, Hits, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import LensembleError
 from lensemble_contract.items import Item, Picture
@@ -145,7 +145,7 @@ class SearchCalls(BaseClient):
         instruction: str | None = None,
         dimensions: int | None = None,
         timeout_s: float | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """Embeds one item and finds the nearest stored items, in one request.
 
         Args:
@@ -162,7 +162,7 @@ class SearchCalls(BaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            Up to `top_k` hits, nearest first.
+            Up to `top_k` hits, nearest first, and warnings about the filter.
 
         Raises:
             LensembleError: Any of the errors in `lensemble_contract.errors`.
@@ -185,7 +185,7 @@ class SearchCalls(BaseClient):
         batch_size: int = TEXTS_PER_REQUEST,
         timeout_s: float | None = None,
         progress: bool = False,
-    ) -> list[list[Hit] | LensembleError]:
+    ) -> list[Hits | LensembleError]:
         """Searches for any number of items: N items give N results, in the same order.
 
         Args:
@@ -225,7 +225,7 @@ class SearchCalls(BaseClient):
         min_score: float | None = None,
         profile: str | None = None,
         timeout_s: float | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """Finds the stored items nearest to a vector that the caller already has.
 
         Args:
@@ -239,7 +239,7 @@ class SearchCalls(BaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            Up to `top_k` hits, nearest first.
+            Up to `top_k` hits, nearest first, and warnings about the filter.
 
         Raises:
             LensembleError: Any of the errors in `lensemble_contract.errors`.
@@ -257,7 +257,7 @@ class SearchCalls(BaseClient):
         exclude: Iterable[str] = (),
         min_score: float | None = None,
         timeout_s: float | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """Finds the stored items nearest to a stored item, which is not among them itself.
 
         Args:
@@ -269,7 +269,7 @@ class SearchCalls(BaseClient):
             timeout_s: Seconds for this call.
 
         Returns:
-            Up to `top_k` hits, nearest first.
+            Up to `top_k` hits, nearest first, and warnings about the filter.
 
         Raises:
             NotFoundError: There is no such item.

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from lensemble_client.calls.call import Call, json_text, without_none
-from lensemble_client.results import Embedding, Hit
+from lensemble_client.results import Embedding, Hit, Hits
 from lensemble_client.transports.wire import Parameters
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError
 from lensemble_contract.index_checks import check_id, check_ids
 from lensemble_contract.items import Item, Rows, to_rows
 from lensemble_contract.texts import quoted
+
+# The warnings of an answer without them.
+_NONE = np.empty((0, 1), np.object_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def embed(
 
 def search(
     items: Sequence[Item], options: SearchOptions, dimensions: int | None
-) -> Call[list[list[Hit]]]:
+) -> Call[list[Hits]]:
     """Searches for the neighbours of items; the result is one list of hits for each, nearest first.
 
     Args:
@@ -107,12 +110,12 @@ def search(
             valid.
     """
     parameters = options.parameters(dimensions=dimensions)
-    return Call(_returning_hits(contract.SEARCH), to_rows(items), parameters, _hits)
+    return Call(_returning_hits(contract.SEARCH, options), to_rows(items), parameters, _hits)
 
 
 def search_vector(
     vector: Sequence[float] | Embedding, options: SearchOptions, profile: str | None
-) -> Call[list[list[Hit]]]:
+) -> Call[list[Hits]]:
     """Searches for the neighbours of a vector (D,); the result is one list of hits, nearest first.
 
     Raises:
@@ -121,10 +124,10 @@ def search_vector(
     """
     rows = {contract.EMBEDDING.name: _numbers(vector)[None]}
     parameters = options.parameters(profile=profile)
-    return Call(_returning_hits(contract.FAISS), rows, parameters, _hits)
+    return Call(_returning_hits(contract.FAISS, options), rows, parameters, _hits)
 
 
-def more_like(id_: str, options: SearchOptions) -> Call[list[list[Hit]]]:
+def more_like(id_: str, options: SearchOptions) -> Call[list[Hits]]:
     """Searches for the neighbours of a stored item; the result is one list of hits, nearest first.
 
     Raises:
@@ -133,7 +136,7 @@ def more_like(id_: str, options: SearchOptions) -> Call[list[list[Hit]]]:
     check_id(id_, contract.LIKE)  # on the wire, an empty id means a search with a vector
     rows = {contract.EMBEDDING.name: np.empty((1, 0), np.float32)}
     parameters = options.parameters(like=id_)
-    return Call(_returning_hits(contract.FAISS), rows, parameters, _hits)
+    return Call(_returning_hits(contract.FAISS, options), rows, parameters, _hits)
 
 
 def _numbers(vector: Sequence[float] | Embedding) -> Embedding:
@@ -162,17 +165,24 @@ def _score_text(score: float) -> str:
         ) from error
 
 
-def _returning_hits(model: contract.Model) -> contract.Model:
-    return model.with_outputs(*contract.HITS)
+def _returning_hits(model: contract.Model, options: SearchOptions) -> contract.Model:
+    """The model with the outputs of a search; only a filter has warnings."""
+    return model.with_outputs(*contract.HITS, *([contract.WARNINGS] if options.filter else []))
 
 
-def _hits(rows: Rows) -> list[list[Hit]]:
+def _hits(rows: Rows) -> list[Hits]:
     columns = [rows[tensor.name].tolist() for tensor in contract.HITS]
+    warnings = [json.loads(text) for text in rows.get(contract.WARNINGS.name, _NONE)[:, 0]]
     return [
-        [
-            Hit(id_.decode(), score, json.loads(document))
-            for id_, score, document in zip(*row, strict=True)
-            if id_ != contract.NO_ID
-        ]
-        for row in zip(*columns, strict=True)
+        Hits(
+            (
+                Hit(id_.decode(), score, json.loads(document))
+                for id_, score, document in zip(*row, strict=True)
+                if id_ != contract.NO_ID
+            ),
+            own_warnings,
+        )
+        for row, own_warnings in zip(
+            zip(*columns, strict=True), warnings or [()] * len(columns[0]), strict=True
+        )
     ]

@@ -13,10 +13,26 @@ A = TypeVar("A")
 E = TypeVar("E")
 T = TypeVar("T")
 
+# Values that are converted in about a millisecond, documents of hits for instance.
+_SMALL_SIZE = 500
+
 
 async def sleep(seconds: float) -> None:
     """Waits without blocking the event loop."""
     await asyncio.sleep(seconds)
+
+
+async def run_aside(function: Callable[[A], T], argument: A, *, size: int) -> T:
+    """Calls a function, in a thread if that takes long, so that it does not block the event loop.
+
+    Args:
+        function: The function.
+        argument: Its argument.
+        size: Number of values that the function has to convert.
+    """
+    if size <= _SMALL_SIZE:
+        return function(argument)
+    return await asyncio.to_thread(function, argument)
 
 
 async def call_each(function: Callable[[A], Awaitable[T]], arguments: Iterable[A]) -> list[T]:

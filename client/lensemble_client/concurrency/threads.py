@@ -20,6 +20,11 @@ def sleep(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def run_aside(function: Callable[[A], T], argument: A, *, size: int) -> T:
+    """Calls a function. `tasks.run_aside` describes the arguments."""
+    return function(argument)
+
+
 def call_each(function: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
     """Calls a function with each argument, one after the other; returns the results in order."""
     return [function(argument) for argument in arguments]

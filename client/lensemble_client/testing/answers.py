@@ -12,8 +12,11 @@ from lensemble_contract import contract
 from lensemble_contract.items import Rows
 
 
-def hit_rows(results: Sequence[Sequence[Hit]]) -> Rows:
-    """Returns hits as the outputs of a search. Shorter rows are padded."""
+def hit_rows(results: Sequence[Sequence[Hit]], warnings: Sequence[str]) -> Rows:
+    """Returns hits, and the warnings of all rows, as the outputs of a search.
+
+    Shorter rows are padded.
+    """
     shape = (len(results), max(len(hits) for hits in results))
     ids = np.full(shape, contract.NO_ID, np.object_)
     scores = np.full(shape, -1, np.float32)
@@ -23,9 +26,11 @@ def hit_rows(results: Sequence[Sequence[Hit]]) -> Rows:
             ids[row, column] = hit.id.encode()
             scores[row, column] = hit.score
             documents[row, column] = json.dumps(hit.document).encode()
-    return dict(
+    rows = dict(
         zip((tensor.name for tensor in contract.HITS), (ids, scores, documents), strict=True)
     )
+    text = json.dumps(list(warnings)).encode()
+    return {**rows, contract.WARNINGS.name: np.full((len(results), 1), text, np.object_)}
 
 
 def stored_rows(results: Sequence[tuple[int, Stored | None, str]]) -> Rows:

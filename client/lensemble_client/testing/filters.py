@@ -8,7 +8,8 @@ from typing import Any
 
 from lensemble_contract.filters import Condition, FieldCondition
 
-_MISSING = object()
+# In place of the value of a field that a document does not have.
+MISSING = object()
 _SCALARS = ("null", "boolean", "number", "text")
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
@@ -26,12 +27,18 @@ def matches(condition: Condition, document: Mapping[str, Any]) -> bool:
         document: The stored JSON object.
     """
     if isinstance(condition, FieldCondition):
-        field: Any = document
-        for key in condition.field.split("."):
-            field = field.get(key, _MISSING) if isinstance(field, Mapping) else _MISSING
+        field = field_of(document, condition.field)
         return _field_matches(field, condition) is not condition.negated
     results = (matches(part, document) for part in condition.conditions)
     return any(results) if condition.any_of else all(results)
+
+
+def field_of(document: Mapping[str, Any], name: str) -> Any:
+    """The value of a field of a document, such as `damage.part`; `MISSING` if there is none."""
+    field: Any = document
+    for key in name.split("."):
+        field = field.get(key, MISSING) if isinstance(field, Mapping) else MISSING
+    return field
 
 
 def _field_matches(field: Any, condition: FieldCondition) -> bool:
@@ -66,4 +73,4 @@ def _json_type(value: Any) -> str:
         return "number"
     if isinstance(value, str):
         return "text"
-    return "missing" if value is _MISSING else "container"
+    return "missing" if value is MISSING else "container"

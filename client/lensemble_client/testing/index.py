@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lensemble_client.results import Embedding, Hit, Stored
-from lensemble_client.testing.filters import matches
+from lensemble_client.testing.filters import MISSING, field_of, matches
 from lensemble_contract.documents import (
     digest_after_document_change,
     merge_patch,
     normalized_document,
 )
+from lensemble_contract.filter_warnings import compared_fields, kind_of
 from lensemble_contract.filters import Condition
 from lensemble_contract.index_checks import (
     check_digest,
@@ -127,6 +128,16 @@ class FakeIndex:
         """Returns the items that meet a condition, in the order of their ids as UTF-8."""
         found = [item for item in self.items.values() if matches(condition, item.document)]
         return sorted(found, key=lambda item: item.id.encode())
+
+    def warnings(self, condition: Condition) -> list[str]:
+        """Returns hints about a filter, such as a field that no document has."""
+        hints = []
+        for compared in compared_fields(condition):
+            values = [field_of(item.document, compared.field) for item in self.items.values()]
+            found = {kind_of(value) for value in values if value is not MISSING}
+            if not found & compared.kinds:
+                hints.append(compared.warning(found))
+        return hints
 
     def search(self, vector: Embedding, conditions: SearchConditions) -> list[Hit]:
         """Returns the nearest items to a vector (D,), nearest first.

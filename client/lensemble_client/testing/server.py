@@ -160,7 +160,8 @@ class FakeServer:
                 raise NotFoundError(f"no item {like!r} in the index", field=contract.LIKE)
             vectors, exclude = self.index.items[like].embedding[None], (*exclude, like)
         conditions = SearchConditions(top_k, parse_filter(condition or "{}"), exclude, min_score)
-        return hit_rows([self.index.search(vector, conditions) for vector in vectors])
+        hits = [self.index.search(vector, conditions) for vector in vectors]
+        return hit_rows(hits, self.index.warnings(conditions.filter))
 
     def _store(self, rows: Rows, vectors: Embedding, parameters: Parameters) -> Rows:
         operation = parameters.get(contract.OPERATION, contract.UPSERT)

@@ -22,7 +22,7 @@ from lensemble.gateway.inputs.request_schemas import (
     Qwen3Request,
 )
 from lensemble.gateway.observability.request_stats import RequestStats
-from lensemble.gateway.responses import EmbeddingsResponse, json_response, token_usage
+from lensemble.gateway.responses import EmbeddingsResponse, list_response, token_usage
 from lensemble.gateway.routes.openapi import body_of
 from lensemble_client import calls
 from lensemble_client.quantization import quantize
@@ -72,7 +72,7 @@ def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader)
             quantized = quantize(vector, body.output_dtype)
             return _base64(quantized) if body.encoding_format == "base64" else quantized
 
-        return _response(results, convert, body.model or embedder)
+        return await _response(results, convert, body.model or embedder)
 
     @routes.post(
         "/qwen3/embeddings", response_model=EmbeddingsResponse, openapi_extra=body_of(Qwen3Request)
@@ -85,7 +85,7 @@ def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader)
                 request, item_reader.read_many(_qwen3_inputs(body), None)
             )
         results = await embed(request, items, None, contract.NATIVE, body.partial)
-        return _response(results, lambda vector: vector, body.model or contract.NATIVE)
+        return await _response(results, lambda vector: vector, body.model or contract.NATIVE)
 
     return routes
 
@@ -114,7 +114,7 @@ def _qwen3_inputs(body: Qwen3Request) -> list[ItemInput]:
     return [FieldsInput(text=body.input, image=body.image_url, instruction=None)]
 
 
-def _response(
+async def _response(
     results: list[Measured[Embedding] | LensembleError],
     convert: Callable[[NDArray[np.float32]], Any],
     model: str,
@@ -136,8 +136,8 @@ def _response(
             vector = convert(result.result)
             value = vector if isinstance(vector, str) else np.ascontiguousarray(vector)
             data.append({**entry, "embedding": value})
-    usage = token_usage(results)
-    return json_response({"object": "list", "data": data, "model": model, "usage": usage})
+    values = sum(each.result.size for each in results if isinstance(each, Measured))
+    return await list_response(data, values, model=model, usage=token_usage(results))
 
 
 def _base64(vector: NDArray[Any]) -> str:

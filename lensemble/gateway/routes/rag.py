@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from http import HTTPStatus
 from typing import Any
@@ -17,8 +18,8 @@ from lensemble.gateway.inputs.request_schemas import RagRequest
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.responses import json_bytes, json_response
 from lensemble.gateway.routes.openapi import body_of
-from lensemble.gateway.routes.rag_sources import RagSource, picture_part, read_picture
-from lensemble.gateway.routes.search import search_options
+from lensemble.gateway.routes.rag_sources import RagSource, picture_part, read_pictures
+from lensemble.gateway.routes.search import search_options, warnings_of
 from lensemble.gateway.settings import GatewaySettings
 from lensemble_client import calls
 from lensemble_client.results import Measured
@@ -42,7 +43,9 @@ def router(
     """The route of this module."""
     routes = APIRouter(tags=["chat"])
 
-    async def find_sources(body: RagRequest, request: Request, question: Item) -> list[RagSource]:
+    async def find_sources(
+        body: RagRequest, request: Request, question: Item
+    ) -> tuple[list[RagSource], list[str]]:
         search = backends.run(
             [question],
             lambda batch: calls.search(batch, search_options(body), None),
@@ -50,12 +53,12 @@ def router(
         )
         (result,) = await cancel_on_disconnect(request, search)
         assert isinstance(result, Measured)  # the error of a single item is raised
-        return [
-            RagSource(
-                n, hit, read_picture(hit.document.get(settings.picture_field), settings.pictures)
-            )
-            for n, hit in enumerate(result.result, start=1)
+        hits = result.result
+        pictures = await asyncio.to_thread(read_pictures, hits, settings)
+        sources = [
+            RagSource(n, *each) for n, each in enumerate(zip(hits, pictures, strict=True), 1)
         ]
+        return sources, warnings_of([result])
 
     @routes.post("/v1/rag", openapi_extra=body_of(RagRequest))
     async def rag(request: Request) -> Response:
@@ -70,12 +73,15 @@ def router(
             question = await cancel_on_disconnect(
                 request, item_reader.read(body.input, body.instruction)
             )
-        sources = await find_sources(body, request, question)
-        source_objects = [source.as_object() for source in sources]
-        chat_request = backends.chat_server.with_model(_chat_request(body, question, sources))
+        sources, warnings = await find_sources(body, request, question)
+        found: dict[str, Any] = {"sources": [source.as_object() for source in sources]}
+        if warnings:
+            found["warnings"] = warnings
+        chat_request = await asyncio.to_thread(_chat_request, body, question, sources)
+        chat_request = backends.chat_server.with_model(chat_request)
         with stats.timed("chat"):
             if body.stream:
-                event = _first_event(chat_request["model"], stats.id, source_objects)
+                event = _first_event(chat_request["model"], stats.id, found)
                 return await cancel_on_disconnect(
                     request, backends.chat_server.forward(chat_request, event)
                 )
@@ -84,7 +90,7 @@ def router(
             )
         if status != HTTPStatus.OK:
             return Response(completion, status, media_type="application/json")
-        return json_response({**orjson.loads(completion), "sources": source_objects})
+        return json_response({**orjson.loads(completion), **found})
 
     return routes
 
@@ -108,8 +114,8 @@ def _chat_request(body: RagRequest, question: Item, sources: list[RagSource]) ->
     return chat_request
 
 
-def _first_event(model: str, id_: str, source_objects: list[dict[str, Any]]) -> bytes:
-    """The first event of a stream: an empty part of the answer, and the sources."""
+def _first_event(model: str, id_: str, found: dict[str, Any]) -> bytes:
+    """The first event of a stream: an empty part of the answer, and what was found."""
     chunk = {
         "id": id_,
         "object": "chat.completion.chunk",
@@ -118,6 +124,6 @@ def _first_event(model: str, id_: str, source_objects: list[dict[str, Any]]) -> 
         "choices": [
             {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
         ],
-        "sources": source_objects,
+        **found,
     }
     return b"data: " + json_bytes(chunk) + b"\n\n"

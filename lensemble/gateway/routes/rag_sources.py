@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lensemble.gateway.routes.search import hit_object
+from lensemble.gateway.settings import GatewaySettings
 from lensemble_client.results import Hit
 from lensemble_contract import contract
+
+# Pictures for one answer; each may have 20 MiB.
+MAX_PICTURES = contract.MAX_IMAGES_PER_ITEM
 
 # First bytes of an encoded picture -> subtype of its media type.
 _SUBTYPES = {
@@ -74,6 +79,23 @@ def read_picture(path: object, folder: Path | None) -> bytes | None:
         return file.read_bytes()
     except (OSError, ValueError):
         return None
+
+
+def read_pictures(hits: Sequence[Hit], settings: GatewaySettings) -> list[bytes | None]:
+    """The pictures that the documents of hits name, for the first `MAX_PICTURES` of them.
+
+    Args:
+        hits: the hits, nearest first.
+        settings: settings of the gateway.
+
+    Returns:
+        For each hit the encoded picture; None as for `read_picture`, and for hits after those.
+    """
+    paths = [hit.document.get(settings.picture_field) for hit in hits]
+    return [
+        read_picture(path, settings.pictures) if n < MAX_PICTURES else None
+        for n, path in enumerate(paths)
+    ]
 
 
 def picture_part(picture: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -13,13 +14,17 @@ from lensemble.gateway.inputs.item_reader import ItemReader
 from lensemble.gateway.inputs.json_bodies import BodyReader
 from lensemble.gateway.inputs.request_schemas import SearchFields, SearchRequest
 from lensemble.gateway.observability.request_stats import RequestStats
-from lensemble.gateway.responses import SearchResponse, json_response, token_usage
+from lensemble.gateway.responses import SearchResponse, list_response, token_usage
 from lensemble.gateway.routes.openapi import body_of
 from lensemble_client import calls
 from lensemble_client.calls import Call
-from lensemble_client.results import Hit, Measured
+from lensemble_client.results import Hit, Hits, Measured
 from lensemble_contract import contract
 from lensemble_contract.errors import InvalidInputError, LensembleError
+
+# Hits in one response.
+MAX_HITS = 25_600
+_VALUES_PER_HIT = 50
 
 
 def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader) -> APIRouter:
@@ -43,9 +48,21 @@ def router(backends: Backends, item_reader: ItemReader, body_reader: BodyReader)
         else:
             results = await _search_items(body, request, backends, item_reader)
         entries = [_entry(n, result) for n, result in enumerate(results)]
-        return json_response({"object": "list", "data": entries, "usage": token_usage(results)})
+        others: dict[str, Any] = {"usage": token_usage(results)}
+        if warnings := warnings_of(results):
+            others["warnings"] = warnings
+        hits = sum(len(each.result) for each in results if isinstance(each, Measured))
+        return await list_response(entries, hits * _VALUES_PER_HIT, **others)
 
     return routes
+
+
+def warnings_of(results: Sequence[Measured[Hits] | LensembleError]) -> list[str]:
+    """The hints about the filter of a request; all its searches have the same filter."""
+    hints = [
+        hint for each in results if isinstance(each, Measured) for hint in each.result.warnings
+    ]
+    return list(dict.fromkeys(hints))
 
 
 def search_options(fields: SearchFields) -> calls.SearchOptions:
@@ -60,10 +77,16 @@ def hit_object(hit: Hit) -> dict[str, Any]:
 
 async def _search_items(
     body: SearchRequest, request: Request, backends: Backends, item_reader: ItemReader
-) -> list[Measured[list[Hit]] | LensembleError]:
+) -> list[Measured[Hits] | LensembleError]:
     """Searches for items, which are embedded first."""
     stats = RequestStats.of(request)
     inputs = body.input if isinstance(body.input, list) else [body.input]
+    if len(inputs) * body.top_k > MAX_HITS:
+        raise InvalidInputError(
+            f"{len(inputs)} queries with up to {body.top_k} hits each; at most {MAX_HITS} hits in "
+            "one request; send several requests",
+            field="top_k",
+        )
     with stats.timed("read"):
         items = await cancel_on_disconnect(request, item_reader.read_many(inputs, body.instruction))
     work = backends.run(
@@ -74,14 +97,14 @@ async def _search_items(
 
 async def _search_without_items(
     body: SearchRequest, request: Request, backends: Backends
-) -> list[Measured[list[Hit]] | LensembleError]:
+) -> list[Measured[Hits] | LensembleError]:
     """Searches with a vector, or with the vector of a stored item; nothing is embedded."""
     for field in ("instruction", "dimensions"):
         if getattr(body, field) is not None:
             raise InvalidInputError("it is allowed only with `input`", field=field)
     if body.profile is not None and body.vector is None:
         raise InvalidInputError("it is allowed only with `vector`", field="profile")
-    call: Call[list[list[Hit]]]
+    call: Call[list[Hits]]
     if body.vector is None:
         call = calls.more_like(body.like or "", search_options(body))
     else:
@@ -98,7 +121,7 @@ async def _search_without_items(
     return [*results]
 
 
-def _entry(n: int, result: Measured[list[Hit]] | LensembleError) -> dict[str, Any]:
+def _entry(n: int, result: Measured[Hits] | LensembleError) -> dict[str, Any]:
     if isinstance(result, LensembleError):
         return {"object": "hits", "index": n, "hits": None, "error": error_object(result)}
     return {"object": "hits", "index": n, "hits": [hit_object(hit) for hit in result.result]}

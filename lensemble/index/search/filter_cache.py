@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lensemble.index.snapshots.snapshot import Snapshot, find_rows
 from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.reader import StoreReader
+from lensemble_contract.filter_warnings import ComparedField
 
 MAX_FILTERS = 64
 MAX_ROWS = 32_000_000  # row numbers of all cached filters together: 256 MB
@@ -29,17 +30,42 @@ class FilterRows:
         filter: the filter.
         sequence: sequence number of the store up to which rows were checked.
         rows: (N,) int64, ascending; the rows that were live when they were checked, and match.
+        unmet: fields of the filter without a value of the right kind in any document so far, and
+            the kinds that they have.
     """
 
     def __init__(self, filter_: Filter) -> None:
         self.filter = filter_
         self.sequence = 0
         self.rows = np.empty(0, np.int64)
+        self.unmet: dict[ComparedField, frozenset[str]] = dict.fromkeys(
+            filter_.compared, frozenset()
+        )
         # The mask of the snapshot that was searched last, the name of that snapshot (empty if the
         # mask must be computed again), and the highest row number that it may contain.
         self._mask = np.empty(0, np.bool_)
         self._mask_snapshot = ""
         self._mask_last_row = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Hints about the filter; see `lensemble_contract.filter_warnings`."""
+        return tuple(compared.warning(found) for compared, found in self.unmet.items())
+
+    def look_for_kinds(self, reader: StoreReader) -> None:
+        """Looks for values of the right kind in the rows that were written after `sequence`.
+
+        Call it before `extend`.
+
+        Raises:
+            StorageError: The file is damaged.
+        """
+        for compared, found in [*self.unmet.items()]:
+            kinds = reader.kinds_of(compared.field, compared.kinds, self.sequence)
+            if kinds & compared.kinds:
+                del self.unmet[compared]
+            else:
+                self.unmet[compared] = found | kinds
 
     def extend(self, rows: NDArray[np.int64], sequence: int) -> None:
         """Adds matching rows that were written after `self.sequence`.
@@ -106,6 +132,7 @@ class FilterCache:
         entry = self._cache.pop(text, None) or FilterRows(Filter.parse(text))
         if entry.sequence < sequence:
             new_rows = self._reader.rows_matching(entry.filter, entry.sequence)
+            entry.look_for_kinds(self._reader)
             entry.extend(new_rows, sequence)
         self._cache[text] = entry
         return entry

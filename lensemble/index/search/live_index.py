@@ -17,10 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensemble.index.checks import check_profile
-from lensemble.index.query import IndexHit, Query
+from lensemble.index.query import IndexHit, IndexHits, Query
 from lensemble.index.search.filter_cache import FilterCache, FilterRows
 from lensemble.index.search.index_state import IndexState
-from lensemble.index.search.resolved_query import ResolvedQuery, resolve, search_resolved
+from lensemble.index.search.resolved_query import (
+    ResolvedQuery,
+    resolve,
+    search_resolved,
+    warnings_of,
+)
 from lensemble.index.search.snapshot_search import SnapshotSearch
 from lensemble.index.snapshots.manifest import newest_snapshot_sequence
 from lensemble.index.snapshots.snapshot import DamagedSnapshotError, Snapshot
@@ -136,7 +141,7 @@ class LiveIndex:
         """Number of live items."""
         return len(self._state)
 
-    def search(self, queries: NDArray[np.float32], top_k: int) -> list[list[IndexHit]]:
+    def search(self, queries: NDArray[np.float32], top_k: int) -> list[IndexHits]:
         """Finds the nearest items to vectors.
 
         Args:
@@ -154,7 +159,7 @@ class LiveIndex:
             hits.append(result)
         return hits
 
-    def answer(self, queries: Sequence[Query]) -> list[list[IndexHit] | LensembleError]:
+    def answer(self, queries: Sequence[Query]) -> list[IndexHits | LensembleError]:
         """See `Index.answer`."""
         for _ in range(_MAX_ATTEMPTS):
             resolved = self._read_for_queries(queries)  # this may replace `_state`
@@ -172,8 +177,11 @@ class LiveIndex:
                 return [
                     result
                     if isinstance(result, LensembleError)
-                    else [IndexHit(items[row][0], score, items[row][1]) for score, row in result]
-                    for result in results
+                    else IndexHits(
+                        (IndexHit(items[row][0], score, items[row][1]) for score, row in result),
+                        warnings_of(query),
+                    )
+                    for query, result in zip(resolved, results, strict=True)
                 ]
         raise StorageError(
             f"in each of {_MAX_ATTEMPTS} attempts, rows that the search found were purged before "

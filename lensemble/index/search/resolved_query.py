@@ -74,6 +74,13 @@ def resolve(
     return ResolvedQuery(query, vector, excluded, matching)
 
 
+def warnings_of(query: ResolvedQuery | LensembleError) -> tuple[str, ...]:
+    """Hints about the filter of a query; see `lensemble_contract.filter_warnings`."""
+    if isinstance(query, LensembleError) or query.matching is None:
+        return ()
+    return query.matching.warnings
+
+
 def search_resolved(
     state: IndexState, queries: Sequence[ResolvedQuery | LensembleError]
 ) -> list[list[ScoreAndRow] | LensembleError]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lensemble_contract.filter_warnings import ComparedField, compared_fields
 from lensemble_contract.filters import (
     Condition,
     FieldCondition,
@@ -27,10 +28,12 @@ class Filter:
         sql: boolean expression over the column `document`; it gives true, false, or NULL, which
             counts as false.
         parameters: values for the question marks in `sql`, in order.
+        compared: the fields, and what they are compared with.
     """
 
     sql: str
     parameters: tuple[str | int | float, ...]
+    compared: tuple[ComparedField, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Filter:
@@ -61,6 +64,19 @@ def field_expression(field: str) -> str:
     return f"json_extract(document, {_path(field)})"
 
 
+def type_expression(field: str) -> str:
+    """SQL expression for the type of a document field, as SQLite names it; NULL if it is missing.
+
+    Args:
+        field: name of the field.
+
+    Raises:
+        InvalidInputError: The name has a character that is not allowed.
+    """
+    check_field_name(field)
+    return f"json_type(document, {_path(field)})"
+
+
 class _Compiler:
     """Compiles one filter and collects its parameters."""
 
@@ -69,7 +85,7 @@ class _Compiler:
 
     def compile(self, condition: Condition) -> Filter:
         sql = self._condition(condition)
-        return Filter(sql, tuple(self._parameters))
+        return Filter(sql, tuple(self._parameters), compared_fields(condition))
 
     def _condition(self, condition: Condition) -> str:
         if isinstance(condition, FieldCondition):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lensemble.index.storage.filter import Filter
+from lensemble.index.storage.filter import Filter, type_expression
 from lensemble.index.storage.index_plan import IndexPlan
 from lensemble.index.storage.list_items import StoreListing
 from lensemble.index.storage.read_results import StoreChanges, StoreContents, StoredItem
@@ -16,6 +16,19 @@ from lensemble.index.storage.schema import item_checksum
 
 _READ_ROWS = 4096
 _ITEM_COLUMNS = "row, id, document, sequence, digest, vector, item_check, vector_check"
+
+
+# SQLite's name of a JSON type -> its kind in `lensemble_contract.filter_warnings`.
+_KIND_OF_TYPE = {
+    "null": "null",
+    "true": "boolean",
+    "false": "boolean",
+    "integer": "number",
+    "real": "number",
+    "text": "text",
+    "array": "list",
+    "object": "object",
+}
 
 
 class TombstonesPurgedError(Exception):
@@ -110,6 +123,37 @@ class StoreReader(StoreListing):
             ).fetchall()
             rows = np.sort(np.array(matches, np.int64).reshape(-1))
         return rows
+
+    def kinds_of(self, field: str, wanted: Collection[str], after: int = 0) -> frozenset[str]:
+        """The kinds of JSON values that a field has in live documents.
+
+        Args:
+            field: name of the field.
+            wanted: kinds, as `lensemble_contract.filter_warnings` names them.
+            after: sequence number; only rows that were written after it are read. 0 for all.
+
+        Returns:
+            One kind alone, if it is a wanted one: the search ends at the first. Else all kinds.
+
+        Raises:
+            StorageError: The file is damaged.
+        """
+        table, is_newer = (
+            ("items INDEXED BY written", "sequence > ? AND") if after else ("items", "")
+        )
+        parameters = (after,) if after else ()
+        type_ = type_expression(field)
+        types = ", ".join(f"'{name}'" for name, kind in _KIND_OF_TYPE.items() if kind in wanted)
+        rows = f"FROM {table} WHERE removed IS NULL AND {is_newer} {type_}"  # nosec B608
+        with self._storage_errors(), self.reading():
+            found = self._connection.execute(
+                f"SELECT {type_} {rows} IN ({types}) LIMIT 1", parameters
+            ).fetchall()
+            if not found:
+                found = self._connection.execute(
+                    f"SELECT DISTINCT {type_} {rows} IS NOT NULL", parameters
+                ).fetchall()
+        return frozenset(_KIND_OF_TYPE[name] for (name,) in found)
 
     def changes_since(self, sequence: int) -> StoreChanges:
         """All changes after a sequence number.

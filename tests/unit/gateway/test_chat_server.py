@@ -9,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from lensemble.gateway.routes.rag import SYSTEM_MESSAGE
-from lensemble.gateway.routes.rag_sources import read_picture
-from tests.gateway import DATA_URL, gateway
+from lensemble.gateway.routes.rag_sources import MAX_PICTURES, read_picture, read_pictures
+from lensemble.gateway.settings import GatewaySettings
+from lensemble_client.results import Hit
+from tests.gateway import DATA_URL, FakeTriton, gateway
 
 
 class EchoHandler(BaseHTTPRequestHandler):
@@ -131,6 +133,21 @@ def test_rag_sends_sources_and_question_to_the_chat_server(chat_url, tmp_path):
     ]
     assert echo["request"]["max_tokens"] == 5
     assert [source["picture"] for source in echo["sources"]] == [True, False]
+
+
+def test_rag_has_the_warnings_about_its_filter(chat_url):
+    triton = FakeTriton()
+    triton.warnings = ["no document has it"]
+    body = {"input": "a", "filter": {"x": 1}}
+    echo = post("/v1/rag", body, triton=triton, chat=chat_url, chat_model="m").json()
+    assert echo["warnings"] == triton.warnings
+
+
+def test_rag_sends_pictures_of_the_first_sources_only(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"picture")
+    hits = [Hit(str(n), 0.5, {"image": "a.png"}) for n in range(MAX_PICTURES + 1)]
+    pictures = read_pictures(hits, GatewaySettings(pictures=tmp_path))
+    assert pictures == [b"picture"] * MAX_PICTURES + [None]
 
 
 def test_rag_takes_a_system_message_and_works_without_pictures(chat_url):

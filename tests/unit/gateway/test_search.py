@@ -53,6 +53,24 @@ def test_search_options_reach_the_index():
     assert parameters["dimensions"] == 64
 
 
+@pytest.mark.parametrize("query", [{"input": ["a", "b"]}, {"like": "c"}, {"vector": [1.0]}])
+def test_warnings_about_the_filter_are_in_the_answer_once(query):
+    triton = FakeTriton()
+    assert "warnings" not in search(triton, **query, filter={"year": 1})[0].json()
+    triton.warnings = ["no document has it", "another type"]
+    assert search(triton, **query, filter={"y": 1})[0].json()["warnings"] == triton.warnings
+    assert "warnings" not in search(triton, **query)[0].json()
+
+
+def test_request_for_too_many_hits_is_refused():
+    response, triton = search(input=["a"] * 256, top_k=101)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "top_k"
+    assert "256 queries with up to 101 hits" in response.json()["error"]["message"]
+    assert not triton.calls
+    assert search(input=["a"] * 256, top_k=100)[0].status_code == 200
+
+
 @pytest.mark.parametrize(("tensor", "param"), [("embedding", "vector"), ("profile", "profile")])
 def test_error_names_the_callers_field_and_not_the_tensor(tensor, param):
     triton = FakeTriton()
