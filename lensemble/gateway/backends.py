@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from lensemble.gateway.chat_server import ChatServer
 from lensemble.gateway.errors import with_location
+from lensemble.gateway.inputs.json_bodies import run_off_loop
 from lensemble.gateway.observability.request_stats import RequestStats
 from lensemble.gateway.served_models import ServedModels
 from lensemble.gateway.settings import GatewaySettings
@@ -126,7 +127,10 @@ class Backends:
                 await asyncio.wait([earlier_write])
             try:
                 async with slots:
-                    return (await self.triton.run(calls.measured(calls.ingest(record))))[0]
+                    # The digest of a large picture takes some time.
+                    size = sum(map(len, record.item.images))
+                    call = await run_off_loop(size, calls.ingest, record)
+                    return (await self.triton.run(calls.measured(call)))[0]
             except LensembleError as error:
                 return error
 

@@ -2,12 +2,15 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import urllib.parse
 import urllib.request
 
 import httpx
@@ -133,6 +136,94 @@ def test_langchain_works_unchanged(url, direct):
     vectors = embeddings.embed_documents(["uno", "dos", "tres"])
     assert cosine(np.array(vectors[2]), direct.embed("tres")) > 0.99999
     assert embeddings.embed_query("uno") == pytest.approx(vectors[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("text", ["", "word " * 20_000], ids=["blank", "too long"])
+def test_text_that_cannot_be_embedded_fails_openais_client_and_langchain(url, http, text):
+    """With a null in its place, they crash on it or store it."""
+    import openai
+    from langchain_openai import OpenAIEmbeddings
+
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
+        with pytest.raises(openai.BadRequestError, match=r"input\[1\]"):
+            client.embeddings.create(model="native", input=["uno", text])
+        body = {"partial": True}
+        answer = client.embeddings.with_raw_response.create(
+            model="native", input=["uno", text], encoding_format="float", extra_body=body
+        )
+    one, two = json.loads(answer.text)["data"]
+    assert one["embedding"] and two["embedding"] is None
+    assert two["error"]["param"].startswith("input[1]")
+    embeddings = OpenAIEmbeddings(
+        base_url=f"{url}/v1", api_key="any", model="native", check_embedding_ctx_length=False
+    )
+    with pytest.raises(openai.BadRequestError, match=r"input\[1\]"):
+        embeddings.embed_documents(["uno", text])
+
+
+def test_filter_with_an_unknown_field_has_warnings_over_every_protocol(http, direct, triton):
+    direct.ingest("warned", "a red car", document={"year": 2019})
+    unknown = "filter: no document has the field 'yaer'"
+    other = "filter: 'year' is compared with a string, but in documents it is a number"
+    condition = {"yaer": 1, "year": "2019"}
+    try:
+        with Client(triton.http_url) as over_http:
+            for client in (direct, over_http):
+                assert list(client.search("a car", filter=condition).warnings) == [unknown, other]
+                assert client.search("a car", filter={"year": 2019}).warnings == ()
+                assert client.more_like("warned", filter=condition).warnings == (unknown, other)
+        answer = http.post("/v1/search", json={"input": ["a", "b"], "filter": condition}).json()
+        assert answer["warnings"] == [unknown, other]
+        kserve = httpx.post(
+            f"{triton.http_url}/v2/models/search/infer",
+            json={
+                "inputs": [
+                    {"name": "text", "datatype": "BYTES", "shape": [2, 1], "data": ["a", "b"]}
+                ],
+                "outputs": [{"name": "warnings"}, {"name": "ids"}],
+                "parameters": {"filter": json.dumps(condition)},
+            },
+            timeout=DEADLINE_S,
+        ).json()
+        (warnings,) = [each["data"] for each in kserve["outputs"] if each["name"] == "warnings"]
+        assert [json.loads(each) for each in warnings] == [[unknown, other]] * 2
+    finally:
+        direct.delete(["warned"])
+
+
+def test_ids_with_line_breaks_are_their_own_items_in_paths(http):
+    ids = ["line", "line\n", "li\nne", "\ufffd"]
+    items = [{"id": id_, "text": "a car", "document": {"id": id_}} for id_ in ids]
+    assert http.post("/v1/items", json={"items": items}).status_code == 200
+    assert http.delete("/v1/items/%FF").status_code == 400
+    for id_ in reversed(ids):
+        path = f"/v1/items/{urllib.parse.quote(id_, safe='')}"
+        assert http.get(path).json()["document"] == {"id": id_}
+        assert http.delete(path).json()["id"] == id_
+        assert http.get(path).status_code == 404
+        assert ids.pop() == id_
+        for other in ids:
+            assert http.get(f"/v1/items/{urllib.parse.quote(other, safe='')}").status_code == 200
+
+
+def test_half_sent_heads_are_closed_while_others_are_served(triton):
+    settings = GatewaySettings(
+        triton=triton.grpc_url, metrics=triton.metrics_url, port=0, head_s=0.5, connections=8
+    )
+    with GatewayServer(settings) as running, contextlib.ExitStack() as open_sockets:
+        host, port = running.url.removeprefix("http://").split(":")
+        half_sent = []
+        for _ in range(50):
+            caller = socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+            half_sent.append(open_sockets.enter_context(caller))
+            caller.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: ")
+        body = {"input": "uno"}
+        answer = httpx.post(f"{running.url}/v1/embeddings", json=body, timeout=DEADLINE_S)
+        assert answer.status_code == 200
+        for caller in half_sent:
+            with contextlib.suppress(ConnectionResetError):
+                while caller.recv(1000):  # until the gateway closes the connection
+                    pass
 
 
 def test_items_are_stored_searched_and_removed(http):

@@ -57,12 +57,13 @@ class ValueCounter:
 
     Attributes:
         values: about the number of values so far; a list or an object counts for three.
+        size: number of bytes so far.
         long_integer: an integer that may have more than 64 bits; empty if there is none.
     """
 
     def __init__(self, max_values: int = MAX_VALUES) -> None:
         self._max_values = max_values
-        self.values = 0
+        self.values, self.size = 0, 0
         self.long_integer = b""
         self._in_string = 0  # 1 if the text so far ends inside a string
         self._escape = b""  # a backslash at the end of the last piece
@@ -74,6 +75,7 @@ class ValueCounter:
         Raises:
             InvalidInputError: There are more than `max_values` so far.
         """
+        self.size += len(piece)
         text = _ESCAPE.sub(b"", self._escape + piece)
         self._escape = b"\\" if text.endswith(b"\\") else b""
         parts = text.split(b'"')  # without escapes, every quote begins or ends a string
@@ -126,17 +128,17 @@ class BodyReader:
             raise InvalidInputError(
                 "the body is not a JSON object; send one, with `Content-Type: application/json`"
             )
-        content, counter = await _receive(request)
+        pieces, counter = await _receive(request)
 
         def parse() -> Body:
-            fields = _parse_object(content, counter)
+            fields = _parse_object(pieces, counter)
             self._check_counts(fields)
             try:
                 return model.model_validate(fields)
             except ValidationError as error:
                 raise from_validation_errors(error.errors(include_url=False)) from error
 
-        return await run_off_loop(len(content), parse)
+        return await run_off_loop(counter.size, parse)
 
     async def read_object(self, request: Request) -> dict[str, Any]:
         """The body of a request that may have any fields.
@@ -144,8 +146,8 @@ class BodyReader:
         Raises:
             InvalidInputError: The body is not a JSON object, or it has too many values.
         """
-        content, counter = await _receive(request)
-        return await run_off_loop(len(content), _parse_object, content, counter)
+        pieces, counter = await _receive(request)
+        return await run_off_loop(counter.size, _parse_object, pieces, counter)
 
     def _check_counts(self, fields: Mapping[str, Any]) -> None:
         """Refuses lists that are too long, before their entries are checked."""
@@ -188,15 +190,15 @@ def pieces_of(content: bytes) -> Iterator[bytes]:
         yield content[start : start + _SMALL_BYTES]
 
 
-async def _receive(request: Request) -> tuple[bytes, ValueCounter]:
-    counter, content = ValueCounter(), bytearray()
+async def _receive(request: Request) -> tuple[list[bytes], ValueCounter]:
+    counter, pieces = ValueCounter(), []
     async for message in request.stream():
         for piece in pieces_of(message):
             counter.feed(piece)
-            if len(piece) < len(message):
-                await asyncio.sleep(0)
-        content += message
-    return bytes(content), counter
+            pieces.append(piece)
+            if counter.size >= _SMALL_BYTES:
+                await asyncio.sleep(0)  # the next piece may be there already
+    return pieces, counter
 
 
 def _is_json(request: Request) -> bool:
@@ -206,8 +208,8 @@ def _is_json(request: Request) -> bool:
     )
 
 
-def _parse_object(content: bytes, counter: ValueCounter) -> dict[str, Any]:
-    parsed = parse_json(content, counter.long_integer)
+def _parse_object(pieces: list[bytes], counter: ValueCounter) -> dict[str, Any]:
+    parsed = parse_json(b"".join(pieces), counter.long_integer)
     if not isinstance(parsed, dict):
         raise InvalidInputError(
             f"the body is a JSON {type(parsed).__name__}; expected an object; see /docs"

@@ -159,7 +159,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(VALUES, st.lists(st.integers(1, 7), min_size=1), st.booleans())
 def test_count_does_not_depend_on_the_pieces(value, sizes, is_ascii):
     text = json.dumps(value, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")
@@ -190,7 +190,7 @@ def commas(value):
     return max(0, len(value) - 1) + sum(map(commas, value)) if isinstance(value, list) else 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(VALUES, st.booleans())
 def test_value_is_the_same_if_long_strings_are_parsed_apart(value, is_ascii):
     text = json.dumps({"value": value, "\t" * 3: 'a"\\b'}, ensure_ascii=is_ascii)
