@@ -6,6 +6,9 @@ The operators are those of MongoDB, which Pinecone, Chroma and LangChain use, to
 compiles the parsed conditions to SQL, and the fake server of `lensemble_client.testing` evaluates
 them in Python.
 
+A filter that names a field which no document has, or compares a field with another type, is no
+error, because documents have no schema. `ComparedField.warning` tells the caller.
+
 Types are strict: a condition on a missing field, or on a value of another type, is false. `$ne`,
 `$nin` and `$not` are true wherever `$eq`, `$in` or the condition in `$not` is not.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -26,6 +29,19 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
 MAX_CONDITIONS = 256
 MAX_VALUES = 1000  # values of one `$in` or `$nin`
+
+# Conditions of one filter that are looked at.
+MAX_COMPARED = 16
+
+# Kinds of JSON values, as in `kind_of`, and the words for them.
+_WORDS = {
+    "null": "null",
+    "boolean": "true or false",
+    "number": "a number",
+    "text": "a string",
+    "list": "a list",
+    "object": "an object",
+}
 
 _KEY = re.compile(
     r"[^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]$][^\x00-\x1f\x7f\ud800-\udfff\"'\\.\[\]]*"
@@ -111,6 +127,80 @@ def refuse_constant(name: str) -> NoReturn:
         ValueError: Always.
     """
     raise ValueError(f"{name} is not a JSON value")
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedField:
+    """A field of a filter, and what it is compared with.
+
+    Attributes:
+        field: Name of the field, such as `brand`, or `damage.part`.
+        kinds: Kinds of the values with which it is compared: keys of `_WORDS`.
+    """
+
+    field: str
+    kinds: frozenset[str]
+
+    def warning(self, found: Collection[str]) -> str:
+        """The hint for a field that has none of the kinds in any document.
+
+        Args:
+            found: Kinds that the field has in documents.
+        """
+        if not found:
+            return f"filter: no document has the field {self.field!r}"
+        return (
+            f"filter: {self.field!r} is compared with {_in_words(self.kinds)}, but in documents it "
+            f"is {_in_words(found)}"
+        )
+
+
+def compared_fields(condition: Condition) -> tuple[ComparedField, ...]:
+    """The fields of a filter, without repetitions, and at most `MAX_COMPARED` of them.
+
+    Args:
+        condition: What `parse_filter` returned.
+    """
+    compared: dict[ComparedField, None] = {}
+    for part in _field_conditions(condition):
+        if (kinds := _kinds(part)) and len(compared) < MAX_COMPARED:
+            compared[ComparedField(part.field, kinds)] = None
+    return tuple(compared)
+
+
+def kind_of(value: object) -> str:
+    """The kind of a JSON value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list) else "object"
+
+
+def _field_conditions(condition: Condition) -> Iterator[FieldCondition]:
+    if isinstance(condition, FieldCondition):
+        yield condition
+        return
+    for part in condition.conditions:
+        yield from _field_conditions(part)
+
+
+def _kinds(condition: FieldCondition) -> frozenset[str]:
+    """The kinds of values that can fulfil a condition; none if a missing field can, too."""
+    if condition.operator == "$exists":
+        return frozenset(_WORDS.keys() - {"null"}) if condition.value else frozenset()
+    if condition.operator == "$contains":
+        return frozenset({"list"})
+    values = condition.value if condition.operator == "$in" else [condition.value]
+    return frozenset(map(kind_of, values))
+
+
+def _in_words(kinds: Collection[str]) -> str:
+    return " or ".join(words for kind, words in _WORDS.items() if kind in kinds)
 
 
 class _Parser:

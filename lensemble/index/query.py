@@ -32,7 +32,7 @@ class IndexHits(list[IndexHit]):
         warnings: hints about the query's filter, in words.
 
     Attributes:
-        warnings: those hints; `lensemble_contract.filter_warnings` writes them.
+        warnings: those hints; `lensemble_contract.filters` writes them.
     """
 
     def __init__(self, hits: Iterable[IndexHit] = (), warnings: Sequence[str] = ()) -> None:

@@ -15,8 +15,7 @@ from lensemble_contract.documents import (
     merge_patch,
     normalized_document,
 )
-from lensemble_contract.filter_warnings import compared_fields, kind_of
-from lensemble_contract.filters import Condition
+from lensemble_contract.filters import Condition, compared_fields, kind_of
 from lensemble_contract.index_checks import (
     check_digest,
     check_id,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lensemble.index.snapshots.snapshot import Snapshot, find_rows
 from lensemble.index.storage.filter import Filter
 from lensemble.index.storage.reader import StoreReader
-from lensemble_contract.filter_warnings import ComparedField
+from lensemble_contract.filters import ComparedField
 
 MAX_FILTERS = 64
 MAX_ROWS = 32_000_000  # row numbers of all cached filters together: 256 MB
@@ -49,7 +49,7 @@ class FilterRows:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Hints about the filter; see `lensemble_contract.filter_warnings`."""
+        """Hints about the filter; see `lensemble_contract.filters`."""
         return tuple(compared.warning(found) for compared, found in self.unmet.items())
 
     def look_for_kinds(self, reader: StoreReader) -> None:

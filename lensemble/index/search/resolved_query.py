@@ -75,7 +75,7 @@ def resolve(
 
 
 def warnings_of(query: ResolvedQuery | LensembleError) -> tuple[str, ...]:
-    """Hints about the filter of a query; see `lensemble_contract.filter_warnings`."""
+    """Hints about the filter of a query; see `lensemble_contract.filters`."""
     if isinstance(query, LensembleError) or query.matching is None:
         return ()
     return query.matching.warnings

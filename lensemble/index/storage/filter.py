@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lensemble_contract.filter_warnings import ComparedField, compared_fields
 from lensemble_contract.filters import (
+    ComparedField,
     Condition,
     FieldCondition,
     check_field_name,
+    compared_fields,
     parse_filter,
 )
 

@@ -18,7 +18,7 @@ _READ_ROWS = 4096
 _ITEM_COLUMNS = "row, id, document, sequence, digest, vector, item_check, vector_check"
 
 
-# SQLite's name of a JSON type -> its kind in `lensemble_contract.filter_warnings`.
+# SQLite's name of a JSON type -> its kind in `lensemble_contract.filters`.
 _KIND_OF_TYPE = {
     "null": "null",
     "true": "boolean",
@@ -129,7 +129,7 @@ class StoreReader(StoreListing):
 
         Args:
             field: name of the field.
-            wanted: kinds, as `lensemble_contract.filter_warnings` names them.
+            wanted: kinds, as `lensemble_contract.filters` names them.
             after: sequence number; only rows that were written after it are read. 0 for all.
 
         Returns:

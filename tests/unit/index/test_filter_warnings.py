@@ -12,7 +12,7 @@ from lensemble.index.storage.store import Store
 from lensemble.profile import Profile
 from lensemble_client import Item
 from lensemble_client.testing import FakeServer, fake_client
-from lensemble_contract.filter_warnings import MAX_COMPARED
+from lensemble_contract.filters import MAX_COMPARED
 from tests.paths import CHECKPOINT
 
 PROFILE = Profile.load(CHECKPOINT)
