@@ -206,13 +206,13 @@ class ChatServer:
             while True:
                 async with asyncio.timeout_at(deadline):
                     chunk = await response.content.readany()
-                if not chunk:
-                    break
                 try:
-                    for event in check.feed(chunk):
+                    for event in check.feed(chunk) if chunk else filter(None, [check.end()]):
                         yield event
                 except ValueError as error:
                     raise chat_server_failed(f"sent {error}") from error
+                if not chunk:
+                    break
         except LensembleError as error:
             yield _error_event(error)
         except aiohttp.ServerTimeoutError:

@@ -42,6 +42,19 @@ class EventStreamCheck:
         if len(self._line) > self._left_bytes:
             self._count(len(self._line))
 
+    def end(self) -> bytes:
+        """The last event, if the stream ends without the empty line after it; else no bytes.
+
+        Raises:
+            ValueError: It is no JSON object, or not complete.
+        """
+        lines = [*self._event, bytes(self._line)]
+        self._event, self._line = [], bytearray()
+        if b"".join(lines).strip():
+            _check_event(lines)
+            return b"".join(lines)
+        return b""
+
     def _count(self, size: int) -> None:
         self._left_bytes -= size
         if self._left_bytes < 0:

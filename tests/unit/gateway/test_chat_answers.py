@@ -161,6 +161,7 @@ def test_stream_is_passed_on_unchanged():
     [
         (b"<html>\n\n", {}, "chat_server_failed", "no server-sent event"),
         (b'data: {"a": NaN}\n\n', {}, "chat_server_failed", "no JSON object"),
+        (b'data: {"a": ', {}, "chat_server_failed", "no JSON object"),
         (b"data: 7\n\n", {}, "chat_server_failed", "no JSON object"),
         (EVENT * 100, {"chat_bytes": 1000}, "chat_server_failed", "more than 1000 bytes"),
         (None, {"chat_total_s": 0.3}, "chat_server_failed", "within 0.3 s"),
@@ -179,6 +180,13 @@ def test_stream_that_fails_ends_with_the_error(rest, settings, code, reason):
     error = json.loads(last.removeprefix(b"data: "))["error"]
     assert error["code"] == code
     assert reason in error["message"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_last_event_needs_no_empty_line_after_it(end):
+    answer = [head(content_type=EVENTS), EVENT, EVENT.rstrip() + end]
+    response = post(answer, stream=True)
+    assert response.content == EVENT + EVENT.rstrip() + end
 
 
 def test_event_is_held_back_until_it_is_complete():
