@@ -118,18 +118,20 @@ def check_parameter(name: str, value: object) -> None:
     Otherwise protobuf would raise its own errors, and Triton would end a text at U+0000.
 
     Raises:
-        InvalidInputError: The value is a number of more than 64 bits, a text with U+0000 or an
-            unpaired surrogate, or of another type.
+        InvalidInputError: The value is a whole number of more than 64 bits, a number that is not
+            finite, a text with U+0000 or an unpaired surrogate, or of another type.
     """
     if isinstance(value, str):
         try:
             check_unicode(value)
         except ValueError as error:
             raise InvalidInputError(f"{quoted(value)} is {error}", field=name) from None
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(f"{value}; expected a finite number", field=name)
     elif not isinstance(value, bool | int):
         raise InvalidInputError(
-            f"{quoted(value)} is of type {type(value).__name__}; expected a whole number or a "
-            "string",
+            f"{quoted(value)} is of type {type(value).__name__}; expected a number or a string",
             field=name,
         )
     elif not -_INT64 <= value < _INT64:

@@ -167,7 +167,7 @@ def test_client_that_was_made_before_a_fork_works_in_both_processes(url):
     assert done.stdout.splitlines() == ["child: fake 1", "again: fake 1", "parent: fake 1"]
 
 
-@pytest.mark.parametrize("value", [2**63, "a\0b", "\ud800", 1.5])
+@pytest.mark.parametrize("value", [2**63, "a\0b", "\ud800", math.nan, math.inf, b"x"])
 def test_parameter_that_no_protocol_carries_is_not_blamed_on_the_server(url, value):
     with Client(url, retry=ONCE) as client:
         with pytest.raises(LensembleError) as caught:
