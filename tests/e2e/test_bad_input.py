@@ -2,17 +2,17 @@
 
 import gc
 import json
-import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.faults.pictures.bombs import scan_bomb
+from lensemble.scheduling.slots import Slots
 from lensemble_client import (
     Client,
     DeadlineExceededError,
@@ -21,12 +21,12 @@ from lensemble_client import (
     NotFoundError,
     NotReadyError,
     OverloadedError,
+    Retry,
 )
 from lensemble_client.transports.sync_transports import GrpcTransport
 from lensemble_contract import contract
-from lensemble_contract.items import to_rows
 from tests.pictures import encode, png_header, textured
-from tests.waiting import DEADLINE_S, until
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.e2e
 
@@ -65,38 +65,18 @@ def test_bad_items_do_not_affect_the_good_ones(client, batch_size):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_texts_are_preprocessed_while_others_send_nothing_but_the_largest_pictures(server):
-    """Two callers could keep both processes busy; texts would then wait for picture after picture.
-
-    So what is counted is how many pictures were decoded while texts were preprocessed. The encoder
-    is left out, because a picture's pass through it takes long, too.
-    """
-    model = contract.PREPROCESS.with_outputs(contract.TOKENS)
-    largest = to_rows([Item(images=(scan_bomb(12),))])
-    address = server.grpc_url.split("//")[1]
-    decoded, ended = [], threading.Event()
-
-    def send_pictures():
-        with closing(GrpcTransport(address)) as own:
-            while not ended.is_set():
-                try:
-                    own.infer(model, largest, {}, DEADLINE_S)
-                    decoded.append(True)
-                except OverloadedError:  # the other caller's picture is being decoded
-                    pass
-
-    with ThreadPoolExecutor(2) as pool, closing(GrpcTransport(address)) as transport:
-        callers = [pool.submit(send_pictures) for _ in range(2)]
-        try:
-            until(lambda: decoded, "the first picture")
-            before = len(decoded)
-            for n in range(30):
-                transport.infer(model, to_rows([Item(f"text {n}")]), {}, DEADLINE_S)
-            during = len(decoded) - before
-        finally:
-            ended.set()
-    assert all(caller.result() is None for caller in callers)
-    assert during < 15, "without slots, each text waits for about one picture"
+def test_texts_are_answered_while_large_pictures_have_every_slot(server, client):
+    """The test takes the slots of the server's processes, as callers with large pictures do."""
+    largest, slots = scan_bomb(12), Slots(server.heartbeats, contract.PREPROCESS.name)
+    impatient = Client(server.grpc_url, timeout_s=DEADLINE_S, retry=Retry(tries=1))
+    with impatient, ExitStack() as held:
+        with pytest.raises(OverloadedError):
+            while True:
+                held.enter_context(slots.taken("large pictures"))
+        with pytest.raises(OverloadedError, match="other large pictures are being worked on"):
+            impatient.embed(image=largest)
+        assert len(client.embed("a text")) == len(client.embed(image=encode(textured(64, 64))))
+    assert len(client.embed(image=largest)) > 0
 
 
 def test_status_codes_are_the_protocols_own(server):
