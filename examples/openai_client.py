@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from openai import OpenAI
+from openai import APIStatusError, OpenAI
 
 parser = argparse.ArgumentParser(description="Compare a picture, a text, and both.")
 parser.add_argument("picture", type=Path)
@@ -38,12 +38,11 @@ items: dict[str, Any] = {
 contents: Any = list(items.values())
 with OpenAI(base_url=arguments.url, api_key=arguments.key) as client:
     extra = {"instruction": arguments.instruction}
-    answer = client.embeddings.create(model="native", input=contents, extra_body=extra)
-
-# An item that failed has an error instead of a vector.
-for name, entry in zip(items, answer.data, strict=True):
-    if entry.embedding is None:
-        raise SystemExit(f"{name}: {(entry.model_extra or {})['error']['message']}")
+    try:
+        answer = client.embeddings.create(model="native", input=contents, extra_body=extra)
+    except APIStatusError as error:  # such as an item that cannot be embedded: the message names it
+        body = error.body if isinstance(error.body, dict) else {}
+        raise SystemExit(body.get("message", error.message)) from None
 vectors = np.array([entry.embedding for entry in answer.data])
 print(
     f"{len(vectors)} vectors of {vectors.shape[1]} dimensions, {answer.usage.total_tokens} tokens"

@@ -127,7 +127,7 @@ def test_openai_client(url, photos, direct):
     assert first.startswith(f"4 vectors of {len(vectors[0])} dimensions, ")
 
     message = run("openai_client", photos / "torn.jpg", "--url", f"{url}/v1", status=1)
-    assert message.startswith("picture: input[1].image[0]: not a picture that can be read")
+    assert message.startswith("input[1].image[0]: not a picture that can be read")
 
 
 def test_langchain_search(url, direct, tmp_path):
