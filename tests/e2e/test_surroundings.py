@@ -126,4 +126,4 @@ def test_calls_to_a_server_that_stops_are_not_answered_as_unknown_model(checkpoi
     for thread in threads:
         thread.join()
     assert errors
-    assert {type(error) for error in errors} == {NotReadyError}, errors
+    assert {type(error) for error in errors} == {NotReadyError}, {str(e) for e in errors}

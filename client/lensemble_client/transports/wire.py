@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lensemble_contract import contract
 from lensemble_contract.direct_connections import is_this_machine
 from lensemble_contract.errors import (
+    CancelledError,
     DeadlineExceededError,
     InvalidInputError,
     LensembleError,
@@ -172,6 +173,8 @@ def translate_error(error: Exception, timeout_s: float) -> LensembleError:
         from_server = f"[{DeadlineExceededError.code}]" in (error.message() or "")
         if isinstance(mapped, DeadlineExceededError) and not from_server:
             return DeadlineExceededError(f"no answer within {timeout_s:g} s")
+        if isinstance(mapped, CancelledError) and not _a_caller_gave_up(error.message() or ""):
+            return NotReadyError(f"the server ended the call, as it does when it stops: {mapped}")
         return mapped
     if isinstance(error, TimeoutError):
         return DeadlineExceededError(f"no answer within {timeout_s:g} s")
@@ -180,3 +183,9 @@ def translate_error(error: Exception, timeout_s: float) -> LensembleError:
     return NotReadyError(
         f"no Lensemble server answers at this address ({type(error).__name__}: {error})"
     )
+
+
+def _a_caller_gave_up(message: str) -> bool:
+    """Whether a call was cancelled by this process, or by the server because its caller left."""
+    reasons = ("Locally cancelled", "Channel closed", f"[{CancelledError.code}]")
+    return any(reason in message for reason in reasons)

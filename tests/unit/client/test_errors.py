@@ -2,8 +2,10 @@
 
 import grpc
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from lensemble_client import Retry
+from lensemble_client.transports.wire import translate_error
 from lensemble_contract import errors
 from lensemble_contract.errors import LensembleError, NotReadyError, from_wire
 
@@ -80,3 +82,16 @@ def test_model_whose_process_died_is_not_ready():
     text = "in ensemble 'embed', Stub process 'qwen3_vl_0_0' is not healthy."
     assert isinstance(from_wire("StatusCode.INTERNAL", text), NotReadyError)
     assert isinstance(from_wire("500", text), NotReadyError)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CANCELLED", NotReadyError),  # a server that stops ends its calls so
+        ("Locally cancelled by application!", errors.CancelledError),
+        ("[cancelled] the caller gave up", errors.CancelledError),
+    ],
+)
+def test_call_that_the_server_cancelled_may_be_tried_again(text, expected):
+    cancelled = InferenceServerException(text, status="StatusCode.CANCELLED")
+    assert type(translate_error(cancelled, 1)) is expected

@@ -3,6 +3,7 @@
 import http.server
 import socket
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -38,6 +39,12 @@ class Routes(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+@pytest.fixture(autouse=True)
+def variables_are_read_again(monkeypatch):
+    """`urlopen` reads the proxies' variables in its first call only."""
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 @pytest.fixture
