@@ -22,7 +22,7 @@ _MODULES = (
     ("1_Pooling", f"{_PACKAGE}.sentence_transformer.modules.pooling.Pooling"),
     ("2_Normalize", f"{_PACKAGE}.base.modules.normalize.Normalize"),
 )
-_POOLING = {"last_token": "lasttoken", "mean": "mean"}
+_POOLING = {"last_token": "lasttoken", "mean": "mean"}  # nosec B105
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 # The prompt of `lensemble.preprocess.prompt`: the instruction, then the pictures, then the text.
