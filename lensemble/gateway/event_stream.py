@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import orjson
 
-# What a line of a server-sent event begins with (HTML standard, server-sent events).
+# Each line of a server-sent event begins with one of these (HTML standard).
 _FIELDS = (b"data:", b":", b"event:", b"id:", b"retry:")
 _DONE = b"[DONE]"
 

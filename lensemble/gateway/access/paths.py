@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from lensemble.gateway.errors import RefusedError
 
-# What follows is the id of an item, unless the method is POST.
+# The rest of such a path is the id of an item, unless the method is POST.
 ITEM_PREFIX = "/v1/items/"
 
 

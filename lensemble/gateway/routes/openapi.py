@@ -1,4 +1,4 @@
-"""What FastAPI cannot derive for `/openapi.json`: bodies that the routes read, and API keys."""
+"""Adds to `/openapi.json` what FastAPI cannot derive: bodies that routes read, and API keys."""
 
 from __future__ import annotations
 
